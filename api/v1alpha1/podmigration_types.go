@@ -1,0 +1,211 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// PodMigration is one move of one pod from the node it runs on to another: the wish in
+// the spec, and in the status the record by which commit and abort exclude each other.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=pmig,categories=drover
+// +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.podName`
+// +kubebuilder:printcolumn:name="From",type=string,JSONPath=`.status.source.node`
+// +kubebuilder:printcolumn:name="To",type=string,JSONPath=`.status.target.node`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Frozen",type=string,JSONPath=`.status.frozenTime`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type PodMigration struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   PodMigrationSpec   `json:"spec"`
+	Status PodMigrationStatus `json:"status,omitempty"`
+}
+
+// PodMigrationList is a list of PodMigration.
+//
+// +kubebuilder:object:root=true
+type PodMigrationList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []PodMigration `json:"items"`
+}
+
+// PodMigrationSpec is the wish. It cannot be changed.
+//
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="the spec of a PodMigration cannot be changed: delete it and make a new one"
+type PodMigrationSpec struct {
+	// PodName is the pod to move, in the namespace of the PodMigration.
+	// +kubebuilder:validation:MinLength=1
+	PodName string `json:"podName"`
+	// PodUID pins the pod object; a pod of the same name with another UID is not moved.
+	// +optional
+	PodUID types.UID `json:"podUID,omitempty"`
+	// TargetNode is where it shall go. Empty: the scheduler chooses.
+	// +optional
+	TargetNode string `json:"targetNode,omitempty"`
+	// Reason tells why, for people: "User", "Contention".
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// Message is the reason in a sentence, with the figures that led to it.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// Decision is the outcome. Once set it never changes: it is set by compare-and-swap on
+// the object's resourceVersion, and the API server refuses a second value.
+//
+// +kubebuilder:validation:Enum="";Commit;Abort
+type Decision string
+
+// The decisions.
+const (
+	Undecided Decision = ""
+	Commit    Decision = "Commit"
+	Abort     Decision = "Abort"
+)
+
+// Phase is a summary of the record for people and for printing; no program decides by it.
+//
+// +kubebuilder:validation:Enum="";Pending;Reserving;Preparing;Transferring;Restoring;Committed;Completed;Aborted;Returned;Rejected
+type Phase string
+
+// The phases, in the order in which a good move passes them, then the other ends.
+const (
+	PhasePending      Phase = "Pending"      // seen, not judged yet
+	PhaseReserving    Phase = "Reserving"    // the replacement exists and waits for a node
+	PhasePreparing    Phase = "Preparing"    // the replacement is bound; its create has to reach drover-runc
+	PhaseTransferring Phase = "Transferring" // the source is frozen; images are written and sent
+	PhaseRestoring    Phase = "Restoring"    // images are complete on the target
+	PhaseCommitted    Phase = "Committed"    // the target owns the pod; the owner does not know yet
+	PhaseCompleted    Phase = "Completed"    // handed over, the source is gone
+	PhaseAborted      Phase = "Aborted"      // the source goes on as if nothing had been
+	PhaseReturned     Phase = "Returned"     // committed, but the target was proven dead: the source goes on
+	PhaseRejected     Phase = "Rejected"     // never begun; the condition Accepted says why
+)
+
+// Condition types of a PodMigration.
+const (
+	// ConditionAccepted: the pod may be moved. False with a reason: it was not, nothing changed.
+	ConditionAccepted = "Accepted"
+	// ConditionReserved: the replacement has a node.
+	ConditionReserved = "Reserved"
+	// ConditionDecided: committed or aborted, with the reason of an abort.
+	ConditionDecided = "Decided"
+	// ConditionComplete: nothing is left to do; the message is the outcome in one line.
+	ConditionComplete = "Complete"
+)
+
+// PodMigrationStatus is the record. Each field has one writer, named in its comment; all
+// writes are updates guarded by resourceVersion.
+//
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.decision) || oldSelf.decision == '' || (has(self.decision) && self.decision == oldSelf.decision)",message="a decision cannot be changed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.epoch) || oldSelf.epoch == 0 || (has(self.epoch) && self.epoch >= oldSelf.epoch)",message="an epoch cannot go back"
+type PodMigrationStatus struct {
+	// Phase, derived from the rest by whoever writes. +optional
+	Phase Phase `json:"phase,omitempty"`
+	// Epoch is greater than that of every earlier move of this pod or its lineage.
+	// Written by the controller; raised by one by the source's agent when ownership returns. +optional
+	Epoch int64 `json:"epoch,omitempty"`
+	// Decision, written once by whoever's compare-and-swap wins. +optional
+	Decision Decision `json:"decision,omitempty"`
+	// DecisionBy is who decided: "source NODE", "target NODE", "controller". +optional
+	DecisionBy string `json:"decisionBy,omitempty"`
+	// DecisionReason is a CamelCase word, DecisionMessage a sentence. +optional
+	DecisionReason string `json:"decisionReason,omitempty"`
+	// +optional
+	DecisionMessage string `json:"decisionMessage,omitempty"`
+	// DecidedAt is when, by the decider's clock. +optional
+	DecidedAt *metav1.MicroTime `json:"decidedAt,omitempty"`
+
+	// Source: identity written by the controller, progress by the source's agent. +optional
+	Source SourceStatus `json:"source,omitempty"`
+	// Target: identity written by the controller, progress by the target's agent. +optional
+	Target TargetStatus `json:"target,omitempty"`
+
+	// HandedOver: the owner has the replacement and the source object is gone. Controller. +optional
+	HandedOver bool `json:"handedOver,omitempty"`
+	// Returned: ownership is back at the source under a higher epoch. Source's agent, by
+	// compare-and-swap, with proof that the target is dead. +optional
+	Returned bool `json:"returned,omitempty"`
+	// ReturnProof is that proof in words. +optional
+	ReturnProof string `json:"returnProof,omitempty"`
+
+	// Bytes of checkpoint images sent. Source's agent. +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// FrozenTime is from the freeze to the acknowledgement, by the source's clock. Source's agent. +optional
+	FrozenTime *metav1.Duration `json:"frozenTime,omitempty"`
+	// Timeline is what happened, in the order of writing. +optional
+	// +listType=atomic
+	Timeline []TimelineEntry `json:"timeline,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// SourceStatus is the side that the pod leaves.
+type SourceStatus struct {
+	// +optional
+	Node string `json:"node,omitempty"`
+	// +optional
+	PodName string `json:"podName,omitempty"`
+	// +optional
+	PodUID types.UID `json:"podUID,omitempty"`
+	// Container is the name of the container that moves. +optional
+	Container string `json:"container,omitempty"`
+	// ContainerID is its runtime ID without scheme. +optional
+	ContainerID string `json:"containerID,omitempty"`
+	// OwnerUID is the UID of the controlling owner at the start; empty for a bare pod. +optional
+	OwnerUID types.UID `json:"ownerUID,omitempty"`
+	// BootID of the source's kernel when the move began. +optional
+	BootID string `json:"bootID,omitempty"`
+	// Offered: frozen, dumped, fenced on disk, and the target has confirmed complete,
+	// verified images. Only now may the target commit. +optional
+	Offered bool `json:"offered,omitempty"`
+	// Ended: after commit and acknowledgement the source's processes are gone. +optional
+	Ended bool `json:"ended,omitempty"`
+	// Released: after an abort (or a return) the source runs on, its fence lifted. +optional
+	Released bool `json:"released,omitempty"`
+}
+
+// TargetStatus is the side that the pod goes to.
+type TargetStatus struct {
+	// +optional
+	Node string `json:"node,omitempty"`
+	// PodName and PodUID are the replacement's. +optional
+	PodName string `json:"podName,omitempty"`
+	// +optional
+	PodUID types.UID `json:"podUID,omitempty"`
+	// BootID of the target's kernel when the create began to wait. +optional
+	BootID string `json:"bootID,omitempty"`
+	// Waiting: drover-runc waits in create, until Deadline. +optional
+	Waiting bool `json:"waiting,omitempty"`
+	// Deadline is when the waiting create gives up, by the target's clock. +optional
+	Deadline *metav1.MicroTime `json:"deadline,omitempty"`
+	// Resumed: the acknowledgement; the restored processes run. +optional
+	Resumed bool `json:"resumed,omitempty"`
+	// Failed: the target's copy is dead and fenced and will never run. After a commit
+	// this is the proof by which ownership may return. +optional
+	Failed bool `json:"failed,omitempty"`
+	// FailedMessage says why. +optional
+	FailedMessage string `json:"failedMessage,omitempty"`
+	// Cleaned: after an abort nothing of the attempt is left on the target. +optional
+	Cleaned bool `json:"cleaned,omitempty"`
+}
+
+// TimelineEntry is one step of the move.
+type TimelineEntry struct {
+	// Step is a CamelCase word: "Accepted", "Reserved", "CreateWaiting", "Frozen", "Dumped",
+	// "Sent", "Restored", "Committed", "Resumed", "SourceEnded", "HandedOver", ...
+	Step string `json:"step"`
+	// By is the node's name or "controller".
+	By string `json:"by"`
+	// At by the writer's clock.
+	At metav1.MicroTime `json:"at"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}

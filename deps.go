@@ -1,0 +1,38 @@
+//go:build deps
+
+package deps
+
+import (
+	_ "github.com/cilium/ebpf"
+	_ "github.com/checkpoint-restore/go-criu/v8"
+	_ "github.com/hashicorp/memberlist"
+	_ "google.golang.org/grpc"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "helm.sh/helm/v3/pkg/action"
+	_ "helm.sh/helm/v3/pkg/engine"
+	_ "sigs.k8s.io/scheduler-plugins/pkg/coscheduling"
+	_ "sigs.k8s.io/controller-runtime"
+	_ "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	_ "github.com/vishvananda/netlink"
+	_ "github.com/vishvananda/netns"
+	_ "github.com/google/go-cmp/cmp"
+	_ "golang.org/x/sync/errgroup"
+	_ "github.com/google/go-containerregistry/pkg/v1/tarball"
+	_ "k8s.io/cri-api/pkg/apis/runtime/v1"
+	_ "github.com/opencontainers/runtime-spec/specs-go"
+	_ "github.com/klauspost/compress/zstd"
+	_ "google.golang.org/protobuf/proto"
+	_ "github.com/spf13/cobra"
+	_ "k8s.io/client-go/kubernetes"
+	_ "golang.org/x/sys/unix"
+	_ "sigs.k8s.io/yaml"
+	_ "github.com/prometheus/client_golang/prometheus/testutil"
+	_ "sigs.k8s.io/controller-runtime/pkg/client/fake"
+	_ "sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	_ "github.com/cilium/ebpf/link"
+	_ "github.com/cilium/ebpf/ringbuf"
+	_ "k8s.io/kubectl/pkg/cmd"
+	_ "k8s.io/cli-runtime/pkg/genericclioptions"
+	_ "k8s.io/kubernetes/pkg/scheduler/framework"
+)

@@ -1,0 +1,125 @@
+// Package model holds the nouns that every part of Drover shares: nodes, pods, loads,
+// route times and locations. Units live in the types. It has no behaviour beyond
+// conversion and ordering, and imports the standard library alone.
+package model
+
+import "time"
+
+// NodeID is the name of a Kubernetes Node object.
+type NodeID string
+
+// PodID names one pod object: a name may be used again, a UID never is.
+type PodID struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+}
+
+// String gives namespace/name, the form users type.
+func (p PodID) String() string { return p.Namespace + "/" + p.Name }
+
+// Cores is an amount of CPU: 1 is one logical processor for all of the time.
+type Cores float64
+
+// Bytes is an amount of memory or data.
+type Bytes int64
+
+// Binary multiples of a byte.
+const (
+	KiB Bytes = 1 << 10
+	MiB Bytes = 1 << 20
+	GiB Bytes = 1 << 30
+)
+
+// GiB gives the amount in binary gigabytes, the unit of M in the formula.
+func (b Bytes) GiB() float64 { return float64(b) / float64(GiB) }
+
+// Resources is an amount of CPU and memory.
+type Resources struct {
+	CPU    Cores `json:"cpu"`
+	Memory Bytes `json:"memory"`
+}
+
+// Load is what one node says of its own resources at one moment.
+type Load struct {
+	// Allocatable is what pods may use at most: the Node's allocatable, or less where a
+	// control group above the pods allows less.
+	Allocatable Resources `json:"allocatable"`
+	// Requested is the sum of the requests of the pods bound to the node.
+	Requested Resources `json:"requested"`
+	// Used is what is measured in use by everything on the node.
+	Used Resources `json:"used"`
+	// Pressure is the share of time (0..1) in which some runnable task waited for CPU.
+	Pressure float64 `json:"pressure"`
+	// At is when it was measured, by the clock of the node that measured it.
+	At time.Time `json:"at"`
+}
+
+// Stamp tells where the time stamps of a route time were taken.
+type Stamp string
+
+const (
+	// StampKernel: the packet was stamped and answered by eBPF programs.
+	StampKernel Stamp = "kernel"
+	// StampUser: stamped and answered in user space; a busy node spoils it.
+	StampUser Stamp = "user"
+)
+
+// RouteTime is the measured round trip from one node to another.
+type RouteTime struct {
+	// RTT is a robust quantile over the window of samples.
+	RTT time.Duration `json:"rtt"`
+	// Spread is half the distance between the quartiles of the window.
+	Spread time.Duration `json:"spread"`
+	// Samples is how many answers the window holds.
+	Samples int   `json:"samples"`
+	Stamp   Stamp `json:"stamp"`
+	// At is when the last answer came, by the clock of the node that asked.
+	At time.Time `json:"at"`
+}
+
+// Location tells where a pod went in its last move.
+type Location struct {
+	// Origin is the UID of the first pod of the lineage: it survives every move.
+	Origin string `json:"origin"`
+	// Pod is the pod object that runs now.
+	Pod PodID `json:"pod"`
+	// Node is where it runs.
+	Node NodeID `json:"node"`
+	// From is where it came from.
+	From NodeID `json:"from"`
+	// Epoch orders the moves of one lineage: of two locations the greater epoch is right.
+	Epoch uint64 `json:"epoch"`
+	// Migration is the name of the PodMigration that records the move.
+	Migration string `json:"migration"`
+	// At is when the move was committed.
+	At time.Time `json:"at"`
+}
+
+// NodeState is all that one node tells the others about itself.
+type NodeState struct {
+	Node NodeID `json:"node"`
+	// Address is the node's address for agents, host only.
+	Address string `json:"address"`
+	// BootID is the kernel's boot ID: when it changes, nothing from before is alive.
+	BootID string `json:"bootID"`
+	Load   Load   `json:"load"`
+	// Routes holds the measured route time to every other node.
+	Routes map[NodeID]RouteTime `json:"routes,omitempty"`
+	// Suffering lists the containers in contention now.
+	Suffering []Contention `json:"suffering,omitempty"`
+	// CanRestore is empty when this node can take a moved pod, else the reason why not.
+	CannotRestore string `json:"cannotRestore,omitempty"`
+	// Version grows with every change, so that of two states the newer is known.
+	Version uint64 `json:"version"`
+}
+
+// Contention is one container that waits for CPU more than it should.
+type Contention struct {
+	Pod       PodID  `json:"pod"`
+	Container string `json:"container"`
+	// Wait is the run-queue wait: seconds waited per second of wall time, over all threads.
+	Wait float64 `json:"wait"`
+	// Since is when it crossed the trigger.
+	Since time.Time `json:"since"`
+}
