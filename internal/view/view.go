@@ -1,0 +1,93 @@
+// Package view holds the picture that one program has of the whole cluster at one moment.
+// A Snapshot is never changed after it was handed out: every reader of a decision sees
+// the same figures, and each figure knows its age.
+package view
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/drover-project/drover/internal/model"
+)
+
+// Node is what is known of one node.
+type Node struct {
+	State model.NodeState `json:"state"`
+	// Received is when State came, by the clock of the program that owns the snapshot.
+	// Zero: the node is known as a member, but nothing was heard from it yet.
+	Received time.Time `json:"received"`
+	// Alive tells whether the membership protocol holds the node for alive.
+	Alive bool `json:"alive"`
+}
+
+// Age is how old the state is at now, by the clock that set Received. ok is false when
+// nothing was ever received. A clock that went back gives 0, never a negative age.
+func (n Node) Age(now time.Time) (age time.Duration, ok bool) {
+	if n.Received.IsZero() {
+		return 0, false
+	}
+	return max(0, now.Sub(n.Received)), true
+}
+
+// RouteAge is how old the node's own measurement of the route to another node is at now.
+// It needs no common clock: the time from the measurement to the state's own stamp is
+// read on the measuring node's clock, the rest on the receiver's.
+func (n Node) RouteAge(to model.NodeID, now time.Time) (age time.Duration, ok bool) {
+	r, measured := n.State.Routes[to]
+	age, received := n.Age(now)
+	if !measured || !received {
+		return 0, false
+	}
+	if at := n.State.Load.At; !at.IsZero() && !r.At.IsZero() {
+		age += max(0, at.Sub(r.At))
+	}
+	return age, true
+}
+
+// Snapshot is the picture. It is read by many at once and must not be changed by anyone
+// once it was handed out; whoever builds one hands over the maps and slices with it.
+type Snapshot struct {
+	// At is when the picture was taken, by the clock that also sets Node.Received. A
+	// reader on another machine takes At, not its own clock, for now.
+	At time.Time `json:"at"`
+	// Self is the node of the program that took it; empty for an observer.
+	Self model.NodeID `json:"self,omitempty"`
+	// Nodes by name. Dead nodes stay for a while, with Alive false.
+	Nodes map[model.NodeID]Node `json:"nodes"`
+	// Locations of the pods that were moved, in the order of SortLocations.
+	Locations []model.Location `json:"locations,omitempty"`
+}
+
+// Age is how old the picture is at now, never negative.
+func (s Snapshot) Age(now time.Time) time.Duration { return max(0, now.Sub(s.At)) }
+
+// IDs lists the nodes by name.
+func (s Snapshot) IDs() []model.NodeID { return slices.Sorted(maps.Keys(s.Nodes)) }
+
+// Alive lists the nodes that are alive, by name.
+func (s Snapshot) Alive() []model.NodeID {
+	return slices.DeleteFunc(s.IDs(), func(id model.NodeID) bool { return !s.Nodes[id].Alive })
+}
+
+// Location finds the place of a lineage by the UID of its first pod.
+func (s Snapshot) Location(origin string) (model.Location, bool) {
+	i := slices.IndexFunc(s.Locations, func(l model.Location) bool { return l.Origin == origin })
+	if i < 0 {
+		return model.Location{}, false
+	}
+	return s.Locations[i], true
+}
+
+// SortLocations puts locations in the one order in which they are listed: by namespace,
+// name and origin.
+func SortLocations(ls []model.Location) {
+	slices.SortFunc(ls, func(a, b model.Location) int {
+		return cmp.Or(
+			cmp.Compare(a.Pod.Namespace, b.Pod.Namespace),
+			cmp.Compare(a.Pod.Name, b.Pod.Name),
+			cmp.Compare(a.Origin, b.Origin),
+		)
+	})
+}

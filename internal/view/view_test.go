@@ -1,0 +1,93 @@
+package view
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drover-project/drover/internal/model"
+)
+
+var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func TestAges(t *testing.T) {
+	n := Node{
+		Received: t0,
+		Alive:    true,
+		State: model.NodeState{
+			// The measuring node's clock is an hour behind: it must not matter.
+			Load:   model.Load{At: t0.Add(-time.Hour)},
+			Routes: map[model.NodeID]model.RouteTime{"b": {At: t0.Add(-time.Hour - 3*time.Second)}},
+		},
+	}
+	if age, ok := n.Age(t0.Add(2 * time.Second)); !ok || age != 2*time.Second {
+		t.Errorf("age = %v, %v; want 2s", age, ok)
+	}
+	if age, ok := n.Age(t0.Add(-time.Second)); !ok || age != 0 {
+		t.Errorf("age with a clock gone back = %v, %v; want 0", age, ok)
+	}
+	if age, ok := n.RouteAge("b", t0.Add(2*time.Second)); !ok || age != 5*time.Second {
+		t.Errorf("route age = %v, %v; want 3s + 2s", age, ok)
+	}
+	if _, ok := n.RouteAge("c", t0); ok {
+		t.Error("a route that was never measured has no age")
+	}
+	if _, ok := (Node{Alive: true}).Age(t0); ok {
+		t.Error("a node that was never heard has no age")
+	}
+}
+
+func TestOrderAndLookup(t *testing.T) {
+	s := Snapshot{
+		At:    t0,
+		Nodes: map[model.NodeID]Node{"c": {Alive: true}, "a": {}, "b": {Alive: true}},
+		Locations: []model.Location{
+			{Origin: "2", Pod: model.PodID{Namespace: "x", Name: "b"}},
+			{Origin: "9", Pod: model.PodID{Namespace: "x", Name: "a"}, Node: "c"},
+			{Origin: "1", Pod: model.PodID{Namespace: "a", Name: "z"}},
+		},
+	}
+	if diff := cmp.Diff([]model.NodeID{"a", "b", "c"}, s.IDs()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]model.NodeID{"b", "c"}, s.Alive()); diff != "" {
+		t.Error(diff)
+	}
+	SortLocations(s.Locations)
+	var got string
+	for _, l := range s.Locations {
+		got += l.Origin
+	}
+	if got != "192" {
+		t.Errorf("order of locations %q, want 192", got)
+	}
+	if l, ok := s.Location("9"); !ok || l.Node != "c" {
+		t.Errorf("location of 9 = %v, %v", l, ok)
+	}
+	if _, ok := s.Location("none"); ok {
+		t.Error("an unknown origin has no location")
+	}
+}
+
+func TestJSONRoundTrip(t *testing.T) {
+	s := Snapshot{
+		At: t0, Self: "a",
+		Nodes: map[model.NodeID]Node{"a": {Alive: true, Received: t0, State: model.NodeState{
+			Node: "a", Routes: map[model.NodeID]model.RouteTime{"b": {RTT: time.Millisecond, Stamp: model.StampKernel, At: t0}},
+		}}},
+		Locations: []model.Location{{Origin: "o", Epoch: 3, At: t0}},
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Snapshot
+	if err := json.Unmarshal(b, &back); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s, back); diff != "" {
+		t.Errorf("after a round trip (-was +is):\n%s", diff)
+	}
+}
