@@ -1,0 +1,185 @@
+// Package witness stands outside the pods and hears every tick that they send. From the
+// order in which ticks arrive it proves what a pod cannot prove of itself: that no tick
+// came twice, that none is missing, and that no two copies ran at once.
+package witness
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// Tick is one datagram of the ticker.
+type Tick struct {
+	// Instance is random at the process's start.
+	Instance string `json:"instance"`
+	// Seq counts from 1.
+	Seq uint64 `json:"seq"`
+	// Start is the checksum of the heap at start, Now the newest one.
+	Start uint64 `json:"start"`
+	Now   uint64 `json:"now"`
+}
+
+// Heard is a tick with where and when it came from.
+type Heard struct {
+	Tick
+	From string
+	At   time.Time
+}
+
+// Witness records ticks by instance. Safe for concurrent use.
+type Witness struct {
+	mu    sync.Mutex
+	heard map[string][]Heard
+	order []string
+	news  chan struct{} // closed and replaced at every tick
+}
+
+// New makes a witness that has heard nothing.
+func New() *Witness {
+	return &Witness{heard: map[string][]Heard{}, news: make(chan struct{})}
+}
+
+// Run hears ticks on conn until it is closed.
+func (w *Witness) Run(conn net.PacketConn) error {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("witness: read: %w", err)
+		}
+		var t Tick
+		if err := json.Unmarshal(buf[:n], &t); err != nil {
+			continue // not a tick
+		}
+		host, _, err := net.SplitHostPort(from.String())
+		if err != nil {
+			return fmt.Errorf("witness: sender %q: %w", from, err)
+		}
+		w.Record(Heard{Tick: t, From: host, At: time.Now()})
+	}
+}
+
+// Record adds one tick.
+func (w *Witness) Record(h Heard) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.heard[h.Instance]; !ok {
+		w.order = append(w.order, h.Instance)
+	}
+	w.heard[h.Instance] = append(w.heard[h.Instance], h)
+	close(w.news)
+	w.news = make(chan struct{})
+}
+
+// News is closed when the next tick has come.
+func (w *Witness) News() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.news
+}
+
+// Instances lists the instances in the order in which they were first heard.
+func (w *Witness) Instances() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string(nil), w.order...)
+}
+
+// Last is the newest tick of an instance; ok is false if it was never heard.
+func (w *Witness) Last(instance string) (h Heard, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := w.heard[instance]
+	if len(all) == 0 {
+		return Heard{}, false
+	}
+	return all[len(all)-1], true
+}
+
+// Account is what was heard of one instance.
+type Account struct {
+	Instance string
+	Ticks    int
+	// Froms are the senders' addresses, in the order in which each was first heard.
+	Froms []string
+	// Doubled ticks came more than once, Missing ones never, between the first and the last.
+	Doubled, Missing []uint64
+	// Overlap: an address was heard again after another had taken over.
+	Overlap bool
+	// Intact: the heap's checksum was never other than at start.
+	Intact bool
+	// Gap is the longest time between two ticks, GapAfter the tick before it.
+	Gap      time.Duration
+	GapAfter uint64
+}
+
+// Account adds up what was heard of an instance.
+func (w *Witness) Account(instance string) Account {
+	w.mu.Lock()
+	all := append([]Heard(nil), w.heard[instance]...)
+	w.mu.Unlock()
+	a := Account{Instance: instance, Ticks: len(all), Intact: true}
+	seen := make(map[uint64]int, len(all))
+	var first, last uint64
+	for i, h := range all {
+		seen[h.Seq]++
+		if seen[h.Seq] == 2 {
+			a.Doubled = append(a.Doubled, h.Seq)
+		}
+		if i == 0 || h.Seq < first {
+			first = h.Seq
+		}
+		last = max(last, h.Seq)
+		a.Intact = a.Intact && h.Now == h.Start && h.Start == all[0].Start
+		a.sender(h.From)
+		if i > 0 {
+			if gap := h.At.Sub(all[i-1].At); gap > a.Gap {
+				a.Gap, a.GapAfter = gap, all[i-1].Seq
+			}
+		}
+	}
+	for s := first; len(all) > 0 && s <= last; s++ {
+		if seen[s] == 0 {
+			a.Missing = append(a.Missing, s)
+		}
+	}
+	return a
+}
+
+func (a *Account) sender(from string) {
+	n := len(a.Froms)
+	if n > 0 && a.Froms[n-1] == from {
+		return
+	}
+	for _, f := range a.Froms {
+		if f == from {
+			a.Overlap = true
+			return
+		}
+	}
+	a.Froms = append(a.Froms, from)
+}
+
+// Fault says in one line what proves a lost, doubled or damaged process; empty if nothing.
+func (a Account) Fault() string {
+	switch {
+	case a.Ticks == 0:
+		return fmt.Sprintf("instance %s was never heard", a.Instance)
+	case len(a.Doubled) > 0:
+		return fmt.Sprintf("instance %s: ticks %v came twice", a.Instance, a.Doubled)
+	case a.Overlap:
+		return fmt.Sprintf("instance %s: two copies at once, senders %v", a.Instance, a.Froms)
+	case len(a.Missing) > 0:
+		return fmt.Sprintf("instance %s: ticks %v are missing", a.Instance, a.Missing)
+	case !a.Intact:
+		return fmt.Sprintf("instance %s: its heap's checksum has changed", a.Instance)
+	}
+	return ""
+}
