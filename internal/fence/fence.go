@@ -1,0 +1,165 @@
+// Package fence is what a node remembers on disk about pods that may not be started on it
+// again: one file a pod, written by the agent before the pod is offered to another node,
+// read by drover-runc without asking anybody. So neither a kubelet that restarts a container
+// nor a node that reboots can bring a moved pod back while its new copy runs.
+package fence
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/drover-project/drover/internal/durable"
+)
+
+// DefaultDir is where the fences of a node live.
+const DefaultDir Dir = "/var/lib/drover/fences"
+
+const suffix = ".json"
+
+// Fence says that a pod may not be started on this node.
+type Fence struct {
+	// PodUID is the pod object that was left behind.
+	PodUID string `json:"podUID"`
+	// Epoch is that of the move; a fence is lifted only by the same or a greater one.
+	Epoch uint64 `json:"epoch"`
+	// Migration is the PodMigration's namespace/name, for people.
+	Migration string `json:"migration"`
+}
+
+// ErrUnreadable: the directory of the fences cannot be read, so nobody knows whether the
+// pod is fenced.
+var ErrUnreadable = errors.New("the fences of this node cannot be read")
+
+// Dir is the directory that holds the fences.
+type Dir string
+
+// Write puts the fence on disk; when it returns nil the fence survives a power cut. A
+// fence of a greater epoch stays and the call fails.
+func (d Dir) Write(f Fence) error {
+	path, err := d.path(f.PodUID)
+	if err != nil {
+		return err
+	}
+	old, err := read(path)
+	if err != nil {
+		return err
+	}
+	if old != nil && old.Epoch > f.Epoch {
+		return fmt.Errorf("fence of pod %s: epoch %d is older than epoch %d that is on disk", f.PodUID, f.Epoch, old.Epoch)
+	}
+	data, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, append(data, '\n'), 0o600)
+}
+
+// Check returns the pod's fence, or nil when there is none. An error that wraps
+// ErrUnreadable means that it is not known; a caller that must be safe then refuses.
+func (d Dir) Check(podUID string) (*Fence, error) {
+	path, err := d.path(podUID)
+	if err != nil {
+		return nil, err
+	}
+	f, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	if f != nil {
+		return f, nil
+	}
+	// The file is absent; that says something only if its directory can be read.
+	if _, err := os.ReadDir(string(d)); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return nil, nil
+}
+
+// Lift removes the pod's fence if its epoch is at most the one given. It is no error when
+// there is none.
+func (d Dir) Lift(podUID string, epoch uint64) error {
+	path, err := d.path(podUID)
+	if err != nil {
+		return err
+	}
+	f, err := read(path)
+	if err != nil || f == nil {
+		return err
+	}
+	if f.Epoch > epoch {
+		return fmt.Errorf("fence of pod %s has epoch %d: a move with epoch %d may not lift it", podUID, f.Epoch, epoch)
+	}
+	return durable.Remove(path)
+}
+
+// List returns every fence of the node, in the order of the pods' UIDs.
+func (d Dir) List() ([]Fence, error) {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	var fences []Fence
+	for _, e := range entries {
+		uid, ok := strings.CutSuffix(e.Name(), suffix)
+		if !ok || ValidUID(uid) != nil {
+			continue
+		}
+		f, err := read(filepath.Join(string(d), e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			fences = append(fences, *f)
+		}
+	}
+	return fences, nil
+}
+
+func (d Dir) path(podUID string) (string, error) {
+	if err := ValidUID(podUID); err != nil {
+		return "", err
+	}
+	return filepath.Join(string(d), podUID+suffix), nil
+}
+
+// read returns nil, nil when the file or its directory is absent. A file that is there but
+// cannot be understood counts as unreadable: a damaged fence still fences.
+func read(path string) (*Fence, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	var f Fence
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreadable, path, err)
+	}
+	if want := strings.TrimSuffix(filepath.Base(path), suffix); f.PodUID != want {
+		return nil, fmt.Errorf("%w: %s is for pod %q", ErrUnreadable, path, f.PodUID)
+	}
+	return &f, nil
+}
+
+// ValidUID refuses what cannot be a pod's UID and might be a path: only letters, digits
+// and "-" are allowed, at most 128 of them (static pods have 32 hex digits, others a
+// UUID of 36 characters).
+func ValidUID(uid string) error {
+	if uid == "" || len(uid) > 128 {
+		return fmt.Errorf("pod UID %.140q: want 1 to 128 characters", uid)
+	}
+	for _, c := range []byte(uid) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-':
+		default:
+			return fmt.Errorf("pod UID %q: only letters, digits and \"-\" are allowed", uid)
+		}
+	}
+	return nil
+}
