@@ -20,6 +20,20 @@ const (
 	AnnotationEpoch = "drover.dev/epoch"
 	// AnnotationOrigin is the UID of the first pod of a lineage; absent on that first pod.
 	AnnotationOrigin = "drover.dev/origin"
+	// AnnotationMoving is set on a source pod while a PodMigration moves it: "NAME/UID" of
+	// that PodMigration. It is set together with the epoch by compare-and-swap, so that two
+	// PodMigrations never move one pod; one that is finished or gone no longer counts.
+	AnnotationMoving = "drover.dev/moving"
+	// AnnotationPinned is set on a replacement: the node requirement that was added to its
+	// affinity for the move, "In=NODE" or "NotIn=NODE"; the next move takes it out again.
+	AnnotationPinned = "drover.dev/pinned"
+	// AnnotationHandOver is set on a replacement: the labels, owner and deletion cost (JSON)
+	// that it gets when it is handed to its owner, in case the source is gone by then.
+	AnnotationHandOver = "drover.dev/hand-over"
+
+	// Finalizer keeps a PodMigration until both pods are settled.
+	Finalizer = "drover.dev/handoff"
+
 	// LabelReplacement marks a replacement until it is handed to its owner: the UID of the PodMigration.
 	LabelReplacement = "drover.dev/replacement"
 

@@ -10,6 +10,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.decision) || size(oldSelf.status.decision) == 0 || (has(self.status) && has(self.status.decision))",message="a decision cannot be taken away"
 // +kubebuilder:resource:shortName=pmig,categories=drover
 // +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.podName`
 // +kubebuilder:printcolumn:name="From",type=string,JSONPath=`.status.source.node`
@@ -102,43 +103,62 @@ const (
 // PodMigrationStatus is the record. Each field has one writer, named in its comment; all
 // writes are updates guarded by resourceVersion.
 //
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.decision) || oldSelf.decision == '' || (has(self.decision) && self.decision == oldSelf.decision)",message="a decision cannot be changed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.decision) || size(oldSelf.decision) == 0 || (has(self.decision) && self.decision == oldSelf.decision)",message="a decision cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.epoch) || oldSelf.epoch == 0 || (has(self.epoch) && self.epoch >= oldSelf.epoch)",message="an epoch cannot go back"
+// +kubebuilder:validation:XValidation:rule="!has(self.decision) || self.decision != 'Commit' || (has(self.source) && has(self.source.offered) && self.source.offered)",message="a move can be committed only after its source has offered"
+// +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.resumed) || !self.target.resumed || (has(self.decision) && self.decision == 'Commit')",message="the target can resume only after a commit"
+// +kubebuilder:validation:XValidation:rule="!has(self.returned) || !self.returned || (has(self.decision) && self.decision == 'Commit')",message="ownership can return only after a commit"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.target) || !has(oldSelf.target.podUID) || (has(self.target) && has(self.target.podUID) && self.target.podUID == oldSelf.target.podUID)",message="the replacement cannot be changed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.source) || !has(oldSelf.source.podUID) || (has(self.source) && has(self.source.podUID) && self.source.podUID == oldSelf.source.podUID)",message="the source cannot be changed"
 type PodMigrationStatus struct {
-	// Phase, derived from the rest by whoever writes. +optional
+	// Phase, derived from the rest by whoever writes.
+	// +optional
 	Phase Phase `json:"phase,omitempty"`
 	// Epoch is greater than that of every earlier move of this pod or its lineage.
-	// Written by the controller; raised by one by the source's agent when ownership returns. +optional
+	// Written by the controller; raised by one by the source's agent when ownership returns.
+	// +optional
 	Epoch int64 `json:"epoch,omitempty"`
-	// Decision, written once by whoever's compare-and-swap wins. +optional
+	// Decision, written once by whoever's compare-and-swap wins.
+	// +optional
 	Decision Decision `json:"decision,omitempty"`
-	// DecisionBy is who decided: "source NODE", "target NODE", "controller". +optional
+	// DecisionBy is who decided: "source NODE", "target NODE", "controller".
+	// +optional
 	DecisionBy string `json:"decisionBy,omitempty"`
-	// DecisionReason is a CamelCase word, DecisionMessage a sentence. +optional
+	// DecisionReason is a CamelCase word, DecisionMessage a sentence.
+	// +optional
 	DecisionReason string `json:"decisionReason,omitempty"`
 	// +optional
 	DecisionMessage string `json:"decisionMessage,omitempty"`
-	// DecidedAt is when, by the decider's clock. +optional
+	// DecidedAt is when, by the decider's clock.
+	// +optional
 	DecidedAt *metav1.MicroTime `json:"decidedAt,omitempty"`
 
-	// Source: identity written by the controller, progress by the source's agent. +optional
+	// Source: identity written by the controller, progress by the source's agent.
+	// +optional
 	Source SourceStatus `json:"source,omitempty"`
-	// Target: identity written by the controller, progress by the target's agent. +optional
+	// Target: identity written by the controller, progress by the target's agent.
+	// +optional
 	Target TargetStatus `json:"target,omitempty"`
 
-	// HandedOver: the owner has the replacement and the source object is gone. Controller. +optional
+	// HandedOver: the owner has the replacement and the source object is gone. Controller.
+	// +optional
 	HandedOver bool `json:"handedOver,omitempty"`
 	// Returned: ownership is back at the source under a higher epoch. Source's agent, by
-	// compare-and-swap, with proof that the target is dead. +optional
+	// compare-and-swap, with proof that the target is dead.
+	// +optional
 	Returned bool `json:"returned,omitempty"`
-	// ReturnProof is that proof in words. +optional
+	// ReturnProof is that proof in words.
+	// +optional
 	ReturnProof string `json:"returnProof,omitempty"`
 
-	// Bytes of checkpoint images sent. Source's agent. +optional
+	// Bytes of checkpoint images sent. Source's agent.
+	// +optional
 	Bytes int64 `json:"bytes,omitempty"`
-	// FrozenTime is from the freeze to the acknowledgement, by the source's clock. Source's agent. +optional
+	// FrozenTime is from the freeze to the acknowledgement, by the source's clock. Source's agent.
+	// +optional
 	FrozenTime *metav1.Duration `json:"frozenTime,omitempty"`
-	// Timeline is what happened, in the order of writing. +optional
+	// Timeline is what happened, in the order of writing.
+	// +optional
 	// +listType=atomic
 	Timeline []TimelineEntry `json:"timeline,omitempty"`
 	// +optional
@@ -155,20 +175,27 @@ type SourceStatus struct {
 	PodName string `json:"podName,omitempty"`
 	// +optional
 	PodUID types.UID `json:"podUID,omitempty"`
-	// Container is the name of the container that moves. +optional
+	// Container is the name of the container that moves.
+	// +optional
 	Container string `json:"container,omitempty"`
-	// ContainerID is its runtime ID without scheme. +optional
+	// ContainerID is its runtime ID without scheme.
+	// +optional
 	ContainerID string `json:"containerID,omitempty"`
-	// OwnerUID is the UID of the controlling owner at the start; empty for a bare pod. +optional
+	// OwnerUID is the UID of the controlling owner at the start; empty for a bare pod.
+	// +optional
 	OwnerUID types.UID `json:"ownerUID,omitempty"`
-	// BootID of the source's kernel when the move began. +optional
+	// BootID of the source's kernel when the move began.
+	// +optional
 	BootID string `json:"bootID,omitempty"`
 	// Offered: frozen, dumped, fenced on disk, and the target has confirmed complete,
-	// verified images. Only now may the target commit. +optional
+	// verified images. Only now may the target commit.
+	// +optional
 	Offered bool `json:"offered,omitempty"`
-	// Ended: after commit and acknowledgement the source's processes are gone. +optional
+	// Ended: after commit and acknowledgement the source's processes are gone.
+	// +optional
 	Ended bool `json:"ended,omitempty"`
-	// Released: after an abort (or a return) the source runs on, its fence lifted. +optional
+	// Released: after an abort (or a return) the source runs on, its fence lifted.
+	// +optional
 	Released bool `json:"released,omitempty"`
 }
 
@@ -176,24 +203,32 @@ type SourceStatus struct {
 type TargetStatus struct {
 	// +optional
 	Node string `json:"node,omitempty"`
-	// PodName and PodUID are the replacement's. +optional
+	// PodName and PodUID are the replacement's.
+	// +optional
 	PodName string `json:"podName,omitempty"`
 	// +optional
 	PodUID types.UID `json:"podUID,omitempty"`
-	// BootID of the target's kernel when the create began to wait. +optional
+	// BootID of the target's kernel when the create began to wait.
+	// +optional
 	BootID string `json:"bootID,omitempty"`
-	// Waiting: drover-runc waits in create, until Deadline. +optional
+	// Waiting: drover-runc waits in create, until Deadline.
+	// +optional
 	Waiting bool `json:"waiting,omitempty"`
-	// Deadline is when the waiting create gives up, by the target's clock. +optional
+	// Deadline is when the waiting create gives up, by the target's clock.
+	// +optional
 	Deadline *metav1.MicroTime `json:"deadline,omitempty"`
-	// Resumed: the acknowledgement; the restored processes run. +optional
+	// Resumed: the acknowledgement; the restored processes run.
+	// +optional
 	Resumed bool `json:"resumed,omitempty"`
 	// Failed: the target's copy is dead and fenced and will never run. After a commit
-	// this is the proof by which ownership may return. +optional
+	// this is the proof by which ownership may return.
+	// +optional
 	Failed bool `json:"failed,omitempty"`
-	// FailedMessage says why. +optional
+	// FailedMessage says why.
+	// +optional
 	FailedMessage string `json:"failedMessage,omitempty"`
-	// Cleaned: after an abort nothing of the attempt is left on the target. +optional
+	// Cleaned: after an abort nothing of the attempt is left on the target.
+	// +optional
 	Cleaned bool `json:"cleaned,omitempty"`
 }
 
