@@ -1,0 +1,271 @@
+package contention
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds how long a test waits for the scheduler; nothing is asserted about time.
+const patience = 30 * time.Second
+
+// layout is where this machine has its control groups.
+type layout struct {
+	hierarchy Hierarchy
+	root      string // of the groups that are counted
+	weight    string // the file that sets a group's share of the CPU
+}
+
+// cpuLayout finds the hierarchy that has the cpu controller.
+func cpuLayout(t *testing.T) layout {
+	t.Helper()
+	if _, err := os.Stat("/sys/fs/cgroup/cpu/cpu.shares"); err == nil {
+		return layout{V1CPU, "/sys/fs/cgroup/cpu", "cpu.shares"}
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		t.Fatalf("neither cgroup v1 with cpu nor v2 in /sys/fs/cgroup: %v", err)
+	}
+	return layout{V2, "/sys/fs/cgroup", "cpu.weight"}
+}
+
+// group is a control group of the test's own, with its processes.
+type group struct {
+	dir string
+	id  uint64
+}
+
+func newGroup(t *testing.T, root, name string) group {
+	t.Helper()
+	dir := filepath.Join(root, fmt.Sprintf("drover-contention-test-%d-%s", os.Getpid(), name))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatalf("make a cgroup (the test needs root): %v", err)
+	}
+	t.Cleanup(func() { removeGroup(t, dir) })
+	var stat syscall.Stat_t
+	if err := syscall.Stat(dir, &stat); err != nil {
+		t.Fatal(err)
+	}
+	return group{dir, stat.Ino}
+}
+
+// removeGroup tries again while the kernel still counts a process that has just been reaped.
+func removeGroup(t *testing.T, dir string) {
+	for end := time.Now().Add(patience); ; runtime.Gosched() {
+		err := os.Remove(dir)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("remove %s: %v", dir, err)
+			return
+		}
+	}
+}
+
+func (g group) set(t *testing.T, file, value string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(g.dir, file), []byte(value), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spinner is a shell in the group, on one CPU, that computes from the time it is let go.
+func (g group) spinner(t *testing.T, cpu int) (release func()) {
+	t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", "read go; while :; do :; done")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(cmd.Process.Pid, &set); err != nil {
+		t.Fatal(err)
+	}
+	g.set(t, "cgroup.procs", strconv.Itoa(cmd.Process.Pid))
+	return func() {
+		if _, err := io.WriteString(stdin, "\n"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func attach(t *testing.T, h Hierarchy) *Meter {
+	t.Helper()
+	m, err := Attach(h)
+	if err != nil {
+		t.Fatalf("the programs must load and attach on a kernel with BTF: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// until reads the meter until what is wanted holds.
+func until(t *testing.T, m *Meter, what string, holds func(map[uint64]Usage) bool) map[uint64]Usage {
+	t.Helper()
+	var last map[uint64]Usage
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+		var err error
+		if last, err = m.Read(); err != nil {
+			t.Fatal(err)
+		}
+		if holds(last) {
+			return last
+		}
+	}
+	t.Fatalf("never seen: %s; last reading %v", what, last)
+	return nil
+}
+
+// lastCPU is one that this process may use.
+func lastCPU(t *testing.T) int {
+	t.Helper()
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := len(set)*64 - 1; cpu >= 0; cpu-- {
+		if set.IsSet(cpu) {
+			return cpu
+		}
+	}
+	t.Fatal("no CPU")
+	return 0
+}
+
+// Two computing processes share one CPU; one has 64 times the weight of the other.
+// The light one waits nearly always, the heavy one nearly never, and a third process that
+// sleeps all the while does not wait at all. The heavy one is already running when the
+// programs are attached.
+func TestWaitIsChargedToTheOneThatWaits(t *testing.T) {
+	at := cpuLayout(t)
+	heavy, light, asleep := newGroup(t, at.root, "heavy"), newGroup(t, at.root, "light"), newGroup(t, at.root, "asleep")
+	if at.hierarchy == V1CPU {
+		heavy.set(t, at.weight, "131072")
+		light.set(t, at.weight, "2048")
+	} else {
+		heavy.set(t, at.weight, "6400")
+		light.set(t, at.weight, "100")
+	}
+	cpu := lastCPU(t)
+	heavy.spinner(t, cpu)()
+	releaseLight, wake := light.spinner(t, cpu), asleep.spinner(t, cpu)
+
+	m := attach(t, at.hierarchy)
+	began := time.Now()
+	until(t, m, "the heavy one running", func(u map[uint64]Usage) bool { return u[heavy.id].Switches > 0 })
+	releaseLight()
+	got := until(t, m, "the light one waiting for 1 s", func(u map[uint64]Usage) bool { return u[light.id].Wait > time.Second })
+	elapsed := time.Since(began)
+
+	if got[light.id].Wait < 5*got[heavy.id].Wait {
+		t.Errorf("light waited %v, heavy %v: want more than 5 times as much", got[light.id].Wait, got[heavy.id].Wait)
+	}
+	if got[heavy.id].Run < 5*got[light.id].Run {
+		t.Errorf("heavy ran %v, light %v: want more than 5 times as much", got[heavy.id].Run, got[light.id].Run)
+	}
+	for name, id := range map[string]uint64{"light": light.id, "heavy": heavy.id} {
+		if sum := got[id].Wait + got[id].Run; sum > elapsed {
+			t.Errorf("the one task of %s waited and ran for %v in %v", name, sum, elapsed)
+		}
+	}
+	if got[asleep.id] != (Usage{}) {
+		t.Errorf("a sleeping task was charged %+v", got[asleep.id])
+	}
+
+	asleep.set(t, at.weight, map[Hierarchy]string{V1CPU: "262144", V2: "10000"}[at.hierarchy])
+	wake()
+	woken := until(t, m, "the sleeper woken", func(u map[uint64]Usage) bool { return u[asleep.id].Run > 0 })[asleep.id]
+	if woken.Wait > got[light.id].Wait/2 {
+		t.Errorf("the sleeper waited %v: its sleep was taken for waiting", woken.Wait)
+	}
+	if lost, err := m.Lost(); err != nil || lost != 0 {
+		t.Errorf("lost %d charges, %v", lost, err)
+	}
+}
+
+// The same task is found under its cgroup v2, whether or not that has controllers.
+func TestVersion2Groups(t *testing.T) {
+	root := "/sys/fs/cgroup"
+	if _, err := os.Stat(root + "/cgroup.controllers"); err != nil {
+		root += "/unified"
+	}
+	g := newGroup(t, root, "v2")
+	release := g.spinner(t, lastCPU(t))
+	m := attach(t, V2)
+	release()
+	until(t, m, "the task of the v2 group running", func(u map[uint64]Usage) bool { return u[g.id].Switches > 0 })
+}
+
+func TestForget(t *testing.T) {
+	at := cpuLayout(t)
+	g := newGroup(t, at.root, "forget")
+	release := g.spinner(t, lastCPU(t))
+	m := attach(t, at.hierarchy)
+	release()
+	before := until(t, m, "some running", func(u map[uint64]Usage) bool { return u[g.id].Run > 100*time.Millisecond })
+	if err := m.Forget(g.id); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Forget(1 << 62); err != nil {
+		t.Errorf("forgetting an unknown group: %v", err)
+	}
+	after, err := m.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after[g.id].Run >= before[g.id].Run {
+		t.Errorf("run %v before and %v after it was forgotten", before[g.id].Run, after[g.id].Run)
+	}
+}
+
+// BenchmarkSwitch is the cost of a pair of switches with and without the programs; the
+// figure to quote is the ratio.
+func BenchmarkSwitch(b *testing.B) {
+	pingPong := func(b *testing.B) {
+		there, back := make(chan struct{}), make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			for range there {
+				back <- struct{}{}
+			}
+		}()
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		for b.Loop() {
+			there <- struct{}{}
+			<-back
+		}
+		close(there)
+	}
+	b.Run("bare", pingPong)
+	m, err := Attach(V1CPU)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	b.Run("metered", pingPong)
+}
