@@ -1,0 +1,94 @@
+package placement
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/drover-project/drover/internal/model"
+)
+
+// Kind is what a reason is about.
+type Kind string
+
+// The kinds of reasons.
+const (
+	KindNoState      Kind = "NoState"      // nothing was heard from the node yet
+	KindNotAlive     Kind = "NotAlive"     // the members hold it for dead
+	KindStaleState   Kind = "StaleState"   // what was heard is too old
+	KindNoLoad       Kind = "NoLoad"       // it does not know its own load yet
+	KindBadLoad      Kind = "BadLoad"      // its load makes no sense
+	KindNoRoute      Kind = "NoRoute"      // no fresh route time at all
+	KindAssumedRoute Kind = "AssumedRoute" // one of several route times is the others' median
+	KindLeftOut      Kind = "LeftOut"      // a peer's node to which nobody has a route time
+	KindEqualRoute   Kind = "EqualRoute"   // its spread overlaps that of a nearer node
+	KindMedian       Kind = "Median"       // the points are the median of the known
+	KindAllUnknown   Kind = "AllUnknown"   // no candidate is known: all are equal
+	KindBadParams    Kind = "BadParams"    // the formula cannot be computed
+	KindFull         Kind = "Full"         // nothing is idle
+	KindText         Kind = "Text"         // a reason that was read back
+)
+
+// Reason tells in a form that costs little to make why a score is out of the ordinary.
+// String gives the sentence.
+type Reason struct {
+	Kind Kind
+	// Node is the other node that it is about, if any.
+	Node model.NodeID
+	// Value and Limit are what was measured and what it was held against, if anything.
+	Value, Limit time.Duration
+	// Text completes the sentence.
+	Text string
+}
+
+// String is the reason as a sentence without a full stop.
+func (r Reason) String() string {
+	switch r.Kind {
+	case KindNoState:
+		return "nothing was heard from this node's agent yet"
+	case KindNotAlive:
+		return "the other agents hold this node's agent for dead"
+	case KindStaleState:
+		return fmt.Sprintf("the node's state is %v old, over %v is stale", round(r.Value), r.Limit)
+	case KindNoLoad:
+		return "the node's agent has not measured its load yet"
+	case KindBadLoad:
+		return "the node's load makes no sense: " + r.Text
+	case KindNoRoute:
+		return "no fresh route time to this node" + r.Text
+	case KindAssumedRoute:
+		return fmt.Sprintf("no fresh route time to %s: the other nodes' median of %v is taken", r.Node, round(r.Value))
+	case KindLeftOut:
+		return fmt.Sprintf("the peers on %s do not count: no node has a fresh route time to it", r.Node)
+	case KindEqualRoute:
+		return fmt.Sprintf("route time %v counts as the %v of %s: their spreads overlap", round(r.Value), round(r.Limit), r.Node)
+	case KindMedian:
+		return "points are the median of the known nodes"
+	case KindAllUnknown:
+		return "no node's measurements are known: all get the same points"
+	case KindBadParams:
+		return "the formula cannot be computed: " + r.Text
+	case KindFull:
+		return "nothing is idle on this node"
+	}
+	return r.Text
+}
+
+// MarshalText gives the sentence: reasons are read by people.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText keeps the sentence; its kind is lost.
+func (r *Reason) UnmarshalText(b []byte) error {
+	*r = Reason{Kind: KindText, Text: string(b)}
+	return nil
+}
+
+// round leaves the digits that a reader can use.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d >= time.Second:
+		return d.Round(100 * time.Millisecond)
+	case d >= time.Millisecond:
+		return d.Round(10 * time.Microsecond)
+	}
+	return d.Round(time.Microsecond)
+}
