@@ -1,0 +1,66 @@
+# Everything that Drover's developers and users run from a checkout.
+# Binaries are static; nothing here needs a C compiler (the eBPF objects are committed).
+export CGO_ENABLED := 0
+export DROVER_CACHE ?= /var/cache/drover
+
+GO      ?= go
+LAB      = $(GO) run ./hack/lab/cmd/lab
+# What runs without a cluster; test/e2e brings up its own and comes last.
+UNIT     = $$($(GO) list ./... | grep -v -e /test/e2e -e /hack/lab$$)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: prerequisites
+prerequisites: ## Install what is needed from Debian (DROVER_NO_INSTALL=1: list it and stop)
+	@hack/prerequisites.sh
+
+.PHONY: build
+build: ## Build every program into out/bin
+	@mkdir -p out/bin
+	$(GO) build -trimpath -ldflags '-s -w' -o out/bin/ ./cmd/...
+
+.PHONY: generate
+generate: ## Make generated code anew: protobuf, deepcopy, CRDs, eBPF objects (needs clang and protoc)
+	hack/generate.sh
+
+.PHONY: verify
+verify: generate ## Generate, and fail if anything differs from what is committed
+	@git diff --exit-code -- api bpf manifests/drover/crds || \
+		{ echo "verify: generated files differ from what is committed: commit the result of 'make generate'"; exit 1; }
+
+.PHONY: lint
+lint: ## go vet and gofmt over everything
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "lint: run gofmt -w on:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+
+.PHONY: test
+test: prerequisites lint test-unit lab-build test-e2e ## Set up, then run every test
+
+.PHONY: test-unit
+test-unit: ## Tests that need no cluster (some load eBPF programs or run CRIU: root)
+	$(GO) test -timeout 15m $(UNIT)
+
+.PHONY: test-e2e
+test-e2e: ## Tests on real kubelets in labs of their own (root)
+	$(GO) test -count=1 -timeout 30m ./hack/lab
+	$(GO) test -count=1 -timeout 30m -v ./test/e2e
+
+.PHONY: soak-handoff
+soak-handoff: ## 10^6 seeded runs of the hand-over's simulation
+	$(GO) test -timeout 3h -run TestSimulation ./internal/handoff -handoff.runs=1000000
+
+.PHONY: lab-build
+lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout
+	$(LAB) build
+
+.PHONY: lab
+lab: prerequisites ## Bring up a lab named drover with Drover in it, and leave it up
+	$(GO) run ./hack/demo -keep -setup-only
+
+.PHONY: demo
+demo: prerequisites ## Set up, then the main job: place, starve, notice, move, tell
+	$(GO) run ./hack/demo

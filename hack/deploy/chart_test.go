@@ -1,0 +1,90 @@
+package deploy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
+
+	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+)
+
+// render gives the chart's objects, as "helm template" would.
+func render(t *testing.T, values map[string]any) (string, error) {
+	t.Helper()
+	chart, err := loader.Load("../../manifests/drover")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := action.NewInstall(&action.Configuration{Capabilities: chartutil.DefaultCapabilities})
+	i.DryRun, i.ClientOnly, i.ReleaseName, i.Namespace = true, true, "drover", Namespace
+	i.KubeVersion = &chartutil.KubeVersion{Version: "v1.34.9", Major: "1", Minor: "34"}
+	r, err := i.Run(chart, values)
+	if err != nil {
+		return "", err
+	}
+	return r.Manifest, nil
+}
+
+func TestChartDefaults(t *testing.T) {
+	m, err := render(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"--mode=observe", `paused: "false"`, "handler: drover", "kind: DaemonSet", "routeTimeFloor: 100us"} {
+		if !strings.Contains(m, want) {
+			t.Errorf("the chart with default values lacks %q", want)
+		}
+	}
+}
+
+func TestChartRefusesBadValues(t *testing.T) {
+	for want, values := range map[string]map[string]any{
+		"mode":   {"mode": "sometimes"},
+		"tau":    {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
+		"gamma":  {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
+		"weight": {"scheduler": map[string]any{"weight": 0}},
+	} {
+		_, err := render(t, values)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("values %v: error %v, want one that names %q", values, err, want)
+		}
+	}
+}
+
+// Root on one node must not become root on all: an agent's roles may not touch pods
+// beyond reading, nor secrets at all.
+func TestAgentRolesAreSmall(t *testing.T) {
+	m, err := render(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for _, doc := range strings.Split(m, "\n---") {
+		var role rbacv1.ClusterRole
+		if yaml.Unmarshal([]byte(doc), &role) != nil || !strings.HasSuffix(role.Kind, "Role") || role.Name != "drover-agent" {
+			continue
+		}
+		checked++
+		for _, r := range role.Rules {
+			if slices.Contains(r.Resources, "*") || slices.Contains(r.Verbs, "*") || slices.Contains(r.Resources, "secrets") {
+				t.Errorf("%s %s: rule %v is too wide", role.Kind, role.Name, r)
+			}
+			if !slices.Contains(r.Resources, "pods") {
+				continue
+			}
+			for _, v := range r.Verbs {
+				if v != "get" && v != "list" && v != "watch" {
+					t.Errorf("%s %s may %q pods", role.Kind, role.Name, v)
+				}
+			}
+		}
+	}
+	if checked != 2 {
+		t.Fatalf("found %d roles named drover-agent, want a ClusterRole and a Role", checked)
+	}
+}
