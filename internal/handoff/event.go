@@ -1,0 +1,154 @@
+package handoff
+
+import "time"
+
+// Op names an action.
+type Op string
+
+// Actions of both sides. Each but Cancel is answered by exactly one Done, Failed, Read,
+// Wrote or Node event, unless the agent dies.
+const (
+	// OpRead: read the record from the API server itself, not from a cache; answer with Read.
+	OpRead Op = "read"
+	// OpConfirm: OpRead, and read the source pod, its owner, the replacement and the
+	// PodMigration's own deletion too; answer with Read, Confirmed, and Unwanted if any of
+	// them is on its way out.
+	OpConfirm Op = "confirm"
+	// OpWrite: compare-and-swap Change onto the record at Version; answer with Wrote.
+	OpWrite Op = "write"
+	// OpReadNode: read the target's Node object from the API server itself; answer with Node.
+	OpReadNode Op = "read-node"
+	// OpFence: write and sync the fence of this side's pod.
+	OpFence Op = "fence"
+)
+
+// Actions of the source.
+const (
+	// OpDump: freeze and dump the container. Answered by Held once CRIU holds at post-dump
+	// with the cgroup frozen and the images complete on the local disk, or by Failed.
+	OpDump Op = "dump"
+	// OpSend: send the images; Done when the target has them complete, verified and synced.
+	OpSend Op = "send"
+	// OpCancel: make an OpSend that is under way fail soon. Not answered by itself.
+	OpCancel Op = "cancel"
+	// OpLift: remove the fence, synced.
+	OpLift Op = "lift"
+	// OpThaw: end a dump in whatever stage it is, then thaw; Done when the processes run.
+	OpThaw Op = "thaw"
+	// OpEnd: kill every process of the container; Done when none is left.
+	OpEnd Op = "end"
+)
+
+// Actions of the target.
+const (
+	// OpRestore: tell the waiting create to restore. Answered by Held once CRIU holds at
+	// pre-resume with the cgroup frozen, or by Failed.
+	OpRestore Op = "restore"
+	// OpResume: if the waiter and the hook are still there and the cgroup is frozen, leave a
+	// mark that survives the agent but not a reboot, then thaw, then let the hook go on.
+	// Done once thawed. Failed only if the mark was not left: nothing ran.
+	OpResume Op = "resume"
+	// OpKill: end the restore and kill every process of the copy, without a moment in which
+	// it can run; refuse the create it belongs to. Done when none is left or can come.
+	OpKill Op = "kill"
+	// OpRefuse: tell a waiting create that its container must not be created.
+	OpRefuse Op = "refuse"
+	// OpFresh: tell a waiting create to make its container anew: the move is over, and the
+	// moved container has ended since.
+	OpFresh Op = "fresh"
+)
+
+// Action is one thing to do.
+type Action struct {
+	Op Op
+	// Change and Version belong to OpWrite.
+	Change  Change
+	Version string
+	// Reason belongs to OpRefuse.
+	Reason string
+}
+
+// Kind names an event.
+type Kind string
+
+// Events of both sides.
+const (
+	// Seen: the record, by the watch; it may be late, doubled or out of order.
+	Seen Kind = "seen"
+	// Read answers OpRead and OpConfirm; with Outcome Unknown there is no record (an API
+	// server that is away, and also a PodMigration that is gone: then nothing is known).
+	Read Kind = "read"
+	// Wrote answers OpWrite; with Outcome OK the record is as written, with its new version.
+	Wrote Kind = "wrote"
+	// Node answers OpReadNode.
+	Node Kind = "node"
+	// Tick: time has passed, or something that failed may be tried again.
+	Tick Kind = "tick"
+	// Done and Failed answer the Op they name.
+	Done   Kind = "done"
+	Failed Kind = "failed"
+	// Held: CRIU's hook waits and the cgroup is frozen (post-dump or pre-resume).
+	Held Kind = "held"
+	// Died: the container's processes (source) or the copy's (target) are gone.
+	Died Kind = "died"
+	// Unwanted: the source pod, its owner, the replacement or the move itself is being
+	// deleted; Reason says which.
+	Unwanted Kind = "unwanted"
+)
+
+// Events of the target.
+const (
+	// WaiterCame: a create waits, until Deadline.
+	WaiterCame Kind = "waiter-came"
+	// WaiterGone: the create of this attempt has ended without having been answered, or
+	// while its restore was under way.
+	WaiterGone Kind = "waiter-gone"
+	// StrangerGone: a create that came later than this attempt's has ended.
+	StrangerGone Kind = "stranger-gone"
+	// Images: the images are complete, verified and synced on this node's disk.
+	Images Kind = "images"
+	// HookGone: CRIU or its hook died while it was held.
+	HookGone Kind = "hook-gone"
+)
+
+// Outcome is how a call to the API server ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OK       Outcome = "ok"
+	Conflict Outcome = "conflict" // certainly not written
+	Unknown  Outcome = "unknown"  // written, not written, or to be written later
+)
+
+// Event is one thing that happened.
+type Event struct {
+	Kind    Kind
+	Op      Op      // of Done, Failed
+	Outcome Outcome // of Read, Wrote, Node
+	Record  Record  // of Seen, Read, Wrote with OK
+	// Confirmed: this Read answers OpConfirm; Unwanted is empty if nothing is in the way.
+	Confirmed bool
+	Unwanted  string
+	// Reason of Failed, Unwanted.
+	Reason string
+	// BootID and Gone of Node, as the Node object says.
+	BootID string
+	Gone   bool
+	// Deadline of WaiterCame.
+	Deadline time.Time
+}
+
+// Config holds the spans of time that make a machine try an abort, or not try a commit.
+type Config struct {
+	// CommitMargin before the waiting create's deadline no commit is tried any more.
+	CommitMargin time.Duration
+	// Patience is how long the source waits for a decision, by its own clock, from when it
+	// saw the create waiting, before it tries an abort.
+	Patience time.Duration
+}
+
+// DefaultConfig fits a create that waits for 100 s of the 120 s that kubelet gives it.
+func DefaultConfig() Config {
+	return Config{CommitMargin: 10 * time.Second, Patience: 95 * time.Second}
+}

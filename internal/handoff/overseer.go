@@ -1,0 +1,91 @@
+package handoff
+
+// Cluster is what drover-controller sees around a move, read from the API server. What it
+// is not sure of is false.
+type Cluster struct {
+	// SourceDeleted: the source pod is being deleted or is gone; OwnerDeleted likewise.
+	SourceDeleted, OwnerDeleted bool
+	// Cancelled: the PodMigration itself is being deleted.
+	Cancelled bool
+	// ReplacementGone: being deleted, or gone. Unschedulable and Late are the controller's
+	// own judgement, with its own clock: they lead to an attempt of an abort, no more.
+	ReplacementGone, Unschedulable, Late bool
+	// ReplacementReady: its Ready condition is true.
+	ReplacementReady bool
+	// HandOverBegun: the replacement bears a durable sign that the hand-over was begun, so
+	// that a source pod that is gone was deleted by the hand-over and not by the user.
+	HandOverBegun bool
+	// SourceNodeGone, TargetNodeGone: there is no such Node object. TargetBootID is the
+	// Node object's; empty when not known.
+	SourceNodeGone, TargetNodeGone bool
+	TargetBootID                   string
+}
+
+// Verdict is what the controller has to do about a move. At most one of the first three is set.
+type Verdict struct {
+	// Abort is the compare-and-swap to try.
+	Abort *Change
+	// HandOver: give the replacement to its owner and delete the source pod.
+	HandOver bool
+	// Discard: delete the replacement, for the user deleted the pod that it replaces.
+	Discard bool
+	// CleanUp: delete the replacement, for the move was aborted or returned.
+	CleanUp bool
+	// Settled: nobody has anything left to do; the finalizer may go.
+	Settled bool
+}
+
+// Oversee judges a move. It looks at nothing but its arguments; what it wants again and
+// again it may be given again and again.
+func Oversee(r Record, c Cluster) Verdict {
+	switch {
+	case r.Decision == Undecided:
+		if why, message := against(r, c); why != "" {
+			return Verdict{Abort: &Change{Verb: Abort, Reason: why, Message: message}}
+		}
+		return Verdict{}
+	case r.Decision == Aborted || r.Returned:
+		released := r.Source.Released || c.SourceNodeGone || r.Source.Node == ""
+		cleaned := r.Target.Cleaned || c.TargetNodeGone || r.Target.Node == ""
+		return Verdict{CleanUp: true, Settled: released && cleaned}
+	case r.HandedOver:
+		return Verdict{Settled: r.Source.Ended || c.SourceNodeGone}
+	case r.Target.Resumed:
+		if c.SourceDeleted && !c.HandOverBegun {
+			return Verdict{Discard: true, Settled: c.ReplacementGone && (r.Source.Ended || c.SourceNodeGone)}
+		}
+		if c.ReplacementGone {
+			return Verdict{Settled: r.Source.Ended || c.SourceNodeGone}
+		}
+		return Verdict{HandOver: c.ReplacementReady || c.HandOverBegun}
+	}
+	// Committed, neither acknowledged nor returned: the agents' turn. With both sides gone
+	// there is nobody left.
+	return Verdict{Settled: c.SourceNodeGone && (r.Target.Failed || c.TargetNodeGone)}
+}
+
+// against gives the reason for trying an abort of an undecided move, if there is one.
+func against(r Record, c Cluster) (why, message string) {
+	rebooted := r.Target.BootID != "" && c.TargetBootID != "" && c.TargetBootID != r.Target.BootID
+	switch {
+	case c.Cancelled:
+		return "Cancelled", "the PodMigration was deleted"
+	case c.SourceDeleted:
+		return "SourceDeleted", "the source pod was deleted"
+	case c.OwnerDeleted:
+		return "OwnerDeleted", "the owner of the source pod was deleted"
+	case c.ReplacementGone:
+		return "ReplacementGone", "the replacement was deleted"
+	case c.TargetNodeGone:
+		return "TargetGone", "node " + r.Target.Node + " is gone from the cluster"
+	case rebooted:
+		return "TargetRebooted", "node " + r.Target.Node + " was booted since the create began to wait"
+	case c.SourceNodeGone && !r.Source.Offered:
+		return "SourceGone", "node " + r.Source.Node + " is gone from the cluster"
+	case c.Unschedulable:
+		return "Unschedulable", "no node takes the replacement"
+	case c.Late:
+		return "Late", "no decision in the time given"
+	}
+	return "", ""
+}

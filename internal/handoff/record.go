@@ -1,0 +1,178 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Decision is the outcome of a move: once set in the record it never changes.
+type Decision string
+
+// The decisions.
+const (
+	Undecided Decision = ""
+	Committed Decision = "Commit"
+	Aborted   Decision = "Abort"
+)
+
+// Record is what the API server holds of one move: the part of a PodMigration's status by
+// which the two sides exclude each other. Every fact in it, once true, stays true.
+type Record struct {
+	// ID is the UID of the PodMigration.
+	ID string
+	// Version is its resourceVersion: opaque, compared for equality by the API server only.
+	Version string
+	// Epoch is greater than that of any earlier move of this pod or its lineage.
+	Epoch    int64
+	Decision Decision
+	Source   SourceRecord
+	Target   TargetRecord
+	// HandedOver: the owner has the replacement.
+	HandedOver bool
+	// Returned: committed, but the source has the pod back under the raised Epoch.
+	Returned bool
+}
+
+// SourceRecord is the side that the pod leaves.
+type SourceRecord struct {
+	Node, PodUID string
+	// BootID of the node's kernel when the move began; may be empty.
+	BootID string
+	// Offered: fenced, frozen, dumped, and the target has complete images.
+	Offered bool
+	// Ended: after the acknowledgement the processes are gone.
+	Ended bool
+	// Released: after an abort or a return the processes run on and the fence is lifted.
+	Released bool
+}
+
+// TargetRecord is the side that the pod goes to.
+type TargetRecord struct {
+	Node, PodUID string
+	// BootID of the node's kernel when the create began to wait, confirmed by the Node object.
+	BootID string
+	// Waiting: a create waits on the target, until Deadline by the target's clock.
+	Waiting  bool
+	Deadline time.Time
+	// Resumed is the acknowledgement: the copy runs, or ran and ended by itself.
+	Resumed bool
+	// Failed: the copy is dead, fenced, never ran and never will.
+	Failed bool
+	// Cleaned: after an abort or a return nothing is left of the attempt.
+	Cleaned bool
+}
+
+// behind tells that r lacks a fact that known holds: r is the older of the two.
+func (r Record) behind(known Record) bool {
+	lacks := func(old, now bool) bool { return old && !now }
+	return r.Epoch < known.Epoch ||
+		known.Decision != Undecided && r.Decision == Undecided ||
+		lacks(known.Source.Offered, r.Source.Offered) ||
+		lacks(known.Source.Ended, r.Source.Ended) ||
+		lacks(known.Source.Released, r.Source.Released) ||
+		lacks(known.Target.Waiting, r.Target.Waiting) ||
+		lacks(known.Target.Resumed, r.Target.Resumed) ||
+		lacks(known.Target.Failed, r.Target.Failed) ||
+		lacks(known.Target.Cleaned, r.Target.Cleaned) ||
+		lacks(known.HandedOver, r.HandedOver) ||
+		lacks(known.Returned, r.Returned)
+}
+
+// NextEpoch gives the epoch of a pod's next move from the greatest that was ever given
+// out for it (0 for a pod that never moved). It grows by two: the one between belongs to
+// the source, should this move be committed and then returned.
+func NextEpoch(spent int64) int64 { return spent + 2 }
+
+// ErrForbidden: the record does not allow the change any more, or not yet.
+var ErrForbidden = errors.New("the record forbids the change")
+
+// Verb names a change of the record.
+type Verb string
+
+// The changes. Each is one compare-and-swap.
+const (
+	Wait      Verb = "wait"      // target: a create waits
+	Offer     Verb = "offer"     // source: you may commit
+	Commit    Verb = "commit"    // target: mine
+	Abort     Verb = "abort"     // source, target or controller
+	Resume    Verb = "resume"    // target: my copy runs (the acknowledgement)
+	Fail      Verb = "fail"      // target: my copy is dead and never ran
+	Clean     Verb = "clean"     // target: nothing left of the attempt
+	End       Verb = "end"       // source: my processes are gone
+	Release   Verb = "release"   // source: I run on
+	Return    Verb = "return"    // source: mine again, under the next epoch
+	HandOver  Verb = "hand-over" // controller: the owner has the replacement
+)
+
+// Change is one change of the record.
+type Change struct {
+	Verb Verb
+	// Reason is a CamelCase word and Message a sentence: of an abort, a failure, a return.
+	Reason, Message string
+	// BootID and Deadline belong to Wait.
+	BootID   string
+	Deadline time.Time
+}
+
+// allowed tells when a record takes a change.
+func (c Change) allowed(r Record) bool {
+	open, won := r.Decision == Undecided, r.Decision == Committed
+	back := r.Decision == Aborted || r.Returned
+	switch c.Verb {
+	case Wait:
+		return open
+	case Offer:
+		return open && r.Target.Waiting
+	case Commit:
+		return open && r.Target.Waiting && r.Source.Offered
+	case Abort:
+		return open
+	case Resume:
+		return won && !r.Returned && !r.Target.Failed
+	case Fail, Return:
+		return won && !r.Returned && !r.Target.Resumed
+	case Clean, Release:
+		return back
+	case End, HandOver:
+		return won && r.Target.Resumed
+	}
+	return false
+}
+
+// Apply gives the record as the change leaves it, or ErrForbidden: no writer may store
+// what Apply refuses. The version stays that of the record the change is based on.
+func (c Change) Apply(r Record) (Record, error) {
+	if !c.allowed(r) {
+		return r, fmt.Errorf("%w: %s of %s at version %s (decision %q)", ErrForbidden, c.Verb, r.ID, r.Version, r.Decision)
+	}
+	c.set(&r)
+	return r, nil
+}
+
+func (c Change) set(r *Record) {
+	switch c.Verb {
+	case Wait:
+		r.Target.Waiting, r.Target.BootID, r.Target.Deadline = true, c.BootID, c.Deadline
+	case Offer:
+		r.Source.Offered = true
+	case Commit:
+		r.Decision = Committed
+	case Abort:
+		r.Decision = Aborted
+	case Resume:
+		r.Target.Resumed = true
+	case Fail:
+		r.Target.Failed = true
+	case Clean:
+		r.Target.Cleaned = true
+	case End:
+		r.Source.Ended = true
+	case Release:
+		r.Source.Released = true
+	case Return:
+		r.Returned, r.Epoch = true, r.Epoch+1
+	case HandOver:
+		r.HandedOver = true
+	}
+}

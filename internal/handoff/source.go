@@ -1,0 +1,252 @@
+package handoff
+
+import "time"
+
+// SourceFacts is what the source's node knows by itself, also after its agent crashed.
+type SourceFacts struct {
+	// Fence: the fence of the source pod is on the disk.
+	Fence bool
+	// Alive: processes of the container that moves exist.
+	Alive bool
+	// Frozen: its cgroup is frozen.
+	Frozen bool
+	// Dumping: CRIU is at work on the container and has not reached post-dump.
+	Dumping bool
+}
+
+// Source is the machine of the node that the pod leaves. Not safe for concurrent use.
+type Source struct {
+	ledger
+	cfg   Config
+	facts SourceFacts
+	// held: this machine saw the dump complete. sent: the target confirmed the images.
+	held, sent bool
+	// doing is the local action under way; OpDump is not one of them, it ends by Held.
+	doing  Op
+	cancel bool
+	// why is the reason for trying an abort.
+	why, message string
+	since        time.Time
+	proof        string
+	done         bool
+}
+
+// NewSource makes the machine from the record as last read and from local facts. It
+// starts nothing: the first Step does.
+func NewSource(cfg Config, r Record, facts SourceFacts) *Source {
+	s := &Source{ledger: ledger{rec: r}, cfg: cfg, facts: facts}
+	if r.Decision == Undecided && !r.Source.Offered {
+		switch {
+		case facts.Fence || facts.Frozen || facts.Dumping:
+			s.giveUp("AgentRestarted", "the source's agent restarted before the images were offered")
+		case !facts.Alive:
+			s.giveUp("ProcessesGone", "the container to move does not run")
+		}
+	}
+	return s
+}
+
+// Record gives the newest record the machine has seen.
+func (s *Source) Record() Record { return s.rec }
+
+// Done tells that nothing is left to do on this side.
+func (s *Source) Done() bool { return s.done }
+
+// Holding tells that the container is held frozen, as far as the machine knows.
+func (s *Source) Holding() bool { return s.facts.Alive && s.facts.Frozen }
+
+// Step takes an event in and gives what is to be done. now is the source's clock.
+func (s *Source) Step(now time.Time, e Event) []Action {
+	if !s.absorb(e) {
+		s.local(e)
+	}
+	if s.done {
+		return nil
+	}
+	if s.rec.Target.Waiting && s.since.IsZero() {
+		s.since = now
+	}
+	ticked := e.Kind == Tick
+	switch {
+	case s.rec.Decision == Aborted || s.rec.Returned:
+		return s.goOn()
+	case s.rec.Decision == Committed:
+		return s.letGo(ticked)
+	}
+	return s.undecided(now)
+}
+
+// local takes in what happened on this node.
+func (s *Source) local(e Event) {
+	switch e.Kind {
+	case Held:
+		s.held, s.facts.Frozen, s.facts.Dumping = true, s.facts.Alive, false
+	case Died:
+		s.facts.Alive, s.facts.Frozen, s.facts.Dumping = false, false, false
+		if !s.rec.Source.Offered {
+			s.giveUp("ProcessesGone", "the container to move ended")
+		}
+	case Unwanted:
+		s.giveUp("Unwanted", e.Reason)
+	case Done:
+		s.finished(e.Op)
+	case Failed:
+		s.failed(e)
+	case Node:
+		s.calling = false
+		s.judge(e)
+	}
+}
+
+func (s *Source) finished(op Op) {
+	if s.doing == op {
+		s.doing = ""
+	}
+	switch op {
+	case OpFence:
+		s.facts.Fence = true
+	case OpSend:
+		s.sent = true
+	case OpLift:
+		s.facts.Fence = false
+	case OpThaw:
+		s.facts.Frozen, s.facts.Dumping = false, false
+	case OpEnd:
+		s.facts = SourceFacts{Fence: s.facts.Fence}
+	}
+}
+
+func (s *Source) failed(e Event) {
+	if s.doing == e.Op {
+		s.doing = ""
+	}
+	switch e.Op {
+	case OpFence:
+		// It may be there all the same.
+		s.facts.Fence = true
+		s.giveUp("FenceFailed", e.Reason)
+	case OpDump:
+		// What a failed dump left behind (a frozen cgroup, a CRIU) is OpThaw's to undo.
+		s.giveUp("DumpFailed", e.Reason)
+	case OpSend:
+		s.giveUp("SendFailed", e.Reason)
+	default:
+		s.pause = true
+	}
+}
+
+// judge looks for proof that the target's copy is dead. It needs a Node object read after
+// the commit: one from a cache could show the boot before the one that the target wrote.
+func (s *Source) judge(e Event) {
+	t := s.rec.Target
+	switch {
+	case e.Outcome != OK || s.rec.Decision != Committed:
+	case e.Gone:
+		s.proof = "node " + t.Node + " is gone from the cluster"
+	case e.BootID != "" && t.BootID != "" && e.BootID != t.BootID:
+		s.proof = "node " + t.Node + " was booted since: boot ID " + e.BootID + ", not " + t.BootID
+	}
+}
+
+func (s *Source) giveUp(why, message string) {
+	if s.why == "" {
+		s.why, s.message = why, message
+	}
+}
+
+// undecided prepares the move, or tries an abort.
+func (s *Source) undecided(now time.Time) []Action {
+	if s.stale {
+		return s.reread()
+	}
+	r := s.rec
+	late := !s.since.IsZero() && now.Sub(s.since) > s.cfg.Patience
+	// With its processes gone after the offer the target's copy is the only one: the
+	// target or the controller decides.
+	if late && (s.facts.Alive || !r.Source.Offered) {
+		s.giveUp("Late", "no decision within "+s.cfg.Patience.String())
+	}
+	if s.why != "" {
+		return s.write(Change{Verb: Abort, Reason: s.why, Message: s.message})
+	}
+	if !r.Target.Waiting || r.Source.Offered || s.doing != "" {
+		return nil
+	}
+	switch {
+	case !s.facts.Fence && !s.mutant.noFence:
+		return s.do(OpFence)
+	case !s.held && !s.facts.Dumping:
+		s.facts.Dumping = true
+		return []Action{{Op: OpDump}}
+	case !s.held:
+		return nil
+	case !s.sent && !s.mutant.offerEarly:
+		return s.do(OpSend)
+	case !s.facts.Frozen || !s.facts.Alive:
+		s.giveUp("ProcessesGone", "the container to move is not held any more")
+		return s.write(Change{Verb: Abort, Reason: s.why, Message: s.message})
+	}
+	return s.write(Change{Verb: Offer})
+}
+
+// goOn lets the source run on as if nothing had been: the fence goes first, so that a
+// running container is never one that could not be started again.
+func (s *Source) goOn() []Action {
+	if s.doing != "" {
+		if s.doing == OpSend && !s.cancel {
+			s.cancel = true
+			return []Action{{Op: OpCancel}}
+		}
+		return nil
+	}
+	switch {
+	case s.pause:
+		return nil
+	case s.facts.Fence:
+		return s.do(OpLift)
+	case s.facts.Alive && (s.facts.Frozen || s.facts.Dumping):
+		return s.do(OpThaw)
+	case s.stale:
+		return s.reread()
+	case !s.rec.Source.Released:
+		return s.write(Change{Verb: Release})
+	}
+	s.done = true
+	return nil
+}
+
+// letGo ends the source once the target runs, or takes the pod back once it cannot.
+func (s *Source) letGo(ticked bool) []Action {
+	r := s.rec
+	switch {
+	case r.Target.Resumed:
+		if s.facts.Alive {
+			if s.doing != "" || s.pause {
+				return nil
+			}
+			return s.do(OpEnd)
+		}
+		if s.stale {
+			return s.reread()
+		}
+		if !r.Source.Ended {
+			return s.write(Change{Verb: End})
+		}
+		s.done = true
+		return nil
+	case s.stale:
+		return s.reread()
+	case r.Target.Failed:
+		return s.write(Change{Verb: Return, Reason: "TargetFailed", Message: "the target says that its copy is dead and fenced"})
+	case s.proof != "":
+		return s.write(Change{Verb: Return, Reason: "TargetDead", Message: s.proof})
+	case ticked:
+		return s.call(Action{Op: OpReadNode})
+	}
+	return nil
+}
+
+func (s *Source) do(op Op) []Action {
+	s.doing = op
+	return []Action{{Op: op}}
+}
