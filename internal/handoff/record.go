@@ -92,17 +92,17 @@ type Verb string
 
 // The changes. Each is one compare-and-swap.
 const (
-	Wait      Verb = "wait"      // target: a create waits
-	Offer     Verb = "offer"     // source: you may commit
-	Commit    Verb = "commit"    // target: mine
-	Abort     Verb = "abort"     // source, target or controller
-	Resume    Verb = "resume"    // target: my copy runs (the acknowledgement)
-	Fail      Verb = "fail"      // target: my copy is dead and never ran
-	Clean     Verb = "clean"     // target: nothing left of the attempt
-	End       Verb = "end"       // source: my processes are gone
-	Release   Verb = "release"   // source: I run on
-	Return    Verb = "return"    // source: mine again, under the next epoch
-	HandOver  Verb = "hand-over" // controller: the owner has the replacement
+	Wait     Verb = "wait"      // target: a create waits
+	Offer    Verb = "offer"     // source: you may commit
+	Commit   Verb = "commit"    // target: mine
+	Abort    Verb = "abort"     // source, target or controller
+	Resume   Verb = "resume"    // target: my copy runs (the acknowledgement)
+	Fail     Verb = "fail"      // target: my copy is dead and never ran
+	Clean    Verb = "clean"     // target: nothing left of the attempt
+	End      Verb = "end"       // source: my processes are gone
+	Release  Verb = "release"   // source: I run on
+	Return   Verb = "return"    // source: mine again, under the next epoch
+	HandOver Verb = "hand-over" // controller: the owner has the replacement
 )
 
 // Change is one change of the record.
