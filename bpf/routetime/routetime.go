@@ -1,0 +1,174 @@
+// Package routetime measures the round trip to other nodes from kernel to kernel, with UDP
+// probes that eBPF programs stamp, turn round and take in at a network device.
+//
+// User space announces a nonce (Meter.Expect) and sends a Packet with it from Port to Port;
+// the programs do the rest and give a Sample. The programs are attached by tcx, or by clsact
+// on kernels before 6.6, to Ethernet devices; they need Linux 5.8, CAP_BPF and
+// CAP_NET_ADMIN. Packets that are no probes cost a comparison of their length.
+//
+// A sample begins where the stack hands the probe to the device's egress hook, before its
+// queue, and ends at the device's ingress hook, before any firewall.
+package routetime
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror" -target bpfel routetime routetime.bpf.c
+
+// Port is the UDP port that probes come from and go to. It is compiled into the programs.
+const Port = 7948
+
+// Sample is one measured round trip.
+type Sample struct {
+	Peer  netip.Addr
+	Nonce uint64
+	RTT   time.Duration
+	// Answered tells who turned the probe round: AnsweredByKernel or AnsweredByUser.
+	Answered Kind
+}
+
+// Stats counts what the programs did since they were loaded.
+type Stats struct {
+	// Stamped probes left, Answered were turned round here, Measured came back.
+	Stamped, Answered, Measured uint64
+	// Stranger counts probes that were dropped as their sender is no member.
+	Stranger uint64
+	// Unknown and WrongPeer count answers that were dropped: their nonce was not asked for
+	// or was answered before, or they came from another address than was asked.
+	Unknown, WrongPeer uint64
+	// Unstamped answers were left to user space, as the probe had passed no egress program.
+	Unstamped uint64
+	// RingFull counts samples that were lost because nobody read them.
+	RingFull uint64
+}
+
+// Meter is the programs in the kernel and what they are attached to. Its methods may be
+// called from several goroutines.
+type Meter struct {
+	objects routetimeObjects
+	ring    *ringbuf.Reader
+
+	mu       sync.Mutex
+	members  map[netip.Addr]routetimeMember
+	attached map[int]attachment
+}
+
+// Open loads the programs into the kernel and attaches them to nothing yet. The error tells
+// what the kernel or the missing capability refused.
+func Open() (*Meter, error) {
+	// Only kernels before 5.11 count maps against this limit.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise the limit of locked memory for route time programs: %w", err)
+	}
+	m := &Meter{members: make(map[netip.Addr]routetimeMember), attached: make(map[int]attachment)}
+	if err := loadRoutetimeObjects(&m.objects, nil); err != nil {
+		return nil, fmt.Errorf("load route time programs: %w", err)
+	}
+	ring, err := ringbuf.NewReader(m.objects.Samples)
+	if err != nil {
+		m.objects.Close()
+		return nil, fmt.Errorf("read route time samples: %w", err)
+	}
+	m.ring = ring
+	return m, nil
+}
+
+// Close detaches and unloads everything; a waiting Read returns os.ErrClosed.
+func (m *Meter) Close() error {
+	return errors.Join(m.ring.Close(), m.SetInterfaces(nil), m.objects.Close())
+}
+
+// SetMembers says which addresses are this node's own (probes to them are turned round) and
+// which are peers' (only their probes are).
+func (m *Meter) SetMembers(self, peers []netip.Addr) error {
+	want := make(map[netip.Addr]routetimeMember, len(self)+len(peers))
+	for _, a := range peers {
+		want[a.Unmap()] = routetimeMemberMEMBER_PEER
+	}
+	for _, a := range self {
+		want[a.Unmap()] = routetimeMemberMEMBER_SELF
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for a := range m.members {
+		if _, stays := want[a]; stays {
+			continue
+		}
+		if err := m.objects.Members.Delete(a.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove member %s: %w", a, err)
+		}
+		delete(m.members, a)
+	}
+	for a, what := range want {
+		if m.members[a] == what {
+			continue
+		}
+		if err := m.objects.Members.Put(a.As16(), what); err != nil {
+			return fmt.Errorf("add member %s: %w", a, err)
+		}
+		m.members[a] = what
+	}
+	return nil
+}
+
+// Expect announces a probe with the nonce to peer; call it before the probe is sent. The
+// announcement stays until the answer has come or Forget is called.
+func (m *Meter) Expect(nonce uint64, peer netip.Addr) error {
+	var e routetimeExpected
+	e.Peer = toWords(peer)
+	if err := m.objects.Outstanding.Update(nonce, &e, ebpf.UpdateNoExist); err != nil {
+		return fmt.Errorf("announce a probe to %s: %w", peer, err)
+	}
+	return nil
+}
+
+// Forget takes an announcement back; one that is gone already is no error.
+func (m *Meter) Forget(nonce uint64) error {
+	err := m.objects.Outstanding.Delete(nonce)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget a probe: %w", err)
+	}
+	return nil
+}
+
+// Read waits for the next sample. After Close it returns os.ErrClosed.
+func (m *Meter) Read() (Sample, error) {
+	record, err := m.ring.Read()
+	if err != nil {
+		return Sample{}, fmt.Errorf("read route time samples: %w", err)
+	}
+	return decodeSample(record.RawSample)
+}
+
+// Stats reads the programs' counters.
+func (m *Meter) Stats() (Stats, error) {
+	var s Stats
+	for counter, to := range map[routetimeCounter]*uint64{
+		routetimeCounterSTAMPED:    &s.Stamped,
+		routetimeCounterANSWERED:   &s.Answered,
+		routetimeCounterMEASURED:   &s.Measured,
+		routetimeCounterSTRANGER:   &s.Stranger,
+		routetimeCounterUNKNOWN:    &s.Unknown,
+		routetimeCounterWRONG_PEER: &s.WrongPeer,
+		routetimeCounterUNSTAMPED:  &s.Unstamped,
+		routetimeCounterRING_FULL:  &s.RingFull,
+	} {
+		var perCPU []uint64
+		if err := m.objects.Counters.Lookup(counter, &perCPU); err != nil {
+			return Stats{}, fmt.Errorf("read route time counter %d: %w", counter, err)
+		}
+		for _, n := range perCPU {
+			*to += n
+		}
+	}
+	return s, nil
+}
