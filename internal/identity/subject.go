@@ -89,3 +89,9 @@ func parseURI(u *url.URL) (Subject, error) {
 	}
 	return s, nil
 }
+
+// NodeOf is the node in an agent's common name; ok is false for any other name.
+func NodeOf(commonName string) (node model.NodeID, ok bool) {
+	name, ok := strings.CutPrefix(commonName, nodePrefix)
+	return model.NodeID(name), ok && name != ""
+}

@@ -1,0 +1,213 @@
+package gossip
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/drover-project/drover/internal/model"
+)
+
+const (
+	retransmitMult = 4
+	leaveTimeout   = 3 * time.Second
+	// joinSpace is how often the seeds are asked whether all of them are members;
+	// lonelySpace the same while nobody was found yet.
+	joinSpace   = 30 * time.Second
+	lonelySpace = time.Second
+	tick        = 250 * time.Millisecond
+)
+
+// Run takes part until ctx ends, then leaves, telling the others so. It returns an error
+// when it cannot listen; that others cannot be reached is logged and tried again.
+func (g *Gossip) Run(ctx context.Context) error {
+	ml, err := memberlist.Create(g.memberlistConfig())
+	if err != nil {
+		return fmt.Errorf("listen for gossip on %s:%d: %w", g.cfg.BindAddr, g.cfg.BindPort, err)
+	}
+	var group errgroup.Group
+	group.Go(func() error { g.join(ctx, ml); return nil })
+	group.Go(func() error { g.keep(ctx); return nil })
+	group.Go(func() error { g.sendLarge(ctx, ml); return nil })
+	<-ctx.Done()
+	_ = group.Wait() // none of them fails
+	var errs []error
+	if err := ml.Leave(leaveTimeout); err != nil {
+		errs = append(errs, fmt.Errorf("tell the others about leaving: %w", err))
+	}
+	if err := ml.Shutdown(); err != nil {
+		errs = append(errs, fmt.Errorf("shut gossip down: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Gossip) memberlistConfig() *memberlist.Config {
+	c := memberlist.DefaultLANConfig() // Lifeguard's local health and suspicion are on
+	c.Name = g.cfg.Self.CommonName()
+	c.Transport = g.cfg.Transport
+	c.BindAddr, c.AdvertiseAddr = g.cfg.BindAddr, g.cfg.BindAddr
+	c.BindPort, c.AdvertisePort = g.cfg.BindPort, g.cfg.BindPort
+	c.SecretKey = g.cfg.SecretKey
+	c.Delegate, c.Events = delegate{g}, delegate{g}
+	c.RetransmitMult = retransmitMult
+	c.GossipInterval = 100 * time.Millisecond
+	c.PushPullInterval = 10 * time.Second
+	// A node that comes back with another address may take its name again.
+	c.DeadNodeReclaimTime = 5 * time.Second
+	c.EnableCompression = false // bodies are compressed already
+	c.Logger = log.New(logWriter{g.cfg.Log}, "", 0)
+	return c
+}
+
+// keep does the small regular things.
+func (g *Gossip) keep(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	var certified, swept time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := g.cfg.Now()
+		g.mu.Lock()
+		g.payOwed()
+		if now.Sub(certified) >= certificateSpace {
+			certified = now
+			g.repeatCertificate()
+		}
+		if now.Sub(swept) >= time.Minute {
+			swept = now
+			g.sweep(now)
+		}
+		g.unlock()
+	}
+}
+
+func (g *Gossip) sweep(now time.Time) {
+	g.store.sweep(now, func(id model.NodeID) bool {
+		return id == g.cfg.Self.Node || g.members[memberName(id)].Alive
+	})
+	for name, m := range g.members {
+		if !m.Alive && now.Sub(m.Since) > deadRetention {
+			delete(g.members, name)
+		}
+	}
+	g.snapshot = nil
+}
+
+// join looks for the seeds that are no members, for as long as ctx runs: it is also what
+// brings the halves of a cluster together that was cut in two.
+func (g *Gossip) join(ctx context.Context, ml *memberlist.Memberlist) {
+	for {
+		pause := joinSpace
+		if missing := g.missing(ctx); len(missing) > 0 {
+			n, err := ml.Join(missing)
+			if err != nil {
+				g.cfg.Log.Warn("seeds not reached", "seeds", missing, "error", err)
+			} else if n > 0 {
+				g.cfg.Log.Info("joined", "reached", n, "of", len(missing))
+			}
+		}
+		if g.size() == 1 {
+			pause = lonelySpace
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// missing are the seeds that are not the address of a living member.
+func (g *Gossip) missing(ctx context.Context) []string {
+	if g.cfg.Seeds == nil {
+		return nil
+	}
+	seeds, err := g.cfg.Seeds(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			g.cfg.Log.Warn("no seeds to join", "error", err)
+		}
+		return nil
+	}
+	known := map[string]bool{}
+	for _, m := range g.Members() {
+		known[m.Address] = m.Alive
+	}
+	var out []string
+	for _, s := range seeds {
+		if _, _, err := net.SplitHostPort(s); err != nil {
+			s = net.JoinHostPort(s, strconv.Itoa(DefaultPort))
+		}
+		if !known[s] {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// sendLarge sends records that fit into no packet over streams to every member. It does
+// one record after the other, a few members at a time.
+func (g *Gossip) sendLarge(ctx context.Context, ml *memberlist.Memberlist) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case raw := <-g.large:
+			var group errgroup.Group
+			group.SetLimit(8)
+			for _, n := range ml.Members() {
+				if n.Name == g.cfg.Self.CommonName() {
+					continue
+				}
+				group.Go(func() error { return ml.SendReliable(n, raw) })
+			}
+			if err := group.Wait(); err != nil {
+				g.cfg.Log.Debug("large record not sent to all; the next push/pull brings it", "bytes", len(raw), "error", err)
+			}
+		}
+	}
+}
+
+func sortedMembers(ms map[string]Member) []Member {
+	return slices.SortedFunc(maps.Values(ms), func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// logWriter turns memberlist's lines ("[WARN] memberlist: text") into structured ones.
+type logWriter struct{ log *slog.Logger }
+
+var levels = map[string]slog.Level{
+	"[DEBUG] ": slog.LevelDebug,
+	"[INFO] ":  slog.LevelDebug,
+	"[WARN] ":  slog.LevelWarn,
+	"[ERR] ":   slog.LevelError,
+	"[ERROR] ": slog.LevelError,
+}
+
+func (w logWriter) Write(b []byte) (int, error) {
+	line := string(bytes.TrimSpace(b))
+	level := slog.LevelInfo
+	for prefix, l := range levels {
+		if rest, ok := strings.CutPrefix(line, prefix); ok {
+			line, level = rest, l
+			break
+		}
+	}
+	w.log.Log(context.Background(), level, strings.TrimPrefix(line, "memberlist: "))
+	return len(b), nil
+}
