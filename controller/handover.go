@@ -1,0 +1,176 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// Deletion costs while both pods belong to the owner: it has one too many and shall take
+// the source. The field is an int32.
+const (
+	costFirst = "-2147483647"
+	costLast  = "2147483647"
+)
+
+// handOver gives the replacement to its owner and takes the source away, in the order
+// that was measured to leave no moment without a ready pod and never to make a third
+// one: mark the source as the cheapest to lose; labels, owner and a high cost to the
+// replacement in one write; delete the source; take the cost off. Each step is skipped
+// when it is seen to be done.
+func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	p, source := f.replacement(m), f.source(m)
+	if p == nil {
+		return r.afterLoss(ctx, m, f)
+	}
+	if p.DeletionTimestamp != nil {
+		return r.await(ctx, m, f, refuse("ReplacementTerminating", "replacement %s is being deleted after the move", p.Name))
+	}
+	if p.Labels[v1alpha1.LabelReplacement] != "" {
+		if done, result, err := r.adopt(ctx, m, f, p, source); !done {
+			return result, err
+		}
+	}
+	if source != nil {
+		return r.removeSource(ctx, m, f, source)
+	}
+	if err := r.clearCost(ctx, p); err != nil {
+		return ctrl.Result{}, err
+	}
+	m.Status.HandedOver = true
+	note(m, f.Now, "HandedOver", "")
+	setCondition(m, f.Now, v1alpha1.ConditionDecided, true, "Committed", "committed by "+m.Status.DecisionBy)
+	return r.finish(ctx, m, f, v1alpha1.PhaseCompleted, Refusal{"Moved", outcome(m)})
+}
+
+// adopt gives the replacement its labels and owner. done: it has them now, go on.
+func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p, source *corev1.Pod) (done bool, _ ctrl.Result, _ error) {
+	hand, err := whatToHand(p, source)
+	if err != nil {
+		return false, ctrl.Result{}, err
+	}
+	set, err := r.owningSet(ctx, m.Namespace, hand)
+	if err != nil {
+		return false, ctrl.Result{}, err
+	}
+	owned := ownerIn(hand) != nil
+	if owned && set == nil {
+		result, err := r.withoutOwner(ctx, m, f, p, source)
+		return false, result, err
+	}
+	if why := notYet(m, f, r.Config, p, source); why != nil {
+		result, err := r.await(ctx, m, f, why)
+		return false, result, err
+	}
+	if owned && source != nil && source.DeletionTimestamp == nil {
+		if err := r.cheapen(ctx, source); err != nil {
+			return false, ctrl.Result{}, err
+		}
+	}
+	if err := r.give(ctx, p, hand, owned); err != nil {
+		return false, ctrl.Result{}, err
+	}
+	return true, ctrl.Result{}, nil
+}
+
+// whatToHand is what the source has now, or had when the replacement was made.
+func whatToHand(p, source *corev1.Pod) (HandOver, error) {
+	var saved HandOver
+	if err := json.Unmarshal([]byte(p.Annotations[v1alpha1.AnnotationHandOver]), &saved); err != nil {
+		return saved, fmt.Errorf("replacement %s/%s: annotation %s: %w", p.Namespace, p.Name, v1alpha1.AnnotationHandOver, err)
+	}
+	if source == nil {
+		return saved, nil
+	}
+	now := handOverOf(source)
+	now.Cost = saved.Cost // the source's own is ours by now, perhaps
+	return now, nil
+}
+
+func ownerIn(h HandOver) *metav1.OwnerReference {
+	return metav1.GetControllerOfNoCopy(&metav1.ObjectMeta{OwnerReferences: h.Owners})
+}
+
+// owningSet is the ReplicaSet to give the pod to; nil: there is none (any more).
+func (r *Reconciler) owningSet(ctx context.Context, namespace string, h HandOver) (*appsv1.ReplicaSet, error) {
+	ref := ownerIn(h)
+	if ref == nil {
+		return nil, nil
+	}
+	rs, _, err := r.owners(ctx, namespace, ref.Name)
+	if err != nil || rs == nil || rs.UID != ref.UID || rs.DeletionTimestamp != nil ||
+		rs.Spec.Replicas != nil && *rs.Spec.Replicas == 0 {
+		return nil, err
+	}
+	return rs, nil
+}
+
+// withoutOwner: the owner was deleted or scaled to nothing after the commit, and takes
+// its pods with it. The replacement goes too, once the source has shown that it does:
+// a source that is left behind as an orphan comes here no more, for it has no owner.
+func (r *Reconciler) withoutOwner(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p, source *corev1.Pod) (ctrl.Result, error) {
+	if source != nil && source.DeletionTimestamp == nil {
+		return r.await(ctx, m, f, refuse("WaitingForOwner", "the owner of pod %s is gone or scaled to 0; waiting for what becomes of the pod", source.Name))
+	}
+	if setCondition(m, f.Now, v1alpha1.ConditionComplete, false, ReasonOwnerGone, fmt.Sprintf(
+		"moved to node %s, but the owner of pod %s was deleted or scaled to 0 meanwhile: the pod was deleted with it",
+		m.Status.Target.Node, m.Status.Source.PodName)) {
+		if err := r.save(ctx, m); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	return r.remove(ctx, p)
+}
+
+// notYet tells why the replacement cannot be handed over yet. An owner that has one pod
+// too many takes an unready one before a ready one, whatever the costs: so the
+// replacement is ready first, or the source is not ready either.
+func notYet(m *v1alpha1.PodMigration, f Facts, c Config, p, source *corev1.Pod) *Refusal {
+	switch p.Status.Phase {
+	case corev1.PodSucceeded, corev1.PodFailed:
+		return nil // it ran to its end: nothing to wait for
+	case corev1.PodRunning:
+		ready := podReady(p)
+		if len(p.Spec.ReadinessGates) > 0 {
+			// Gates are opened by those who find the pod by its labels.
+			ready = podCondition(p, corev1.ContainersReady)
+		}
+		late := sinceDecided(m, f.Now) > c.ReadyDeadline
+		if ready || late && (source == nil || !podReady(source)) {
+			return nil
+		}
+	}
+	return refuse("WaitingForReady", "the pod runs on node %s; waiting for replacement %s to be ready", m.Status.Target.Node, p.Name)
+}
+
+// removeSource deletes the source pod. The target has acknowledged, so the source never
+// runs again and its deletion is safe at any time; that its agent ends it first is tidier.
+func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (ctrl.Result, error) {
+	late := sinceDecided(m, f.Now) > r.Config.EndDeadline
+	if !m.Status.Source.Ended && f.SourceNode != nil && f.AgentOnSource && !late {
+		return r.await(ctx, m, f, refuse("WaitingForSource", "the agent on node %s has not ended the source yet", m.Status.Source.Node))
+	}
+	return r.remove(ctx, source)
+}
+
+// afterLoss: the replacement was deleted after it had resumed. The source must not come
+// back, so it goes too, and its owner makes a fresh pod.
+func (r *Reconciler) afterLoss(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	if source := f.source(m); source != nil {
+		return r.removeSource(ctx, m, f, source)
+	}
+	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
+	if c != nil && c.Reason == ReasonOwnerGone {
+		return r.finish(ctx, m, f, v1alpha1.PhaseCompleted, Refusal{c.Reason, c.Message})
+	}
+	return r.finish(ctx, m, f, v1alpha1.PhaseCompleted, *refuse(ReasonReplacementDeleted,
+		"moved to node %s, where pod %s was then deleted before its owner had it", m.Status.Target.Node, m.Status.Target.PodName))
+}

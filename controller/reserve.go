@@ -1,0 +1,79 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// reserve is all that happens before the decision: the replacement is made and its
+// identity and node are written down for the agents; meanwhile anything that speaks
+// against the move aborts it.
+func (r *Reconciler) reserve(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	if why := AbortReason(m, f, r.Config); why != nil {
+		return r.abort(ctx, m, f, why)
+	}
+	own := f.replacement(m)
+	if own == nil {
+		return r.makeReplacement(ctx, m, f)
+	}
+	changed := false
+	if m.Status.Target.PodUID == "" {
+		m.Status.Target.PodUID = own.UID
+		changed = true
+	}
+	if m.Status.Target.Node == "" && own.Spec.NodeName != "" {
+		m.Status.Target.Node = own.Spec.NodeName
+		m.Status.Phase = v1alpha1.PhasePreparing
+		setCondition(m, f.Now, v1alpha1.ConditionReserved, true, "Bound", fmt.Sprintf("replacement %s is bound to node %s", own.Name, own.Spec.NodeName))
+		note(m, f.Now, "Reserved", own.Spec.NodeName)
+		changed = true
+	}
+	if changed {
+		if err := r.save(ctx, m); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	return r.wait()
+}
+
+// makeReplacement creates it under its one name. That it exists already is found out by
+// looking again: it is either this move's, or speaks against the move.
+func (r *Reconciler) makeReplacement(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	p, err := Replacement(m, f.Pod)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	err = r.Writer.Create(ctx, p)
+	switch {
+	case apierrors.IsAlreadyExists(err), err == nil:
+		return ctrl.Result{RequeueAfter: again}, nil
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
+		return r.abort(ctx, m, f, refuse(ReasonReplacementRefused, "the API server refuses the replacement: %v", err))
+	}
+	return ctrl.Result{}, fmt.Errorf("create replacement %s/%s: %w", p.Namespace, p.Name, err)
+}
+
+// abort decides against the move by compare-and-swap. If somebody else decided first, or
+// the answer is lost, the record is read again and its decision counts.
+func (r *Reconciler) abort(ctx context.Context, m *v1alpha1.PodMigration, f Facts, why *Refusal) (ctrl.Result, error) {
+	at := metav1.NewMicroTime(f.Now)
+	m.Status.Decision = v1alpha1.Abort
+	m.Status.DecisionBy = by
+	m.Status.DecisionReason = why.Reason
+	m.Status.DecisionMessage = why.Message
+	m.Status.DecidedAt = &at
+	setCondition(m, f.Now, v1alpha1.ConditionDecided, true, why.Reason, why.Message)
+	note(m, f.Now, "AbortDecided", why.Message)
+	if err := r.save(ctx, m); err != nil {
+		return ctrl.Result{}, err
+	}
+	r.event(m, corev1.EventTypeWarning, "MigrationAborting", why.Message, f.source(m))
+	return ctrl.Result{RequeueAfter: again}, nil
+}

@@ -1,0 +1,133 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// settleAborted takes the replacement away and waits until the source runs on and
+// nothing is left on the target.
+func (r *Reconciler) settleAborted(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	if p := f.replacement(m); p != nil {
+		return r.remove(ctx, p)
+	}
+	if why := unsettled(m, f); why != nil {
+		return r.await(ctx, m, f, why)
+	}
+	if err := r.release(ctx, m, f.source(m)); err != nil {
+		return ctrl.Result{}, err
+	}
+	s := &m.Status
+	setCondition(m, f.Now, v1alpha1.ConditionDecided, true, word(s.DecisionReason, "Aborted"), s.DecisionMessage)
+	message := fmt.Sprintf("aborted by %s: %s; pod %s runs on", s.DecisionBy, s.DecisionMessage, s.Source.PodName)
+	if f.source(m) == nil || f.source(m).DeletionTimestamp != nil {
+		message = fmt.Sprintf("aborted by %s: %s", s.DecisionBy, s.DecisionMessage)
+	}
+	return r.finish(ctx, m, f, v1alpha1.PhaseAborted, Refusal{word(s.DecisionReason, "Aborted"), message})
+}
+
+// unsettled tells which side still has something to do after an abort. A side that never
+// had to do with the move has not.
+func unsettled(m *v1alpha1.PodMigration, f Facts) *Refusal {
+	s, t := &m.Status.Source, &m.Status.Target
+	if !everWaited(m) {
+		return nil
+	}
+	if !s.Released && f.source(m) != nil && f.SourceNode != nil {
+		return refuse("WaitingForSource", "the agent on node %s has not let pod %s go on yet", s.Node, s.PodName)
+	}
+	// A node that has booted since keeps nothing of the attempt alive.
+	rebooted := f.TargetNode != nil && t.BootID != "" && f.TargetNode.Status.NodeInfo.BootID != t.BootID
+	if !t.Cleaned && f.TargetNode != nil && !rebooted {
+		return refuse("WaitingForTarget", "the agent on node %s has not cleared the attempt away yet", t.Node)
+	}
+	return nil
+}
+
+// settleReturned ends a move whose target died after the commit: the source has its pod back.
+func (r *Reconciler) settleReturned(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	if p := f.replacement(m); p != nil {
+		return r.remove(ctx, p)
+	}
+	source := f.source(m)
+	if !m.Status.Source.Released && source != nil && f.SourceNode != nil {
+		return r.await(ctx, m, f, refuse("WaitingForSource", "the agent on node %s has not let pod %s go on yet", m.Status.Source.Node, m.Status.Source.PodName))
+	}
+	if err := r.release(ctx, m, source); err != nil {
+		return ctrl.Result{}, err
+	}
+	return r.finish(ctx, m, f, v1alpha1.PhaseReturned, *refuse("Returned",
+		"committed, then the target was proven dead (%s): pod %s runs on on node %s", m.Status.ReturnProof, m.Status.Source.PodName, m.Status.Source.Node))
+}
+
+// awaitResume: committed, not acknowledged. The target resumes, or the source's agent
+// proves it dead; the controller does neither. Only if both sides are gone is it over.
+func (r *Reconciler) awaitResume(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	sourceLost := f.source(m) == nil || f.SourceNode == nil
+	targetLost := m.Status.Target.Failed || f.TargetNode == nil
+	if sourceLost && targetLost {
+		if p := f.replacement(m); p != nil {
+			return r.remove(ctx, p)
+		}
+		return r.finish(ctx, m, f, v1alpha1.PhaseReturned, *refuse("BothGone",
+			"committed, then target %s failed (%s) and the source is gone: the memory of pod %s is lost",
+			m.Status.Target.Node, m.Status.Target.FailedMessage, m.Status.Source.PodName))
+	}
+	return r.await(ctx, m, f, refuse("WaitingForTarget", "committed; the agent on node %s has not acknowledged yet", m.Status.Target.Node))
+}
+
+// await says in the record for whom it waits, once, and looks again.
+func (r *Reconciler) await(ctx context.Context, m *v1alpha1.PodMigration, f Facts, why *Refusal) (ctrl.Result, error) {
+	if setCondition(m, f.Now, v1alpha1.ConditionComplete, false, why.Reason, why.Message) {
+		if err := r.save(ctx, m); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	return r.wait()
+}
+
+// remove deletes this very pod object, at once: what runs of it is ended by the agent.
+func (r *Reconciler) remove(ctx context.Context, p *corev1.Pod) (ctrl.Result, error) {
+	if p.DeletionTimestamp != nil && p.DeletionGracePeriodSeconds != nil && *p.DeletionGracePeriodSeconds == 0 {
+		return r.wait() // somebody's finalizer holds the object
+	}
+	uid := p.UID
+	err := r.Writer.Delete(ctx, p, client.GracePeriodSeconds(0), client.Preconditions{UID: &uid})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return ctrl.Result{}, fmt.Errorf("delete pod %s/%s (UID %s): %w", p.Namespace, p.Name, uid, err)
+	}
+	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+// sweep removes a replacement that appeared after its move had ended without a commit:
+// its creation had been asked for by a controller that was then cut off.
+func (r *Reconciler) sweep(ctx context.Context, m *v1alpha1.PodMigration) error {
+	if m.Status.Decision == v1alpha1.Commit {
+		return nil
+	}
+	var f Facts
+	if err := r.lookReplacement(ctx, m, &f); err != nil {
+		return err
+	}
+	p := f.replacement(m)
+	if p == nil || p.Labels[v1alpha1.LabelReplacement] == "" {
+		return nil
+	}
+	_, err := r.remove(ctx, p)
+	return err
+}
+
+// word is s, or the default where nobody gave a reason: a condition needs one.
+func word(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

@@ -1,0 +1,60 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// Name is the controller's, in logs, metrics and events.
+const Name = "drover-controller"
+
+// Setup adds a Reconciler to the manager. Nothing runs before the manager is started.
+// Metrics go to controller-runtime's registry.
+func Setup(mgr ctrl.Manager, c Config) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("configure the controller: %w", err)
+	}
+	r := &Reconciler{
+		Reader:  mgr.GetAPIReader(),
+		Writer:  mgr.GetClient(),
+		Status:  mgr.GetClient(),
+		Events:  mgr.GetEventRecorderFor(Name),
+		Now:     time.Now,
+		Metrics: NewMetrics(metrics.Registry),
+		Config:  c.WithDefaults(),
+	}
+	if err := metrics.Registry.Register(NewPhaseCollector(mgr.GetCache())); err != nil {
+		return fmt.Errorf("register the metric of phases: %w", err)
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("podmigration").
+		For(&v1alpha1.PodMigration{}).
+		// Only names and annotations of pods are kept; what counts is read live.
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(involved), builder.OnlyMetadata).
+		Complete(r)
+}
+
+// involved maps a pod to the moves that it is the source or the replacement of.
+func involved(_ context.Context, o client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	moving, _, _ := strings.Cut(o.GetAnnotations()[v1alpha1.AnnotationMoving], "/")
+	for _, name := range []string{moving, o.GetAnnotations()[v1alpha1.AnnotationMigration]} {
+		if name != "" {
+			out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}})
+		}
+	}
+	return out
+}
