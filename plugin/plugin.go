@@ -1,0 +1,206 @@
+// Package plugin is RouteTime, a plugin for kube-scheduler. It scores nodes by idle CPU,
+// idle memory and measured route time (package placement), and keeps replacement pods off
+// nodes that cannot restore them.
+//
+// Measurements come from an immutable picture of the cluster that is held in memory: no
+// extension point does I/O. Missing and stale measurements are neutral: they never fail
+// the scheduling of a pod.
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+
+	configv1alpha1 "github.com/drover-project/drover/api/config/v1alpha1"
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/view"
+)
+
+// Name of the plugin in profiles.
+const Name = "RouteTime"
+
+// reuse is how long one picture serves: measurements change more slowly, and making a
+// picture ready costs as much as ranking many pods by it.
+const reuse = 250 * time.Millisecond
+
+// ReasonInvalidPeers is the reason of the event on a pod with a malformed annotation.
+const ReasonInvalidPeers = "InvalidPeers"
+
+// Views gives the newest picture of the cluster from memory, at once.
+type Views interface {
+	Snapshot() view.Snapshot
+}
+
+// RouteTime is the plugin.
+type RouteTime struct {
+	params  placement.Params
+	views   Views
+	metrics *Metrics
+	now     func() time.Time
+	pods    corelisters.PodLister
+	events  events.EventRecorder
+
+	mu     sync.Mutex
+	survey *placement.Survey
+	taken  time.Time
+}
+
+var (
+	_ framework.PreFilterPlugin = &RouteTime{}
+	_ framework.FilterPlugin    = &RouteTime{}
+	_ framework.PreScorePlugin  = &RouteTime{}
+	_ framework.ScorePlugin     = &RouteTime{}
+	_ framework.ScoreExtensions = &RouteTime{}
+)
+
+// Factory makes the plugin's factory for the scheduler's registry. now is the clock by
+// which views stamps what it receives.
+func Factory(views Views, metrics *Metrics, now func() time.Time) frameworkruntime.PluginFactory {
+	return func(_ context.Context, obj runtime.Object, h framework.Handle) (framework.Plugin, error) {
+		args, err := configv1alpha1.DecodeRouteTimeArgs(obj)
+		if err != nil {
+			return nil, err
+		}
+		return &RouteTime{
+			params:  paramsFrom(args),
+			views:   views,
+			metrics: metrics,
+			now:     now,
+			pods:    h.SharedInformerFactory().Core().V1().Pods().Lister(),
+			events:  h.EventRecorder(),
+		}, nil
+	}
+}
+
+// Name implements framework.Plugin.
+func (r *RouteTime) Name() string { return Name }
+
+// look gives the picture, made ready, at most reuse old.
+func (r *RouteTime) look() *placement.Survey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if age := now.Sub(r.taken); r.survey != nil && age >= 0 && age < reuse {
+		return r.survey
+	}
+	s := r.views.Snapshot()
+	r.survey, r.taken = placement.NewSurvey(s, r.params, now), now
+	r.metrics.age.Set(s.Age(now).Seconds())
+	r.metrics.nodes.Set(float64(len(s.Alive())))
+	return r.survey
+}
+
+// filterState is what Filter reads: the picture, the same for all nodes.
+type filterState struct{ view view.Snapshot }
+
+// Clone implements fwk.StateData; the state is never changed.
+func (s *filterState) Clone() fwk.StateData { return s }
+
+const (
+	filterKey fwk.StateKey = "drover.dev/RouteTime/filter"
+	scoreKey  fwk.StateKey = "drover.dev/RouteTime/score"
+)
+
+// PreFilter tells the user of a malformed annotation, once per attempt, and prepares
+// Filter for replacement pods; all others skip it.
+func (r *RouteTime) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
+	if _, err := ParsePeers(pod.Annotations[v1alpha1.AnnotationPeers]); err != nil {
+		r.metrics.invalid.Inc()
+		message := fmt.Sprintf("annotation %s is malformed, so the pod is placed as one without peers: %v", v1alpha1.AnnotationPeers, err)
+		klog.FromContext(ctx).Info(message, "pod", klog.KObj(pod))
+		if r.events != nil {
+			r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonInvalidPeers, "Scheduling", "%s", message)
+		}
+	}
+	if !isReplacement(pod) {
+		return nil, fwk.NewStatus(fwk.Skip)
+	}
+	state.Write(filterKey, &filterState{view: r.look().View()})
+	return nil, nil
+}
+
+// PreFilterExtensions implements framework.PreFilterPlugin: other pods on a node change
+// nothing here.
+func (r *RouteTime) PreFilterExtensions() framework.PreFilterExtensions { return nil }
+
+// Filter keeps a replacement off nodes that are known to be unable to restore it.
+func (r *RouteTime) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, node fwk.NodeInfo) *fwk.Status {
+	data, err := state.Read(filterKey)
+	s, ok := data.(*filterState)
+	if err != nil || !ok || node.Node() == nil {
+		return nil
+	}
+	if why := unable(s.view, sourceOf(pod), node.Node().Name); why != "" {
+		r.metrics.rejected.Inc()
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, why)
+	}
+	return nil
+}
+
+// scoreState holds every node's points by name.
+type scoreState struct{ points map[string]float64 }
+
+// Clone implements fwk.StateData; the state is never changed.
+func (s *scoreState) Clone() fwk.StateData { return s }
+
+// PreScore ranks all feasible nodes by one picture.
+func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
+	start := time.Now()
+	candidates := r.look().Candidates(viewpointOf(pod, r.pods), names(nodes)...)
+	for i := range candidates {
+		refresh(&candidates[i], nodes[i])
+	}
+	scores := placement.Evaluate(r.params, candidates)
+	points := make(map[string]float64, len(scores))
+	for _, s := range scores {
+		points[string(s.Node)] = s.Points
+	}
+	state.Write(scoreKey, &scoreState{points: points})
+	r.metrics.observe(scores, time.Since(start))
+	if log := klog.FromContext(ctx).V(5); log.Enabled() {
+		for _, s := range scores {
+			log.Info("Score", "plugin", Name, "pod", klog.KObj(pod), "node", s.Node, "cores", s.Idle.CPU, "memoryGiB", s.Idle.Memory.GiB(),
+				"routeTime", s.T, "a", s.A, "points", s.Points, "known", s.Known, "reasons", fmt.Sprint(s.Reasons))
+		}
+	}
+	return nil
+}
+
+// Score reads the node's points, 0 to 100. A node that PreScore did not see is neutral.
+func (r *RouteTime) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod, node fwk.NodeInfo) (int64, *fwk.Status) {
+	data, err := state.Read(scoreKey)
+	s, ok := data.(*scoreState)
+	if err != nil || !ok || node.Node() == nil {
+		return placement.NeutralPoints, nil
+	}
+	points, ok := s.points[node.Node().Name]
+	if !ok {
+		return placement.NeutralPoints, nil
+	}
+	return int64(math.Round(points)), nil
+}
+
+// ScoreExtensions implements framework.ScorePlugin.
+func (r *RouteTime) ScoreExtensions() framework.ScoreExtensions { return r }
+
+// NormalizeScore keeps scores in the framework's range. The logarithmic scale between the
+// worst and the best node was already made in PreScore, where the unrounded values are.
+func (r *RouteTime) NormalizeScore(_ context.Context, _ fwk.CycleState, _ *corev1.Pod, scores framework.NodeScoreList) *fwk.Status {
+	for i := range scores {
+		scores[i].Score = max(framework.MinNodeScore, min(framework.MaxNodeScore, scores[i].Score))
+	}
+	return nil
+}

@@ -1,0 +1,31 @@
+package plugin
+
+import (
+	"fmt"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
+)
+
+// unable tells why a node is known to be unable to restore a pod that leaves source; empty
+// when nothing speaks against it. A node that nothing is known of passes while the picture
+// does not even know the source: then the observer has only just joined, and a cluster
+// without measurements must not be one without moves.
+func unable(s view.Snapshot, source model.NodeID, name string) string {
+	id := model.NodeID(name)
+	if id == source {
+		return "the pod is leaving this node"
+	}
+	n, known := s.Nodes[id]
+	switch {
+	case !known && s.Nodes[source].Alive:
+		return "no drover-agent is known on this node, so it cannot restore the pod"
+	case !known:
+		return ""
+	case !n.Alive:
+		return "this node's drover-agent does not answer, so it cannot restore the pod"
+	case n.State.CannotRestore != "":
+		return fmt.Sprintf("this node cannot restore the pod: %s", n.State.CannotRestore)
+	}
+	return ""
+}
