@@ -27,10 +27,12 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
+	"github.com/drover-project/drover/plugin/args"
+	"github.com/drover-project/drover/plugin/peers"
 )
 
 // Name of the plugin in profiles.
-const Name = "RouteTime"
+const Name = args.Plugin
 
 // reuse is how long one picture serves: measurements change more slowly, and making a
 // picture ready costs as much as ranking many pods by it.
@@ -70,12 +72,12 @@ var (
 // which views stamps what it receives.
 func Factory(views Views, metrics *Metrics, now func() time.Time) frameworkruntime.PluginFactory {
 	return func(_ context.Context, obj runtime.Object, h framework.Handle) (framework.Plugin, error) {
-		args, err := configv1alpha1.DecodeRouteTimeArgs(obj)
+		a, err := configv1alpha1.DecodeRouteTimeArgs(obj)
 		if err != nil {
 			return nil, err
 		}
 		return &RouteTime{
-			params:  paramsFrom(args),
+			params:  args.Params(a),
 			views:   views,
 			metrics: metrics,
 			now:     now,
@@ -117,7 +119,7 @@ const (
 // PreFilter tells the user of a malformed annotation, once per attempt, and prepares
 // Filter for replacement pods; all others skip it.
 func (r *RouteTime) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
-	if _, err := ParsePeers(pod.Annotations[v1alpha1.AnnotationPeers]); err != nil {
+	if _, err := peers.Parse(pod.Annotations[v1alpha1.AnnotationPeers]); err != nil {
 		r.metrics.invalid.Inc()
 		message := fmt.Sprintf("annotation %s is malformed, so the pod is placed as one without peers: %v", v1alpha1.AnnotationPeers, err)
 		klog.FromContext(ctx).Info(message, "pod", klog.KObj(pod))
