@@ -21,6 +21,13 @@ type attachment interface{ Close() error }
 func (m *Meter) SetInterfaces(indexes []int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return os.ErrClosed
+	}
+	return m.setInterfaces(indexes)
+}
+
+func (m *Meter) setInterfaces(indexes []int) error {
 	var errs []error
 	for index, a := range m.attached {
 		if !slices.Contains(indexes, index) {
@@ -44,8 +51,8 @@ func (m *Meter) SetInterfaces(indexes []int) error {
 
 // Attached tells whether the programs are on the device.
 func (m *Meter) Attached(index int) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
 	_, is := m.attached[index]
 	return is
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -57,7 +58,8 @@ type Meter struct {
 	objects routetimeObjects
 	ring    *ringbuf.Reader
 
-	mu       sync.Mutex
+	mu       sync.RWMutex // held for reading while a map is in use, so that Close waits
+	closed   bool
 	members  map[netip.Addr]routetimeMember
 	attached map[int]attachment
 }
@@ -82,9 +84,16 @@ func Open() (*Meter, error) {
 	return m, nil
 }
 
-// Close detaches and unloads everything; a waiting Read returns os.ErrClosed.
+// Close detaches and unloads everything; a waiting Read returns os.ErrClosed, and so do all
+// methods from then on. With clsact it wants the network namespace of the devices.
 func (m *Meter) Close() error {
-	return errors.Join(m.ring.Close(), m.SetInterfaces(nil), m.objects.Close())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil
+	}
+	m.closed = true
+	return errors.Join(m.ring.Close(), m.setInterfaces(nil), m.objects.Close())
 }
 
 // SetMembers says which addresses are this node's own (probes to them are turned round) and
@@ -99,6 +108,9 @@ func (m *Meter) SetMembers(self, peers []netip.Addr) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return os.ErrClosed
+	}
 	for a := range m.members {
 		if _, stays := want[a]; stays {
 			continue
@@ -123,6 +135,11 @@ func (m *Meter) SetMembers(self, peers []netip.Addr) error {
 // Expect announces a probe with the nonce to peer; call it before the probe is sent. The
 // announcement stays until the answer has come or Forget is called.
 func (m *Meter) Expect(nonce uint64, peer netip.Addr) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return os.ErrClosed
+	}
 	var e routetimeExpected
 	e.Peer = toWords(peer)
 	if err := m.objects.Outstanding.Update(nonce, &e, ebpf.UpdateNoExist); err != nil {
@@ -133,6 +150,11 @@ func (m *Meter) Expect(nonce uint64, peer netip.Addr) error {
 
 // Forget takes an announcement back; one that is gone already is no error.
 func (m *Meter) Forget(nonce uint64) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return os.ErrClosed
+	}
 	err := m.objects.Outstanding.Delete(nonce)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("forget a probe: %w", err)
@@ -151,6 +173,11 @@ func (m *Meter) Read() (Sample, error) {
 
 // Stats reads the programs' counters.
 func (m *Meter) Stats() (Stats, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return Stats{}, os.ErrClosed
+	}
 	var s Stats
 	for counter, to := range map[routetimeCounter]*uint64{
 		routetimeCounterSTAMPED:    &s.Stamped,

@@ -1,0 +1,175 @@
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/drover-project/drover/bpf/routetime"
+	"github.com/drover-project/drover/internal/linkstate"
+	"github.com/drover-project/drover/internal/model"
+)
+
+const (
+	// RouteInterval is the usual time between two probes to one peer.
+	RouteInterval = 200 * time.Millisecond
+	// RouteWindow is how long a sample counts. It holds 50 samples at RouteInterval.
+	RouteWindow = 10 * time.Second
+
+	// probeTimeout is after how long a probe counts as lost.
+	probeTimeout = 2 * time.Second
+	// leastPause bounds the probes of one node to 1000 a second: with more than 200 peers
+	// the time between two probes to one peer grows.
+	leastPause = time.Millisecond
+	// resolveInterval is how often the devices towards the peers are looked up again.
+	resolveInterval = 5 * time.Second
+)
+
+// RoutesConfig is what a Routes works with.
+type RoutesConfig struct {
+	// Address is this node's own address, the one that peers probe.
+	Address netip.Addr
+	// Interval between two probes to one peer, and Window for which a sample counts:
+	// RouteInterval and RouteWindow.
+	Interval, Window time.Duration
+	// Open loads the kernel programs: routetime.Open. When it fails, probes are stamped
+	// in user space.
+	Open func() (*routetime.Meter, error)
+	Log  *slog.Logger
+}
+
+// Routes measures the route time to every peer. It sends probes from routetime.Port of
+// Address to the same port of the peers, and answers theirs. A Routes is also a
+// prometheus.Collector.
+type Routes struct {
+	config  RoutesConfig
+	changed chan struct{} // the peers have
+
+	mu      sync.Mutex
+	peers   map[model.NodeID]netip.Addr
+	routes  map[netip.Addr]*route
+	flights flights
+	meter   *routetime.Meter // nil without the kernel's help
+	stamp   model.Stamp
+	refused refusals
+}
+
+// route is what is known of the way to one address.
+type route struct {
+	window                 *linkstate.Window
+	answered, lost, failed uint64
+}
+
+// refusals counts datagrams on the socket that nobody gets an answer to.
+type refusals struct{ malformed, stranger, unknown uint64 }
+
+// NewRoutes makes a Routes without peers; Run starts it.
+func NewRoutes(config RoutesConfig) *Routes {
+	config.Address = config.Address.Unmap()
+	return &Routes{
+		config:  config,
+		changed: make(chan struct{}, 1),
+		routes:  map[netip.Addr]*route{},
+		flights: flights{byNonce: map[uint64]flight{}},
+		stamp:   model.StampUser,
+	}
+}
+
+// SetPeers says which nodes are probed and answered, with their addresses; all others are
+// forgotten. The node itself and addresses that are none are left out.
+func (r *Routes) SetPeers(peers map[model.NodeID]netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.peers = make(map[model.NodeID]netip.Addr, len(peers))
+	kept := make(map[netip.Addr]*route, len(peers))
+	for id, address := range peers {
+		address = address.Unmap()
+		if !address.IsValid() || address.IsUnspecified() || address == r.config.Address {
+			continue
+		}
+		r.peers[id] = address
+		if kept[address] = r.routes[address]; kept[address] == nil {
+			size := int(r.config.Window / max(1, r.config.Interval))
+			kept[address] = &route{window: linkstate.NewWindow(r.config.Window, size)}
+		}
+	}
+	r.routes = kept
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Snapshot gives the route time to every peer that has answered within the window.
+func (r *Routes) Snapshot() map[model.NodeID]model.RouteTime {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	known := make(map[model.NodeID]model.RouteTime, len(r.peers))
+	for id, address := range r.peers {
+		if t, ok := r.routes[address].window.RouteTime(now); ok {
+			known[id] = t
+		}
+	}
+	return known
+}
+
+// Stamp tells where probes are stamped now: in the kernel when its programs are on the
+// devices towards all peers. Each route time has a Stamp of its own.
+func (r *Routes) Stamp() model.Stamp {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stamp
+}
+
+// Run probes and answers until ctx ends, then returns nil. It works in the network namespace
+// of the calling thread. An error means that the socket could not be had or has failed; a
+// kernel that refuses the programs is no error, but logged.
+func (r *Routes) Run(ctx context.Context) error {
+	if r.config.Interval <= 0 || r.config.Window < r.config.Interval {
+		return fmt.Errorf("measure routes: interval %v and window %v: want 0 < interval <= window",
+			r.config.Interval, r.config.Window)
+	}
+	if !r.config.Address.IsValid() || r.config.Address.IsUnspecified() {
+		return fmt.Errorf("measure routes: address %v is not a node's own address", r.config.Address)
+	}
+	local := netip.AddrPortFrom(r.config.Address, routetime.Port)
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
+	if err != nil {
+		return fmt.Errorf("measure routes: listen on udp %s: %w", local, err)
+	}
+	meter, err := r.config.Open()
+	if err != nil {
+		meter = nil
+		r.config.Log.Warn("route times are stamped in user space: a busy node will look far away", "error", err)
+	}
+	r.setMeter(meter)
+	defer r.setMeter(nil)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.receive(conn, meter) })
+	group.Go(func() error { return r.probe(ctx, conn, meter) })
+	if meter != nil {
+		group.Go(func() error { return r.take(meter) })
+	}
+	// On this goroutine, as looking up and attaching belong to its thread's namespace.
+	err = r.follow(ctx, meter)
+	err = errors.Join(err, conn.Close())
+	if meter != nil {
+		err = errors.Join(err, meter.Close())
+	}
+	return errors.Join(group.Wait(), err)
+}
+
+func (r *Routes) setMeter(meter *routetime.Meter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.meter, r.stamp = meter, model.StampUser
+}

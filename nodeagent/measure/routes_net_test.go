@@ -1,0 +1,160 @@
+package measure
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/drover-project/drover/bpf/routetime"
+	"github.com/drover-project/drover/hack/lab/fabric"
+	"github.com/drover-project/drover/internal/model"
+)
+
+// routeNet is a few nodes, each a network namespace with a TAP on the lab's fabric.
+type routeNet struct {
+	fabric  *fabric.Switch
+	spaces  map[model.NodeID]netns.NsHandle
+	address map[model.NodeID]netip.Addr
+}
+
+// inSpace runs f on a thread of its own that is in the namespace, and ends the thread.
+func inSpace(ns netns.NsHandle, f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		if err := netns.Set(ns); err != nil {
+			result <- err
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
+
+func newRouteNet(t *testing.T, nodes ...model.NodeID) *routeNet {
+	t.Helper()
+	n := &routeNet{spaces: map[model.NodeID]netns.NsHandle{}, address: map[model.NodeID]netip.Addr{}}
+	var ports []fabric.Port
+	for i, id := range nodes {
+		last := byte(i + 1)
+		n.address[id] = netip.AddrFrom4([4]byte{10, 233, 0, last})
+		here, err := netns.Get()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = inSpace(here, func() (err error) { // only for a thread of its own
+			if n.spaces[id], err = netns.New(); err != nil {
+				return err
+			}
+			file, err := fabric.OpenTAP("eth0", net.HardwareAddr{2, 0, 0, 0, 2, last})
+			if err != nil {
+				return err
+			}
+			ports = append(ports, fabric.Port{Name: string(id), File: file})
+			device, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			address := &netlink.Addr{IPNet: &net.IPNet{IP: n.address[id].AsSlice(), Mask: net.CIDRMask(24, 32)}}
+			return errors.Join(netlink.AddrAdd(device, address), netlink.LinkSetUp(device))
+		})
+		here.Close()
+		if err != nil {
+			t.Fatalf("make node %s: %v", id, err)
+		}
+	}
+	n.fabric = fabric.New(ports)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.fabric.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("fabric: %v", err)
+		}
+		for i, id := range nodes {
+			ports[i].File.Close()
+			ns := n.spaces[id]
+			ns.Close()
+		}
+	})
+	return n
+}
+
+func (n *routeNet) delay(t *testing.T, a, b string, oneWay time.Duration) {
+	t.Helper()
+	if err := n.fabric.SetDelay(a, b, oneWay); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run starts a Routes on the node, with all others as peers.
+func (n *routeNet) run(t *testing.T, id model.NodeID, open func() (*routetime.Meter, error)) *Routes {
+	t.Helper()
+	r := NewRoutes(RoutesConfig{Address: n.address[id], Interval: 10 * time.Millisecond,
+		Window: time.Second, Open: open, Log: slog.New(slog.DiscardHandler)})
+	r.SetPeers(n.address)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- inSpace(n.spaces[id], func() error { return r.Run(ctx) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run on %s: %v", id, err)
+		}
+	})
+	return r
+}
+
+// until waits for something that must come; how long it takes is not what is tested.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for patience := time.After(30 * time.Second); !holds(); {
+		select {
+		case <-tick.C:
+		case <-patience:
+			t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
+// metric gives the value of one series, or 0 when there is none. A registry of its own also
+// checks that descriptions and metrics agree.
+func metric(t *testing.T, c prometheus.Collector, name string, labels ...string) float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(c)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var got []string
+			for _, l := range m.GetLabel() {
+				got = append(got, l.GetName(), l.GetValue())
+			}
+			slices.Sort(got)
+			want := slices.Sorted(slices.Values(labels))
+			if slices.Equal(got, want) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,213 @@
+package measure
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	mathrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/drover-project/drover/bpf/routetime"
+	"github.com/drover-project/drover/internal/model"
+)
+
+// flight is one probe that is on its way.
+type flight struct {
+	to   netip.Addr
+	sent time.Time
+}
+
+// flights are all probes on their way, by nonce and in the order in which they were sent.
+type flights struct {
+	byNonce  map[uint64]flight
+	inOrder  []uint64
+	sequence uint64
+}
+
+// probe sends probes to the peers, each round in another order and at uneven times, so that
+// nodes do not fall into step with each other or with something periodic on the way.
+func (r *Routes) probe(ctx context.Context, conn *net.UDPConn, meter *routetime.Meter) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		addresses := r.addresses()
+		mathrand.Shuffle(len(addresses), func(i, j int) {
+			addresses[i], addresses[j] = addresses[j], addresses[i]
+		})
+		pause := max(leastPause, r.config.Interval/time.Duration(max(1, len(addresses))))
+		for next := 0; ; next++ {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-timer.C:
+			}
+			r.expire(time.Now(), meter)
+			if next < len(addresses) {
+				r.send(addresses[next], conn, meter)
+			}
+			timer.Reset(pause/2 + mathrand.N(pause))
+			if next+1 >= len(addresses) {
+				break
+			}
+		}
+	}
+}
+
+func (r *Routes) addresses() []netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.routes))
+}
+
+// send sends one probe to an address.
+func (r *Routes) send(to netip.Addr, conn *net.UDPConn, meter *routetime.Meter) {
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // never fails
+	nonce := binary.NativeEndian.Uint64(random[:])
+	if meter != nil {
+		// Without the announcement (its table is full) the answer is timed in user space.
+		if err := meter.Expect(nonce, to); err != nil {
+			r.config.Log.Debug("probe is not stamped by the kernel", "peer", to, "error", err)
+		}
+	}
+	r.mu.Lock()
+	r.flights.sequence++
+	packet := routetime.Packet{Kind: routetime.Probe, Nonce: nonce, Sequence: r.flights.sequence}
+	r.flights.inOrder = append(r.flights.inOrder, nonce)
+	r.flights.byNonce[nonce] = flight{to, time.Now()}
+	r.mu.Unlock()
+
+	var buf [routetime.PacketSize]byte
+	_, err := conn.WriteToUDPAddrPort(packet.Append(buf[:0]), netip.AddrPortFrom(to, routetime.Port))
+	if err == nil {
+		return
+	}
+	r.config.Log.Debug("probe was not sent", "peer", to, "error", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.flights.byNonce, nonce)
+	if route := r.routes[to]; route != nil {
+		route.failed++
+	}
+	forget(meter, nonce)
+}
+
+// expire counts the probes that have been away for too long.
+func (r *Routes) expire(now time.Time, meter *routetime.Meter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gone := 0
+	for _, nonce := range r.flights.inOrder {
+		f, away := r.flights.byNonce[nonce]
+		if away && now.Sub(f.sent) < probeTimeout {
+			break
+		}
+		gone++
+		if !away {
+			continue
+		}
+		delete(r.flights.byNonce, nonce)
+		if route := r.routes[f.to]; route != nil {
+			route.lost++
+		}
+		forget(meter, nonce)
+	}
+	r.flights.inOrder = slices.Delete(r.flights.inOrder, 0, gone)
+}
+
+func forget(meter *routetime.Meter, nonce uint64) {
+	if meter != nil {
+		_ = meter.Forget(nonce) // at worst a slot of its table is lost
+	}
+}
+
+// land takes in one answer, and tells whether it was waited for.
+func (r *Routes) land(nonce uint64, from netip.Addr, stamp model.Stamp, rtt func(sent time.Time) time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f, away := r.flights.byNonce[nonce]
+	if !away || f.to != from {
+		return false
+	}
+	delete(r.flights.byNonce, nonce)
+	if route := r.routes[from]; route != nil {
+		route.answered++
+		route.window.Add(time.Now(), rtt(f.sent), stamp)
+	}
+	return true
+}
+
+// take takes in what the kernel has measured, until the meter is closed.
+func (r *Routes) take(meter *routetime.Meter) error {
+	for {
+		s, err := meter.Read()
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("measure routes: %w", err)
+		}
+		stamp := model.StampKernel
+		if s.Answered != routetime.AnsweredByKernel {
+			stamp = model.StampUser // the peer's processor is part of this time
+		}
+		r.land(s.Nonce, s.Peer, stamp, func(time.Time) time.Duration { return s.RTT })
+	}
+}
+
+// receive answers the probes and takes in the answers that no kernel program has handled,
+// here or there, until the socket is closed.
+func (r *Routes) receive(conn *net.UDPConn, meter *routetime.Meter) error {
+	var buf [routetime.PacketSize + 1]byte
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(buf[:])
+		now := time.Now()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("measure routes: receive on %s: %w", conn.LocalAddr(), err)
+		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		packet, err := routetime.Parse(buf[:n])
+		switch {
+		case err != nil:
+			r.refuse(func(c *refusals) { c.malformed++ })
+		case packet.Kind == routetime.Probe:
+			r.answer(packet, from, conn)
+		case r.land(packet.Nonce, from.Addr(), model.StampUser, now.Sub):
+			forget(meter, packet.Nonce)
+		default:
+			r.refuse(func(c *refusals) { c.unknown++ })
+		}
+	}
+}
+
+// answer turns a member's probe round.
+func (r *Routes) answer(packet routetime.Packet, from netip.AddrPort, conn *net.UDPConn) {
+	r.mu.Lock()
+	_, member := r.routes[from.Addr()]
+	r.mu.Unlock()
+	if !member || from.Port() != routetime.Port {
+		r.refuse(func(c *refusals) { c.stranger++ })
+		return
+	}
+	packet.Kind = routetime.AnsweredByUser
+	var buf [routetime.PacketSize]byte
+	if _, err := conn.WriteToUDPAddrPort(packet.Append(buf[:0]), from); err != nil {
+		r.config.Log.Debug("probe was not answered", "peer", from, "error", err)
+	}
+}
+
+func (r *Routes) refuse(count func(*refusals)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	count(&r.refused)
+}

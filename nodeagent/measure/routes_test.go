@@ -1,0 +1,182 @@
+package measure
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-project/drover/bpf/routetime"
+	"github.com/drover-project/drover/hack/lab/fabric"
+	"github.com/drover-project/drover/internal/model"
+)
+
+func refuse() (*routetime.Meter, error) { return nil, errors.New("no programs in this test") }
+
+func TestRoutesInTheKernel(t *testing.T) {
+	n := newRouteNet(t, "a", "b", "c")
+	n.delay(t, "a", "b", 3*time.Millisecond)
+	n.delay(t, "a", "c", 9*time.Millisecond)
+	a := n.run(t, "a", routetime.Open)
+	n.run(t, "b", routetime.Open)
+	n.run(t, "c", routetime.Open)
+
+	until(t, "kernel-stamped routes to b and c", func() bool {
+		s := a.Snapshot()
+		return len(s) == 2 && s["b"].Stamp == model.StampKernel && s["b"].Samples >= 10 &&
+			s["c"].Stamp == model.StampKernel && s["c"].Samples >= 10
+	})
+	s := a.Snapshot()
+	t.Logf("b %+v\nc %+v", s["b"], s["c"])
+	if s["b"].RTT < 6*time.Millisecond || s["c"].RTT < 18*time.Millisecond {
+		t.Errorf("b %v, c %v: sooner than twice the delays 3ms and 9ms", s["b"].RTT, s["c"].RTT)
+	}
+	if a.Stamp() != model.StampKernel {
+		t.Errorf("Stamp: %s", a.Stamp())
+	}
+
+	n.delay(t, "a", "b", 30*time.Millisecond)
+	until(t, "the new delay to b in its route time", func() bool { return a.Snapshot()["b"].RTT >= 60*time.Millisecond })
+
+	n.delay(t, "a", "b", fabric.Cut)
+	until(t, "no route to b once the link is cut", func() bool { _, known := a.Snapshot()["b"]; return !known })
+	until(t, "lost probes to b", func() bool {
+		return metric(t, a, "drover_route_probes_total", "peer", "b", "result", "lost") > 0
+	})
+	if _, known := a.Snapshot()["c"]; !known {
+		t.Error("the route to c went with the one to b")
+	}
+	n.delay(t, "a", "b", 0)
+	until(t, "the route to b again", func() bool { _, known := a.Snapshot()["b"]; return known })
+}
+
+// With or without the kernel on either side there is a route time, and it says what it is.
+func TestRoutesInUserSpace(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		a, b func() (*routetime.Meter, error)
+	}{
+		{"neither", refuse, refuse},
+		{"only the origin", routetime.Open, refuse},
+		{"only the peer", refuse, routetime.Open},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newRouteNet(t, "a", "b")
+			n.delay(t, "a", "b", 2*time.Millisecond)
+			a := n.run(t, "a", c.a)
+			n.run(t, "b", c.b)
+			until(t, "a route to b", func() bool { return a.Snapshot()["b"].Samples >= 10 })
+			if got := a.Snapshot()["b"]; got.Stamp != model.StampUser || got.RTT < 4*time.Millisecond {
+				t.Errorf("route %+v, want stamped in user space, at least 4ms", got)
+			}
+			if got := metric(t, a, "drover_route_window_samples", "peer", "b", "stamp", "user"); got < 10 {
+				t.Errorf("%v samples in the metrics", got)
+			}
+		})
+	}
+}
+
+func TestRoutesFollowPeers(t *testing.T) {
+	n := newRouteNet(t, "a", "b", "c")
+	a, b := n.run(t, "a", routetime.Open), n.run(t, "b", refuse)
+	c := n.run(t, "c", refuse)
+	until(t, "routes to b and c", func() bool { return len(a.Snapshot()) == 2 })
+
+	// b has never heard of c, so it answers a alone.
+	b.SetPeers(map[model.NodeID]netip.Addr{"a": n.address["a"]})
+	until(t, "a stranger counted at b", func() bool {
+		return metric(t, b, "drover_route_packets_total", "handler", "user", "outcome", "stranger") > 0
+	})
+	until(t, "no route from c to b", func() bool { _, known := c.Snapshot()["b"]; return !known })
+
+	a.SetPeers(map[model.NodeID]netip.Addr{"c": n.address["c"], "a": n.address["a"], "bad": {}})
+	if _, known := a.Snapshot()["c"]; !known {
+		t.Error("the route to c was lost by taking b away")
+	}
+	if len(a.Snapshot()) != 1 {
+		t.Errorf("routes %v, want c alone", a.Snapshot())
+	}
+	a.SetPeers(n.address)
+	until(t, "routes to b and c again", func() bool { return len(a.Snapshot()) == 2 })
+}
+
+// What comes in on the socket and is no answer to a probe of ours changes no route.
+func TestRoutesRefuse(t *testing.T) {
+	n := newRouteNet(t, "a", "b")
+	a := n.run(t, "a", refuse)
+	until(t, "a probe sent", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return len(a.flights.byNonce) > 0
+	})
+	a.mu.Lock()
+	var nonce uint64
+	for nonce = range a.flights.byNonce {
+	}
+	a.mu.Unlock()
+	err := inSpace(n.spaces["b"], func() error {
+		other, err := net.ListenUDP("udp4", nil) // of a peer, but not from the port
+		if err != nil {
+			return err
+		}
+		defer other.Close()
+		to := netip.AddrPortFrom(n.address["a"], routetime.Port)
+		for _, b := range [][]byte{
+			{}, []byte("hello"),
+			routetime.Packet{Kind: routetime.Probe}.Append(nil),
+			routetime.Packet{Kind: routetime.AnsweredByUser, Nonce: nonce + 1}.Append(nil),
+		} {
+			if _, err := other.WriteToUDPAddrPort(b, to); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for outcome, want := range map[string]float64{"malformed": 2, "stranger": 1, "unknown": 1} {
+		until(t, outcome, func() bool {
+			return metric(t, a, "drover_route_packets_total", "handler", "user", "outcome", outcome) == want
+		})
+	}
+	if len(a.Snapshot()) > 0 {
+		t.Errorf("routes %v from nothing", a.Snapshot())
+	}
+}
+
+func TestLandTwice(t *testing.T) {
+	r := NewRoutes(RoutesConfig{Address: netip.MustParseAddr("10.0.0.1"), Interval: time.Second, Window: time.Minute})
+	b, c := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
+	r.SetPeers(map[model.NodeID]netip.Addr{"b": b, "c": c})
+	r.flights.byNonce[1] = flight{b, time.Now()}
+	rtt := func(time.Time) time.Duration { return time.Millisecond }
+	if r.land(1, c, model.StampUser, rtt) || r.land(2, b, model.StampUser, rtt) {
+		t.Error("an answer from another address, or with another nonce, was taken")
+	}
+	if !r.land(1, b, model.StampUser, rtt) || r.land(1, b, model.StampUser, rtt) {
+		t.Error("an answer must be taken once")
+	}
+	if got := r.Snapshot(); len(got) != 1 || got["b"].Samples != 1 {
+		t.Errorf("routes %v, want one sample of b", got)
+	}
+}
+
+func TestRoutesConfigRefused(t *testing.T) {
+	good := RoutesConfig{Address: netip.MustParseAddr("127.0.0.1"), Interval: RouteInterval, Window: RouteWindow, Open: refuse}
+	for want, spoil := range map[string]func(*RoutesConfig){
+		"interval 0s":     func(c *RoutesConfig) { c.Interval = 0 },
+		"window 1ms":      func(c *RoutesConfig) { c.Window = time.Millisecond },
+		"invalid IP":      func(c *RoutesConfig) { c.Address = netip.Addr{} },
+		"0.0.0.0":         func(c *RoutesConfig) { c.Address = netip.IPv4Unspecified() },
+		"listen on udp 1": func(c *RoutesConfig) { c.Address = netip.MustParseAddr("192.0.2.1") },
+	} {
+		config := good
+		spoil(&config)
+		if err := NewRoutes(config).Run(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+	}
+}
