@@ -1,0 +1,45 @@
+package measure
+
+import "github.com/prometheus/client_golang/prometheus"
+
+var (
+	containerLabels = []string{"namespace", "pod", "container"}
+
+	waitDesc = prometheus.NewDesc("drover_container_run_queue_wait_seconds_total",
+		"Time the container's threads were runnable but not on a CPU, whatever the cause, since it was first seen.",
+		containerLabels, nil)
+	externalDesc = prometheus.NewDesc("drover_container_contention_ratio",
+		"Run-queue wait that others cause, in seconds per second, in the last interval.", containerLabels, nil)
+	sufferingDesc = prometheus.NewDesc("drover_container_suffering",
+		"1 while the container suffers from sustained contention, else 0.", containerLabels, nil)
+)
+
+// Describe is for prometheus.Registerer.
+func (c *Contention) Describe(ch chan<- *prometheus.Desc) {
+	ch <- waitDesc
+	ch <- externalDesc
+	ch <- sufferingDesc
+}
+
+// Collect is for prometheus.Registerer: the last reading.
+func (c *Contention) Collect(ch chan<- prometheus.Metric) {
+	type name struct{ namespace, pod, container string }
+	told := map[name]bool{}
+	for _, w := range c.Snapshot().Containers {
+		n := name{w.Pod.Namespace, w.Pod.Name, w.Container}
+		if told[n] {
+			continue // a container that has just been restarted is there twice for a moment
+		}
+		told[n] = true
+		suffering := 0.0
+		if w.State.Suffering {
+			suffering = 1
+		}
+		metric := func(d *prometheus.Desc, t prometheus.ValueType, v float64) {
+			ch <- prometheus.MustNewConstMetric(d, t, v, n.namespace, n.pod, n.container)
+		}
+		metric(waitDesc, prometheus.CounterValue, w.Total.Seconds())
+		metric(externalDesc, prometheus.GaugeValue, w.External)
+		metric(sufferingDesc, prometheus.GaugeValue, suffering)
+	}
+}
