@@ -19,6 +19,7 @@ const (
 	ReasonReplacementFailed  = "ReplacementFailed"
 	ReasonNotBound           = "NotBound"
 	ReasonWrongNode          = "WrongNode"
+	ReasonTargetRebooted     = "TargetRebooted"
 	ReasonTargetFailed       = "TargetFailed"
 	ReasonPrepareDeadline    = "PrepareDeadline"
 )
@@ -59,7 +60,12 @@ func sourceSpeaksAgainst(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	if r := judgeOwner(p, f.ReplicaSet, f.Deployment); r != nil {
 		return r
 	}
+	if s.Offered {
+		return nil // frozen, dumped and sent: what becomes of the container matters no more
+	}
 	switch id := runningID(p, s.Container); {
+	case f.SourceNode == nil:
+		return refuse(ReasonNodeNotFound, "source node %s does not exist any more", s.Node)
 	case p.Status.Phase != corev1.PodRunning, id == "":
 		return refuse(ReasonNotRunning, "container %s of pod %s does not run any more", s.Container, p.Name)
 	case id != s.ContainerID:
@@ -138,6 +144,8 @@ func targetSpeaksAgainst(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return nil
 	case f.TargetNode == nil:
 		return refuse(ReasonNodeNotFound, "target node %s does not exist any more", t.Node)
+	case t.BootID != "" && f.TargetNode.Status.NodeInfo.BootID != t.BootID:
+		return refuse(ReasonTargetRebooted, "target node %s was booted since the create began to wait", t.Node)
 	case !nodeReady(f.TargetNode):
 		return refuse(ReasonNodeNotReady, "target node %s is not ready any more", t.Node)
 	}

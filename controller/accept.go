@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/handoff"
 )
 
 // judge accepts or rejects a wish.
@@ -58,16 +59,17 @@ func (r *Reconciler) claim(ctx context.Context, m *v1alpha1.PodMigration, pod *c
 	if holds(pod, m) {
 		return last, nil
 	}
+	next := handoff.NextEpoch(last)
 	was := pod.DeepCopy()
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
 	pod.Annotations[v1alpha1.AnnotationMoving] = movingValue(m)
-	pod.Annotations[v1alpha1.AnnotationEpoch] = strconv.FormatInt(last+1, 10)
+	pod.Annotations[v1alpha1.AnnotationEpoch] = strconv.FormatInt(next, 10)
 	if err := r.Writer.Patch(ctx, pod, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})); err != nil {
-		return 0, fmt.Errorf("claim pod %s/%s with epoch %d: %w", pod.Namespace, pod.Name, last+1, err)
+		return 0, fmt.Errorf("claim pod %s/%s with epoch %d: %w", pod.Namespace, pod.Name, next, err)
 	}
-	return last + 1, nil
+	return next, nil
 }
 
 // EpochOf is the greatest epoch ever given out for the pod's lineage; 0: it never moved.

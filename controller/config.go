@@ -28,6 +28,9 @@ type Config struct {
 	// EndDeadline: this long after the commit the source pod is deleted even though its
 	// agent has not said that the processes are gone. Default 30 s.
 	EndDeadline time.Duration
+	// SettleDeadline: this long after an abort before any create waited, the agents are not
+	// waited for any more. Default 10 s.
+	SettleDeadline time.Duration
 	// KeepFor is how long a finished PodMigration is kept. Default 1 h; negative: for ever.
 	KeepFor time.Duration
 	// Poll is how often an unfinished move is looked at when no event comes. Default 1 s.
@@ -49,6 +52,7 @@ func (c Config) WithDefaults() Config {
 	fill(&c.PrepareDeadline, 5*time.Minute)
 	fill(&c.ReadyDeadline, time.Minute)
 	fill(&c.EndDeadline, 30*time.Second)
+	fill(&c.SettleDeadline, 10*time.Second)
 	fill(&c.KeepFor, time.Hour)
 	fill(&c.Poll, time.Second)
 	if c.AgentSelector == nil {
@@ -65,7 +69,7 @@ func (c Config) Validate() error {
 	for name, d := range map[string]time.Duration{
 		"unschedulable-after": c.UnschedulableAfter, "bind-deadline": c.BindDeadline,
 		"prepare-deadline": c.PrepareDeadline, "ready-deadline": c.ReadyDeadline,
-		"end-deadline": c.EndDeadline, "poll": c.Poll,
+		"end-deadline": c.EndDeadline, "settle-deadline": c.SettleDeadline, "poll": c.Poll,
 	} {
 		if d < 0 {
 			return fmt.Errorf("%s is %s: it must be positive, or 0 for the default", name, d)

@@ -35,6 +35,10 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 		return r.await(ctx, m, f, refuse("ReplacementTerminating", "replacement %s is being deleted after the move", p.Name))
 	}
 	if p.Labels[v1alpha1.LabelReplacement] != "" {
+		if deletedByUser(f, source) {
+			return r.discard(ctx, m, f, p, refuse(ReasonPodTerminating,
+				"moved to node %s, but pod %s was deleted before the owner had the replacement: a deletion counts for both", m.Status.Target.Node, m.Status.Source.PodName))
+		}
 		if done, result, err := r.adopt(ctx, m, f, p, source); !done {
 			return result, err
 		}
@@ -120,14 +124,29 @@ func (r *Reconciler) withoutOwner(ctx context.Context, m *v1alpha1.PodMigration,
 	if source != nil && source.DeletionTimestamp == nil {
 		return r.await(ctx, m, f, refuse("WaitingForOwner", "the owner of pod %s is gone or scaled to 0; waiting for what becomes of the pod", source.Name))
 	}
-	if setCondition(m, f.Now, v1alpha1.ConditionComplete, false, ReasonOwnerGone, fmt.Sprintf(
+	return r.discard(ctx, m, f, p, refuse(ReasonOwnerGone,
 		"moved to node %s, but the owner of pod %s was deleted or scaled to 0 meanwhile: the pod was deleted with it",
-		m.Status.Target.Node, m.Status.Source.PodName)) {
+		m.Status.Target.Node, m.Status.Source.PodName))
+}
+
+// discard deletes the replacement though it runs; the reason is kept in the record for
+// the time when the replacement is gone.
+func (r *Reconciler) discard(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p *corev1.Pod, why *Refusal) (ctrl.Result, error) {
+	if setCondition(m, f.Now, v1alpha1.ConditionComplete, false, why.Reason, why.Message) {
 		if err := r.save(ctx, m); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
 	return r.remove(ctx, p)
+}
+
+// deletedByUser tells that somebody or its owner wanted the source pod gone. A pod that
+// goes because its node goes, or is evicted, is not meant: that is what moves are for.
+func deletedByUser(f Facts, source *corev1.Pod) bool {
+	if f.SourceNode == nil || !nodeReady(f.SourceNode) {
+		return false
+	}
+	return source == nil || source.DeletionTimestamp != nil && !podCondition(source, corev1.DisruptionTarget)
 }
 
 // notYet tells why the replacement cannot be handed over yet. An owner that has one pod
@@ -168,7 +187,7 @@ func (r *Reconciler) afterLoss(ctx context.Context, m *v1alpha1.PodMigration, f 
 		return r.removeSource(ctx, m, f, source)
 	}
 	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
-	if c != nil && c.Reason == ReasonOwnerGone {
+	if c != nil && (c.Reason == ReasonOwnerGone || c.Reason == ReasonPodTerminating) {
 		return r.finish(ctx, m, f, v1alpha1.PhaseCompleted, Refusal{c.Reason, c.Message})
 	}
 	return r.finish(ctx, m, f, v1alpha1.PhaseCompleted, *refuse(ReasonReplacementDeleted,

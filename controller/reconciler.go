@@ -97,6 +97,9 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	if err := r.sweep(ctx, m); err != nil {
 		return ctrl.Result{}, err
 	}
+	if speaks, err := r.sourceSpeaks(ctx, m); err != nil || speaks {
+		return ctrl.Result{RequeueAfter: r.Config.Poll}, err
+	}
 	if controllerutil.RemoveFinalizer(m, v1alpha1.Finalizer) {
 		if err := r.Writer.Update(ctx, m); err != nil {
 			return ctrl.Result{}, fmt.Errorf("take the finalizer off PodMigration %s/%s: %w", m.Namespace, m.Name, err)
@@ -114,6 +117,16 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 		return ctrl.Result{}, fmt.Errorf("delete PodMigration %s/%s after its time: %w", m.Namespace, m.Name, err)
 	}
 	return ctrl.Result{}, nil
+}
+
+// sourceSpeaks tells that the source's agent has still to end the processes and say so:
+// it must find the record when it comes back.
+func (r *Reconciler) sourceSpeaks(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
+	s := &m.Status
+	if s.Decision != v1alpha1.Commit || s.Returned || s.Source.Ended {
+		return false, nil
+	}
+	return r.get(ctx, "", s.Source.Node, &corev1.Node{})
 }
 
 // event tells people, on the PodMigration and on those of the pods that exist.

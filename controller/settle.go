@@ -18,7 +18,7 @@ func (r *Reconciler) settleAborted(ctx context.Context, m *v1alpha1.PodMigration
 	if p := f.replacement(m); p != nil {
 		return r.remove(ctx, p)
 	}
-	if why := unsettled(m, f); why != nil {
+	if why := unsettled(m, f, r.Config); why != nil {
 		return r.await(ctx, m, f, why)
 	}
 	if err := r.release(ctx, m, f.source(m)); err != nil {
@@ -33,11 +33,12 @@ func (r *Reconciler) settleAborted(ctx context.Context, m *v1alpha1.PodMigration
 	return r.finish(ctx, m, f, v1alpha1.PhaseAborted, Refusal{word(s.DecisionReason, "Aborted"), message})
 }
 
-// unsettled tells which side still has something to do after an abort. A side that never
-// had to do with the move has not.
-func unsettled(m *v1alpha1.PodMigration, f Facts) *Refusal {
+// unsettled tells which side has not said yet that it is done after an abort. Before a
+// create waits the source touches nothing and the target has nothing: then an agent that
+// is away is not waited for long.
+func unsettled(m *v1alpha1.PodMigration, f Facts, c Config) *Refusal {
 	s, t := &m.Status.Source, &m.Status.Target
-	if !everWaited(m) {
+	if !everWaited(m) && (t.Node == "" || sinceDecided(m, f.Now) > c.SettleDeadline) {
 		return nil
 	}
 	if !s.Released && f.source(m) != nil && f.SourceNode != nil {
