@@ -64,6 +64,8 @@ type Action struct {
 	// Change and Version belong to OpWrite.
 	Change  Change
 	Version string
+	// ID of the create that OpRestore, OpResume, OpRefuse and OpFresh are about.
+	ID string
 	// Reason belongs to OpRefuse.
 	Reason string
 }
@@ -98,16 +100,13 @@ const (
 
 // Events of the target.
 const (
-	// WaiterCame: a create waits, until Deadline.
+	// WaiterCame: the create of container ID waits, until Deadline.
 	WaiterCame Kind = "waiter-came"
-	// WaiterGone: the create of this attempt has ended without having been answered, or
-	// while its restore was under way.
+	// WaiterGone: the create of container ID has ended, however.
 	WaiterGone Kind = "waiter-gone"
-	// StrangerGone: a create that came later than this attempt's has ended.
-	StrangerGone Kind = "stranger-gone"
 	// Images: the images are complete, verified and synced on this node's disk.
 	Images Kind = "images"
-	// HookGone: CRIU or its hook died while it was held.
+	// HookGone: CRIU or its hook died while container ID was held.
 	HookGone Kind = "hook-gone"
 )
 
@@ -132,6 +131,9 @@ type Event struct {
 	Unwanted  string
 	// Reason of Failed, Unwanted.
 	Reason string
+	// ID of the container that Held, HookGone, Died, WaiterCame and WaiterGone of a target
+	// are about.
+	ID string
 	// BootID and Gone of Node, as the Node object says.
 	BootID string
 	Gone   bool

@@ -11,38 +11,39 @@ type ledger struct {
 	pause bool
 	// confirmed is the version that OpConfirm found nothing against.
 	confirmed string
-	// mutant breaks rules on purpose, in tests.
+	// mutant breaks rules on purpose, in tests; last serves it.
 	mutant mutant
+	last   Verb
 }
 
 // mutant holds the broken rules by which the tests show that the simulation would notice.
 // It is the zero value everywhere else.
 type mutant struct {
-	noCAS           bool // write without a version, past the record's guard
-	abortOnTimeout  bool // the source resumes when its patience ends
-	resumeUndecided bool // the target resumes when its copy is held
+	noCAS           bool // write whatever the version, past the record's guard
+	thawOnTimeout   bool // the source resumes when its patience ends
+	lostAbortIsYes  bool // the source takes a lost answer to its abort for a yes
+	lostCommitIsYes bool // the target takes a lost answer to its commit for a yes
+	resumeUndecided bool // the target resumes as soon as its copy is held
 	endEarly        bool // the source ends at the commit, before the acknowledgement
-	noFence         bool // the source does not write a fence
+	noFence         bool // the source writes no fence
 	offerEarly      bool // the source offers before the target has the images
-	lostIsNo        bool // the source takes a lost answer to its offer for a refusal and resumes
-	lostIsYes       bool // the target takes a lost answer to its commit for a yes
+	noConfirm       bool // the target commits without reading again
 	noBootCheck     bool // the target commits though its node was booted since it waited
 	noNodeCheck     bool // the target waits before its Node object shows this boot
-	returnEarly     bool // the source takes the pod back without proof
-	sameEpoch       bool // a return keeps the epoch
 	orphanResume    bool // the target resumes a copy whose create has gone
 	forgetRun       bool // the target ignores the mark that its copy ran
 	failAlive       bool // the target says failed before its copy is dead
 	noTargetFence   bool // the target says failed without a fence
 	freshEarly      bool // the target lets a create start anew before the acknowledgement
-	noConfirm       bool // the target commits without reading again
-	staleRecord     bool // an old record replaces a newer one
-	thawFenced      bool // the source thaws and forgets to lift the fence
+	returnEarly     bool // the source takes the pod back without proof
+	sameEpoch       bool // a return keeps the epoch
+	keepFence       bool // the source forgets to lift the fence
+	keepFrozen      bool // the source forgets to thaw after an abort
 }
 
 // learn takes a record in, unless it is older than what is known.
 func (l *ledger) learn(r Record) {
-	if l.rec.ID != "" && r.behind(l.rec) && !l.mutant.staleRecord {
+	if r.behind(l.rec) {
 		return
 	}
 	l.rec = r
@@ -70,6 +71,7 @@ func (l *ledger) absorb(e Event) bool {
 			l.learn(e.Record)
 		} else {
 			l.stale = true
+			l.believe(e.Outcome)
 		}
 	case Tick:
 		l.pause = false
@@ -99,11 +101,22 @@ func (l *ledger) call(a Action) []Action {
 // write starts a compare-and-swap of c. The record is looked at once more: what it does
 // not allow is never tried.
 func (l *ledger) write(c Change) []Action {
-	if l.mutant.noCAS {
-		return l.call(Action{Op: OpWrite, Change: c})
-	}
 	if !c.allowed(l.rec) {
 		return nil
 	}
+	c.keepEpoch, c.blind, l.last = l.mutant.sameEpoch, l.mutant.noCAS, c.Verb
 	return l.call(Action{Op: OpWrite, Change: c, Version: l.rec.Version})
+}
+
+// believe is for mutants: it takes a lost answer for a yes.
+func (l *ledger) believe(o Outcome) {
+	if o != Unknown {
+		return
+	}
+	if l.mutant.lostAbortIsYes && l.last == Abort {
+		l.rec.Decision = Aborted
+	}
+	if l.mutant.lostCommitIsYes && l.last == Commit {
+		l.rec.Decision = Committed
+	}
 }

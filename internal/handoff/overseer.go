@@ -5,6 +5,10 @@ package handoff
 type Cluster struct {
 	// SourceDeleted: the source pod is being deleted or is gone; OwnerDeleted likewise.
 	SourceDeleted, OwnerDeleted bool
+	// SourceUnwanted: the source pod is still to be seen, is being deleted, and not because
+	// of its node (it has no condition DisruptionTarget, which evictions, taints and the pod
+	// garbage collector set). A pod that is simply gone tells nothing: its node may be, too.
+	SourceUnwanted bool
 	// Cancelled: the PodMigration itself is being deleted.
 	Cancelled bool
 	// ReplacementGone: being deleted, or gone. Unschedulable and Late are the controller's
@@ -29,7 +33,7 @@ type Verdict struct {
 	HandOver bool
 	// Discard: delete the replacement, for the user deleted the pod that it replaces.
 	Discard bool
-	// CleanUp: delete the replacement, for the move was aborted or returned.
+	// CleanUp: delete the replacement, for the move was aborted, returned, or lost with both nodes.
 	CleanUp bool
 	// Settled: nobody has anything left to do; the finalizer may go.
 	Settled bool
@@ -51,7 +55,7 @@ func Oversee(r Record, c Cluster) Verdict {
 	case r.HandedOver:
 		return Verdict{Settled: r.Source.Ended || c.SourceNodeGone}
 	case r.Target.Resumed:
-		if c.SourceDeleted && !c.HandOverBegun {
+		if c.SourceUnwanted && !c.HandOverBegun {
 			return Verdict{Discard: true, Settled: c.ReplacementGone && (r.Source.Ended || c.SourceNodeGone)}
 		}
 		if c.ReplacementGone {
@@ -60,8 +64,9 @@ func Oversee(r Record, c Cluster) Verdict {
 		return Verdict{HandOver: c.ReplacementReady || c.HandOverBegun}
 	}
 	// Committed, neither acknowledged nor returned: the agents' turn. With both sides gone
-	// there is nobody left.
-	return Verdict{Settled: c.SourceNodeGone && (r.Target.Failed || c.TargetNodeGone)}
+	// there is nobody left: the pod is lost, as pods are whose node is.
+	lost := c.SourceNodeGone && (r.Target.Failed || c.TargetNodeGone)
+	return Verdict{CleanUp: lost, Settled: lost}
 }
 
 // against gives the reason for trying an abort of an undecided move, if there is one.

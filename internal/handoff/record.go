@@ -113,6 +113,8 @@ type Change struct {
 	// BootID and Deadline belong to Wait.
 	BootID   string
 	Deadline time.Time
+	// keepEpoch and blind belong to mutants: see there.
+	keepEpoch, blind bool
 }
 
 // allowed tells when a record takes a change.
@@ -171,7 +173,10 @@ func (c Change) set(r *Record) {
 	case Release:
 		r.Source.Released = true
 	case Return:
-		r.Returned, r.Epoch = true, r.Epoch+1
+		r.Returned = true
+		if !c.keepEpoch {
+			r.Epoch++
+		}
 	case HandOver:
 		r.HandedOver = true
 	}

@@ -4,7 +4,8 @@ import "time"
 
 // SourceFacts is what the source's node knows by itself, also after its agent crashed.
 type SourceFacts struct {
-	// Fence: the fence of the source pod is on the disk.
+	// Fence: a fence of the source pod is on the disk whose epoch is not above the record's:
+	// a greater one is a later move's.
 	Fence bool
 	// Alive: processes of the container that moves exist.
 	Alive bool
@@ -34,7 +35,11 @@ type Source struct {
 // NewSource makes the machine from the record as last read and from local facts. It
 // starts nothing: the first Step does.
 func NewSource(cfg Config, r Record, facts SourceFacts) *Source {
-	s := &Source{ledger: ledger{rec: r}, cfg: cfg, facts: facts}
+	return newSource(cfg, r, facts, mutant{})
+}
+
+func newSource(cfg Config, r Record, facts SourceFacts, m mutant) *Source {
+	s := &Source{ledger: ledger{rec: r, mutant: m}, cfg: cfg, facts: facts}
 	if r.Decision == Undecided && !r.Source.Offered {
 		switch {
 		case facts.Fence || facts.Frozen || facts.Dumping:
@@ -163,6 +168,9 @@ func (s *Source) undecided(now time.Time) []Action {
 	late := !s.since.IsZero() && now.Sub(s.since) > s.cfg.Patience
 	// With its processes gone after the offer the target's copy is the only one: the
 	// target or the controller decides.
+	if late && s.mutant.thawOnTimeout && s.facts.Frozen && s.doing == "" {
+		return s.do(OpThaw)
+	}
 	if late && (s.facts.Alive || !r.Source.Offered) {
 		s.giveUp("Late", "no decision within "+s.cfg.Patience.String())
 	}
@@ -192,6 +200,11 @@ func (s *Source) undecided(now time.Time) []Action {
 // goOn lets the source run on as if nothing had been: the fence goes first, so that a
 // running container is never one that could not be started again.
 func (s *Source) goOn() []Action {
+	if s.rec.Source.Released && s.doing == "" {
+		// What is fenced or frozen from here on is a later move's.
+		s.done = true
+		return nil
+	}
 	if s.doing != "" {
 		if s.doing == OpSend && !s.cancel {
 			s.cancel = true
@@ -202,48 +215,48 @@ func (s *Source) goOn() []Action {
 	switch {
 	case s.pause:
 		return nil
-	case s.facts.Fence:
+	case s.facts.Fence && !s.mutant.keepFence:
 		return s.do(OpLift)
-	case s.facts.Alive && (s.facts.Frozen || s.facts.Dumping):
+	case s.facts.Alive && (s.facts.Frozen || s.facts.Dumping) && !s.mutant.keepFrozen:
 		return s.do(OpThaw)
 	case s.stale:
 		return s.reread()
-	case !s.rec.Source.Released:
-		return s.write(Change{Verb: Release})
 	}
-	s.done = true
-	return nil
+	return s.write(Change{Verb: Release})
 }
 
 // letGo ends the source once the target runs, or takes the pod back once it cannot.
 func (s *Source) letGo(ticked bool) []Action {
 	r := s.rec
 	switch {
-	case r.Target.Resumed:
-		if s.facts.Alive {
-			if s.doing != "" || s.pause {
-				return nil
-			}
-			return s.do(OpEnd)
-		}
-		if s.stale {
-			return s.reread()
-		}
-		if !r.Source.Ended {
-			return s.write(Change{Verb: End})
-		}
-		s.done = true
-		return nil
+	case r.Target.Resumed || s.mutant.endEarly:
+		return s.end()
 	case s.stale:
 		return s.reread()
 	case r.Target.Failed:
 		return s.write(Change{Verb: Return, Reason: "TargetFailed", Message: "the target says that its copy is dead and fenced"})
-	case s.proof != "":
+	case s.proof != "" || s.mutant.returnEarly && ticked:
 		return s.write(Change{Verb: Return, Reason: "TargetDead", Message: s.proof})
 	case ticked:
 		return s.call(Action{Op: OpReadNode})
 	}
 	return nil
+}
+
+// end ends what the target has the place of.
+func (s *Source) end() []Action {
+	switch {
+	case s.rec.Source.Ended:
+		s.done = true
+		return nil
+	case s.doing != "" || s.pause:
+		return nil
+	case s.facts.Alive:
+		return s.do(OpEnd)
+	case s.stale:
+		return s.reread()
+	}
+	return s.write(Change{Verb: End})
 }
 
 func (s *Source) do(op Op) []Action {

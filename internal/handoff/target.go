@@ -6,12 +6,14 @@ import "time"
 type TargetFacts struct {
 	// BootID of the running kernel.
 	BootID string
-	// Waiter: a create waits for an answer, or its restore is under way, and it is the one
-	// that the copy, if there is any, belongs to. Deadline is its own.
-	Waiter   bool
+	// Copy is the container ID of the copy; "" when no restore was begun.
+	Copy string
+	// Waiter is the container ID of a create that waits for an answer or whose restore is
+	// under way; if there is a copy it is the copy's own. Deadline is its own.
+	Waiter   string
 	Deadline time.Time
-	// Stranger: another, later create of the same container waits.
-	Stranger bool
+	// Stranger is the container ID of another, later create.
+	Stranger string
 	// Images: complete, verified and synced on the disk.
 	Images bool
 	// Restoring: the restore was begun and has not reached pre-resume.
@@ -26,17 +28,20 @@ type TargetFacts struct {
 	Fence bool
 }
 
+// attempt tells that there is something that OpKill has to end.
+func (f TargetFacts) attempt() bool { return f.Alive || f.Restoring }
+
 // Target is the machine of the node that the pod goes to. Not safe for concurrent use.
 type Target struct {
 	ledger
 	cfg    Config
 	facts  TargetFacts
 	ran    bool   // the copy has been thawed
-	killed bool   // the attempt is over; nothing of it can run
+	over   bool   // this attempt has been ended; no other is made
 	node   string // boot ID in the Node object
-	doing  Op
-	why    string
-	msg    string
+	doing  Action // the local action under way; OpRestore is not one, it ends by Held
+	why    string // the reason for trying an abort, or for having failed
+	detail string
 	done   bool
 }
 
@@ -44,19 +49,23 @@ type Target struct {
 // starts nothing: the first Step does. After a restart give the wrapper and the hook a
 // moment to call again before the facts are taken: what has not called counts as gone.
 func NewTarget(cfg Config, r Record, facts TargetFacts) *Target {
-	t := &Target{ledger: ledger{rec: r}, cfg: cfg, facts: facts}
-	// A copy that is frozen was never thawed: nobody freezes one again. A copy that is not
-	// frozen after a commit was thawed; one that is gone ran if it bears the mark.
-	t.ran = r.Decision == Committed && !t.mutant.forgetRun && (facts.Alive && !facts.Frozen && !facts.Restoring || !facts.Alive && facts.Begun)
-	if r.Decision == Committed && facts.Waiter && !facts.Alive && !facts.Restoring {
-		// Its copy is gone, so this create came for another.
-		t.facts.Waiter, t.facts.Stranger = false, true
+	return newTarget(cfg, r, facts, mutant{})
+}
+
+func newTarget(cfg Config, r Record, facts TargetFacts, m mutant) *Target {
+	t := &Target{ledger: ledger{rec: r, mutant: m}, cfg: cfg, facts: facts}
+	if r.Decision != Undecided && facts.Waiter != "" && !facts.attempt() {
+		// The copy is gone, so this create came for another.
+		t.facts.Waiter, t.facts.Stranger = "", facts.Waiter
 	}
+	// A frozen copy was never thawed: nobody freezes one again. One that is not frozen was;
+	// and one that is gone ran if it bears the mark.
+	t.ran = facts.Alive && !facts.Frozen && !facts.Restoring || !facts.Alive && facts.Begun && !m.forgetRun
 	switch {
 	case r.Decision != Undecided || !r.Target.Waiting:
 	case r.Target.BootID != facts.BootID:
 		t.giveUp("TargetRebooted", "the target was booted since its create began to wait")
-	case !facts.Waiter:
+	case facts.Waiter == "":
 		t.giveUp("WaiterGone", "the create on the target has gone")
 	case facts.Alive && !facts.Held && !facts.Restoring:
 		t.giveUp("HookGone", "the restore on the target has ended")
@@ -76,20 +85,19 @@ func (t *Target) Holding() bool { return t.facts.Alive && t.facts.Frozen }
 // Step takes an event in and gives what is to be done. now is the target's clock, the one
 // by which Deadline was set.
 func (t *Target) Step(now time.Time, e Event) []Action {
-	if t.absorb(e) {
-		if e.Kind == Read && e.Confirmed && e.Unwanted != "" {
-			t.giveUp("Unwanted", e.Unwanted)
-		}
-	} else {
+	if !t.absorb(e) {
 		t.local(e)
 	}
+	if e.Kind == Read && e.Confirmed && e.Unwanted != "" {
+		t.giveUp("Unwanted", e.Unwanted)
+	}
 	t.done = false
-	if t.doing != "" {
+	if t.doing.Op != "" {
 		return nil
 	}
 	switch t.rec.Decision {
 	case Aborted:
-		return t.abandon()
+		return t.giveBack("the move was aborted")
 	case Committed:
 		return t.own()
 	}
@@ -103,20 +111,21 @@ func (t *Target) local(e Event) {
 	case WaiterCame:
 		t.came(e)
 	case WaiterGone:
-		f.Waiter = false
-		t.giveUp("WaiterGone", "the create on the target has gone")
-	case StrangerGone:
-		f.Stranger = false
+		t.gone(e)
 	case Images:
 		f.Images = true
 	case Held:
-		f.Alive, f.Frozen, f.Held, f.Restoring = true, true, true, false
+		f.Alive, f.Frozen, f.Held, f.Restoring, f.Copy = true, true, true, false, e.ID
 	case HookGone:
-		f.Held = false
-		t.giveUp("HookGone", "the restore on the target ended while it was held")
+		if e.ID == f.Copy {
+			f.Held = false
+			t.giveUp("HookGone", "the restore on the target ended while it was held: "+e.Reason)
+		}
 	case Died:
-		f.Alive, f.Frozen, f.Held, f.Restoring = false, false, false, false
-		t.giveUp("CopyDied", "the restored processes ended")
+		if e.ID == f.Copy {
+			f.Alive, f.Frozen, f.Held, f.Restoring = false, false, false, false
+			t.giveUp("CopyDied", "the restored processes ended")
+		}
 	case Unwanted:
 		t.giveUp("Unwanted", e.Reason)
 	case Done:
@@ -132,60 +141,67 @@ func (t *Target) local(e Event) {
 	}
 }
 
-// came takes a new create in. One attempt has one create: any other is a stranger, and
-// tells that kubelet has given up the first.
+// came takes a create in. One attempt has one create: any other is a stranger, and tells
+// that kubelet has given up the first.
 func (t *Target) came(e Event) {
 	f := &t.facts
-	if f.Waiter || f.Alive || f.Restoring || t.why != "" || t.killed || t.rec.Decision != Undecided {
-		f.Stranger = true
+	switch {
+	case e.ID == f.Waiter:
+		f.Deadline = e.Deadline
+	case f.Waiter == "" && !f.attempt() && !t.over && t.why == "" && t.rec.Decision == Undecided:
+		f.Waiter, f.Deadline = e.ID, e.Deadline
+	default:
+		f.Stranger = e.ID
 		t.giveUp("WaiterGone", "another create has taken the place of the one that waited")
-		return
 	}
-	f.Waiter, f.Deadline = true, e.Deadline
+}
+
+func (t *Target) gone(e Event) {
+	f := &t.facts
+	switch e.ID {
+	case f.Waiter:
+		f.Waiter = ""
+		t.giveUp("WaiterGone", "the create on the target has gone")
+	case f.Stranger:
+		f.Stranger = ""
+	}
 }
 
 func (t *Target) finished(op Op) {
-	f := &t.facts
-	if t.doing == op {
-		t.doing = ""
-	}
+	f, id := &t.facts, t.doing.ID
+	t.doing = Action{}
 	switch op {
 	case OpResume:
 		// The create ends now, and in good order.
-		t.ran, f.Frozen, f.Held, f.Waiter = true, false, false, false
+		t.ran, f.Frozen, f.Held, f.Waiter = true, false, false, ""
 	case OpKill:
-		t.killed = true
-		f.Alive, f.Frozen, f.Held, f.Restoring, f.Waiter = false, false, false, false, false
+		t.over = true
+		f.Alive, f.Frozen, f.Held, f.Restoring, f.Waiter = false, false, false, false, ""
 	case OpFence:
 		f.Fence = true
 	case OpRefuse, OpFresh:
-		if f.Stranger {
-			f.Stranger = false
-		} else {
-			f.Waiter = false
-		}
+		t.gone(Event{ID: id})
 	}
 }
 
 func (t *Target) failed(e Event) {
-	if t.doing == e.Op {
-		t.doing = ""
-	}
-	switch e.Op {
-	case OpRestore:
+	if e.Op == OpRestore {
 		// What it left behind is OpKill's to end.
 		t.giveUp("RestoreFailed", e.Reason)
-	case OpResume:
+		return
+	}
+	t.doing = Action{}
+	if e.Op == OpResume {
 		t.facts.Held = false
 		t.giveUp("ResumeFailed", e.Reason)
-	default:
-		t.pause = true
+		return
 	}
+	t.pause = true
 }
 
-func (t *Target) giveUp(why, message string) {
+func (t *Target) giveUp(why, detail string) {
 	if t.why == "" {
-		t.why, t.msg = why, message
+		t.why, t.detail = why, detail
 	}
 }
 
@@ -195,29 +211,26 @@ func (t *Target) undecided(now time.Time) []Action {
 	if t.stale {
 		return t.reread()
 	}
-	if f.Waiter && !now.Before(f.Deadline.Add(-t.cfg.CommitMargin)) {
+	if f.Waiter != "" && !now.Before(f.Deadline.Add(-t.cfg.CommitMargin)) {
 		t.giveUp("Late", "the create on the target cannot wait any longer")
 	}
-	if t.why != "" {
-		return t.write(Change{Verb: Abort, Reason: t.why, Message: t.msg})
-	}
-	if !f.Waiter {
+	switch {
+	case t.why != "":
+		return t.write(Change{Verb: Abort, Reason: t.why, Message: t.detail})
+	case f.Waiter == "":
 		return nil
-	}
-	if !r.Target.Waiting {
+	case !r.Target.Waiting:
 		return t.announce()
-	}
-	if f.Images && !f.Restoring && !f.Alive {
-		t.facts.Restoring = true
-		return []Action{{Op: OpRestore}}
-	}
-	if t.mutant.resumeUndecided && f.Held {
-		return t.do(Action{Op: OpResume})
-	}
-	if !r.Source.Offered || !t.resumable() || !t.mutant.noBootCheck && r.Target.BootID != f.BootID {
+	case f.Images && !f.attempt():
+		t.facts.Restoring, t.facts.Copy = true, f.Waiter
+		return []Action{{Op: OpRestore, ID: f.Waiter}}
+	case t.mutant.resumeUndecided && f.Held:
+		return t.do(Action{Op: OpResume, ID: f.Copy})
+	case !r.Source.Offered || !t.resumable():
 		return nil
-	}
-	if t.confirmed != r.Version && !t.mutant.noConfirm {
+	case r.Target.BootID != f.BootID && !t.mutant.noBootCheck:
+		return nil
+	case t.confirmed != r.Version && !t.mutant.noConfirm:
 		return t.call(Action{Op: OpConfirm})
 	}
 	return t.write(Change{Verb: Commit})
@@ -239,48 +252,29 @@ func (t *Target) announce() []Action {
 // resumable: the copy is complete, held, and owned by a create that still waits.
 func (t *Target) resumable() bool {
 	f := t.facts
-	return (f.Waiter || t.mutant.orphanResume) && f.Held && f.Alive && f.Frozen && !t.killed
-}
-
-// abandon leaves nothing of the attempt.
-func (t *Target) abandon() []Action {
-	f := t.facts
-	switch {
-	case t.pause:
-		return nil
-	case f.Alive || f.Restoring:
-		return t.do(Action{Op: OpKill})
-	case f.Waiter || f.Stranger:
-		return t.do(Action{Op: OpRefuse, Reason: "the move was aborted"})
-	case t.stale:
-		return t.reread()
-	case !t.rec.Target.Cleaned:
-		return t.write(Change{Verb: Clean})
-	}
-	t.done = true
-	return nil
+	owned := f.Waiter != "" && f.Waiter == f.Copy || t.mutant.orphanResume
+	return owned && f.Held && f.Alive && f.Frozen && !t.over
 }
 
 // own resumes the copy and says so; or, if it cannot, makes sure that it never runs.
 func (t *Target) own() []Action {
 	f, r := t.facts, t.rec
 	switch {
-	case t.pause:
-		return nil
 	case r.Target.Resumed:
 		return t.after()
 	case r.Target.Failed || r.Returned:
-		return t.giveBack()
+		return t.giveBack("the pod went back to its source")
+	case t.pause:
+		return nil
+	case t.ran && t.stale:
+		return t.reread()
 	case t.ran:
-		if t.stale {
-			return t.reread()
-		}
 		return t.write(Change{Verb: Resume})
 	case t.resumable():
-		return t.do(Action{Op: OpResume})
-	case t.mutant.freshEarly && f.Stranger:
-		return t.do(Action{Op: OpFresh})
-	case (f.Alive || f.Restoring || f.Waiter) && !t.mutant.failAlive:
+		return t.do(Action{Op: OpResume, ID: f.Copy})
+	case t.mutant.freshEarly && f.Stranger != "":
+		return t.do(Action{Op: OpFresh, ID: f.Stranger})
+	case f.attempt() && !t.mutant.failAlive:
 		return t.do(Action{Op: OpKill})
 	case !f.Fence && !t.mutant.noTargetFence:
 		return t.do(Action{Op: OpFence})
@@ -288,35 +282,42 @@ func (t *Target) own() []Action {
 		return t.reread()
 	}
 	t.giveUp("NotRestored", "the copy was gone when the move was committed")
-	return t.write(Change{Verb: Fail, Reason: t.why, Message: t.msg})
+	return t.write(Change{Verb: Fail, Reason: t.why, Message: t.detail})
 }
 
 // after a move a create of the same pod means that the moved container has ended: it
 // starts anew, as any container does. What kubelet lost sight of is ended first.
 func (t *Target) after() []Action {
-	switch {
-	case t.facts.Stranger && t.facts.Alive:
-		return t.do(Action{Op: OpKill})
-	case t.facts.Stranger:
-		return t.do(Action{Op: OpFresh})
-	}
-	t.done = true
-	return nil
-}
-
-// giveBack leaves nothing of a copy that must not run.
-func (t *Target) giveBack() []Action {
 	f := t.facts
 	switch {
-	case f.Alive || f.Restoring:
+	case f.Stranger == "":
+		t.done = true
+		return nil
+	case t.pause:
+		return nil
+	case f.Alive:
 		return t.do(Action{Op: OpKill})
-	case !f.Fence:
+	}
+	return t.do(Action{Op: OpFresh, ID: f.Stranger})
+}
+
+// giveBack leaves nothing of a copy that must not run, and refuses its creates.
+func (t *Target) giveBack(reason string) []Action {
+	f, r := t.facts, t.rec
+	switch {
+	case t.pause:
+		return nil
+	case f.attempt():
+		return t.do(Action{Op: OpKill})
+	case r.Decision == Committed && !f.Fence:
 		return t.do(Action{Op: OpFence})
-	case f.Waiter || f.Stranger:
-		return t.do(Action{Op: OpRefuse, Reason: "the pod went back to its source"})
+	case f.Waiter != "":
+		return t.do(Action{Op: OpRefuse, ID: f.Waiter, Reason: reason})
+	case f.Stranger != "":
+		return t.do(Action{Op: OpRefuse, ID: f.Stranger, Reason: reason})
 	case t.stale:
 		return t.reread()
-	case t.rec.Returned && !t.rec.Target.Cleaned:
+	case (r.Decision == Aborted || r.Returned) && !r.Target.Cleaned:
 		return t.write(Change{Verb: Clean})
 	}
 	t.done = true
@@ -324,6 +325,6 @@ func (t *Target) giveBack() []Action {
 }
 
 func (t *Target) do(a Action) []Action {
-	t.doing = a.Op
+	t.doing = a
 	return []Action{a}
 }

@@ -1,0 +1,381 @@
+package handoff
+
+import (
+	"fmt"
+	"time"
+)
+
+// step does one thing: a task that waits, somebody's turn, or a fault.
+func (w *world) step() {
+	if len(w.tasks) > 0 && w.rng.Float64() < 0.75 {
+		i := w.rng.Intn(len(w.tasks))
+		t := w.tasks[i]
+		last := len(w.tasks) - 1
+		w.tasks[i] = w.tasks[last]
+		w.tasks = w.tasks[:last]
+		t.run()
+	} else {
+		w.actor()
+	}
+	w.inspect()
+}
+
+func (w *world) actor() {
+	n := w.nodes[w.rng.Intn(2)]
+	switch k := w.rng.Intn(20); {
+	case k < 5:
+		w.kubelet(n)
+	case k < 8:
+		w.tick(n)
+	case k < 12:
+		w.controller()
+	case k < 14:
+		w.mend(n)
+	case w.chance(0.35):
+		w.fault(n)
+	}
+}
+
+// tick lets time pass, for everybody, and tells the agents of one node.
+func (w *world) tick(n *node) {
+	w.now = w.now.Add(time.Duration(w.rng.Intn(4000)) * time.Millisecond)
+	if w.slip(0.02) {
+		w.now = w.now.Add(90 * time.Second)
+	}
+	if !n.agent.up {
+		return
+	}
+	for _, m := range w.moves {
+		switch {
+		case m.src == n.id && n.agent.sources[m.id] != nil:
+			n.feedSource(m.id, Event{Kind: Tick})
+		case m.dst == n.id && n.agent.targets[m.id] != nil:
+			n.feedTarget(m.id, Event{Kind: Tick})
+		}
+	}
+	for _, x := range append([]*waiter(nil), n.waiters...) {
+		if w.now.After(x.deadline) {
+			w.vanish(n, x)
+		}
+	}
+}
+
+// kubelet starts what is not running and ends what is deleted, on one node.
+func (w *world) kubelet(n *node) {
+	if !n.up || n.lost {
+		return
+	}
+	for _, m := range w.moves {
+		if m.dst == n.id {
+			w.kubeletPod(n, w.api.pods[m.to])
+		}
+		if m.src == n.id && m == w.moves[0] {
+			w.kubeletPod(n, w.api.pods[m.from])
+		}
+	}
+	// kubelet reports the boot that it runs in, some time after it began.
+	if w.api.up && !n.cut && w.api.nodeBoot[n.id] != n.bootID() && w.rng.Intn(4) == 0 {
+		w.api.nodeBoot[n.id] = n.bootID()
+		w.logf("node %d: Node object shows %s", n.id, n.bootID())
+	}
+}
+
+func (w *world) kubeletPod(n *node, p *pod) {
+	if p.gone {
+		return
+	}
+	if p.deleted {
+		for _, q := range n.procs {
+			if q.uid == p.uid && !q.dead {
+				n.kill(q)
+				w.crashIfOwner(p.uid)
+			}
+		}
+		for _, x := range n.waiters {
+			if x.uid == p.uid {
+				return
+			}
+		}
+		p.gone = true
+		w.logf("pod %s is gone", p.uid)
+		return
+	}
+	for _, q := range n.procs {
+		if q.uid == p.uid && !q.dead && q.known {
+			return
+		}
+	}
+	if w.rng.Intn(3) > 0 {
+		return
+	}
+	for _, x := range n.waiters {
+		if x.uid == p.uid {
+			return
+		}
+	}
+	w.create(n, p)
+}
+
+// create is drover-runc: the fence, the mark of an arrived pod, then the agent.
+func (w *world) create(n *node, p *pod) {
+	if n.fences[p.uid] > 0 && !w.opt.ignoreFence {
+		w.logf("node %d: start of %s refused", n.id, p.uid)
+		return
+	}
+	id := w.name("c")
+	if w.isReplacement(p.uid) {
+		x := &waiter{uid: p.uid, id: id, deadline: w.now.Add(createWait)}
+		n.waiters = append(n.waiters, x)
+		w.logf("node %d: create %s of %s waits", n.id, id, p.uid)
+		n.toTargets(p.uid, Event{Kind: WaiterCame, ID: id, Deadline: x.deadline})
+		return
+	}
+	w.logf("node %d: %s starts anew", n.id, p.uid)
+	n.procs = append(n.procs, &proc{uid: p.uid, id: id, known: true})
+}
+
+func (w *world) isReplacement(uid string) bool {
+	for _, m := range w.moves {
+		if m.to == uid {
+			return true
+		}
+	}
+	return false
+}
+
+// crashIfOwner notes that a container that ran was ended from outside the moves.
+func (w *world) crashIfOwner(string) { w.crashed = true }
+
+// vanish is a create that kubelet or containerd gives up.
+func (w *world) vanish(n *node, x *waiter) {
+	w.logf("node %d: create %s vanishes", n.id, x.id)
+	n.dropWaiter(x.id)
+	p := n.byID(x.id)
+	switch {
+	case p == nil || w.rng.Intn(2) == 0:
+	case p.criu == "restoring":
+		n.kill(p)
+	case p.criu == "held":
+		p.criu = ""
+		n.toTargets(p.uid, Event{Kind: HookGone, ID: p.id})
+	}
+}
+
+func (w *world) controller() {
+	if !w.api.up || w.slip(0.1) {
+		return
+	}
+	m := w.last()
+	r, from, to := w.api.recs[m.id], w.api.pods[m.from], w.api.pods[m.to]
+	seen := *r
+	v := Oversee(seen, Cluster{
+		SourceDeleted: from.deleted, SourceUnwanted: from.deletedByUser && !from.gone, Cancelled: m.cancelled, ReplacementGone: to.deleted,
+		ReplacementReady: w.ready(m), HandOverBegun: to.begun, Late: w.now.Sub(m.started) > 150*time.Second,
+		SourceNodeGone: w.api.nodeGone[m.src], TargetNodeGone: w.api.nodeGone[m.dst], TargetBootID: w.api.nodeBoot[m.dst],
+	})
+	// Each of these may come late, or never: the controller crashes too.
+	do := func(name string, f func()) {
+		if !w.slip(0.1) {
+			w.later("controller: "+name, func() {
+				if w.api.up {
+					f()
+				}
+			})
+		}
+	}
+	switch {
+	case v.Abort != nil:
+		do("abort", func() { w.store(m.id, *v.Abort, seen.Version) })
+	case v.HandOver && !to.begun:
+		do("hand over", func() { to.begun = true })
+	case v.HandOver && !from.deleted:
+		do("delete source", func() { w.deletePod(from) })
+	case v.HandOver:
+		do("handed over", func() { w.store(m.id, Change{Verb: HandOver}, seen.Version) })
+	case v.Discard || v.CleanUp:
+		if !to.deleted {
+			do("delete replacement", func() { w.deletePod(to) })
+		}
+	}
+	if v.Settled {
+		m.settled = true
+		w.nextMove(m)
+	}
+}
+
+func (w *world) ready(m *move) bool {
+	p := w.nodes[m.dst].proc(m.to)
+	return p != nil && p.runs() && !w.nodes[m.dst].lost
+}
+
+// nextMove begins another one, of the pod wherever it is now.
+func (w *world) nextMove(m *move) {
+	if len(w.moves) >= w.opt.maxMoves || m != w.last() {
+		return
+	}
+	p := w.api.pods[m.owner(w.api.recs[m.id])]
+	if p.deleted || w.api.nodeGone[0] || w.api.nodeGone[1] {
+		return
+	}
+	w.startMove(p)
+}
+
+// owner is the pod that the record says runs.
+func (m *move) owner(r *Record) string {
+	if r.Decision == Committed && !r.Returned {
+		return m.to
+	}
+	return m.from
+}
+
+func (w *world) deletePod(p *pod) {
+	if !p.deleted {
+		p.deleted = true
+		w.logf("pod %s is being deleted", p.uid)
+	}
+	for _, n := range w.nodes {
+		if n.id == p.node && n.lost {
+			p.gone = true
+		}
+	}
+}
+
+// mend brings back what is down: an agent, a node, a network, the API server.
+func (w *world) mend(n *node) {
+	switch {
+	case n.lost:
+		if !w.api.nodeGone[n.id] && w.api.up {
+			w.api.nodeGone[n.id] = true
+			w.logf("node %d is gone from the cluster", n.id)
+			for _, p := range w.api.pods {
+				if p.node == n.id {
+					p.deleted, p.gone = true, true // the pod garbage collector
+				}
+			}
+		}
+	case !n.up:
+		n.up = true
+		w.logf("node %d boots: %s", n.id, n.bootID())
+	case !n.agent.up:
+		n.agent.up = true
+		w.logf("node %d: agent starts", n.id)
+	case n.cut && w.rng.Intn(3) == 0:
+		n.cut = false
+	case !w.api.up && w.rng.Intn(3) == 0:
+		w.api.up = true
+	default:
+		// The agent's own list of records, again and again.
+		for _, m := range w.moves {
+			if m.src == n.id && n.agent.sources[m.id] == nil || m.dst == n.id && n.agent.targets[m.id] == nil {
+				n.adopt(m.id)
+			} else if w.rng.Intn(4) == 0 && w.api.up && !n.cut {
+				n.know(*w.api.recs[m.id])
+			}
+		}
+	}
+}
+
+func (w *world) crashAgent(n *node) {
+	n.agent = agent{life: n.agent.life + 1, sources: map[string]*Source{}, targets: map[string]*Target{}}
+	w.logf("node %d: agent crashes", n.id)
+}
+
+// fault is one of the bad things.
+func (w *world) fault(n *node) {
+	m := w.last()
+	switch k := w.rng.Intn(100); {
+	case k < 30:
+		w.crashAgent(n)
+	case k < 40:
+		n.cut = true
+		w.logf("node %d is cut off", n.id)
+	case k < 48:
+		w.api.up = false
+		w.logf("API server is away")
+	case k < 58:
+		w.reboot(n)
+	case k < 61:
+		w.lose(n)
+	case k < 72:
+		w.killCRIU(n)
+	case k < 82:
+		if len(n.waiters) > 0 {
+			w.vanish(n, n.waiters[w.rng.Intn(len(n.waiters))])
+		}
+	case k < 88:
+		// A liveness probe, an oom kill.
+		for _, p := range n.procs {
+			if !p.dead {
+				w.logf("node %d: %s of %s is killed", n.id, p.id, p.uid)
+				n.kill(p)
+				w.crashed = true
+				break
+			}
+		}
+	case k < 92:
+		w.userDeletes(w.api.pods[m.from])
+	case k < 95:
+		w.userDeletes(w.api.pods[m.to])
+	default:
+		m.cancelled = true
+		w.logf("the move is deleted")
+	}
+}
+
+func (w *world) userDeletes(p *pod) {
+	w.logf("user deletes %s", p.uid)
+	p.deletedByUser = p.deletedByUser || !p.deleted
+	w.deletePod(p)
+}
+
+func (w *world) reboot(n *node) {
+	w.crashed = true
+	w.crashAgent(n)
+	w.halt(n)
+	n.boot++
+	w.logf("node %d goes down", n.id)
+}
+
+func (w *world) halt(n *node) {
+	n.up, n.waiters, n.begun = false, nil, map[string]bool{}
+	for _, p := range n.procs {
+		p.dead = true
+	}
+}
+
+func (w *world) lose(n *node) {
+	if w.nodes[1-n.id].lost {
+		return
+	}
+	w.reboot(n)
+	n.lost = true
+	w.logf("node %d is lost for good", n.id)
+}
+
+// killCRIU ends CRIU and its hook: what is frozen stays frozen.
+func (w *world) killCRIU(n *node) {
+	for _, p := range n.procs {
+		if p.dead || p.criu == "" {
+			continue
+		}
+		w.logf("node %d: CRIU of %s dies in %s", n.id, p.uid, p.criu)
+		switch p.criu {
+		case "dumping":
+			p.criu = ""
+			for _, m := range w.moves {
+				if m.from == p.uid {
+					n.tell("dump failed", func() { n.feedSource(m.id, Event{Kind: Failed, Op: OpDump, Reason: "CRIU died"}) })
+				}
+			}
+		case "restoring":
+			n.dropWaiter(p.id)
+			n.kill(p)
+		case "held":
+			p.criu = ""
+			n.toTargets(p.uid, Event{Kind: HookGone, ID: p.id})
+		}
+		return
+	}
+}
+
+func (n *node) String() string { return fmt.Sprintf("node %d", n.id) }

@@ -1,0 +1,124 @@
+package handoff
+
+// inspect looks at the invariants that hold at every moment.
+func (w *world) inspect() {
+	running := 0
+	for _, n := range w.nodes {
+		for _, p := range n.procs {
+			if p.runs() {
+				running++
+				w.inspectRunning(n, p)
+			}
+		}
+	}
+	if running > 1 {
+		w.fail("%d copies run at once", running)
+	}
+	for _, m := range w.moves {
+		d := w.api.recs[m.id].Decision
+		if m.decision != Undecided && d != m.decision {
+			w.fail("two outcomes of %s: %s, then %s", m.id, m.decision, d)
+		}
+		m.decision = d
+	}
+}
+
+func (w *world) inspectRunning(n *node, p *proc) {
+	for _, m := range w.moves {
+		r := w.api.recs[m.id]
+		switch p.uid {
+		case m.to:
+			if r.Decision != Committed {
+				w.fail("the copy runs, and the move is not committed")
+			}
+			if !m.copyRan {
+				m.copyRan, m.copyBoot = true, n.boot
+			}
+		case m.from:
+			dst := w.nodes[m.dst]
+			if r.Decision == Committed && !r.Returned {
+				w.fail("the source runs, and the move is committed")
+			}
+			if m.copyRan && m.copyBoot == dst.boot {
+				w.fail("the source runs again after the copy ran")
+			}
+		}
+	}
+}
+
+// inspectWrite looks at what was just written, on the state that it was based on.
+func (w *world) inspectWrite(m *move, c Change, version string) {
+	r, src, dst := w.api.recs[m.id], w.nodes[m.src], w.nodes[m.dst]
+	switch c.Verb {
+	case Offer:
+		if src.fences[m.from] != r.Epoch {
+			w.fail("offered without a fence")
+		}
+		if !dst.images[m.id] {
+			w.fail("offered before the target had the images")
+		}
+		if p := src.proc(m.from); p != nil && !p.frozen {
+			w.fail("offered while the source is not frozen")
+		}
+	case Commit:
+		if m.confirmed != version && !c.blind {
+			w.fail("committed without having read pods and owner again")
+		}
+		w.own(r.Epoch, m.to)
+	case Return:
+		w.own(r.Epoch, m.from)
+	case Fail:
+		if dst.proc(m.to) != nil {
+			w.fail("failed while the copy lives")
+		}
+		if dst.fences[m.to] == 0 {
+			w.fail("failed without a fence")
+		}
+	case Release:
+		if src.fences[m.from] > 0 {
+			w.fail("released with the fence in place")
+		}
+		if p := src.proc(m.from); p != nil && p.frozen {
+			w.fail("released while the source is frozen")
+		}
+	}
+}
+
+// own notes who has an epoch; nobody else may ever get it.
+func (w *world) own(epoch int64, uid string) {
+	if who, ok := w.owners[epoch]; ok {
+		w.fail("epoch %d belonged to %s and is given to %s", epoch, who, uid)
+	}
+	w.owners[epoch] = uid
+}
+
+// inspectEnd looks at what must be true once the faults have stopped and all is quiet.
+func (w *world) inspectEnd() {
+	m := w.last()
+	r := w.api.recs[m.id]
+	if !m.settled {
+		w.fail("stuck: %+v", *r)
+		return
+	}
+	uid := m.owner(r)
+	p := w.api.pods[uid]
+	n := w.nodes[p.node]
+	q := n.proc(uid)
+	switch {
+	case n.lost || w.nodes[m.src].lost && r.Target.Failed:
+		return
+	case p.deleted && !p.deletedByUser && !w.userEnded(m):
+		w.fail("nobody but Drover deleted pod %s, the owner", uid)
+	case p.deleted:
+		return
+	case q == nil || !q.runs():
+		w.fail("no copy runs of pod %s, the owner", uid)
+	case !q.memory && !w.crashed:
+		w.fail("the memory was lost without a crash")
+	}
+}
+
+// userEnded: the user deleted one end of a move, and the other was deleted for that.
+func (w *world) userEnded(m *move) bool {
+	return w.api.pods[m.from].deletedByUser || w.api.pods[m.to].deletedByUser
+}

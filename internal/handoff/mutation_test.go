@@ -1,0 +1,47 @@
+package handoff
+
+import "testing"
+
+// TestMutants breaks one rule at a time and wants the simulation to notice. A rule whose
+// breach goes unseen is either no rule or not tested.
+func TestMutants(t *testing.T) {
+	mutants := []struct {
+		name string
+		opt  options
+	}{
+		{"writes without compare-and-swap", options{mutant: mutant{noCAS: true}}},
+		{"source resumes on a timeout", options{mutant: mutant{thawOnTimeout: true}}},
+		{"source takes a lost answer to its abort for a yes", options{mutant: mutant{lostAbortIsYes: true}}},
+		{"target takes a lost answer to its commit for a yes", options{mutant: mutant{lostCommitIsYes: true}}},
+		{"target resumes before the commit", options{mutant: mutant{resumeUndecided: true}}},
+		{"source ends before the acknowledgement", options{mutant: mutant{endEarly: true}}},
+		{"source writes no fence", options{mutant: mutant{noFence: true}}},
+		{"source offers before the target has the images", options{mutant: mutant{offerEarly: true}}},
+		{"target commits without reading again", options{mutant: mutant{noConfirm: true}}},
+		{"target commits in another boot than it waited in", options{mutant: mutant{noBootCheck: true}}},
+		{"target waits before its Node object shows its boot", options{mutant: mutant{noNodeCheck: true}}},
+		{"target resumes a copy whose create has gone", options{mutant: mutant{orphanResume: true}}},
+		{"target forgets that its copy ran", options{mutant: mutant{forgetRun: true}}},
+		{"target says failed before its copy is dead", options{mutant: mutant{failAlive: true}}},
+		{"target says failed without a fence", options{mutant: mutant{noTargetFence: true}}},
+		{"target starts anew before the acknowledgement", options{mutant: mutant{freshEarly: true}}},
+		{"source takes the pod back without proof", options{mutant: mutant{returnEarly: true}}},
+		{"a return keeps the epoch", options{mutant: mutant{sameEpoch: true}}},
+		{"a move leaves no epoch for its return", options{epochStep: 1}},
+		{"source keeps its fence after an abort", options{mutant: mutant{keepFence: true}}},
+		{"source stays frozen after an abort", options{mutant: mutant{keepFrozen: true}}},
+		{"drover-runc ignores the fence", options{ignoreFence: true}},
+		{"the hook does not freeze", options{noFreeze: true}},
+	}
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			for s := int64(1); s <= 200_000; s++ {
+				if broken, _ := simulate(s, m.opt, nil); broken != "" {
+					t.Logf("seed %d: %s", s, broken)
+					return
+				}
+			}
+			t.Error("200000 runs did not notice")
+		})
+	}
+}

@@ -1,0 +1,460 @@
+package handoff
+
+import (
+	"fmt"
+	"time"
+)
+
+func (n *node) bootID() string { return fmt.Sprintf("boot-%d-%d", n.id, n.boot) }
+
+// proc gives the living processes of a pod, with the copy of a move first.
+func (n *node) proc(uid string) *proc {
+	for _, p := range n.procs {
+		if p.uid == uid && !p.dead {
+			return p
+		}
+	}
+	return nil
+}
+
+func (n *node) byID(id string) *proc {
+	for _, p := range n.procs {
+		if p.id == id && !p.dead {
+			return p
+		}
+	}
+	return nil
+}
+
+func (n *node) waiter(id string) *waiter {
+	for _, x := range n.waiters {
+		if x.id == id {
+			return x
+		}
+	}
+	return nil
+}
+
+// know is the agent hearing of a record: it makes the machines it does not have yet.
+func (n *node) know(r Record) {
+	if r.Source.Node == fmt.Sprint(n.id) {
+		if s := n.agent.sources[r.ID]; s != nil {
+			n.feedSource(r.ID, Event{Kind: Seen, Record: r})
+		} else {
+			n.adopt(r.ID)
+		}
+	}
+	if r.Target.Node == fmt.Sprint(n.id) {
+		if t := n.agent.targets[r.ID]; t != nil {
+			n.feedTarget(r.ID, Event{Kind: Seen, Record: r})
+		} else {
+			n.adopt(r.ID)
+		}
+	}
+}
+
+// adopt reads the record itself, then looks at the node, then makes the machine.
+func (n *node) adopt(id string) {
+	w := n.w
+	n.call("adopt read", func() Event { return Event{Kind: Read, Outcome: OK, Record: *w.api.recs[id]} }, func(e Event) {
+		if e.Outcome != OK {
+			return // the next watch, or actor, tries again
+		}
+		life := n.agent.life
+		w.later("adopt", func() {
+			if n.agent.up && n.agent.life == life {
+				n.build(e.Record)
+			}
+		})
+	}, Event{Kind: Read, Outcome: Unknown})
+}
+
+func (n *node) build(r Record) {
+	w, m := n.w, n.w.move(r.ID)
+	if m.src == n.id && n.agent.sources[r.ID] == nil {
+		f := SourceFacts{Fence: n.fences[m.from] > 0 && n.fences[m.from] <= r.Epoch}
+		if p := n.proc(m.from); p != nil {
+			f.Alive, f.Frozen, f.Dumping = true, p.frozen, p.criu == "dumping"
+		}
+		n.agent.sources[r.ID] = newSource(DefaultConfig(), r, f, w.opt.mutant)
+		w.logf("node %d: source of %s built from %+v", n.id, r.ID, f)
+		n.feedSource(r.ID, Event{Kind: Seen, Record: r})
+	}
+	if m.dst == n.id && n.agent.targets[r.ID] == nil {
+		f := n.targetFacts(m)
+		n.agent.targets[r.ID] = newTarget(DefaultConfig(), r, f, w.opt.mutant)
+		w.logf("node %d: target of %s built from %+v", n.id, r.ID, f)
+		n.feedTarget(r.ID, Event{Kind: Seen, Record: r})
+	}
+}
+
+func (n *node) targetFacts(m *move) TargetFacts {
+	f := TargetFacts{BootID: n.bootID(), Images: n.images[m.id], Begun: n.begun[m.to], Fence: n.fences[m.to] > 0}
+	if p := n.proc(m.to); p != nil {
+		f.Copy, f.Alive, f.Frozen, f.Held, f.Restoring = p.id, p.criu != "restoring", p.frozen, p.criu == "held", p.criu == "restoring"
+	}
+	for _, x := range n.waiters {
+		switch {
+		case x.uid != m.to:
+		case f.Copy == "" || f.Copy == x.id:
+			f.Waiter, f.Deadline = x.id, x.deadline
+		default:
+			f.Stranger = x.id
+		}
+	}
+	return f
+}
+
+func (n *node) feedSource(id string, e Event) {
+	s := n.agent.sources[id]
+	if s == nil {
+		return
+	}
+	acts := s.Step(n.w.now, e)
+	n.w.logf("node %d source %s %s %s%s -> %s", n.id, id, e.Kind, e.Op, e.Outcome, ops(acts))
+	for _, a := range acts {
+		n.sourceDo(id, a)
+	}
+}
+
+func (n *node) feedTarget(id string, e Event) {
+	t := n.agent.targets[id]
+	if t == nil {
+		return
+	}
+	acts := t.Step(n.w.now, e)
+	n.w.logf("node %d target %s %s %s%s -> %s", n.id, id, e.Kind, e.Op, e.Outcome, ops(acts))
+	for _, a := range acts {
+		n.targetDo(id, a)
+	}
+}
+
+func ops(acts []Action) (s string) {
+	for _, a := range acts {
+		s += fmt.Sprintf("%s %s; ", a.Op, a.Change.Verb)
+	}
+	return s
+}
+
+// act does something on the node: the effect, and later the news of it, if the agent lives
+// to see either. effect gives the news.
+func (n *node) act(name string, effect func() Event, feed func(Event)) {
+	w, life := n.w, n.agent.life
+	alive := func() bool { return n.agent.up && n.agent.life == life }
+	w.later(name, func() {
+		if !alive() {
+			return
+		}
+		e := effect()
+		w.logf("node %d: %s: %s", n.id, name, e.Kind)
+		w.later(name+" done", func() {
+			if alive() {
+				feed(e)
+			}
+		})
+	})
+}
+
+// tell is news for whatever agent lives on the node when it arrives.
+func (n *node) tell(name string, feed func()) {
+	n.w.later(name, func() {
+		if n.agent.up {
+			feed()
+		}
+	})
+}
+
+// shared are the actions that both sides have.
+func (n *node) shared(id string, a Action, uid string, feed func(Event)) bool {
+	w, m := n.w, n.w.move(id)
+	switch a.Op {
+	case OpRead, OpConfirm:
+		n.call(string(a.Op), func() Event {
+			e := Event{Kind: Read, Outcome: OK, Record: *w.api.recs[id]}
+			if a.Op == OpConfirm {
+				m.confirmed = e.Record.Version
+				e.Confirmed, e.Unwanted = true, w.unwanted(m)
+			}
+			return e
+		}, feed, Event{Kind: Read, Outcome: Unknown})
+	case OpWrite:
+		n.call("write "+string(a.Change.Verb), func() Event { return w.store(id, a.Change, a.Version) }, feed, Event{Kind: Wrote, Outcome: Unknown})
+	case OpReadNode:
+		n.call("node", func() Event {
+			return Event{Kind: Node, Outcome: OK, BootID: w.api.nodeBoot[m.dst], Gone: w.api.nodeGone[m.dst]}
+		}, feed, Event{Kind: Node, Outcome: Unknown})
+	case OpFence:
+		n.act("fence", func() Event {
+			fails := w.slip(0.03)
+			if !fails || w.slip(0.5) {
+				n.fences[uid] = max(n.fences[uid], w.api.recs[id].Epoch)
+			}
+			if fails {
+				return Event{Kind: Failed, Op: OpFence}
+			}
+			return Event{Kind: Done, Op: OpFence}
+		}, feed)
+	default:
+		return false
+	}
+	return true
+}
+
+func (w *world) unwanted(m *move) string {
+	switch {
+	case m.cancelled:
+		return "the move is being deleted"
+	case w.api.pods[m.from].deleted:
+		return "the source pod is being deleted"
+	case w.api.pods[m.to].deleted:
+		return "the replacement is being deleted"
+	}
+	return ""
+}
+
+func (n *node) sourceDo(id string, a Action) {
+	w, m := n.w, n.w.move(id)
+	feed := func(e Event) { n.feedSource(id, e) }
+	if n.shared(id, a, m.from, feed) {
+		return
+	}
+	done, failed := Event{Kind: Done, Op: a.Op}, Event{Kind: Failed, Op: a.Op, Reason: "bad luck"}
+	switch a.Op {
+	case OpDump:
+		n.act("dump", func() Event {
+			p := n.proc(m.from)
+			if p == nil || w.slip(0.05) {
+				return failed
+			}
+			p.criu = "dumping"
+			w.later("dumped", func() { n.dumped(m, p) })
+			return Event{Kind: Tick}
+		}, feed)
+	case OpSend:
+		n.act("send", func() Event {
+			dst := w.nodes[m.dst]
+			if !dst.up || !dst.agent.up || w.slip(0.08) {
+				return failed // away, or the images were corrupt
+			}
+			dst.images[m.id] = true
+			dst.tell("images", func() { dst.feedTarget(m.id, Event{Kind: Images}) })
+			if w.slip(0.05) {
+				return failed // the answer was lost
+			}
+			return done
+		}, feed)
+	case OpLift:
+		n.act("lift", func() Event {
+			if n.fences[m.from] <= w.api.recs[m.id].Epoch {
+				delete(n.fences, m.from)
+			}
+			return done
+		}, feed)
+	case OpThaw:
+		n.act("thaw", func() Event {
+			if w.slip(0.05) {
+				return failed
+			}
+			if p := n.proc(m.from); p != nil {
+				p.criu, p.frozen = "", false
+			}
+			return done
+		}, feed)
+	case OpEnd:
+		n.act("end", func() Event {
+			if w.slip(0.05) {
+				return failed
+			}
+			for _, p := range n.procs {
+				if p.uid == m.from && !p.dead {
+					p.dead = true
+					// Killed from outside between mark and thaw counts as having run.
+					if !m.copyRan && !m.marked {
+						w.fail("the source was ended before the copy ran")
+					}
+				}
+			}
+			return done
+		}, feed)
+	}
+}
+
+// dumped is CRIU reaching post-dump, or failing.
+func (n *node) dumped(m *move, p *proc) {
+	if p.dead || p.criu != "dumping" {
+		return
+	}
+	if n.w.slip(0.05) {
+		p.criu = ""
+		n.tell("dump failed", func() { n.feedSource(m.id, Event{Kind: Failed, Op: OpDump, Reason: "bad luck"}) })
+		return
+	}
+	p.criu, p.frozen = "held", !n.w.opt.noFreeze
+	n.tell("dump held", func() { n.feedSource(m.id, Event{Kind: Held}) })
+}
+
+func (n *node) targetDo(id string, a Action) {
+	w, m := n.w, n.w.move(id)
+	feed := func(e Event) { n.feedTarget(id, e) }
+	if n.shared(id, a, m.to, feed) {
+		return
+	}
+	done, failed := Event{Kind: Done, Op: a.Op}, Event{Kind: Failed, Op: a.Op, Reason: "bad luck"}
+	switch a.Op {
+	case OpRestore:
+		n.act("restore", func() Event {
+			x := n.waiter(a.ID)
+			if x == nil {
+				return failed
+			}
+			if !n.images[id] {
+				w.fail("a restore from images that are not complete")
+			}
+			x.ordered = true
+			p := &proc{uid: m.to, id: a.ID, criu: "restoring", memory: n.sourceMemory(m)}
+			n.procs = append(n.procs, p)
+			w.later("restored", func() { n.restored(m, p) })
+			return Event{Kind: Tick}
+		}, feed)
+	case OpResume:
+		n.resume(m, a, feed)
+	case OpKill:
+		n.act("kill", func() Event {
+			for _, p := range n.procs {
+				if p.uid == m.to && !p.dead {
+					p.dead = true
+					n.dropWaiter(p.id)
+				}
+			}
+			return done
+		}, feed)
+	case OpRefuse:
+		n.act("refuse", func() Event {
+			n.dropWaiter(a.ID)
+			return done
+		}, feed)
+	case OpFresh:
+		n.act("fresh", func() Event {
+			if n.waiter(a.ID) != nil {
+				if !w.api.recs[id].Target.Resumed {
+					w.fail("a cold start on the target before the move was acknowledged")
+				}
+				n.dropWaiter(a.ID)
+				n.procs = append(n.procs, &proc{uid: m.to, id: a.ID, known: true})
+			}
+			return done
+		}, feed)
+	}
+}
+
+func (n *node) sourceMemory(m *move) bool {
+	for _, p := range n.w.nodes[m.src].procs {
+		if p.uid == m.from && p.memory {
+			return true
+		}
+	}
+	return false
+}
+
+// restored is CRIU reaching pre-resume, or failing.
+func (n *node) restored(m *move, p *proc) {
+	if p.dead || p.criu != "restoring" {
+		return
+	}
+	if n.w.slip(0.05) {
+		p.dead = true
+		n.dropWaiter(p.id)
+		n.tell("restore failed", func() { n.feedTarget(m.id, Event{Kind: Failed, Op: OpRestore, Reason: "bad luck"}) })
+		return
+	}
+	p.criu, p.frozen = "held", !n.w.opt.noFreeze
+	n.tell("restore held", func() { n.feedTarget(m.id, Event{Kind: Held, ID: p.id}) })
+}
+
+// resume is three effects with a possible crash between them: mark, thaw, let the hook go.
+func (n *node) resume(m *move, a Action, feed func(Event)) {
+	w, life := n.w, n.agent.life
+	alive := func() bool { return n.agent.up && n.agent.life == life }
+	fits := func() bool {
+		p, x := n.byID(a.ID), n.waiter(a.ID)
+		return p != nil && p.criu == "held" && (x != nil || w.opt.mutant.orphanResume)
+	}
+	w.later("mark", func() {
+		if !alive() {
+			return
+		}
+		if !fits() || w.slip(0.03) {
+			w.later("resume failed", func() {
+				if alive() {
+					feed(Event{Kind: Failed, Op: OpResume, Reason: "bad luck"})
+				}
+			})
+			return
+		}
+		n.begun[m.to], m.marked = true, true
+		w.later("thaw copy", func() {
+			if !alive() {
+				return
+			}
+			if p := n.byID(a.ID); p != nil {
+				p.frozen = false
+				w.logf("node %d: copy %s thawed", n.id, a.ID)
+			}
+			w.later("answer hook", func() {
+				p, x := n.byID(a.ID), n.waiter(a.ID)
+				if p != nil && alive() {
+					p.criu, p.known = "", x != nil
+				}
+				if x != nil && alive() {
+					n.dropWaiter(a.ID)
+				}
+				if alive() {
+					feed(Event{Kind: Done, Op: OpResume})
+				}
+			})
+		})
+	})
+}
+
+// dropWaiter is a create that ends, for whatever reason.
+func (n *node) dropWaiter(id string) {
+	for i, x := range n.waiters {
+		if x.id == id {
+			n.waiters = append(n.waiters[:i:i], n.waiters[i+1:]...)
+			n.toTargets(x.uid, Event{Kind: WaiterGone, ID: id})
+			return
+		}
+	}
+}
+
+// toTargets tells the machine of the move whose replacement uid is.
+func (n *node) toTargets(uid string, e Event) {
+	for _, m := range n.w.moves {
+		if m.to == uid && m.dst == n.id {
+			n.tell(string(e.Kind), func() {
+				if n.agent.targets[m.id] == nil {
+					n.adopt(m.id)
+					return
+				}
+				n.feedTarget(m.id, e)
+			})
+		}
+	}
+}
+
+func (n *node) toSources(uid string, e Event) {
+	for _, m := range n.w.moves {
+		if m.from == uid && m.src == n.id {
+			n.tell(string(e.Kind), func() { n.feedSource(m.id, e) })
+		}
+	}
+}
+
+// kill ends processes from outside (kubelet, an oom kill) and tells.
+func (n *node) kill(p *proc) {
+	p.dead = true
+	n.toSources(p.uid, Event{Kind: Died, ID: p.id})
+	n.toTargets(p.uid, Event{Kind: Died, ID: p.id})
+}
+
+const createWait = 100 * time.Second
