@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sort"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
+)
+
+// statusPort is where an agent serves its picture, on its node's loopback alone: the way
+// there is the API server's port-forward, so that RBAC decides who may see it.
+const statusPort = 7950
+
+// answer is what one agent said, or why it said nothing.
+type answer struct {
+	node model.NodeID
+	view view.Snapshot
+	err  error
+}
+
+// ask asks the agents, all at once, and gives their answers by node. No agent at all is
+// an error; an agent that does not answer is an answer.
+func (t *tool) ask(ctx context.Context, c client.Client) ([]answer, error) {
+	pods := &corev1.PodList{}
+	err := c.List(ctx, pods, client.InNamespace(t.system), client.MatchingLabels{"app.kubernetes.io/name": "drover-agent"})
+	if err != nil {
+		return nil, fmt.Errorf("list agents in namespace %q: %w", t.system, err)
+	}
+	if len(pods.Items) == 0 {
+		return nil, fmt.Errorf("there is no agent in namespace %q: is Drover installed there? (--drover-namespace)", t.system)
+	}
+	cfg, err := t.config()
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]answer, len(pods.Items))
+	var wg sync.WaitGroup
+	for i := range pods.Items {
+		wg.Go(func() {
+			p := &pods.Items[i]
+			answers[i].node = model.NodeID(p.Spec.NodeName)
+			answers[i].view, answers[i].err = askOne(ctx, cfg, p)
+		})
+	}
+	wg.Wait()
+	sort.Slice(answers, func(i, j int) bool { return answers[i].node < answers[j].node })
+	return answers, nil
+}
+
+// one gives the first good answer.
+func one(answers []answer) (view.Snapshot, error) {
+	var errs []error
+	for _, a := range answers {
+		if a.err == nil {
+			return a.view, nil
+		}
+		errs = append(errs, fmt.Errorf("agent on %s: %w", a.node, a.err))
+	}
+	return view.Snapshot{}, fmt.Errorf("no agent answers: %w", errors.Join(errs...))
+}
+
+func askOne(ctx context.Context, cfg *rest.Config, pod *corev1.Pod) (view.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	var s view.Snapshot
+	port, stop, err := forward(ctx, cfg, pod)
+	if err != nil {
+		return s, err
+	}
+	defer stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/v1/view", port), nil)
+	if err != nil {
+		return s, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return s, fmt.Errorf("ask for its view: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return s, fmt.Errorf("ask for its view: %s", resp.Status)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		return s, fmt.Errorf("its view is not readable: %w", err)
+	}
+	return s, nil
+}
+
+// forward opens a port-forward to the pod's status port and gives the local port.
+func forward(ctx context.Context, cfg *rest.Config, pod *corev1.Pod) (port uint16, stop func(), err error) {
+	set, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return 0, nil, err
+	}
+	url := set.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
+	rt, upgrader, err := spdy.RoundTripperFor(cfg)
+	if err != nil {
+		return 0, nil, err
+	}
+	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: rt}, http.MethodPost, url)
+	done, ready := make(chan struct{}), make(chan struct{})
+	f, err := portforward.New(dialer, []string{fmt.Sprintf("0:%d", statusPort)}, done, ready, io.Discard, io.Discard)
+	if err != nil {
+		return 0, nil, err
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- f.ForwardPorts() }()
+	stop = sync.OnceFunc(func() { close(done) })
+	select {
+	case <-ready:
+	case err := <-failed:
+		return 0, nil, fmt.Errorf("port-forward to %s/%s: %w", pod.Namespace, pod.Name, err)
+	case <-ctx.Done():
+		stop()
+		return 0, nil, fmt.Errorf("port-forward to %s/%s: %w", pod.Namespace, pod.Name, ctx.Err())
+	}
+	ports, err := f.GetPorts()
+	if err != nil || len(ports) != 1 {
+		stop()
+		return 0, nil, fmt.Errorf("port-forward to %s/%s: no local port: %w", pod.Namespace, pod.Name, err)
+	}
+	return ports[0].Local, stop, nil
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+func (t *tool) migrateCommand() *cobra.Command {
+	var to string
+	var wait bool
+	c := &cobra.Command{
+		Use:   "migrate POD",
+		Short: "Move a pod to another node with its memory",
+		Long: `Move a pod to another node with its memory, while it runs.
+
+The pod has to have opted in (annotation drover.dev/migrate: "true") and to run under the
+RuntimeClass "drover". Without --to the scheduler chooses the node. With --wait the steps
+are shown as they happen, and the exit code is 0 only if the pod has moved.`,
+		Example: "  kubectl drover migrate counter --to n2 --wait",
+		Args:    onePod,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, ns, err := t.client()
+			if err != nil {
+				return err
+			}
+			m, err := order(cmd.Context(), c, ns, args[0], to)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(t.Out, "podmigration.drover.dev/%s created\n", m.Name)
+			if !wait {
+				return nil
+			}
+			return follow(cmd.Context(), c, m, t.Out)
+		},
+	}
+	c.Flags().StringVar(&to, "to", "", "node to move it to (default: the scheduler chooses)")
+	c.Flags().BoolVar(&wait, "wait", false, "show the steps and wait for the end")
+	return c
+}
+
+// order creates the PodMigration. What can be judged here is judged here, so that a slip
+// of the hand leaves nothing behind; the controller judges again.
+func order(ctx context.Context, c client.Client, ns, name, to string) (*v1alpha1.PodMigration, error) {
+	pod, err := getPod(ctx, c, ns, name)
+	if err != nil {
+		return nil, err
+	}
+	if to != "" {
+		err := c.Get(ctx, client.ObjectKey{Name: to}, &corev1.Node{})
+		if apierrors.IsNotFound(err) {
+			return nil, fmt.Errorf("there is no node %q to move %s/%s to", to, ns, name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read node %q: %w", to, err)
+		}
+	}
+	m := &v1alpha1.PodMigration{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("%.50s-%s", name, rand.String(5))},
+		Spec: v1alpha1.PodMigrationSpec{
+			PodName: name, PodUID: pod.UID, TargetNode: to,
+			Reason: "User", Message: "asked for with kubectl drover migrate",
+		},
+	}
+	if err := c.Create(ctx, m); err != nil {
+		return nil, fmt.Errorf("create PodMigration for %s/%s: %w", ns, name, err)
+	}
+	return m, nil
+}
+
+// follow prints the steps of a move as they are recorded, until it has ended.
+func follow(ctx context.Context, c client.WithWatch, m *v1alpha1.PodMigration, out io.Writer) error {
+	p := printer{out: out}
+	for {
+		ended, err := followOnce(ctx, c, m, &p)
+		if ended || err != nil {
+			return err
+		}
+		// The watch was closed by the server, or the server is away: again.
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stopped waiting for %s: the move itself goes on", m.Name)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func followOnce(ctx context.Context, c client.WithWatch, m *v1alpha1.PodMigration, p *printer) (bool, error) {
+	w, err := c.Watch(ctx, &v1alpha1.PodMigrationList{}, client.InNamespace(m.Namespace),
+		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", m.Name)})
+	if err != nil {
+		fmt.Fprintf(p.out, "the API server does not answer, trying again: %v\n", err)
+		return false, nil
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		now, ok := e.Object.(*v1alpha1.PodMigration)
+		if !ok {
+			return false, nil
+		}
+		p.print(now)
+		if done := meta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionComplete); done != nil && done.Status == metav1.ConditionTrue {
+			return true, outcome(now, done.Message)
+		}
+		if now.Status.Phase == v1alpha1.PhaseRejected {
+			return true, outcome(now, rejection(now))
+		}
+	}
+	return false, nil
+}
+
+func rejection(m *v1alpha1.PodMigration) string {
+	if a := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionAccepted); a != nil {
+		return a.Message
+	}
+	return "no reason was given"
+}
+
+func outcome(m *v1alpha1.PodMigration, message string) error {
+	if m.Status.Phase == v1alpha1.PhaseCompleted {
+		return nil
+	}
+	return fmt.Errorf("%s/%s was not moved (%s): %s", m.Namespace, m.Spec.PodName, m.Status.Phase, message)
+}
+
+// printer prints each entry of the timeline once, with the time since the start.
+type printer struct {
+	out     io.Writer
+	start   time.Time
+	printed int
+	done    bool
+}
+
+func (p *printer) print(m *v1alpha1.PodMigration) {
+	for ; p.printed < len(m.Status.Timeline); p.printed++ {
+		e := m.Status.Timeline[p.printed]
+		if p.start.IsZero() {
+			p.start = e.At.Time
+		}
+		fmt.Fprintf(p.out, "%8.3fs  %-12s %-16s %s\n", e.At.Sub(p.start).Seconds(), e.By, e.Step, e.Message)
+	}
+	if m.Status.Phase == v1alpha1.PhaseCompleted && !p.done {
+		p.done = true
+		frozen := "unknown"
+		if m.Status.FrozenTime != nil {
+			frozen = m.Status.FrozenTime.Duration.Round(time.Millisecond).String()
+		}
+		fmt.Fprintf(p.out, "%s runs on %s as %s; frozen for %s, %.1f MiB moved\n",
+			m.Spec.PodName, m.Status.Target.Node, m.Status.Target.PodName, frozen, float64(m.Status.Bytes)/(1<<20))
+	}
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
+)
+
+func (t *tool) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Nodes, members and the route times between them",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _, err := t.client()
+			if err != nil {
+				return err
+			}
+			answers, err := t.ask(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			s, err := one(answers)
+			if err != nil {
+				return err
+			}
+			printNodes(t.Out, s)
+			printRoutes(t.Out, s)
+			for _, a := range answers {
+				if a.err != nil {
+					fmt.Fprintf(t.ErrOut, "the agent on %s does not answer: %v\n", a.node, a.err)
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func printNodes(out io.Writer, s view.Snapshot) {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "NODE\tMEMBER\tAGE\tCPU FREE\tMEMORY FREE\tPRESSURE\tSUFFERING\tCAN TAKE PODS")
+	for _, id := range s.IDs() {
+		n := s.Nodes[id]
+		age, known := n.Age(s.At)
+		if !known {
+			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\tunknown\n", id, member(n))
+			continue
+		}
+		l := n.State.Load
+		takes := "yes"
+		if n.State.CannotRestore != "" {
+			takes = "no: " + n.State.CannotRestore
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.2f of %.2f\t%.1f of %.1f GiB\t%.0f %%\t%d\t%s\n", id, member(n), age.Round(100*time.Millisecond),
+			max(0, l.Allocatable.CPU-max(l.Requested.CPU, l.Used.CPU)), l.Allocatable.CPU,
+			max(0, l.Allocatable.Memory-max(l.Requested.Memory, l.Used.Memory)).GiB(), l.Allocatable.Memory.GiB(),
+			100*l.Pressure, len(n.State.Suffering), takes)
+	}
+	w.Flush()
+}
+
+func member(n view.Node) string {
+	if n.Alive {
+		return "alive"
+	}
+	return "dead"
+}
+
+// printRoutes prints the matrix: a row asked, a column answered.
+func printRoutes(out io.Writer, s view.Snapshot) {
+	ids := s.IDs()
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "\nROUTE TIME\t")
+	for _, to := range ids {
+		fmt.Fprintf(w, "%s\t", to)
+	}
+	fmt.Fprintln(w)
+	user := false
+	for _, from := range ids {
+		fmt.Fprintf(w, "%s\t", from)
+		for _, to := range ids {
+			r, ok := s.Nodes[from].State.Routes[to]
+			switch {
+			case from == to:
+				fmt.Fprint(w, "-\t")
+			case !ok || r.Samples == 0:
+				fmt.Fprint(w, "?\t")
+			case r.Stamp == model.StampUser:
+				user = true
+				fmt.Fprintf(w, "%s*\t", milliseconds(r.RTT))
+			default:
+				fmt.Fprintf(w, "%s\t", milliseconds(r.RTT))
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+	if user {
+		fmt.Fprintln(out, "* stamped in user space: a busy node spoils it")
+	}
+}
+
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.3f ms", float64(d)/float64(time.Millisecond))
+}
