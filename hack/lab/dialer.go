@@ -1,0 +1,20 @@
+package lab
+
+import (
+	"context"
+	"net"
+
+	"github.com/drover-project/drover/hack/lab/netns"
+)
+
+// DialerOn gives a function that connects from a machine of the lab: its own loopback and
+// the pods on it are in reach. Addresses are IP:port.
+func (l *Lab) DialerOn(name string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		ns, err := l.namespace(name, "net")
+		if err != nil {
+			return nil, err
+		}
+		return netns.Dial(ctx, ns, network, address)
+	}
+}
