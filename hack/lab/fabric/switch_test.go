@@ -25,7 +25,7 @@ type node struct {
 }
 
 // in runs f on a thread that is in the node's namespace, and ends that thread.
-func (n *node) in(t *testing.T, f func() error) {
+func (n *node) in(t testing.TB, f func() error) {
 	t.Helper()
 	result := make(chan error, 1)
 	go func() {
@@ -42,7 +42,7 @@ func (n *node) in(t *testing.T, f func() error) {
 }
 
 // newNode makes a namespace with a TAP of the given name and address that is up.
-func newNode(t *testing.T, name string, last byte) *node {
+func newNode(t testing.TB, name string, last byte) *node {
 	t.Helper()
 	n := &node{name: name, addr: netip.AddrFrom4([4]byte{10, 231, 0, last})}
 	made := make(chan error, 1)
@@ -60,7 +60,7 @@ func newNode(t *testing.T, name string, last byte) *node {
 	return n
 }
 
-func (n *node) plug(t *testing.T, last byte) {
+func (n *node) plug(t testing.TB, last byte) {
 	t.Helper()
 	n.in(t, func() error {
 		f, err := OpenTAP("eth0", net.HardwareAddr{2, 0, 0, 0, 0, last})
@@ -78,7 +78,7 @@ func (n *node) plug(t *testing.T, last byte) {
 	t.Cleanup(func() { n.port.File.Close() })
 }
 
-func run(t *testing.T, s *Switch) {
+func run(t testing.TB, s *Switch) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -280,7 +280,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-func set(t *testing.T, s *Switch, a, b string, d time.Duration) {
+func set(t testing.TB, s *Switch, a, b string, d time.Duration) {
 	t.Helper()
 	if err := s.SetDelay(a, b, d); err != nil {
 		t.Fatal(err)
