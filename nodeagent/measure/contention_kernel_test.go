@@ -1,0 +1,291 @@
+package measure
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/pressure"
+)
+
+// patience bounds how long a test waits for the scheduler; nothing is asserted about time.
+const patience = 60 * time.Second
+
+// pen is a kubepods of the test's own in the machine's control groups. All of its containers
+// are on one CPU, and its share of that is great, so that others' work disturbs little.
+type pen struct {
+	t       *testing.T
+	cgroups Cgroups
+	root    Group
+	cpu     int
+}
+
+func newPen(t *testing.T) *pen {
+	t.Helper()
+	cgroups, err := OpenCgroups("/sys/fs/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pen{t: t, cgroups: cgroups, cpu: lastCPU(t),
+		root: Group(fmt.Sprintf("/drover-measure-test-%d", os.Getpid()))}
+	if !cgroups.v1 {
+		p.enable("/")
+	}
+	p.make(p.root)
+	p.make(p.kubepods())
+	p.make(p.kubepods() + "/burstable")
+	return p
+}
+
+func (p *pen) kubepods() Group { return p.root + "/kubepods" }
+
+// controllers are the hierarchies that a group is made in: one with v2.
+func (p *pen) controllers() []string {
+	if p.cgroups.v1 {
+		return []string{"cpu", "cpuacct", "cpuset"}
+	}
+	return []string{""}
+}
+
+// make makes a group with the greatest weight, on the pen's CPU.
+func (p *pen) make(g Group) {
+	p.t.Helper()
+	for _, controller := range p.controllers() {
+		dir := p.cgroups.file(controller, g, "")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			p.t.Fatalf("make a control group (the test needs root): %v", err)
+		}
+		p.t.Cleanup(func() { p.remove(dir) })
+	}
+	if !p.cgroups.v1 {
+		p.enable(g)
+	} else {
+		p.set(g, "cpuset", "cpuset.mems", "0")
+	}
+	p.set(g, "cpuset", "cpuset.cpus", strconv.Itoa(p.cpu))
+	p.weigh(g, 128)
+}
+
+func (p *pen) enable(g Group) { p.set(g, "", "cgroup.subtree_control", "+cpu +cpuset") }
+
+// remove tries again while the kernel still counts a process that has just been reaped.
+func (p *pen) remove(dir string) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); ; <-tick.C {
+		err := os.Remove(dir)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			p.t.Errorf("remove %s: %v", dir, err)
+			return
+		}
+	}
+}
+
+func (p *pen) set(g Group, controller, file, value string) {
+	p.t.Helper()
+	if err := os.WriteFile(p.cgroups.file(controller, g, file), []byte(value), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// weigh sets a group's share of the CPU: 1 to 128, against its siblings.
+func (p *pen) weigh(g Group, weight int) {
+	p.t.Helper()
+	if p.cgroups.v1 {
+		p.set(g, "cpu", "cpu.shares", strconv.Itoa(weight*2048))
+	} else {
+		p.set(g, "cpu", "cpu.weight", strconv.Itoa(weight*78))
+	}
+}
+
+// limit gives a group a quota: a fifth of a CPU.
+func (p *pen) limit(g Group) {
+	p.t.Helper()
+	if p.cgroups.v1 {
+		p.set(g, "cpu", "cpu.cfs_quota_us", "20000")
+	} else {
+		p.set(g, "cpu", "cpu.max", "20000 100000")
+	}
+}
+
+// container makes a pod with one container, named by a hexadecimal digit, in which the
+// given number of processes compute until the test ends.
+func (p *pen) container(digit string, processes int) Container {
+	p.t.Helper()
+	c := Container{PodUID: uidA[:len(uidA)-1] + digit, ID: strings.Repeat(digit, 64)}
+	c.Pod = Group(path.Join(string(p.kubepods()), "burstable", "pod"+c.PodUID))
+	c.Group = Group(path.Join(string(c.Pod), c.ID))
+	p.make(c.Pod)
+	p.make(c.Group)
+	for range processes {
+		p.spinner(c.Group)
+	}
+	return c
+}
+
+// spinner starts a shell that computes once it is in the group, and not before.
+func (p *pen) spinner(g Group) {
+	p.t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", "read go; while :; do :; done")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for _, controller := range p.controllers() {
+		p.set(g, controller, "cgroup.procs", strconv.Itoa(cmd.Process.Pid))
+	}
+	if _, err := io.WriteString(stdin, "\n"); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// lastCPU is one that this process may use.
+func lastCPU(t *testing.T) int {
+	t.Helper()
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := len(set)*64 - 1; cpu >= 0; cpu-- {
+		if set.IsSet(cpu) {
+			return cpu
+		}
+	}
+	t.Fatal("no CPU")
+	return 0
+}
+
+// watch runs a Contention over the pen and hands every new snapshot to done, by container
+// ID, until that says true.
+func (p *pen) watch(what string, names names, done func(map[string]ContainerWait) bool) {
+	p.t.Helper()
+	c := NewContention(ContentionConfig{
+		Cgroups: p.cgroups, Kubepods: p.kubepods(), Proc: "/proc", Interval: 250 * time.Millisecond,
+		Thresholds: pressure.Config{Trigger: .5, Clear: .2, Window: time.Second},
+		Attach:     AttachWaitMeter, Names: names, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	ctx, cancel := context.WithCancel(p.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			p.t.Errorf("the programs must load on a kernel with BTF: %v", err)
+		}
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	last := ContentionSnapshot{}
+	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+		s := c.Snapshot()
+		if s.At.Equal(last.At) {
+			continue
+		}
+		last = s
+		byID := map[string]ContainerWait{}
+		for _, w := range s.Containers {
+			byID[w.ContainerID] = w
+		}
+		if done(byID) {
+			return
+		}
+	}
+	p.t.Errorf("never seen: %s; last snapshot %+v", what, last)
+}
+
+// Two containers on one CPU; one has 16 times the other's weight, then the other way round.
+func TestTheStarvedContainerSuffers(t *testing.T) {
+	p := newPen(t)
+	a, b := p.container("a", 1), p.container("b", 1)
+	p.weigh(b.Pod, 8)
+	turned := false
+	p.watch("the lighter container suffering, both ways round", names{a.ID: "a", b.ID: "b"}, func(now map[string]ContainerWait) bool {
+		light, heavy := now[b.ID], now[a.ID]
+		if turned {
+			light, heavy = heavy, light
+		}
+		if !light.State.Suffering || heavy.State.Suffering {
+			return false
+		}
+		t.Logf("light: wait %.3f, external %.3f, ran %.3f; heavy: wait %.3f, external %.3f, ran %.3f",
+			light.Wait, light.State.Mean, light.Run, heavy.Wait, heavy.State.Mean, heavy.Run)
+		if light.State.Mean < 5*heavy.State.Mean {
+			// Right after the turn the heavy one's window still holds its time as the light one.
+			if turned {
+				return false
+			}
+			t.Errorf("the light one waits %v for others, the heavy one %v: want more than 5 times as much", light.State.Mean, heavy.State.Mean)
+		}
+		if turned {
+			return true
+		}
+		turned = true
+		p.weigh(b.Pod, 128)
+		p.weigh(a.Pod, 8)
+		return false
+	})
+}
+
+// A container whose two processes wait for each other, and one that runs into its limit.
+func TestTheBusyAndTheThrottledDoNotSuffer(t *testing.T) {
+	for name, limited := range map[string]bool{"busy": false, "throttled by its own limit": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newPen(t)
+			c := p.container("c", 2)
+			if limited {
+				p.limit(c.Group)
+			}
+			var wait, external float64
+			p.watch("waits of 4 s", names{c.ID: "c"}, func(now map[string]ContainerWait) bool {
+				w := now[c.ID]
+				wait += w.Wait / 4
+				external += w.External / 4
+				if w.State.Suffering {
+					t.Errorf("it counts as suffering: %+v", w)
+					return true
+				}
+				return wait > 4
+			})
+			t.Logf("waited %.3f s, for others %.3f s", wait, external)
+			if external > wait/3 {
+				t.Errorf("waited %v s, of which %v s for others: want less than a third", wait, external)
+			}
+		})
+	}
+}
+
+// The kubepods of this test is found by the UID of a pod in it, whatever else is there.
+func TestFindKubepodsHere(t *testing.T) {
+	p := newPen(t)
+	c := p.container("d", 0)
+	got, err := p.cgroups.FindKubepods(c.PodUID)
+	if err != nil || got != p.kubepods() {
+		t.Errorf("got %q, %v, want %q", got, err, p.kubepods())
+	}
+	if _, err := os.Stat(filepath.Join(p.cgroups.dir(got))); err != nil {
+		t.Error(err)
+	}
+}
