@@ -1,0 +1,149 @@
+package controller
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+func TestAdmit(t *testing.T) {
+	now := metav1.NewTime(start)
+	volume := func(v corev1.VolumeSource) func(*v1alpha1.PodMigration, *Facts) {
+		return func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: v}}
+		}
+	}
+	owned := func(kind, api string) func(*v1alpha1.PodMigration, *Facts) {
+		return func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.OwnerReferences = owner(kind, api, "own") }
+	}
+	to := func(target string, n *corev1.Node) func(*v1alpha1.PodMigration, *Facts) {
+		return func(m *v1alpha1.PodMigration, f *Facts) { m.Spec.TargetNode, f.TargetNode = target, n }
+	}
+	cordoned, down := node("n2"), node("n2")
+	cordoned.Spec.Unschedulable = true
+	down.Status.Conditions = nil
+	for _, c := range []struct {
+		name   string
+		change func(*v1alpha1.PodMigration, *Facts)
+		want   string // reason; empty: accepted
+		says   string
+	}{
+		{"a pod of a Deployment", func(*v1alpha1.PodMigration, *Facts) {}, "", ""},
+		{"a bare pod", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.OwnerReferences = nil }, "", ""},
+		{"a set without Deployment", func(_ *v1alpha1.PodMigration, f *Facts) { f.ReplicaSet.OwnerReferences, f.Deployment = nil, nil }, "", ""},
+		{"an owner that does not control", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.OwnerReferences[0].Controller = nil
+		}, "", ""},
+		{"ordinary init containers", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.InitContainers = []corev1.Container{{Name: "init"}}
+		}, "", ""},
+		{"to a good node", to("n2", node("n2")), "", ""},
+		{"UID as asked", func(m *v1alpha1.PodMigration, _ *Facts) { m.Spec.PodUID = "uid-source" }, "", ""},
+		{"projected volume", volume(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{}}), "", ""},
+		{"configMap volume", volume(corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}), "", ""},
+
+		{"wish deleted", func(m *v1alpha1.PodMigration, _ *Facts) { m.DeletionTimestamp = &now }, ReasonDeleted, ""},
+		{"paused", func(_ *v1alpha1.PodMigration, f *Facts) { f.Paused = true }, ReasonPaused, "drover-pause"},
+		{"no pod", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod = nil }, ReasonPodNotFound, "pod shop/web-5d4-abcde does not exist"},
+		{"another UID", func(m *v1alpha1.PodMigration, _ *Facts) { m.Spec.PodUID = "uid-old" }, ReasonPodReplaced, "uid-old"},
+		{"terminating", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.DeletionTimestamp = &now }, ReasonPodTerminating, ""},
+		{"on no node", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.NodeName = "" }, ReasonNotScheduled, "on no node"},
+		{"not opted in", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Annotations = nil }, ReasonNotOptedIn, "drover.dev/migrate"},
+		{"opted out", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Annotations[v1alpha1.AnnotationMigrate] = "yes" }, ReasonNotOptedIn, `"yes"`},
+		{"no runtime class", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.RuntimeClassName = nil }, ReasonWrongRuntimeClass, `""`},
+		{"another runtime class", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.RuntimeClassName = ptr("gvisor") }, ReasonWrongRuntimeClass, `"gvisor"`},
+
+		{"StatefulSet", owned("StatefulSet", "apps/v1"), ReasonUnsupportedOwner, "hold its name"},
+		{"Job", owned("Job", "batch/v1"), ReasonUnsupportedOwner, "Job own"},
+		{"DaemonSet", owned("DaemonSet", "apps/v1"), ReasonUnsupportedOwner, "DaemonSet own"},
+		{"unknown owner", owned("Rollout", "argoproj.io/v1alpha1"), ReasonUnsupportedOwner, "Rollout own"},
+		{"foreign ReplicaSet", owned("ReplicaSet", "example.com/v1"), ReasonUnsupportedOwner, ""},
+		{"set owned by another", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.ReplicaSet.OwnerReferences = owner("Rollout", "argoproj.io/v1alpha1", "r")
+		}, ReasonUnsupportedOwner, "Rollout r"},
+		{"static pod", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Annotations[corev1.MirrorPodAnnotationKey] = "x"
+		}, ReasonUnsupportedOwner, "static"},
+		{"set gone", func(_ *v1alpha1.PodMigration, f *Facts) { f.ReplicaSet = nil }, ReasonOwnerGone, ""},
+		{"set replaced", func(_ *v1alpha1.PodMigration, f *Facts) { f.ReplicaSet.UID = "other" }, ReasonOwnerGone, ""},
+		{"set going", func(_ *v1alpha1.PodMigration, f *Facts) { f.ReplicaSet.DeletionTimestamp = &now }, ReasonOwnerGone, "being deleted"},
+		{"set at 0", func(_ *v1alpha1.PodMigration, f *Facts) { f.ReplicaSet.Spec.Replicas = ptr(int32(0)) }, ReasonOwnerScaledToZero, ""},
+		{"Deployment gone", func(_ *v1alpha1.PodMigration, f *Facts) { f.Deployment = nil }, ReasonOwnerGone, "Deployment web"},
+		{"an old set", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Deployment.Spec.Template.Spec.Containers[0].Image = "web:2"
+		}, ReasonRollingUpdate, "not the current"},
+		{"old pods still there", func(_ *v1alpha1.PodMigration, f *Facts) { f.Deployment.Status.Replicas = 3 }, ReasonRollingUpdate, "1 of 3"},
+
+		{"two containers", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.Containers = append(f.Pod.Spec.Containers, corev1.Container{Name: "proxy"})
+		}, ReasonSeveralContainers, "2 containers"},
+		{"sidecar", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.InitContainers = []corev1.Container{{Name: "s", RestartPolicy: ptr(corev1.ContainerRestartPolicyAlways)}}
+		}, ReasonSeveralContainers, "2 containers"},
+		{"debug container", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{}}
+		}, ReasonSeveralContainers, ""},
+		{"host network", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.HostNetwork = true }, ReasonHostNamespace, ""},
+		{"host processes", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.HostPID = true }, ReasonHostNamespace, ""},
+		{"shared processes", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.ShareProcessNamespace = ptr(true) }, ReasonHostNamespace, ""},
+		{"postStart", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}}
+		}, ReasonUnsupportedLifecycle, "second time"},
+		{"devices", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
+		}, ReasonUnsupportedDevice, "gpu"},
+		{"emptyDir", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), ReasonUnsupportedVolume, "volume data is an emptyDir"},
+		{"hostPath", volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}}), ReasonUnsupportedVolume, "a hostPath"},
+		{"claim", volume(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}), ReasonUnsupportedVolume, "a persistentVolumeClaim"},
+		{"CSI", volume(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}), ReasonUnsupportedVolume, ""},
+
+		{"pending", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Status.Phase = corev1.PodPending }, ReasonNotRunning, "Pending"},
+		{"container crashed", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}
+		}, ReasonNotRunning, "container app"},
+		{"a replacement", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Labels[v1alpha1.LabelReplacement] = "uid-x" }, ReasonAlreadyMigrating, ""},
+		{"held by another", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Holder = wish()
+			f.Holder.Name, f.Holder.UID = "other", "uid-other"
+		}, ReasonAlreadyMigrating, "PodMigration other"},
+		{"held by a finished one", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Holder = wish()
+			f.Holder.Name, f.Holder.UID = "other", "uid-other"
+			setCondition(f.Holder, start, v1alpha1.ConditionComplete, true, "Moved", "")
+		}, "", ""},
+		{"held by itself", func(_ *v1alpha1.PodMigration, f *Facts) { f.Holder = wish() }, "", ""},
+		{"malformed epoch", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Annotations[v1alpha1.AnnotationEpoch] = "two" }, ReasonMalformedAnnotation, `"two"`},
+
+		{"source node gone", func(_ *v1alpha1.PodMigration, f *Facts) { f.SourceNode = nil }, ReasonNodeNotFound, "node n1"},
+		{"source node down", func(_ *v1alpha1.PodMigration, f *Facts) { f.SourceNode.Status.Conditions = nil }, ReasonNodeNotReady, "node n1"},
+		{"no agent", func(_ *v1alpha1.PodMigration, f *Facts) { f.AgentOnSource = false }, ReasonNoAgent, "node n1"},
+		{"target unknown", to("nope", nil), ReasonNodeNotFound, "target node nope does not exist"},
+		{"target is source", to("n1", node("n1")), ReasonSameNode, "n1 already"},
+		{"target cordoned", to("n2", cordoned), ReasonUnschedulable, "cordoned"},
+		{"target down", to("n2", down), ReasonNodeNotReady, "n2"},
+		{"no agent on the target", func(m *v1alpha1.PodMigration, f *Facts) {
+			m.Spec.TargetNode, f.TargetNode, f.AgentOnTarget = "n2", node("n2"), false
+		}, ReasonNoAgent, "target node n2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, f := wish(), goodFacts()
+			c.change(m, &f)
+			got := Admit(m, f)
+			switch {
+			case got == nil && c.want != "":
+				t.Fatalf("accepted, want %s", c.want)
+			case got == nil:
+			case got.Reason != c.want:
+				t.Fatalf("reason %q (%s), want %q", got.Reason, got.Message, c.want)
+			case !strings.Contains(got.Message, c.says):
+				t.Fatalf("message %q does not say %q", got.Message, c.says)
+			case strings.Contains(got.Message, "\n") || got.Message == "":
+				t.Fatalf("message %q is not one line", got.Message)
+			}
+		})
+	}
+}
