@@ -1,0 +1,204 @@
+package cgroup
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestExpand(t *testing.T) {
+	for in, want := range map[string]string{
+		"/kubepods/besteffort/podx/c":                         "/kubepods/besteffort/podx/c",
+		"kubepods-burstable-podx_y.slice:cri-containerd:0abc": "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx_y.slice/cri-containerd-0abc.scope",
+		"-.slice:p:n":    "/p-n.scope",
+		"a.slice:p:n":    "/a.slice/p-n.scope",
+		"relative/path":  "",
+		"noslice:p:n":    "",
+		"":               "",
+		"a.slice:p:../n": "",
+	} {
+		got, err := expand(in)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("expand(%q) = %q, %v, want %q", in, got, err, want)
+		}
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	const info = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu\040x rw,relatime - cgroup cgroup rw,cpu,cpuacct
+37 31 0:34 /n1 /sys/fs/cgroup/freezer rw,relatime shared:9 master:1 - cgroup cgroup rw,freezer
+38 31 0:34 / /elsewhere rw,relatime - cgroup cgroup rw,freezer
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+a damaged line
+`
+	got, err := parseMounts(strings.NewReader(info), "/proc/1/root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []hierarchy{
+		{"/proc/1/root/sys/fs/cgroup/cpu x", "/", "cpu,cpuacct"},
+		{"/proc/1/root/sys/fs/cgroup/freezer", "/n1", "freezer"},
+		{"/proc/1/root/sys/fs/cgroup/systemd", "/", "name=systemd"},
+		{"/proc/1/root/sys/fs/cgroup/unified", "/", ""},
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	g, err := (&Hierarchies{all: got}).At("/n1/kubepods/c")
+	if err != nil || g.dir != "/proc/1/root/sys/fs/cgroup/freezer/kubepods/c" || g.v2 {
+		t.Errorf("hybrid: got %+v, %v; want v1's freezer, below its mounted root", g, err)
+	}
+	if g, err := (&Hierarchies{all: got}).At("/other/c"); err == nil {
+		t.Errorf("a group outside of the mount: got %v", g)
+	}
+	v2 := &Hierarchies{all: got[3:]}
+	if g, err := v2.At("/kubepods/c"); err != nil || !g.v2 {
+		t.Errorf("v2 alone: got %+v, %v", g, err)
+	}
+	if _, err := (&Hierarchies{all: got[:1]}).At("/c"); err == nil {
+		t.Error("no freezer: no error")
+	}
+}
+
+// ticker is a process in a group of its own that writes a line all the time.
+func ticker(t *testing.T, name string, v2 bool) (Group, *bufio.Reader) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	h, err := Own()
+	if err != nil {
+		t.Skip(err)
+	}
+	var g Group
+	for _, x := range h.all {
+		if (x.name == "") == v2 && (v2 || x.name == "freezer") {
+			if g, err = group(x, v2, "/"+name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if g.dir == "" {
+		t.Skip("this kernel has no such hierarchy mounted")
+	}
+	if err := g.make(); err != nil {
+		t.Skipf("cannot make a group here: %v", err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The subshell is a second process; sub makes sure that a child group is seen too.
+	cmd := exec.Command("sh", "-c", "echo $$ > "+g.dir+"/cgroup.procs; (while :; do echo; done) & while :; do echo; done")
+	cmd.Stdout = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	t.Cleanup(func() {
+		if err := g.Kill(context.Background()); err != nil {
+			t.Error(err)
+		}
+		cmd.Wait()
+		if err := os.Remove(g.dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return g, bufio.NewReader(r)
+}
+
+func TestFreezeThawKill(t *testing.T) {
+	for _, v2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("v2=%v", v2), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			g, out := ticker(t, fmt.Sprintf("drover-test-%d-%v", os.Getpid(), v2), v2)
+			if _, err := out.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // twice: freezing a frozen group is fine
+				if err := g.Freeze(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pids, err := g.Procs()
+			if err != nil || len(pids) != 2 {
+				t.Fatalf("processes: got %v, %v, want 2", pids, err)
+			}
+			for _, pid := range pids {
+				before := cpuTime(t, pid)
+				if after := cpuTime(t, pid); before != after {
+					t.Errorf("process %d ran while frozen: %s, then %s", pid, before, after)
+				}
+			}
+			if err := g.Thaw(); err != nil {
+				t.Fatal(err)
+			}
+			if frozen, err := g.Frozen(); frozen || err != nil {
+				t.Errorf("thawed: got frozen=%v, %v", frozen, err)
+			}
+			if err := g.Freeze(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Kill(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if pids, err := g.Procs(); err != nil || len(pids) != 0 {
+				t.Errorf("killed: got %v, %v", pids, err)
+			}
+			if _, err := io.Copy(io.Discard, out); err != nil { // ends: no writer is left
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func cpuTime(t *testing.T, pid int) string {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(string(data))
+	return f[13] + "+" + f[14]
+}
+
+func TestGoneGroup(t *testing.T) {
+	ctx := context.Background()
+	g := Group{dir: t.TempDir() + "/gone"}
+	if g.Exists() {
+		t.Error("exists")
+	}
+	if err := g.Kill(ctx); err != nil {
+		t.Errorf("kill: %v", err)
+	}
+	if err := g.Thaw(); err != nil {
+		t.Errorf("thaw: %v", err)
+	}
+	if err := g.Freeze(ctx); err == nil {
+		t.Error("froze a group that is not there")
+	}
+}
+
+func TestFreezeEndsWithContext(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/cgroup.events", []byte("populated 1\nfrozen 0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/cgroup.freeze", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := (Group{dir: dir, v2: true}).Freeze(ctx); err == nil {
+		t.Error("said frozen of a group that was not")
+	}
+}
