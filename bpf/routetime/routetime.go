@@ -67,13 +67,11 @@ type Meter struct {
 // Open loads the programs into the kernel and attaches them to nothing yet. The error tells
 // what the kernel or the missing capability refused.
 func Open() (*Meter, error) {
-	// Only kernels before 5.11 count maps against this limit.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the limit of locked memory for route time programs: %w", err)
-	}
+	// Only kernels before 5.11 count maps against this limit; where it matters, loading fails.
+	_ = rlimit.RemoveMemlock()
 	m := &Meter{members: make(map[netip.Addr]routetimeMember), attached: make(map[int]attachment)}
 	if err := loadRoutetimeObjects(&m.objects, nil); err != nil {
-		return nil, fmt.Errorf("load route time programs: %w", err)
+		return nil, fmt.Errorf("load route time programs (this takes CAP_BPF and CAP_NET_ADMIN): %w", err)
 	}
 	ring, err := ringbuf.NewReader(m.objects.Samples)
 	if err != nil {
