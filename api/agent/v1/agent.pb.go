@@ -436,6 +436,7 @@ type AwaitRestoreRequest struct {
 	CgroupsPath      string                 `protobuf:"bytes,8,opt,name=cgroups_path,json=cgroupsPath,proto3" json:"cgroups_path,omitempty"` // linux.cgroupsPath of the bundle
 	Pid              int32                  `protobuf:"varint,9,opt,name=pid,proto3" json:"pid,omitempty"`                                   // of the wrapper, for a pidfd; checked against the socket's credentials
 	DeadlineUnixNano int64                  `protobuf:"varint,10,opt,name=deadline_unix_nano,json=deadlineUnixNano,proto3" json:"deadline_unix_nano,omitempty"`
+	Restoring        bool                   `protobuf:"varint,11,opt,name=restoring,proto3" json:"restoring,omitempty"` // the restore has begun
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -540,12 +541,20 @@ func (x *AwaitRestoreRequest) GetDeadlineUnixNano() int64 {
 	return 0
 }
 
+func (x *AwaitRestoreRequest) GetRestoring() bool {
+	if x != nil {
+		return x.Restoring
+	}
+	return false
+}
+
 type AwaitRestoreResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Answer:
 	//
 	//	*AwaitRestoreResponse_Restore
 	//	*AwaitRestoreResponse_Refuse
+	//	*AwaitRestoreResponse_Fresh
 	Answer        isAwaitRestoreResponse_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -606,6 +615,15 @@ func (x *AwaitRestoreResponse) GetRefuse() string {
 	return ""
 }
 
+func (x *AwaitRestoreResponse) GetFresh() bool {
+	if x != nil {
+		if x, ok := x.Answer.(*AwaitRestoreResponse_Fresh); ok {
+			return x.Fresh
+		}
+	}
+	return false
+}
+
 type isAwaitRestoreResponse_Answer interface {
 	isAwaitRestoreResponse_Answer()
 }
@@ -618,9 +636,15 @@ type AwaitRestoreResponse_Refuse struct {
 	Refuse string `protobuf:"bytes,2,opt,name=refuse,proto3,oneof"` // why the container must not be created
 }
 
+type AwaitRestoreResponse_Fresh struct {
+	Fresh bool `protobuf:"varint,3,opt,name=fresh,proto3,oneof"` // the checkpoint was spent in this pod: create the container anew
+}
+
 func (*AwaitRestoreResponse_Restore) isAwaitRestoreResponse_Answer() {}
 
 func (*AwaitRestoreResponse_Refuse) isAwaitRestoreResponse_Answer() {}
+
+func (*AwaitRestoreResponse_Fresh) isAwaitRestoreResponse_Answer() {}
 
 type RestoredRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -863,7 +887,7 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"$\n" +
 	"\fSendResponse\x12\x14\n" +
-	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\xb8\x02\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\xd6\x02\n" +
 	"\x13AwaitRestoreRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x17\n" +
@@ -875,10 +899,12 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\fcgroups_path\x18\b \x01(\tR\vcgroupsPath\x12\x10\n" +
 	"\x03pid\x18\t \x01(\x05R\x03pid\x12,\n" +
 	"\x12deadline_unix_nano\x18\n" +
-	" \x01(\x03R\x10deadlineUnixNano\"V\n" +
+	" \x01(\x03R\x10deadlineUnixNano\x12\x1c\n" +
+	"\trestoring\x18\v \x01(\bR\trestoring\"n\n" +
 	"\x14AwaitRestoreResponse\x12\x1a\n" +
 	"\arestore\x18\x01 \x01(\tH\x00R\arestore\x12\x18\n" +
-	"\x06refuse\x18\x02 \x01(\tH\x00R\x06refuseB\b\n" +
+	"\x06refuse\x18\x02 \x01(\tH\x00R\x06refuse\x12\x16\n" +
+	"\x05fresh\x18\x03 \x01(\bH\x00R\x05freshB\b\n" +
 	"\x06answer\"u\n" +
 	"\x0fRestoredRequest\x12\x17\n" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\x12!\n" +
@@ -960,6 +986,7 @@ func file_api_agent_v1_agent_proto_init() {
 	file_api_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*AwaitRestoreResponse_Restore)(nil),
 		(*AwaitRestoreResponse_Refuse)(nil),
+		(*AwaitRestoreResponse_Fresh)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

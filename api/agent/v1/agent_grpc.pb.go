@@ -139,8 +139,9 @@ const (
 // Runtime is served to the wrapper and the CRIU hook on the same node.
 type RuntimeClient interface {
 	// AwaitRestore is called by "drover-runc create" for a replacement's container. The
-	// stream stays open for as long as the wrapper lives; the first answer is either
-	// restore (images are complete: run the restore) or refuse.
+	// stream stays open for as long as the wrapper lives; the first answer is one of restore
+	// (images are complete: run the restore), refuse and fresh. A wrapper that has begun its
+	// restore and lost the agent calls again with restoring set, and gets no second answer.
 	AwaitRestore(ctx context.Context, in *AwaitRestoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AwaitRestoreResponse], error)
 	// Restored tells how the restore ended. The wrapper calls it once, then exits.
 	Restored(ctx context.Context, in *RestoredRequest, opts ...grpc.CallOption) (*RestoredResponse, error)
@@ -204,8 +205,9 @@ func (c *runtimeClient) Hold(ctx context.Context, in *HoldRequest, opts ...grpc.
 // Runtime is served to the wrapper and the CRIU hook on the same node.
 type RuntimeServer interface {
 	// AwaitRestore is called by "drover-runc create" for a replacement's container. The
-	// stream stays open for as long as the wrapper lives; the first answer is either
-	// restore (images are complete: run the restore) or refuse.
+	// stream stays open for as long as the wrapper lives; the first answer is one of restore
+	// (images are complete: run the restore), refuse and fresh. A wrapper that has begun its
+	// restore and lost the agent calls again with restoring set, and gets no second answer.
 	AwaitRestore(*AwaitRestoreRequest, grpc.ServerStreamingServer[AwaitRestoreResponse]) error
 	// Restored tells how the restore ended. The wrapper calls it once, then exits.
 	Restored(context.Context, *RestoredRequest) (*RestoredResponse, error)
