@@ -35,7 +35,7 @@ func TestChartDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"--mode=observe", `paused: "false"`, "handler: drover", "kind: DaemonSet", "routeTimeFloor: 100us"} {
+	for _, want := range []string{"--mode=observe", `paused: "false"`, "handler: drover", "kind: DaemonSet", "routeTimeFloor: 200us"} {
 		if !strings.Contains(m, want) {
 			t.Errorf("the chart with default values lacks %q", want)
 		}
