@@ -149,6 +149,9 @@ func (w *world) crashIfOwner(string) { w.crashed = true }
 // vanish is a create that kubelet or containerd gives up.
 func (w *world) vanish(n *node, x *waiter) {
 	w.logf("node %d: create %s vanishes", n.id, x.id)
+	if n.begun[x.uid] {
+		w.crashed = true // between the mark and the thaw: the copy runs, and kubelet lost it
+	}
 	n.dropWaiter(x.id)
 	p := n.byID(x.id)
 	switch {
@@ -214,7 +217,7 @@ func (w *world) nextMove(m *move) {
 		return
 	}
 	p := w.api.pods[m.owner(w.api.recs[m.id])]
-	if p.deleted || w.api.nodeGone[0] || w.api.nodeGone[1] {
+	if p.deleted || w.nodes[p.node].proc(p.uid) == nil || w.api.nodeGone[0] || w.api.nodeGone[1] {
 		return
 	}
 	w.startMove(p)

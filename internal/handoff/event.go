@@ -29,7 +29,7 @@ const (
 	OpDump Op = "dump"
 	// OpSend: send the images; Done when the target has them complete, verified and synced.
 	OpSend Op = "send"
-	// OpCancel: make an OpSend that is under way fail soon. Not answered by itself.
+	// OpCancel: make the OpDump or OpSend that is under way fail soon. Not answered by itself.
 	OpCancel Op = "cancel"
 	// OpLift: remove the fence, synced.
 	OpLift Op = "lift"

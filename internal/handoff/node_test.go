@@ -73,7 +73,7 @@ func (n *node) build(r Record) {
 	w, m := n.w, n.w.move(r.ID)
 	if m.src == n.id && n.agent.sources[r.ID] == nil {
 		f := SourceFacts{Fence: n.fences[m.from] > 0 && n.fences[m.from] <= r.Epoch}
-		if p := n.proc(m.from); p != nil {
+		if p := n.byID(m.container); p != nil {
 			f.Alive, f.Frozen, f.Dumping = true, p.frozen, p.criu == "dumping"
 		}
 		n.agent.sources[r.ID] = newSource(DefaultConfig(), r, f, w.opt.mutant)
@@ -222,7 +222,7 @@ func (n *node) sourceDo(id string, a Action) {
 	switch a.Op {
 	case OpDump:
 		n.act("dump", func() Event {
-			p := n.proc(m.from)
+			p := n.byID(m.container)
 			if p == nil || w.slip(0.05) {
 				return failed
 			}
@@ -255,7 +255,7 @@ func (n *node) sourceDo(id string, a Action) {
 			if w.slip(0.05) {
 				return failed
 			}
-			if p := n.proc(m.from); p != nil {
+			if p := n.byID(m.container); p != nil {
 				p.criu, p.frozen = "", false
 			}
 			return done
@@ -281,10 +281,7 @@ func (n *node) sourceDo(id string, a Action) {
 
 // dumped is CRIU reaching post-dump, or failing.
 func (n *node) dumped(m *move, p *proc) {
-	if p.dead || p.criu != "dumping" {
-		return
-	}
-	if n.w.slip(0.05) {
+	if p.dead || p.criu != "dumping" || n.w.slip(0.05) {
 		p.criu = ""
 		n.tell("dump failed", func() { n.feedSource(m.id, Event{Kind: Failed, Op: OpDump, Reason: "bad luck"}) })
 		return
@@ -349,7 +346,7 @@ func (n *node) targetDo(id string, a Action) {
 
 func (n *node) sourceMemory(m *move) bool {
 	for _, p := range n.w.nodes[m.src].procs {
-		if p.uid == m.from && p.memory {
+		if p.id == m.container && p.memory {
 			return true
 		}
 	}
@@ -444,7 +441,7 @@ func (n *node) toTargets(uid string, e Event) {
 
 func (n *node) toSources(uid string, e Event) {
 	for _, m := range n.w.moves {
-		if m.from == uid && m.src == n.id {
+		if m.from == uid && m.src == n.id && m.container == e.ID {
 			n.tell(string(e.Kind), func() { n.feedSource(m.id, e) })
 		}
 	}

@@ -22,9 +22,11 @@ type Source struct {
 	facts SourceFacts
 	// held: this machine saw the dump complete. sent: the target confirmed the images.
 	held, sent bool
-	// doing is the local action under way; OpDump is not one of them, it ends by Held.
+	// doing is the local action under way; cancel: it was told to fail soon.
 	doing  Op
 	cancel bool
+	// lifted, thawed: this machine has undone what the move may have done.
+	lifted, thawed bool
 	// why is the reason for trying an abort.
 	why, message string
 	since        time.Time
@@ -85,6 +87,7 @@ func (s *Source) Step(now time.Time, e Event) []Action {
 func (s *Source) local(e Event) {
 	switch e.Kind {
 	case Held:
+		s.ended(OpDump)
 		s.held, s.facts.Frozen, s.facts.Dumping = true, s.facts.Alive, false
 	case Died:
 		s.facts.Alive, s.facts.Frozen, s.facts.Dumping = false, false, false
@@ -103,28 +106,30 @@ func (s *Source) local(e Event) {
 	}
 }
 
-func (s *Source) finished(op Op) {
+func (s *Source) ended(op Op) {
 	if s.doing == op {
 		s.doing = ""
 	}
+}
+
+func (s *Source) finished(op Op) {
+	s.ended(op)
 	switch op {
 	case OpFence:
 		s.facts.Fence = true
 	case OpSend:
 		s.sent = true
 	case OpLift:
-		s.facts.Fence = false
+		s.facts.Fence, s.lifted = false, true
 	case OpThaw:
-		s.facts.Frozen, s.facts.Dumping = false, false
+		s.facts.Frozen, s.facts.Dumping, s.thawed = false, false, true
 	case OpEnd:
 		s.facts = SourceFacts{Fence: s.facts.Fence}
 	}
 }
 
 func (s *Source) failed(e Event) {
-	if s.doing == e.Op {
-		s.doing = ""
-	}
+	s.ended(e.Op)
 	switch e.Op {
 	case OpFence:
 		// It may be there all the same.
@@ -185,7 +190,7 @@ func (s *Source) undecided(now time.Time) []Action {
 		return s.do(OpFence)
 	case !s.held && !s.facts.Dumping:
 		s.facts.Dumping = true
-		return []Action{{Op: OpDump}}
+		return s.do(OpDump)
 	case !s.held:
 		return nil
 	case !s.sent && !s.mutant.offerEarly:
@@ -197,8 +202,9 @@ func (s *Source) undecided(now time.Time) []Action {
 	return s.write(Change{Verb: Offer})
 }
 
-// goOn lets the source run on as if nothing had been: the fence goes first, so that a
-// running container is never one that could not be started again.
+// goOn lets the source run on as if nothing had been, whatever the facts say: to undo what
+// was not done does no harm. The fence goes first, so that a running container is never one
+// that could not be started again.
 func (s *Source) goOn() []Action {
 	if s.rec.Source.Released && s.doing == "" {
 		// What is fenced or frozen from here on is a later move's.
@@ -206,7 +212,9 @@ func (s *Source) goOn() []Action {
 		return nil
 	}
 	if s.doing != "" {
-		if s.doing == OpSend && !s.cancel {
+		// What is under way has to end first: a dump that began after the thaw would freeze
+		// for good.
+		if (s.doing == OpDump || s.doing == OpSend) && !s.cancel {
 			s.cancel = true
 			return []Action{{Op: OpCancel}}
 		}
@@ -215,9 +223,9 @@ func (s *Source) goOn() []Action {
 	switch {
 	case s.pause:
 		return nil
-	case s.facts.Fence && !s.mutant.keepFence:
+	case !s.lifted && !s.mutant.keepFence:
 		return s.do(OpLift)
-	case s.facts.Alive && (s.facts.Frozen || s.facts.Dumping) && !s.mutant.keepFrozen:
+	case !s.thawed && !s.mutant.keepFrozen:
 		return s.do(OpThaw)
 	case s.stale:
 		return s.reread()

@@ -71,6 +71,7 @@ type pod struct {
 // move is what the test knows of one record.
 type move struct {
 	id, from, to string // record and pods
+	container    string // that moves
 	src, dst     int
 	started      time.Time
 	confirmed    string // version of the last confirming read
@@ -160,7 +161,7 @@ func (w *world) startMove(from *pod) {
 	to := w.newPod(1 - from.node)
 	to.replacement = true
 	w.api.epoch += w.opt.epochStep
-	m := &move{id: w.name("move"), from: from.uid, to: to.uid, src: from.node, dst: to.node, started: w.now}
+	m := &move{id: w.name("move"), container: w.nodes[from.node].proc(from.uid).id, from: from.uid, to: to.uid, src: from.node, dst: to.node, started: w.now}
 	w.moves = append(w.moves, m)
 	w.api.recs[m.id] = &Record{ID: m.id, Version: w.nextVersion(), Epoch: w.api.epoch,
 		Source: SourceRecord{Node: fmt.Sprint(m.src), PodUID: m.from}, Target: TargetRecord{Node: fmt.Sprint(m.dst), PodUID: m.to}}
