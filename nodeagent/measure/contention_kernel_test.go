@@ -34,6 +34,7 @@ type pen struct {
 
 func newPen(t *testing.T) *pen {
 	t.Helper()
+	alone(t)
 	cgroups, err := OpenCgroups("/sys/fs/cgroup")
 	if err != nil {
 		t.Fatal(err)
@@ -162,6 +163,24 @@ func (p *pen) spinner(g Group) {
 	}
 }
 
+// alone waits for tests of other packages that also load one CPU on purpose, and keeps them
+// waiting until this one ends.
+func alone(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), "drover-test-cpu.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	for {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err == nil {
+			return
+		} else if err != syscall.EINTR {
+			t.Fatalf("lock %s: %v", f.Name(), err)
+		}
+	}
+}
+
 // lastCPU is one that this process may use.
 func lastCPU(t *testing.T) int {
 	t.Helper()
@@ -227,18 +246,13 @@ func TestTheStarvedContainerSuffers(t *testing.T) {
 		if turned {
 			light, heavy = heavy, light
 		}
-		if !light.State.Suffering || heavy.State.Suffering {
+		// Another heavy test may come by: then it is looked for once more. Right after the
+		// turn the heavy one's window still holds its time as the light one.
+		if !light.State.Suffering || heavy.State.Suffering || light.State.Mean < 5*heavy.State.Mean {
 			return false
 		}
 		t.Logf("light: wait %.3f, external %.3f, ran %.3f; heavy: wait %.3f, external %.3f, ran %.3f",
 			light.Wait, light.State.Mean, light.Run, heavy.Wait, heavy.State.Mean, heavy.Run)
-		if light.State.Mean < 5*heavy.State.Mean {
-			// Right after the turn the heavy one's window still holds its time as the light one.
-			if turned {
-				return false
-			}
-			t.Errorf("the light one waits %v for others, the heavy one %v: want more than 5 times as much", light.State.Mean, heavy.State.Mean)
-		}
 		if turned {
 			return true
 		}
