@@ -1,0 +1,295 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	fwk "k8s.io/kube-scheduler/framework"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
+)
+
+func TestScores(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		args   string
+		spoil  func(*bench)
+		pod    *corev1.Pod
+		others []*corev1.Pod
+		want   map[string]int64
+	}{
+		{
+			// 4 cores + 0.25 * 8 GiB = 6 everywhere. T from n1: the floor 0.2, 1, 4 ms.
+			// ln(4/1) / ln(4/0.2) = 0.463.
+			name:   "near to its peer",
+			pod:    pod("p", annotated(v1alpha1.AnnotationPeers, "app=db")),
+			others: []*corev1.Pod{pod("db", on("n1"), labelled("app", "db"))},
+			want:   map[string]int64{"n1": 100, "n2": 46, "n3": 0},
+		},
+		{
+			// The peer is elsewhere now. From n3: 4, 3, 0.2 ms; ln(4/3) / ln(4/0.2) = 0.096.
+			name:   "the peer decides",
+			pod:    pod("p", annotated(v1alpha1.AnnotationPeers, "app=db")),
+			others: []*corev1.Pod{pod("db", on("n3"), labelled("app", "db"))},
+			want:   map[string]int64{"n1": 0, "n2": 10, "n3": 100},
+		},
+		{
+			// Peers of another namespace do not count: the means 2.5, 2, 3.5 ms.
+			// ln(3.5/2.5) / ln(3.5/2) = 0.601.
+			name:   "no peers: the mean to all others",
+			pod:    pod("p", annotated(v1alpha1.AnnotationPeers, "app=db")),
+			others: []*corev1.Pod{pod("db", on("n1"), labelled("app", "db"), inNamespace("other"))},
+			want:   map[string]int64{"n1": 60, "n2": 100, "n3": 0},
+		},
+		{
+			// (3*0.2 + 1*4)/4 = 1.15, (3*1 + 1*3)/4 = 1.5, (3*4 + 0.2)/4 = 3.05 ms.
+			// ln(3.05/1.5) / ln(3.05/1.15) = 0.728.
+			name: "weights",
+			pod:  pod("p", annotated(v1alpha1.AnnotationPeers, "app=db:3,app=cache")),
+			others: []*corev1.Pod{
+				pod("db", on("n1"), labelled("app", "db")),
+				pod("cache", on("n3"), labelled("app", "cache")),
+			},
+			want: map[string]int64{"n1": 100, "n2": 73, "n3": 0},
+		},
+		{
+			// A malformed annotation: as without one.
+			name: "malformed",
+			pod:  pod("p", annotated(v1alpha1.AnnotationPeers, "app=")),
+			want: map[string]int64{"n1": 60, "n2": 100, "n3": 0},
+		},
+		{
+			// n1 is the source: 1 and 4 ms from it.
+			name:  "a replacement without peers: from its source",
+			pod:   replacement("p", "n1"),
+			spoil: func(b *bench) { b.nodes = b.nodes[1:] },
+			want:  map[string]int64{"n2": 100, "n3": 0},
+		},
+		{
+			// The scheduler knows of requests on n1 that its agent has not heard of:
+			// 4-3.9 cores + 2 = 2.1 at 0.2 ms, 6 at 1, 6 at 4: A = 10.5, 6, 1.5.
+			// ln(6/1.5) / ln(10.5/1.5) = 0.712.
+			name: "fresh requests count",
+			pod:  pod("p", annotated(v1alpha1.AnnotationPeers, "app=db")),
+			others: []*corev1.Pod{
+				pod("db", on("n1"), labelled("app", "db")),
+				pod("new", on("n1"), requesting("3900m")),
+			},
+			want: map[string]int64{"n1": 100, "n2": 71, "n3": 0},
+		},
+		{
+			// alpha 1, beta 0, exponent 0: cores alone: 4, 4, 2. ln 2 / ln 2.
+			name:  "resources alone",
+			args:  `{"beta":0,"routeTimeExponent":0}`,
+			pod:   pod("p"),
+			spoil: func(b *bench) { b.use("n3", model.Resources{CPU: 2}) },
+			want:  map[string]int64{"n1": 100, "n2": 100, "n3": 0},
+		},
+		{
+			name:  "an empty picture: all are equal",
+			pod:   pod("p"),
+			spoil: func(b *bench) { b.picture = view.Snapshot{} },
+			want:  map[string]int64{"n1": 50, "n2": 50, "n3": 50},
+		},
+		{
+			name:  "an old picture: all are equal",
+			pod:   pod("p"),
+			spoil: func(b *bench) { b.now = t0.Add(time.Hour) },
+			want:  map[string]int64{"n1": 50, "n2": 50, "n3": 50},
+		},
+		{
+			// Known are 100 and 0.
+			name: "a dead agent's node gets the median",
+			pod:  pod("p", annotated(v1alpha1.AnnotationPeers, "app=db")),
+			spoil: func(b *bench) {
+				n := b.picture.Nodes["n2"]
+				n.Alive = false
+				b.picture.Nodes["n2"] = n
+			},
+			others: []*corev1.Pod{pod("db", on("n1"), labelled("app", "db"))},
+			want:   map[string]int64{"n1": 100, "n2": 50, "n3": 0},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench()
+			if tt.spoil != nil {
+				tt.spoil(b)
+			}
+			b.start(t, tt.args, tt.others...)
+			if diff := cmp.Diff(tt.want, b.scores(t, tt.pod)); diff != "" {
+				t.Errorf("scores (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDelaysThatChangeMoveTheNextPod(t *testing.T) {
+	b := newBench()
+	b.start(t, "", pod("db", on("n1"), labelled("app", "db")))
+	p := pod("p", annotated(v1alpha1.AnnotationPeers, "app=db"))
+	b.nodes = b.nodes[1:]
+	if got := b.scores(t, p); got["n2"] != 100 || got["n3"] != 0 {
+		t.Fatalf("scores %v, want n2 first", got)
+	}
+	before := b.taken
+	b.route("n1", "n2", 4*time.Millisecond)
+	b.route("n1", "n3", 1*time.Millisecond)
+	b.scores(t, p)
+	if b.taken != before {
+		t.Error("within its life one picture must serve")
+	}
+	b.now = b.now.Add(reuse)
+	if got := b.scores(t, p); got["n3"] != 100 || got["n2"] != 0 {
+		t.Errorf("scores %v, want n3 first", got)
+	}
+}
+
+func TestMalformedPeersGetOneEventAndThePodIsScheduled(t *testing.T) {
+	b := newBench()
+	b.start(t, "")
+	p := pod("p", annotated(v1alpha1.AnnotationPeers, "app=db:many"))
+	if got := b.filter(t, p); len(got) != 0 {
+		t.Errorf("nodes refused: %v", got)
+	}
+	select {
+	case e := <-b.events:
+		want := `Warning InvalidPeers annotation drover.dev/peers is malformed, so the pod is placed as one without peers: term "app=db:many": the weight "many" must be a number more than 0 and at most 1000000`
+		if e != want {
+			t.Errorf("event %q\n want %q", e, want)
+		}
+	default:
+		t.Error("no event")
+	}
+	if n := testutil.ToFloat64(b.metrics.invalid); n != 1 {
+		t.Errorf("drover_scheduler_invalid_peers_total is %v, want 1", n)
+	}
+	b.filter(t, pod("q", annotated(v1alpha1.AnnotationPeers, "app=db")))
+	select {
+	case e := <-b.events:
+		t.Errorf("an event on a good pod: %s", e)
+	default:
+	}
+}
+
+func TestFilterForReplacements(t *testing.T) {
+	change := func(name model.NodeID, f func(*view.Node)) func(*bench) {
+		return func(b *bench) {
+			n := b.picture.Nodes[name]
+			f(&n)
+			b.picture.Nodes[name] = n
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		spoil func(*bench)
+		want  map[string]string
+	}{
+		{name: "only the source is refused", want: map[string]string{"n1": "the pod is leaving this node"}},
+		{
+			name:  "cannot restore",
+			spoil: change("n2", func(n *view.Node) { n.State.CannotRestore = "CRIU 3.17 is too old" }),
+			want:  map[string]string{"n1": "the pod is leaving this node", "n2": "this node cannot restore the pod: CRIU 3.17 is too old"},
+		},
+		{
+			name:  "dead agent",
+			spoil: change("n2", func(n *view.Node) { n.Alive = false }),
+			want:  map[string]string{"n1": "the pod is leaving this node", "n2": "this node's drover-agent does not answer, so it cannot restore the pod"},
+		},
+		{
+			name:  "no agent",
+			spoil: func(b *bench) { delete(b.picture.Nodes, "n2") },
+			want:  map[string]string{"n1": "the pod is leaving this node", "n2": "no drover-agent is known on this node, so it cannot restore the pod"},
+		},
+		{
+			name:  "nothing is known yet",
+			spoil: func(b *bench) { b.picture = view.Snapshot{} },
+			want:  map[string]string{"n1": "the pod is leaving this node"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench()
+			if tt.spoil != nil {
+				tt.spoil(b)
+			}
+			b.start(t, "")
+			if diff := cmp.Diff(tt.want, b.filter(t, replacement("p", "n1"))); diff != "" {
+				t.Errorf("refused (-want +got):\n%s", diff)
+			}
+			if got := b.filter(t, pod("ordinary")); len(got) != 0 {
+				t.Errorf("an ordinary pod was refused: %v", got)
+			}
+		})
+	}
+}
+
+func TestUnknownScoresAreCountedByReason(t *testing.T) {
+	b := newBench()
+	b.picture.Nodes["n2"] = view.Node{Alive: true}
+	b.start(t, "")
+	b.scores(t, pod("p"))
+	if n := testutil.ToFloat64(b.metrics.unknown.WithLabelValues("NoState")); n != 1 {
+		t.Errorf("unknown{NoState} is %v, want 1", n)
+	}
+	if n := testutil.ToFloat64(b.metrics.scored); n != 3 {
+		t.Errorf("scores are %v, want 3", n)
+	}
+	if n := testutil.ToFloat64(b.metrics.nodes); n != 3 {
+		t.Errorf("nodes in the picture: %v, want 3", n)
+	}
+	problems, err := testutil.CollectAndLint(b.metrics)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("metrics: %v, %v", problems, err)
+	}
+}
+
+func TestScoreOfANodeThatPreScoreDidNotSee(t *testing.T) {
+	b := newBench()
+	b.start(t, "")
+	got, status := b.plugin.Score(context.Background(), newState(), pod("p"), b.infos[0])
+	if got != 50 || !status.IsSuccess() {
+		t.Errorf("score %d, %v; want 50", got, status)
+	}
+	if s := b.plugin.Filter(context.Background(), newState(), replacement("p", "n1"), b.infos[0]); !s.IsSuccess() {
+		t.Errorf("filter without state: %v", s)
+	}
+}
+
+func TestBadArgsEndTheStartWithOneLine(t *testing.T) {
+	_, err := Factory(newBench(), NewMetrics(), time.Now)(context.Background(), &runtime.Unknown{Raw: []byte(`{"tau":0}`)}, nil)
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "RouteTimeArgs.tau") {
+		t.Errorf("error %v, want one line that names the field", err)
+	}
+}
+
+func BenchmarkPreScoreAndScore(b *testing.B) {
+	for _, n := range []int{100, 500, 5000} {
+		for _, annotation := range []string{"", "app=db"} {
+			b.Run(fmt.Sprintf("nodes=%d/peers=%s", n, annotation), func(b *testing.B) {
+				bench := large(n)
+				bench.start(b, "", pod("db", on("n1"), labelled("app", "db")))
+				p := pod("p", annotated(v1alpha1.AnnotationPeers, annotation))
+				ctx := context.Background()
+				infos := make([]fwk.NodeInfo, len(bench.infos))
+				copy(infos, bench.infos)
+				b.ReportAllocs()
+				for b.Loop() {
+					state := newState()
+					bench.plugin.PreScore(ctx, state, p, infos)
+					for _, info := range infos {
+						bench.plugin.Score(ctx, state, p, info)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/node")
+			})
+		}
+	}
+}
