@@ -1,0 +1,104 @@
+package hosted
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/layout"
+)
+
+// Main is the hidden verb: args are the directory, the control group's path, and the
+// command. It returns the process's exit code.
+func Main(args []string) int {
+	started := os.NewFile(3, "started")
+	unix.CloseOnExec(3)
+	if len(args) < 3 {
+		fmt.Fprintf(os.Stderr, "usage: drover-runc %s DIR CGROUP COMMAND...\n", Verb)
+		return 2
+	}
+	dir, group, command := args[0], args[1], args[2:]
+	// Namespaces are a thread's; the command is a child of this one.
+	runtime.LockOSThread()
+	if err := enter(dir, group); err != nil {
+		fmt.Fprint(started, err)
+		return 1
+	}
+	cmd := exec.Command(command[0], command[1:]...)
+	out, err := os.OpenFile(filepath.Join(dir, outputFile), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err == nil {
+		cmd.Stdout, cmd.Stderr = out, out
+		err = cmd.Start()
+	}
+	if err != nil {
+		fmt.Fprint(started, err)
+		return 1
+	}
+	started.Close()
+	exit := Exit{}
+	if err := cmd.Wait(); err != nil {
+		exit = Exit{Code: cmd.ProcessState.ExitCode()}
+		if ee := new(exec.ExitError); !errors.As(err, &ee) || exit.Code < 0 {
+			exit.Error = err.Error()
+		}
+	}
+	if err := layout.WriteNote(filepath.Join(dir, exitFile), exit); err != nil {
+		return 1
+	}
+	return 0
+}
+
+// enter leaves the caller's control groups and namespaces for the node's, and notes this
+// process in dir.
+func enter(dir, group string) error {
+	groups, err := cgroup.Host()
+	if err != nil {
+		return err
+	}
+	if err := groups.Join(group, os.Getpid()); err != nil {
+		return err
+	}
+	// A process can change its mount namespace only while it shares its root with nobody.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare the file system attributes: %w", err)
+	}
+	for _, ns := range []struct {
+		name string
+		kind int
+	}{{"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"net", unix.CLONE_NEWNET}, {"cgroup", unix.CLONE_NEWCGROUP}, {"mnt", unix.CLONE_NEWNS}} {
+		if err := join(ns.name, ns.kind); err != nil {
+			return err
+		}
+	}
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		return err
+	}
+	return layout.WriteNote(filepath.Join(dir, pidFile), process{PID: os.Getpid(), Start: start})
+}
+
+func join(name string, kind int) error {
+	path := "/proc/1/ns/" + name
+	theirs, err := os.Readlink(path)
+	if err != nil {
+		return fmt.Errorf("enter the node: %w", err)
+	}
+	if own, err := os.Readlink("/proc/thread-self/ns/" + name); err == nil && own == theirs {
+		return nil
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("enter the node: open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Setns(fd, kind); err != nil {
+		return fmt.Errorf("enter the node: setns %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// FrozenFile, beside a dump's image directory, is made by the action script when the
+// processes have been stopped; its time is the beginning of the frozen time.
+const FrozenFile = "frozen"
+
+// WriteCriuConfig writes the options with which runc calls CRIU for this container, for a
+// dump and for a restore. hook is the action script's path on the node.
+func (l Layout) WriteCriuConfig(id, hook string) error {
+	if err := ValidContainerID(id); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(l.criu(), 0o700); err != nil {
+		return err
+	}
+	options := "action-script " + hook + "\n" +
+		// Connections are closed: the address does not travel.
+		"tcp-close\n" +
+		"network-lock nftables\n" +
+		// Locks are held by the container's own processes, all of which travel.
+		"file-locks\n"
+	if err := os.WriteFile(l.CriuConfig(id), []byte(options), 0o600); err != nil {
+		return fmt.Errorf("write CRIU's options: %w", err)
+	}
+	return nil
+}
+
+// EnsureHook makes sure that drover-runc can be called by the action script's name, and
+// returns that path: a link beside the program.
+func EnsureHook(program string) (string, error) {
+	link := filepath.Join(filepath.Dir(program), Hook)
+	err := os.Symlink(filepath.Base(program), link)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("install CRIU's action script: %w", err)
+	}
+	return link, nil
+}

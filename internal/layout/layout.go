@@ -1,0 +1,193 @@
+// Package layout says where on a node Drover's files are, for the programs that share
+// them: the agent, drover-runc and CRIU's action script.
+package layout
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/drover-project/drover/internal/durable"
+	"github.com/drover-project/drover/internal/fence"
+)
+
+// Layout is the two directories that hold everything. Paths are those of the node; the
+// agent's container has both mounted at the same place.
+type Layout struct {
+	// Run is on tmpfs: what it says is gone with the processes that it speaks of.
+	Run string
+	// State survives a reboot.
+	State string
+}
+
+// Default is the layout of an installed node.
+var Default = Layout{Run: "/run/drover", State: "/var/lib/drover"}
+
+// Hook is how drover-runc is called as CRIU's action script: CRIU runs it through a shell,
+// without arguments of ours, so its name must tell.
+const Hook = "drover-criu-hook"
+
+// Prepare makes the directories that drover-runc and the agent expect. Only root enters.
+func (l Layout) Prepare() error {
+	for _, dir := range []string{
+		l.Run, l.criu(), l.containers(), filepath.Join(l.Run, "restores"), l.Work(""),
+		l.State, string(l.Fences()), string(l.Restored()), l.Images(), l.Dumps(),
+	} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("prepare the node's directories: %w", err)
+		}
+	}
+	return nil
+}
+
+// Socket is the agent's unix socket for drover-runc and the action script.
+func (l Layout) Socket() string { return filepath.Join(l.Run, "agent.sock") }
+
+// CriuConfig is the file of CRIU's options for one container, named by its annotation.
+func (l Layout) CriuConfig(id string) string { return filepath.Join(l.criu(), id+".conf") }
+
+// Fences is the directory of fences.
+func (l Layout) Fences() fence.Dir { return fence.Dir(filepath.Join(l.State, "fences")) }
+
+// Restored is the directory of notes about restored pods.
+func (l Layout) Restored() fence.RestoredDir {
+	return fence.RestoredDir(filepath.Join(l.State, "restored"))
+}
+
+// Images is the directory under which images that came from other nodes lie.
+func (l Layout) Images() string { return filepath.Join(l.State, "images") }
+
+// Dumps is the directory under which images that leave this node lie.
+func (l Layout) Dumps() string { return filepath.Join(l.State, "dumps") }
+
+// Work is the directory for the logs of one restore.
+func (l Layout) Work(id string) string { return filepath.Join(l.Run, "work", id) }
+
+// RestoreNote is the file that says which container is restored for a pod.
+func (l Layout) RestoreNote(podUID string) string {
+	return filepath.Join(l.Run, "restores", podUID+".json")
+}
+
+// RestoreNotes lists the pods that have a RestoreNote.
+func (l Layout) RestoreNotes() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(l.Run, "restores"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var uids []string
+	for _, e := range entries {
+		if uid, ok := strings.CutSuffix(e.Name(), ".json"); ok && fence.ValidUID(uid) == nil {
+			uids = append(uids, uid)
+		}
+	}
+	return uids, nil
+}
+
+func (l Layout) criu() string       { return filepath.Join(l.Run, "criu") }
+func (l Layout) containers() string { return filepath.Join(l.Run, "containers") }
+
+// MoveDir names the directory of one move's images: the move's UID and epoch.
+func MoveDir(migrationUID string, epoch uint64) (string, error) {
+	if err := fence.ValidUID(migrationUID); err != nil {
+		return "", fmt.Errorf("migration: %w", err)
+	}
+	return migrationUID + "-" + strconv.FormatUint(epoch, 10), nil
+}
+
+// Container is what drover-runc notes about a container of a pod that opted in, when it is
+// created. The note is what "start" and "delete" have to go by: they get an ID alone.
+type Container struct {
+	ID     string `json:"id"`
+	PodUID string `json:"podUID"`
+	// Bundle is the OCI bundle's directory, Root the --root that runc was called with.
+	Bundle string `json:"bundle"`
+	Root   string `json:"root"`
+	// CgroupsPath is the bundle's linux.cgroupsPath.
+	CgroupsPath string `json:"cgroupsPath"`
+	// Restored: it was restored and not created, so that it runs before "start".
+	Restored bool `json:"restored,omitempty"`
+}
+
+// WriteContainer notes a container. The note lasts as long as the node is up.
+func (l Layout) WriteContainer(c Container) error {
+	if err := ValidContainerID(c.ID); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(l.containers(), 0o700); err != nil {
+		return err
+	}
+	return WriteNote(filepath.Join(l.containers(), c.ID+".json"), c)
+}
+
+// ReadContainer returns the note, or nil when there is none.
+func (l Layout) ReadContainer(id string) (*Container, error) {
+	if err := ValidContainerID(id); err != nil {
+		return nil, err
+	}
+	var c Container
+	ok, err := ReadNote(filepath.Join(l.containers(), id+".json"), &c)
+	if !ok {
+		return nil, err
+	}
+	return &c, nil
+}
+
+// RemoveContainer forgets a container. It is no error when there is no note.
+func (l Layout) RemoveContainer(id string) error {
+	if err := ValidContainerID(id); err != nil {
+		return err
+	}
+	return errors.Join(remove(filepath.Join(l.containers(), id+".json")), remove(l.CriuConfig(id)))
+}
+
+// WriteNote stores v as JSON, whole or not at all, for root alone.
+func WriteNote(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, append(data, '\n'), 0o600)
+}
+
+// ReadNote loads what WriteNote stored; false without an error: there is none.
+func ReadNote(path string, v any) (bool, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	return true, nil
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// ValidContainerID refuses what runc refuses too: an ID is a file name of letters, digits
+// and "_+-.", and not "." or "..".
+func ValidContainerID(id string) error {
+	if id == "" || len(id) > 200 || id == "." || id == ".." {
+		return fmt.Errorf("container ID %.210q cannot be used as a file name", id)
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("_+-.", c) >= 0:
+		default:
+			return fmt.Errorf("container ID %q cannot be used as a file name", id)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package runtimewrapper
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/drover-project/drover/internal/layout"
+)
+
+func (w *Wrapper) create(in invocation, args []string) error {
+	b, err := readBundle(in.bundle)
+	if err != nil {
+		// runc says it in the words that its callers know.
+		return w.passOn(args)
+	}
+	b.stripCriu()
+	p := b.pod()
+	if p.sandbox {
+		return w.createCold(in, b, args)
+	}
+	if err := w.checkFence(p.uid, p.optedIn); err != nil {
+		return err
+	}
+	if !p.optedIn {
+		return w.createCold(in, b, args)
+	}
+	dir, err := filepath.Abs(in.bundle)
+	if err != nil {
+		return err
+	}
+	note := layout.Container{ID: in.id, PodUID: p.uid, Bundle: dir, Root: in.root, CgroupsPath: b.cgroupsPath}
+	if err := w.layout.WriteContainer(note); err != nil {
+		return fmt.Errorf("note the container: %w", err)
+	}
+	// The file is written by the agent before a dump; until then runc finds none, which is
+	// no error and keeps /etc/criu/runc.conf out.
+	b.annotate(criuConfig, w.layout.CriuConfig(in.id))
+	if p.migration == "" {
+		return w.createCold(in, b, args)
+	}
+	fresh, err := w.layout.Restored().Check(p.uid, p.migration)
+	if err != nil {
+		return fmt.Errorf("cannot tell whether the checkpoint of migration %s was restored in this pod: %w", p.migration, err)
+	}
+	if fresh {
+		// The container crashed after the move.
+		return w.createCold(in, b, args)
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), w.began.Add(patience))
+	defer cancel()
+	return w.await(ctx, in, b, p, note, args)
+}
+
+// createCold lets runc create the container.
+func (w *Wrapper) createCold(in invocation, b *bundle, args []string) error {
+	if err := b.save(); err != nil {
+		return err
+	}
+	return w.passOn(args)
+}
+
+// checkFence refuses a pod that has moved away from this node. What cannot be known keeps
+// only pods from running that opted in to being moved.
+func (w *Wrapper) checkFence(podUID string, optedIn bool) error {
+	if podUID == "" && !optedIn {
+		return nil // not a pod's container
+	}
+	f, err := w.layout.Fences().Check(podUID)
+	switch {
+	case f != nil:
+		return fmt.Errorf("pod %s moved away from this node (migration %s, epoch %d) and is fenced: it is not started here again", podUID, f.Migration, f.Epoch)
+	case err != nil && optedIn:
+		return fmt.Errorf("cannot tell whether pod %s moved away from this node, so it is not started: %w; is drover-agent installed here?", podUID, err)
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package runtimewrapper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/internal/layout"
+)
+
+// goodbye is how long a finished restore tries to tell the agent. The agent learns it from
+// the processes too.
+const goodbye = 10 * time.Second
+
+// await asks the agent about a replacement's container and does what it says.
+func (w *Wrapper) await(ctx context.Context, in invocation, b *bundle, p pod, note layout.Container, args []string) error {
+	a, err := dial(w.layout.Socket())
+	if err != nil {
+		return err
+	}
+	life, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	answer, err := a.await(ctx, life, &agentv1.AwaitRestoreRequest{
+		Namespace: p.namespace, Pod: p.name, PodUid: p.uid, Container: p.container,
+		ContainerId: in.id, Migration: p.migration, Bundle: note.Bundle,
+		CgroupsPath: b.cgroupsPath, Pid: int32(os.Getpid()), DeadlineUnixNano: deadline.UnixNano(),
+	})
+	if err != nil {
+		return fmt.Errorf("migration %s: no checkpoint to restore after %s of waiting, and a replacement is never started without one: %w",
+			p.migration, patience, err)
+	}
+	switch {
+	case answer.GetFresh():
+		return w.createCold(in, b, args)
+	case answer.GetRestore() == "":
+		return fmt.Errorf("migration %s: this container is not created: %s", p.migration, answer.GetRefuse())
+	}
+	pid, err := w.restore(in, b, note, answer.GetRestore())
+	if err != nil {
+		err = fmt.Errorf("migration %s: restore the checkpoint: %w", p.migration, err)
+	}
+	w.tell(a, note, pid, err)
+	return err
+}
+
+// tell reports how the restore ended.
+func (w *Wrapper) tell(a *agent, note layout.Container, pid int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	defer cancel()
+	req := &agentv1.RestoredRequest{PodUid: note.PodUID, ContainerId: note.ID, Pid: int32(pid)}
+	if err != nil {
+		req.Error = err.Error()
+	}
+	_ = a.again(ctx, func(ctx context.Context) error {
+		_, err := a.client.Restored(ctx, req)
+		return err
+	})
+}
+
+// restore runs runc, which returns when the copy runs, or has failed. In between CRIU's
+// action script holds it until the move is decided.
+func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, images string) (pid int, err error) {
+	if err := b.save(); err != nil {
+		return 0, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	hook, err := layout.EnsureHook(self)
+	if err != nil {
+		return 0, err
+	}
+	if err := w.layout.WriteCriuConfig(in.id, hook); err != nil {
+		return 0, err
+	}
+	work := w.layout.Work(in.id)
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return 0, err
+	}
+	if err := w.runRestore(in.restoreArgs(images, work)); err != nil {
+		w.cleanUp(in)
+		if why := criuErrors(filepath.Join(work, "restore.log")); why != "" {
+			err = fmt.Errorf("%w: %s", err, why)
+		}
+		return 0, err
+	}
+	note.Restored = true
+	if err := w.layout.WriteContainer(note); err != nil {
+		return 0, fmt.Errorf("note that the container runs: %w", err)
+	}
+	return readPid(in.pidFile)
+}
+
+// runRestore gives runc this process's own standard streams: they become the container's.
+func (w *Wrapper) runRestore(args []string) error {
+	cmd := exec.Command(w.runc, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// When the runtime shim kills this process, runc ends with it; CRIU and the copy are in
+	// the container's group, which the agent empties. The signal is bound to the thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("runc restore: %w", err)
+	}
+	return nil
+}
+
+// cleanUp removes what a failed restore leaves, so that the next create of this ID does not
+// stumble over it.
+func (w *Wrapper) cleanUp(in invocation) {
+	clearRestore(in.root, in.id)
+	args := append(append([]string{}, in.global...), "delete", "--force", in.id)
+	// Its failure is not the one to report: mostly there is nothing to delete. With the
+	// caller's log file runc would add to what containerd reads as the reason.
+	_ = exec.Command(w.runc, withoutLog(args)...).Run()
+}
+
+// withoutLog drops runc's --log, so that a secondary error does not hide the first.
+func withoutLog(args []string) []string {
+	var kept []string
+	for i := 0; i < len(args); i++ {
+		name, _, joined := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		if args[i] != name && name == "log" {
+			if !joined {
+				i++
+			}
+			continue
+		}
+		kept = append(kept, args[i])
+	}
+	return kept
+}
+
+func readPid(path string) (int, error) {
+	if path == "" {
+		return 0, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("read the copy's process ID: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || pid <= 0 {
+		return 0, errors.New("runc wrote no process ID to " + path)
+	}
+	return pid, nil
+}

@@ -1,0 +1,114 @@
+// Package runtimewrapper is drover-runc: an OCI runtime that stands in front of runc, in
+// the manner of nvidia-container-runtime. Almost every call becomes runc by exec. It takes
+// part in four:
+//
+//   - create refuses a fenced pod, takes away org.criu annotations, and turns the create of
+//     a replacement's container into the restore of its checkpoint, after the node's agent
+//     has said so; without that it fails: a replacement is never created cold. Only when its
+//     checkpoint was restored before and the container crashed later, it starts fresh;
+//   - start says yes to a container that was restored and so runs already;
+//   - delete clears away what a failed restore may have left, then becomes runc;
+//   - as drover-criu-hook it is CRIU's action script, which holds a dump or a restore until
+//     the move is decided.
+package runtimewrapper
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/drover-project/drover/internal/hosted"
+	"github.com/drover-project/drover/internal/layout"
+)
+
+// patience is how long a create may wait for its checkpoint, counted from its start. The
+// kubelet gives up after 120 s and creates another container.
+const patience = 100 * time.Second
+
+// Wrapper is one run of drover-runc.
+type Wrapper struct {
+	layout layout.Layout
+	// runc is the real runtime's path.
+	runc string
+	// exec replaces this process; it returns only if it fails.
+	exec func(path string, argv []string) error
+	// now is the clock; began when this run began.
+	now   func() time.Time
+	began time.Time
+}
+
+// Main runs drover-runc with the program's arguments and returns its exit code; most calls
+// end in runc's process instead.
+func Main(argv []string) int {
+	if filepath.Base(argv[0]) == layout.Hook {
+		return hook(layout.Default)
+	}
+	if len(argv) > 1 {
+		switch argv[1] {
+		case layout.Hook:
+			return hook(layout.Default)
+		case hosted.Verb:
+			return hosted.Main(argv[2:])
+		}
+	}
+	w := &Wrapper{layout: layout.Default, now: time.Now, began: time.Now(), exec: func(path string, argv []string) error {
+		return syscall.Exec(path, argv, os.Environ())
+	}}
+	in := parse(argv[1:])
+	if err := w.run(in, argv[1:]); err != nil {
+		in.report(os.Stderr, w.now(), err)
+		return 1
+	}
+	return 0
+}
+
+func (w *Wrapper) run(in invocation, args []string) (err error) {
+	if w.runc, err = findRunc(os.Getenv("DROVER_RUNC")); err != nil {
+		return err
+	}
+	switch {
+	case in.id == "":
+		return w.passOn(args)
+	case in.verb == "create":
+		return w.create(in, args)
+	case in.verb == "start":
+		return w.start(in, args)
+	case in.verb == "delete":
+		w.clear(in)
+	}
+	return w.passOn(args)
+}
+
+// passOn becomes runc.
+func (w *Wrapper) passOn(args []string) error {
+	if err := w.exec(w.runc, append([]string{w.runc}, args...)); err != nil {
+		return fmt.Errorf("run %s: %w", w.runc, err)
+	}
+	return nil
+}
+
+// findRunc returns the real runtime. A path that leads back to this program is refused.
+func findRunc(wanted string) (string, error) {
+	candidates := []string{"/usr/bin/runc", "/usr/local/sbin/runc", "/usr/sbin/runc"}
+	if wanted != "" {
+		candidates = []string{wanted}
+	}
+	self, _ := os.Stat("/proc/self/exe")
+	for _, path := range candidates {
+		if info, err := os.Stat(path); err == nil && !os.SameFile(info, self) && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	if wanted != "" {
+		return "", fmt.Errorf("DROVER_RUNC=%s is not a runtime that can be run", wanted)
+	}
+	if path, err := exec.LookPath("runc"); err == nil {
+		if info, err := os.Stat(path); err == nil && !os.SameFile(info, self) {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("no runc found in %v or PATH; set DROVER_RUNC to its path", candidates)
+}
