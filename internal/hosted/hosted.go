@@ -9,19 +9,15 @@ package hosted
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/process"
 )
 
 // Verb is the hidden verb of drover-runc that leads to Main.
@@ -45,13 +41,6 @@ type Command struct {
 	Cgroup string
 	// Args is the command line; the program is looked up on the node.
 	Args []string
-}
-
-// process identifies a process beyond the reuse of its PID.
-type process struct {
-	PID int `json:"pid"`
-	// Start is field 22 of /proc/PID/stat: clock ticks since boot.
-	Start uint64 `json:"start"`
 }
 
 // Exit is how a command ended.
@@ -88,29 +77,28 @@ func Start(c Command) error {
 
 // Running tells whether the command that was started in dir still runs.
 func Running(dir string) (bool, error) {
-	fd, err := open(dir)
-	if fd >= 0 {
-		unix.Close(fd)
-	}
-	return fd >= 0, err
+	p, err := noted(dir)
+	return p.Alive(), err
 }
 
 // Wait returns how the command in dir ended, now or already. ok is false when nothing was
 // started there, or when it was killed before it could write that down. An error is ctx's.
 func Wait(ctx context.Context, dir string) (exit Exit, ok bool, err error) {
-	fd, err := open(dir)
+	p, err := noted(dir)
 	if err != nil {
 		return Exit{}, false, err
 	}
-	if fd >= 0 {
-		err := waitPidfd(ctx, fd)
-		unix.Close(fd)
-		if err != nil {
-			return Exit{}, false, err
-		}
+	if err := p.Wait(ctx); err != nil {
+		return Exit{}, false, err
 	}
 	ok, err = layout.ReadNote(filepath.Join(dir, exitFile), &exit)
 	return exit, ok, err
+}
+
+// noted returns the process that runs the command in dir.
+func noted(dir string) (p process.Process, err error) {
+	_, err = layout.ReadNote(filepath.Join(dir, pidFile), &p)
+	return p, err
 }
 
 // Output returns the end of what the command wrote, for a message: at most limit bytes.
@@ -123,71 +111,4 @@ func Output(dir string, limit int) string {
 		data = data[len(data)-limit:]
 	}
 	return strings.TrimSpace(string(data))
-}
-
-// open returns a pidfd of the command in dir, -1 when it does not run.
-func open(dir string) (int, error) {
-	var p process
-	ok, err := layout.ReadNote(filepath.Join(dir, pidFile), &p)
-	if err != nil || !ok {
-		return -1, err
-	}
-	fd, err := unix.PidfdOpen(p.PID, 0)
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
-		return -1, nil
-	}
-	if err != nil {
-		return -1, fmt.Errorf("watch process %d: %w", p.PID, err)
-	}
-	// Compared after the pidfd is held: from here on the PID cannot change its owner unseen.
-	if start, err := startTime(p.PID); err != nil || start != p.Start {
-		unix.Close(fd)
-		return -1, nil
-	}
-	return fd, nil
-}
-
-// waitPidfd returns nil when the process has ended.
-func waitPidfd(ctx context.Context, fd int) error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	stop := context.AfterFunc(ctx, func() { w.Close() })
-	defer func() {
-		if stop() {
-			w.Close()
-		}
-	}()
-	for {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for a process: %w", err)
-		}
-		if fds[0].Revents != 0 {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-	}
-}
-
-// startTime reads field 22 of /proc/PID/stat; the command's name in parentheses may hold
-// anything.
-func startTime(pid int) (uint64, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(data[strings.LastIndexByte(string(data), ')')+1:]), " ")
-	f := strings.Fields(rest)
-	if len(f) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat: %w", pid, fs.ErrInvalid)
-	}
-	if f[0] == "Z" {
-		return 0, fs.ErrNotExist
-	}
-	return strconv.ParseUint(f[19], 10, 64)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/process"
 )
 
 // Main is the hidden verb: args are the directory, the control group's path, and the
@@ -76,11 +77,11 @@ func enter(dir, group string) error {
 			return err
 		}
 	}
-	start, err := startTime(os.Getpid())
+	self, err := process.Of(os.Getpid())
 	if err != nil {
 		return err
 	}
-	return layout.WriteNote(filepath.Join(dir, pidFile), process{PID: os.Getpid(), Start: start})
+	return layout.WriteNote(filepath.Join(dir, pidFile), self)
 }
 
 func join(name string, kind int) error {
