@@ -16,23 +16,27 @@ func TestExternal(t *testing.T) {
 	}{
 		{"nothing happened", Share{Limit: 2}, 0},
 		// 1 thread shares 1 CPU of 2 with one neighbour, the other CPU is the neighbour's
-		// too: wait 0.5, others 1.5 of 2.0; 0.5*0.75 = 0.375; 2-0.5 = 1.5 more to have.
+		// too: it had 0.5 of the 2.0 used, and of the 2 it can have. 0.5*0.75 = 0.375.
 		{"one thread and a neighbour", Share{Wait: .5, Run: .5, Others: 1.5, Limit: 2}, .375},
-		// 8 threads get 0.2 of 2 CPUs: wait 7.8*(1.8/2) = 7.02, but there is only 1.8 more to have.
-		{"starved", Share{Wait: 7.8, Run: .2, Others: 1.8, Limit: 2}, 1.8},
+		// 8 threads get 0.2 of 2 CPUs: 7.8*(1.8/2) = 7.02.
+		{"starved", Share{Wait: 7.8, Run: .2, Others: 1.8, Limit: 2}, 7.02},
+		// A node of 0.6 CPUs, of which a ticking thread uses 0.03: 0.6*(0.57/0.6) = 0.57.
+		{"starved though it wants little", Share{Wait: .6, Run: .03, Others: .57, Limit: .6}, .57},
 		// 8 threads on 2 CPUs, alone: they wait 6 s/s for each other.
 		{"busy on an idle node", Share{Wait: 6, Run: 2, Others: 0, Limit: 2}, 0},
-		// The same half of the time: 2-1 = 1 more to have, but nobody else took it.
+		// The same half of the time: it had half of what it can have, but nobody took the rest.
 		{"busy in bursts on an idle node", Share{Wait: 3, Run: 1, Others: 0, Limit: 2}, 0},
 		// The system's own 2 %: 3*0.02/1.02 = 0.0588.
 		{"the same with a little noise", Share{Wait: 3, Run: 1, Others: .02, Limit: 2}, 3 * .02 / 1.02},
-		// Quota of 0.5: one thread waits the other half of the time; nothing more to have.
+		// 0.5-0.5*1 = 0, and it had all of its quota of 0.5.
 		{"throttled all the time", Share{Wait: .5, Run: .5, Others: 1, Limit: .5, Throttled: .5, Threads: 1}, 0},
 		// Quota of 1, used in bursts of 4 threads on 2 run queues, both throttled a quarter of
 		// the time: 2*0.25 = 0.5 throttled, 4*0.25 = 1 waited for it. 1-0.5*4 < 0.
 		{"throttled in bursts beside a busy neighbour", Share{Wait: 1, Run: .5, Others: 1.5, Limit: 1, Throttled: .5, Threads: 4}, 0},
-		// A quota of 1 that is never reached: 0.8*(1.8/2) = 0.72; 1-0.2 = 0.8.
-		{"starved below its quota", Share{Wait: .8, Run: .2, Others: 1.8, Limit: 1, Threads: 4}, .72},
+		// A quota of 1 that is never reached: others had 1.8/2 = 0.9, but of the quota only
+		// 1-0.2/1 = 0.8 was kept from it. 0.8*0.8 = 0.64.
+		{"starved below its quota", Share{Wait: .8, Run: .2, Others: 1.8, Limit: 1, Threads: 4}, .64},
+		{"without a limit nothing is known", Share{Wait: 1, Run: .2, Others: 1.8}, 0},
 		{"a thread count of 0 still counts one", Share{Wait: .8, Run: .2, Others: 1.8, Limit: 2, Throttled: .8}, 0},
 		{"more run than the limit, by the error of two clocks", Share{Wait: 1, Run: 2.01, Others: 1, Limit: 2}, 0},
 		{"not a number", Share{Wait: math.NaN(), Run: 1, Others: 1, Limit: 2}, 0},
@@ -54,7 +58,7 @@ func TestExternalProperties(t *testing.T) {
 			Limit: model.Cores(rng.ExpFloat64()), Throttled: rng.ExpFloat64() * float64(rng.IntN(2)), Threads: rng.IntN(50),
 		}
 		got := s.External()
-		if !(got >= 0 && got <= s.Wait && got <= max(0, float64(s.Limit-s.Run))) {
+		if !(got >= 0 && got <= s.Wait) || got > 0 && s.Run >= s.Limit {
 			t.Fatalf("%+v: %v", s, got)
 		}
 		more := s

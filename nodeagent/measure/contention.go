@@ -145,6 +145,12 @@ func (c *Contention) read(now time.Time, meter WaitMeter) error {
 	if err != nil {
 		return err
 	}
+	busy := m.busy
+	if node := c.config.Kubepods.parent(); node != "/" {
+		if busy, err = c.config.Cgroups.CPUTime(node); err != nil {
+			return err
+		}
+	}
 	containers, err := c.config.Cgroups.Containers(c.config.Kubepods)
 	if err != nil {
 		return err
@@ -154,8 +160,8 @@ func (c *Contention) read(now time.Time, meter WaitMeter) error {
 	if !first && wall <= 0 {
 		return fmt.Errorf("the clock went from %v to %v", c.at, now)
 	}
-	waits, problems := c.followAll(now, containers, groups, reading{wall, m.cpus, m.busy - c.busy})
-	c.groups, c.busy, c.at = groups, m.busy, now
+	waits, problems := c.followAll(now, containers, groups, reading{wall, m.cpus, busy - c.busy})
+	c.groups, c.busy, c.at = groups, busy, now
 	if !first {
 		c.mu.Lock()
 		c.snapshot = ContentionSnapshot{At: now, Containers: waits}

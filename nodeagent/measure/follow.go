@@ -22,7 +22,7 @@ type followed struct {
 type reading struct {
 	wall time.Duration
 	cpus model.Cores
-	busy time.Duration // of the whole machine
+	busy time.Duration // of the node: the pods and all else in the group above them
 }
 
 // follow brings one container up to date. It is false for one that was not there at the
