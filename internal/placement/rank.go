@@ -125,7 +125,10 @@ func equalise(scores []Score) {
 		}
 	}
 	slices.SortFunc(near, func(a, b *Score) int {
-		return cmp.Or(cmp.Compare(a.T, b.T), cmp.Compare(a.Route.Spread, b.Route.Spread), cmp.Compare(a.Node, b.Node))
+		if c := cmp.Compare(a.T, b.T); c != 0 {
+			return c // most often; the rest need not be looked at
+		}
+		return cmp.Or(cmp.Compare(a.Route.Spread, b.Route.Spread), cmp.Compare(a.Node, b.Node))
 	})
 	var first *Score
 	for _, s := range near {
@@ -178,7 +181,7 @@ func award(scores []Score, logs []float64) {
 	if full {
 		base = 1
 	}
-	var known []float64
+	known := make([]float64, 0, len(scores))
 	for i := range scores {
 		s := &scores[i]
 		if !s.Known {
@@ -199,6 +202,9 @@ func award(scores []Score, logs []float64) {
 
 // neutral gives the unknown their points.
 func neutral(scores []Score, known []float64) {
+	if len(known) == len(scores) {
+		return
+	}
 	points, why := float64(NeutralPoints), Reason{Kind: KindAllUnknown}
 	if len(known) > 0 {
 		slices.Sort(known)
