@@ -86,9 +86,11 @@ const (
 	Node Kind = "node"
 	// Tick: time has passed, or something that failed may be tried again.
 	Tick Kind = "tick"
-	// Done and Failed answer the Op they name.
+	// Done and Failed answer the Op they name. Began says that an OpDump or OpRestore is
+	// under way; no machine waits for it.
 	Done   Kind = "done"
 	Failed Kind = "failed"
+	Began  Kind = "began"
 	// Held: CRIU's hook waits and the cgroup is frozen (post-dump or pre-resume).
 	Held Kind = "held"
 	// Died: the container's processes (source) or the copy's (target) are gone.
@@ -106,7 +108,7 @@ const (
 	WaiterGone Kind = "waiter-gone"
 	// Images: the images are complete, verified and synced on this node's disk.
 	Images Kind = "images"
-	// HookGone: CRIU or its hook died while container ID was held.
+	// HookGone: the restore of container ID failed, or CRIU or its hook died while it was held.
 	HookGone Kind = "hook-gone"
 )
 

@@ -63,7 +63,7 @@ func newTarget(cfg Config, r Record, facts TargetFacts, m mutant) *Target {
 	t.ran = facts.Alive && !facts.Frozen && !facts.Restoring || !facts.Alive && facts.Begun && !m.forgetRun
 	switch {
 	case r.Decision != Undecided || !r.Target.Waiting:
-	case r.Target.BootID != facts.BootID:
+	case r.Target.BootID != facts.BootID && !m.noBootCheck:
 		t.giveUp("TargetRebooted", "the target was booted since its create began to wait")
 	case facts.Waiter == "":
 		t.giveUp("WaiterGone", "the create on the target has gone")
@@ -117,10 +117,7 @@ func (t *Target) local(e Event) {
 	case Held:
 		f.Alive, f.Frozen, f.Held, f.Restoring, f.Copy = true, true, true, false, e.ID
 	case HookGone:
-		if e.ID == f.Copy {
-			f.Held = false
-			t.giveUp("HookGone", "the restore on the target ended while it was held: "+e.Reason)
-		}
+		t.hookGone(e)
 	case Died:
 		if e.ID == f.Copy {
 			f.Alive, f.Frozen, f.Held, f.Restoring = false, false, false, false
@@ -138,6 +135,19 @@ func (t *Target) local(e Event) {
 			t.node = e.BootID
 		}
 		t.pause = t.node != f.BootID
+	}
+}
+
+func (t *Target) hookGone(e Event) {
+	f := &t.facts
+	switch {
+	case e.ID != f.Copy:
+	case f.Restoring:
+		// What it left behind is OpKill's to end.
+		t.giveUp("RestoreFailed", e.Reason)
+	default:
+		f.Held = false
+		t.giveUp("HookGone", "the restore on the target ended while it was held: "+e.Reason)
 	}
 }
 

@@ -60,15 +60,17 @@ type Checkpointer interface {
 	// Dump freezes the container's cgroup and dumps it. It returns once CRIU's hook holds
 	// at post-dump: the cgroup frozen, every image complete in Dumped.Dir. From then on the
 	// container stays frozen until Release or End, whatever dies. When it fails, the
-	// container may be left frozen: Release follows. ctx ends only when the agent stops.
+	// container may be left frozen: Release follows. ctx ends when the move was aborted, or
+	// the agent stops: then Dump gives up soon if that does the container no harm, or else
+	// goes on to the hold.
 	Dump(ctx context.Context, m Move) (Dumped, error)
 	// Release undoes a dump in whatever stage it is, also one of an earlier life of the
 	// agent: when it returns nil no CRIU works on the container and none will (a Dump that
 	// is under way has returned an error), network locks are gone, the cgroup is thawed and
 	// the images are removed. No container, or nothing done to it: nil.
 	Release(ctx context.Context, m Move) error
-	// End kills every process of the container without a moment in which it runs, and lets
-	// CRIU and its hook end. nil: no process is left. No container: nil.
+	// End kills every process of the container without a moment in which it runs, lets CRIU
+	// and its hook end, and removes the images. nil: no process is left. No container: nil.
 	End(ctx context.Context, m Move) error
 }
 
@@ -148,16 +150,21 @@ type Fences interface {
 	Check(podUID string) (*fence.Fence, error)
 }
 
-// Marks are two facts about copies on this node; MarkDirs fits.
+// Marks tell that a copy on this node is about to run. They outlive the agent and are gone
+// after a reboot; MarkDir on tmpfs fits.
 type Marks interface {
-	// Begin says that the copy of this move is about to run. It outlives the agent and is
-	// gone after a reboot: a directory on tmpfs.
 	Begin(m Move) error
 	Begun(m Move) (bool, error)
-	// Arrive says that the move to this pod was acknowledged: its creates need no agent and
-	// no PodMigration any more. It survives a reboot.
-	Arrive(podUID string) error
-	Arrived(podUID string) (bool, error)
+	Forget(m Move) error
+}
+
+// Arrivals tell drover-runc that a move to a pod was acknowledged in its record: from then
+// on its creates need neither agent nor PodMigration. They survive a reboot, so they must
+// never be written before the acknowledgement is in the record: a target that boots between
+// would start afresh while the source takes the pod back. fence.RestoredDir fits.
+type Arrivals interface {
+	Write(r fence.Restored) error
+	Check(podUID, migration string) (bool, error)
 }
 
 // Notices is what the Driver is told. Every method returns at once and may be called from

@@ -1,0 +1,176 @@
+package migrate
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/handoff"
+)
+
+// RecordOf gives the part of a PodMigration by which the machines decide.
+func RecordOf(pm *v1alpha1.PodMigration) handoff.Record {
+	s := &pm.Status
+	r := handoff.Record{
+		ID: string(pm.UID), Version: pm.ResourceVersion, Epoch: s.Epoch,
+		Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Returned: s.Returned,
+		Source: handoff.SourceRecord{
+			Node: s.Source.Node, PodUID: string(s.Source.PodUID), BootID: s.Source.BootID,
+			Offered: s.Source.Offered, Ended: s.Source.Ended, Released: s.Source.Released,
+		},
+		Target: handoff.TargetRecord{
+			Node: s.Target.Node, PodUID: string(s.Target.PodUID), BootID: s.Target.BootID,
+			Waiting: s.Target.Waiting, Resumed: s.Target.Resumed, Failed: s.Target.Failed, Cleaned: s.Target.Cleaned,
+		},
+	}
+	if s.Target.Deadline != nil {
+		r.Target.Deadline = s.Target.Deadline.Time
+	}
+	return r
+}
+
+// MoveOf gives what the ports want to know of a PodMigration.
+func MoveOf(pm *v1alpha1.PodMigration) Move {
+	s := &pm.Status
+	return Move{
+		Namespace: pm.Namespace, Name: pm.Name, UID: string(pm.UID), Epoch: s.Epoch,
+		Source:    Pod{Node: s.Source.Node, Namespace: pm.Namespace, Name: s.Source.PodName, UID: string(s.Source.PodUID)},
+		Target:    Pod{Node: s.Target.Node, Namespace: pm.Namespace, Name: s.Target.PodName, UID: string(s.Target.PodUID)},
+		Container: s.Source.Container, ContainerID: s.Source.ContainerID, OwnerUID: string(s.Source.OwnerUID),
+	}
+}
+
+// Steps of the timeline that a node writes.
+const (
+	StepCreateWaiting  = "CreateWaiting"
+	StepFrozen         = "Frozen"
+	StepDumped         = "Dumped"
+	StepSent           = "Sent"
+	StepRestored       = "Restored"
+	StepCommitted      = "Committed"
+	StepAborted        = "Aborted"
+	StepResumed        = "Resumed"
+	StepTargetFailed   = "TargetFailed"
+	StepReturned       = "Returned"
+	StepSourceEnded    = "SourceEnded"
+	StepSourceReleased = "SourceReleased"
+	StepTargetCleaned  = "TargetCleaned"
+)
+
+// steps names what a change of the record is in the timeline.
+var steps = map[handoff.Verb]string{
+	handoff.Wait: StepCreateWaiting, handoff.Commit: StepCommitted, handoff.Abort: StepAborted,
+	handoff.Resume: StepResumed, handoff.Fail: StepTargetFailed, handoff.Return: StepReturned,
+	handoff.End: StepSourceEnded, handoff.Release: StepSourceReleased, handoff.Clean: StepTargetCleaned,
+}
+
+// write is a change of a record with all that goes along with it.
+type write struct {
+	change handoff.Change
+	role   Role
+	node   string
+	now    time.Time
+	// steps are the timeline's entries of this node so far; those that the record has
+	// already are left out.
+	steps []v1alpha1.TimelineEntry
+	bytes int64
+	// frozen is 0 when it is not known.
+	frozen time.Duration
+}
+
+// apply gives pm as the change leaves it, or handoff.ErrForbidden. pm stays as it is.
+func (w write) apply(pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, error) {
+	r, err := w.change.Apply(RecordOf(pm))
+	if err != nil {
+		return nil, err
+	}
+	next := pm.DeepCopy()
+	w.facts(&next.Status, r)
+	w.words(&next.Status)
+	for _, e := range w.steps {
+		addStep(&next.Status, e)
+	}
+	if step := steps[w.change.Verb]; step != "" {
+		addStep(&next.Status, v1alpha1.TimelineEntry{Step: step, By: w.node, At: metav1.NewMicroTime(w.now), Message: w.change.Message})
+	}
+	if p := phaseOf(r); p != "" {
+		next.Status.Phase = p
+	}
+	return next, nil
+}
+
+// facts copies the record's facts into the status.
+func (w write) facts(s *v1alpha1.PodMigrationStatus, r handoff.Record) {
+	s.Epoch, s.Decision, s.Returned = r.Epoch, v1alpha1.Decision(r.Decision), r.Returned
+	s.Source.Offered, s.Source.Ended, s.Source.Released = r.Source.Offered, r.Source.Ended, r.Source.Released
+	t := &s.Target
+	t.BootID, t.Waiting = r.Target.BootID, r.Target.Waiting
+	t.Resumed, t.Failed, t.Cleaned = r.Target.Resumed, r.Target.Failed, r.Target.Cleaned
+	if !r.Target.Deadline.IsZero() {
+		at := metav1.NewMicroTime(r.Target.Deadline)
+		t.Deadline = &at
+	}
+}
+
+// words adds who, when and why.
+func (w write) words(s *v1alpha1.PodMigrationStatus) {
+	switch w.change.Verb {
+	case handoff.Commit, handoff.Abort:
+		at := metav1.NewMicroTime(w.now)
+		s.DecidedAt, s.DecisionBy = &at, string(w.role)+" "+w.node
+		s.DecisionReason, s.DecisionMessage = w.change.Reason, w.change.Message
+	case handoff.Fail:
+		s.Target.FailedMessage = w.change.Message
+	case handoff.Return:
+		s.ReturnProof = w.change.Message
+	case handoff.Offer:
+		s.Bytes = w.bytes
+	case handoff.End:
+		if w.frozen > 0 {
+			s.FrozenTime = &metav1.Duration{Duration: w.frozen}
+		}
+	}
+}
+
+// addStep adds an entry unless the same node has written that step.
+func addStep(s *v1alpha1.PodMigrationStatus, e v1alpha1.TimelineEntry) {
+	if findStep(s, e.Step, e.By) == nil {
+		s.Timeline = append(s.Timeline, e)
+	}
+}
+
+func findStep(s *v1alpha1.PodMigrationStatus, step, by string) *v1alpha1.TimelineEntry {
+	for i := range s.Timeline {
+		if s.Timeline[i].Step == step && s.Timeline[i].By == by {
+			return &s.Timeline[i]
+		}
+	}
+	return nil
+}
+
+// phaseOf gives the phase while the agents work; "" where it is the controller's to say.
+func phaseOf(r handoff.Record) v1alpha1.Phase {
+	switch {
+	case r.Returned, r.HandedOver:
+		return ""
+	case r.Decision == handoff.Committed:
+		return v1alpha1.PhaseCommitted
+	case r.Decision == handoff.Aborted:
+		return ""
+	case r.Source.Offered:
+		return v1alpha1.PhaseRestoring
+	case r.Target.Waiting:
+		return v1alpha1.PhaseTransferring
+	}
+	return ""
+}
+
+// finished tells that one side of a move has nothing left to do.
+func finished(r handoff.Record, role Role) bool {
+	back := r.Decision == handoff.Aborted || r.Returned
+	if role == RoleSource {
+		return back && r.Source.Released || r.Source.Ended
+	}
+	return back && r.Target.Cleaned || r.Target.Resumed
+}

@@ -1,0 +1,137 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/handoff"
+)
+
+// targetFacts waits until wrappers and hooks of before the agent's restart had the time to
+// call again, then takes stock.
+func (w *worker) targetFacts(ctx context.Context, r handoff.Record) (machine, error) {
+	if left := w.d.graceLeft(); r.Target.Waiting && !r.Target.Resumed && left > 0 && !w.pause(ctx, left) {
+		return nil, ctx.Err()
+	}
+	p := w.d.ports
+	c, err := p.Runtime.Inspect(ctx, w.move)
+	if err != nil {
+		return nil, err
+	}
+	f := handoff.TargetFacts{
+		BootID: w.d.cfg.BootID, Copy: c.ID,
+		Alive: c.Alive, Frozen: c.Frozen, Held: c.Held, Restoring: c.Restoring,
+	}
+	creates(&f, c.Creates)
+	dir, err := p.Images.Complete(ctx, w.move)
+	if err != nil {
+		return nil, err
+	}
+	f.Images = dir != ""
+	if f.Begun, err = p.Marks.Begun(w.move); err != nil {
+		return nil, err
+	}
+	if f.Fence, err = w.fenced(r); err != nil {
+		return nil, err
+	}
+	w.log.Info("target of a move", "pod", w.move.Target.Name, "from", w.move.Source.Node, "facts", f)
+	return handoff.NewTarget(w.d.cfg.Handoff, r, f), nil
+}
+
+// creates tells the copy's own create from a later one.
+func creates(f *handoff.TargetFacts, all []Create) {
+	for _, c := range all {
+		if f.Copy == "" || f.Copy == c.ID {
+			f.Waiter, f.Deadline = c.ID, c.Deadline
+		} else {
+			f.Stranger = c.ID
+		}
+	}
+}
+
+func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
+	rt := w.d.ports.Runtime
+	switch a.Op {
+	case handoff.OpRestore:
+		w.start(ctx, func(ctx context.Context) letter { return w.restore(ctx, a.ID) })
+	case handoff.OpResume:
+		w.try(ctx, a.Op, func(ctx context.Context) error { return w.resume(ctx, a.ID) })
+	case handoff.OpKill:
+		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Kill(ctx, w.move) })
+	case handoff.OpRefuse:
+		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Refuse(ctx, w.move, a.ID, a.Reason) })
+	case handoff.OpFresh:
+		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Fresh(ctx, w.move, a.ID) })
+	}
+}
+
+// restore only begins it: Held or HookGone tells what came of it.
+func (w *worker) restore(ctx context.Context, id string) letter {
+	dir, err := w.d.ports.Images.Complete(ctx, w.move)
+	if err == nil && dir == "" {
+		err = errors.New("the images are not complete any more")
+	}
+	if err == nil {
+		err = w.d.ports.Runtime.Restore(ctx, w.move, id, dir)
+	}
+	if err != nil {
+		return w.answer(handoff.OpRestore, fmt.Errorf("restore container %s from %q: %w", id, dir, err))
+	}
+	return letter{event: handoff.Event{Kind: handoff.Began, Op: handoff.OpRestore}}
+}
+
+// resume lets the copy run. Once the mark is left it cannot fail any more: it is tried
+// until the copy runs, or is found to be gone.
+func (w *worker) resume(ctx context.Context, id string) error {
+	p, marked := w.d.ports, false
+	mark := func() error {
+		if err := p.Marks.Begin(w.move); err != nil {
+			return err
+		}
+		marked = true
+		return nil
+	}
+	for {
+		err := p.Runtime.Resume(ctx, w.move, id, mark)
+		if err == nil || !marked {
+			return err
+		}
+		w.log.Error("the copy was about to run; trying again", "err", err)
+		c, looked := p.Runtime.Inspect(ctx, w.move)
+		if looked == nil && (!c.Alive || !c.Frozen) {
+			return nil
+		}
+		if !w.pause(ctx, 50*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// arrive tells drover-runc, once the record says so, that the pod is an ordinary one now.
+func (w *worker) arrive() bool {
+	p := w.d.ports
+	err := p.Arrivals.Write(fence.Restored{PodUID: w.move.Target.UID, Migration: w.move.Name, Epoch: uint64(w.move.Epoch)})
+	if err != nil {
+		w.log.Error("cannot note that the pod has arrived: until then its container can be started again only by this agent", "err", err)
+		return false
+	}
+	if err := p.Marks.Forget(w.move); err != nil {
+		w.log.Warn("cannot remove the mark of the copy", "err", err)
+	}
+	return true
+}
+
+// tidyTarget removes what nobody needs once the side is done.
+func (w *worker) tidyTarget(ctx context.Context) {
+	if err := w.d.ports.Images.Discard(ctx, w.move); err != nil {
+		w.log.Warn("cannot remove the images of the move", "err", err)
+	}
+	if !w.machine.Record().Target.Resumed {
+		if err := w.d.ports.Marks.Forget(w.move); err != nil {
+			w.log.Warn("cannot remove the mark of the copy", "err", err)
+		}
+	}
+}
