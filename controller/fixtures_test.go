@@ -73,7 +73,7 @@ func replicaSet() *appsv1.ReplicaSet {
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: testNamespace, Name: "web-5d4", UID: "uid-web-5d4", OwnerReferences: owner("Deployment", "apps/v1", "web"),
 		},
-		Spec: appsv1.ReplicaSetSpec{Replicas: ptr(int32(1)), Template: t},
+		Spec: appsv1.ReplicaSetSpec{Replicas: ptr(int32(1)), Template: t, Selector: &metav1.LabelSelector{MatchLabels: t.Labels}},
 	}
 }
 

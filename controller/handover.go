@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 )
@@ -45,6 +46,11 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 	}
 	if source != nil {
 		return r.removeSource(ctx, m, f, source)
+	}
+	if why, err := r.surplus(ctx, p); err != nil {
+		return ctrl.Result{}, err
+	} else if why != nil {
+		return r.await(ctx, m, f, why)
 	}
 	if err := r.clearCost(ctx, p); err != nil {
 		return ctrl.Result{}, err
@@ -115,6 +121,40 @@ func (r *Reconciler) owningSet(ctx context.Context, namespace string, h HandOver
 		return nil, err
 	}
 	return rs, nil
+}
+
+// surplus tells that the owner still has a pod too many: a source that went before the
+// hand-over was replaced by a third pod. Until the owner has taken that one away, the
+// cost keeps the replacement from being taken in its place.
+func (r *Reconciler) surplus(ctx context.Context, p *corev1.Pod) (*Refusal, error) {
+	ref := controllerOf(p)
+	if ref == nil || p.Annotations[corev1.PodDeletionCost] != costLast {
+		return nil, nil
+	}
+	rs, _, err := r.owners(ctx, p.Namespace, ref.Name)
+	if err != nil || rs == nil || rs.UID != ref.UID || rs.Spec.Replicas == nil {
+		return nil, err
+	}
+	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("selector of ReplicaSet %s/%s: %w", rs.Namespace, rs.Name, err)
+	}
+	var pods corev1.PodList
+	if err := r.Reader.List(ctx, &pods, client.InNamespace(p.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+		return nil, fmt.Errorf("list the pods of ReplicaSet %s/%s: %w", rs.Namespace, rs.Name, err)
+	}
+	has := 0
+	for i := range pods.Items {
+		o := &pods.Items[i]
+		over := o.DeletionTimestamp != nil || o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed
+		if ownerUID(o) == rs.UID && !over {
+			has++
+		}
+	}
+	if want := int(*rs.Spec.Replicas); has > want {
+		return refuse("WaitingForOwner", "ReplicaSet %s has %d pods, %d wanted: waiting until it has removed the one too many", rs.Name, has, want), nil
+	}
+	return nil, nil
 }
 
 // withoutOwner: the owner was deleted or scaled to nothing after the commit, and takes

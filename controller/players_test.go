@@ -1,0 +1,134 @@
+package controller
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// players are the scheduler, the two agents, kubelet and the ReplicaSet controller, each
+// as simple as it can be, and what a test wants to happen.
+type players struct {
+	noScheduler bool
+	noCommit    bool
+	// targetDies: after the commit, before the acknowledgement; the source takes the pod back.
+	targetDies bool
+	// neverEnds: the source's agent never says that the processes are gone.
+	neverEnds bool
+	// event happens once, when the condition is true.
+	when func(*v1alpha1.PodMigration) bool
+	then func(*world)
+}
+
+// play gives everybody one turn.
+func (w *world) play(m *v1alpha1.PodMigration) {
+	w.schedule(m)
+	w.agents()
+	if w.when != nil && w.when(w.move()) {
+		w.when = nil
+		w.then(w)
+	}
+	w.kubelet()
+	w.owner()
+}
+
+func (w *world) schedule(m *v1alpha1.PodMigration) {
+	p := w.pod(m.Status.Target.PodName)
+	if p == nil || p.Spec.NodeName != "" || w.noScheduler {
+		return
+	}
+	p.Spec.NodeName = "n2"
+	w.must(w.api.Update(context.Background(), p))
+}
+
+// agents do what internal/handoff does on the two nodes, without any of its care.
+func (w *world) agents() {
+	m := w.move()
+	if m == nil {
+		return
+	}
+	s, src, dst := &m.Status, &m.Status.Source, &m.Status.Target
+	at := metav1.NewMicroTime(w.now)
+	switch {
+	case s.Decision == v1alpha1.Abort || s.Returned:
+		src.Released, dst.Cleaned = src.Node != "", dst.Node != ""
+	case s.Decision == v1alpha1.Undecided && dst.Node == "":
+		return
+	case s.Decision == v1alpha1.Undecided && !dst.Waiting:
+		dst.Waiting, dst.BootID, dst.Deadline = true, "boot-n2", &at
+	case s.Decision == v1alpha1.Undecided && !src.Offered:
+		src.Offered = true
+	case s.Decision == v1alpha1.Undecided && !w.noCommit:
+		s.Decision, s.DecisionBy, s.DecidedAt = v1alpha1.Commit, "target n2", &at
+	case s.Decision == v1alpha1.Commit && w.targetDies:
+		dst.Failed, s.Returned, s.ReturnProof = true, true, "boot ID changed"
+		s.Epoch++
+	case s.Decision == v1alpha1.Commit && !dst.Resumed:
+		dst.Resumed = true
+	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds:
+		src.Ended, s.Bytes, s.FrozenTime = true, 1<<20, &metav1.Duration{Duration: 300 * time.Millisecond}
+	default:
+		return
+	}
+	w.must(w.api.Status().Update(context.Background(), m))
+}
+
+// kubelet on n2 reports the pod that was restored.
+func (w *world) kubelet() {
+	m := w.move()
+	if m == nil || !m.Status.Target.Resumed {
+		return
+	}
+	p := w.pod(m.Status.Target.PodName)
+	if p == nil || p.Status.Phase == corev1.PodRunning {
+		return
+	}
+	p.Status.Phase = corev1.PodRunning
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	w.must(w.api.Status().Update(context.Background(), p))
+}
+
+// owner is the ReplicaSet controller: it keeps the number, and deletes the cheapest.
+func (w *world) owner() {
+	var rs appsv1.ReplicaSet
+	err := w.api.Get(context.Background(), client.ObjectKey{Namespace: testNamespace, Name: "web-5d4"}, &rs)
+	if err != nil {
+		return
+	}
+	var pods corev1.PodList
+	w.must(w.api.List(context.Background(), &pods, client.InNamespace(testNamespace), client.MatchingLabels{"app": "web"}))
+	own := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
+		return p.DeletionTimestamp != nil || ownerUID(&p) != rs.UID
+	})
+	slices.SortFunc(own, func(a, b corev1.Pod) int { return cost(&a) - cost(&b) })
+	for len(own) > int(*rs.Spec.Replicas) {
+		w.must(w.api.Delete(context.Background(), &own[0]))
+		own = own[1:]
+	}
+	if len(own) < int(*rs.Spec.Replicas) {
+		w.thirds++
+		p := sourcePod()
+		p.Name, p.UID = "web-5d4-third"+strconv.Itoa(w.thirds), "uid-third"
+		w.must(w.api.Create(context.Background(), p))
+	}
+}
+
+func cost(p *corev1.Pod) int {
+	c, _ := strconv.Atoi(p.Annotations[corev1.PodDeletionCost])
+	return c
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
