@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,7 +49,8 @@ func main() {
 }
 
 func runKubelet() int {
-	return cli.Run(kubelet.NewKubeletCommand(signalContext()))
+	// NewKubeletCommand takes the process's signals itself; that can be done only once.
+	return cli.Run(kubelet.NewKubeletCommand(context.Background()))
 }
 
 func runKubectl() int {

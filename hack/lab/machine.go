@@ -1,0 +1,197 @@
+package lab
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/drover-project/drover/hack/lab/boot"
+	"github.com/drover-project/drover/hack/lab/cache"
+)
+
+const containerdSocket = "/run/containerd/containerd.sock"
+
+// spec is what all machines have in common.
+func (m machine) spec(all []machine, layers []string, switchSocket string) *boot.Spec {
+	s := &boot.Spec{
+		Lab: m.lab, Node: m.name, Lower: layers, Dir: m.dir(), Logs: m.logs(),
+		Control: m.control(), Fabric: switchSocket,
+		MAC: m.mac(), Address: m.ip() + "/24",
+		Cgroup: m.daemons(),
+		// In cgroup v1 the daemons' memory stays accounted to whoever started the lab.
+		CgroupExcept: []string{"memory"},
+		Binds:        map[string]string{"/var/log/drover-lab": m.logs()},
+	}
+	for _, other := range all {
+		if other.index != 0 && other != m {
+			s.Routes = append(s.Routes, boot.Route{To: other.podRange(), Via: other.ip()})
+		}
+	}
+	return s
+}
+
+// realDirs are those of a node that cannot lie on an overlay: containerd and kubelet put overlays
+// and mounts into them.
+var realDirs = []string{"/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods"}
+
+func nodeSpec(m machine, all []machine, layers []string, switchSocket string) *boot.Spec {
+	s := m.spec(all, layers, switchSocket)
+	for _, d := range realDirs {
+		s.Binds[d] = filepath.Join(m.dir(), "disk", strings.ReplaceAll(d[1:], "/", "-"))
+	}
+	conf := func(name string) string { return filepath.Join(kubernetesDir, name) }
+	ready := boot.Condition{TLS: &boot.Probe{
+		URL: serverOf(all[0]) + "/readyz", CA: conf("ca.crt"), Cert: conf("kubelet.crt"), Key: conf("kubelet.key"),
+	}}
+	s.Services = []boot.Service{
+		{Name: "containerd", Argv: []string{"containerd"}},
+		{
+			Name: "pause-image", Once: true,
+			Argv:  []string{"ctr", "-n", "k8s.io", "images", "import", "--local", cache.PauseTar},
+			After: []boot.Condition{{Unix: containerdSocket}},
+		},
+		{
+			Name: "kubelet",
+			Argv: []string{"kubelet", "--config", conf("kubelet.yaml"), "--kubeconfig", conf("kubelet.conf"),
+				"--hostname-override", m.name, "--node-ip", m.ip()},
+			After: []boot.Condition{{Done: "pause-image"}, ready},
+		},
+		{
+			Name:  "kube-proxy",
+			Argv:  []string{"kube-proxy", "--config", conf("kube-proxy.yaml")},
+			After: []boot.Condition{ready},
+		},
+	}
+	return s
+}
+
+func controlPlaneSpec(m machine, all []machine, layers []string, switchSocket string) *boot.Spec {
+	s := m.spec(all, layers, switchSocket)
+	s.Binds["/var/lib/etcd"] = filepath.Join(m.dir(), "disk", "etcd")
+	s.Binds["/var/lib/prometheus"] = filepath.Join(m.dir(), "disk", "prometheus")
+	conf := func(name string) string { return filepath.Join(kubernetesDir, name) }
+	api := net.JoinHostPort(m.ip(), apiPort)
+	ready := boot.Condition{TLS: &boot.Probe{
+		URL: "https://" + api + "/readyz", CA: conf("ca.crt"), Cert: conf("kubelet-client.crt"), Key: conf("kubelet-client.key"),
+	}}
+	s.Forwards = []boot.Forward{
+		{FD: 3, To: api},
+		{FD: 4, To: net.JoinHostPort(m.ip(), prometheusPort)},
+	}
+	s.Services = []boot.Service{
+		{Name: "etcd", Argv: []string{"etcd", "--data-dir", "/var/lib/etcd/data", "--unsafe-no-fsync", "--log-level", "warn"}},
+		{Name: "kube-apiserver", Argv: apiserverArgs(m, conf), After: []boot.Condition{{TCP: "127.0.0.1:2379"}}},
+		{
+			Name: "kube-controller-manager",
+			Argv: []string{"kube-controller-manager", "--kubeconfig", conf("controller-manager.conf"),
+				"--authentication-kubeconfig", conf("controller-manager.conf"), "--authorization-kubeconfig", conf("controller-manager.conf"),
+				"--service-account-private-key-file", conf("service-accounts.key"), "--root-ca-file", conf("ca.crt"),
+				"--use-service-account-credentials", "--leader-elect=false", "--bind-address", "127.0.0.1"},
+			After: []boot.Condition{ready},
+		},
+		{
+			Name: "kube-scheduler",
+			Argv: []string{"kube-scheduler", "--kubeconfig", conf("scheduler.conf"),
+				"--authentication-kubeconfig", conf("scheduler.conf"), "--authorization-kubeconfig", conf("scheduler.conf"),
+				"--leader-elect=false", "--bind-address", "127.0.0.1"},
+			After: []boot.Condition{ready},
+		},
+		{
+			Name: "prometheus",
+			Argv: []string{"prometheus", "--config.file", conf("prometheus.yaml"), "--storage.tsdb.path", "/var/lib/prometheus/data",
+				"--web.listen-address", net.JoinHostPort(m.ip(), prometheusPort), "--log.level", "warn"},
+			After: []boot.Condition{ready},
+		},
+	}
+	return s
+}
+
+func apiserverArgs(m machine, conf func(string) string) []string {
+	return []string{"kube-apiserver",
+		"--etcd-servers", "http://127.0.0.1:2379",
+		"--advertise-address", m.ip(), "--bind-address", m.ip(), "--secure-port", apiPort,
+		"--service-cluster-ip-range", serviceNetwork,
+		"--client-ca-file", conf("ca.crt"), "--tls-cert-file", conf("apiserver.crt"), "--tls-private-key-file", conf("apiserver.key"),
+		"--kubelet-certificate-authority", conf("ca.crt"),
+		"--kubelet-client-certificate", conf("kubelet-client.crt"), "--kubelet-client-key", conf("kubelet-client.key"),
+		"--kubelet-preferred-address-types", "InternalIP",
+		"--service-account-issuer", "https://kubernetes.default.svc",
+		"--service-account-key-file", conf("service-accounts.crt"), "--service-account-signing-key-file", conf("service-accounts.key"),
+		"--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
+		"--anonymous-auth=false", "--allow-privileged", "--profiling=false",
+		// No kube-proxy runs beside the API server: it reaches webhooks by their pods' addresses.
+		"--enable-aggregator-routing",
+	}
+}
+
+// prepareNode writes a node's own files.
+func prepareNode(m machine, n Node, all []machine, c *credentials) error {
+	if err := prepareMachine(m, all); err != nil {
+		return err
+	}
+	if err := c.forNode(m, all[0]); err != nil {
+		return err
+	}
+	data := map[string]string{
+		"PauseImage": cache.PauseImage, "PodRange": m.podRange(), "PodNetwork": podNetwork,
+		"Node": m.name, "CgroupRoot": m.pods(), "Reserved": reserved(n.Speed, runtime.NumCPU()),
+	}
+	for name, path := range map[string]string{
+		"containerd.toml": "/etc/containerd/config.toml",
+		"cni.conflist":    "/etc/cni/net.d/10-lab.conflist",
+		"kubelet.yaml":    kubernetesDir + "/kubelet.yaml",
+		"kube-proxy.yaml": kubernetesDir + "/kube-proxy.yaml",
+	} {
+		b, err := render(name, data)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(m.upper(path), b); err != nil {
+			return fmt.Errorf("prepare node %s: %w", m.name, err)
+		}
+	}
+	return nil
+}
+
+// reserved is what kubelet has to hold back so that a node with that speed offers no more than it.
+func reserved(speed float64, cpus int) string {
+	if speed <= 0 || speed >= float64(cpus) {
+		return ""
+	}
+	return fmt.Sprintf("%dm", int((float64(cpus)-speed)*1000))
+}
+
+func prepareControlPlane(m machine, all []machine, c *credentials) error {
+	if err := prepareMachine(m, all); err != nil {
+		return err
+	}
+	if err := c.forControlPlane(m); err != nil {
+		return err
+	}
+	b, err := render("prometheus.yaml", nil)
+	if err != nil {
+		return err
+	}
+	return m.write("prometheus.yaml", b)
+}
+
+// prepareMachine writes what every machine has in /etc.
+func prepareMachine(m machine, all []machine) error {
+	hosts := "127.0.0.1 localhost\n"
+	for _, other := range all {
+		hosts += other.ip() + " " + other.name + "\n"
+	}
+	for path, content := range map[string]string{
+		"/etc/hosts":       hosts,
+		"/etc/hostname":    m.name + "\n",
+		"/etc/resolv.conf": "", // there is nobody to ask
+		"/etc/machine-id":  fmt.Sprintf("%032x\n", 0xd0e0000+m.index),
+	} {
+		if err := writeFile(m.upper(path), []byte(content)); err != nil {
+			return fmt.Errorf("prepare %s: %w", m.name, err)
+		}
+	}
+	return nil
+}
