@@ -1,0 +1,72 @@
+package decide
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
+)
+
+// candidates are all living nodes but this one.
+func candidates(in Input, pod Pod, now time.Time) []placement.Candidate {
+	others := slices.DeleteFunc(in.View.Alive(), func(id model.NodeID) bool { return id == in.Here })
+	if len(others) == 0 {
+		return nil // Candidates without nodes would mean all
+	}
+	return placement.NewSurvey(in.View, in.Params, now).Candidates(placement.Viewpoint{Peers: pod.Peers, Source: in.Here}, others...)
+}
+
+// othersShare is the part of a node's CPU (0..1) that all but the pod use; not a number
+// when the load makes no sense.
+//
+// A pod that wants the CPU finds it taken as often as others use it, so its wait is held to
+// grow with this share. Queues grow faster than that when a node is nearly full: the
+// prediction for an idle node is too high rather than too low.
+func othersShare(l model.Load, own model.Cores) float64 {
+	share := float64((l.Used.CPU - own) / l.Allocatable.CPU)
+	if math.IsNaN(share) || math.IsInf(share, 0) || l.Allocatable.CPU <= 0 {
+		return math.NaN()
+	}
+	return min(1, max(0, share))
+}
+
+// unfit says why a pod should not go to a candidate; empty when it should.
+func unfit(config Config, in Input, pod Pod, score placement.Score, predicted float64) string {
+	state := in.View.Nodes[score.Node].State
+	load := state.Load
+	idle := load.Allocatable.CPU - load.Used.CPU
+	switch {
+	case slices.ContainsFunc(score.Reasons, isAboutLoad):
+		i := slices.IndexFunc(score.Reasons, isAboutLoad)
+		return score.Reasons[i].String()
+	case !(predicted >= 0) || math.IsInf(predicted, 0):
+		return fmt.Sprintf("a wait of %v there makes no sense", predicted)
+	case state.CannotRestore != "":
+		return "it cannot restore a pod: " + state.CannotRestore
+	case len(state.Suffering) > 0:
+		return fmt.Sprintf("%s suffers there itself", state.Suffering[0].Pod)
+	case load.Requested.CPU+pod.Requests.CPU > load.Allocatable.CPU:
+		return fmt.Sprintf("%.2f cores are requested of %.2f, %.2f more do not fit", load.Requested.CPU, load.Allocatable.CPU, pod.Requests.CPU)
+	case load.Requested.Memory+pod.Requests.Memory > load.Allocatable.Memory:
+		return fmt.Sprintf("%.2f GiB are requested of %.2f, %.2f more do not fit", load.Requested.Memory.GiB(), load.Allocatable.Memory.GiB(), pod.Requests.Memory.GiB())
+	case load.Used.Memory+pod.Memory > load.Allocatable.Memory:
+		return fmt.Sprintf("%.2f GiB are in use of %.2f, the pod's %.2f do not fit", load.Used.Memory.GiB(), load.Allocatable.Memory.GiB(), pod.Memory.GiB())
+	case idle-pod.Run < config.Headroom:
+		return fmt.Sprintf("%.2f cores are idle; with the pod's %.2f less than %.2f would be left", idle, pod.Run, config.Headroom)
+	case predicted*config.Margin > pod.Wait || pod.Wait == 0:
+		return fmt.Sprintf("it would wait about %.2f there, not %g times less", predicted, config.Margin)
+	}
+	return ""
+}
+
+// isAboutLoad tells the reasons that forbid a move from those that only blur the ranking.
+func isAboutLoad(r placement.Reason) bool {
+	switch r.Kind {
+	case placement.KindNoState, placement.KindNotAlive, placement.KindStaleState, placement.KindNoLoad, placement.KindBadLoad, placement.KindBadParams:
+		return true
+	}
+	return false
+}
