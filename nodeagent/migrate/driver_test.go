@@ -1,0 +1,280 @@
+package migrate
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/drover-project/drover/internal/handoff"
+)
+
+// run lets a move take its course in a bubble of its own time, and looks at how it ended.
+func run(t *testing.T, setUp func(*cluster), meanwhile func(*cluster), want handoff.Record, check func(*testing.T, *cluster)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		if setUp != nil {
+			setUp(c)
+		}
+		a, b := c.nodes["a"], c.nodes["b"]
+		a.start()
+		b.start()
+		b.create("c1")
+		if meanwhile != nil {
+			meanwhile(c)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		got := c.record()
+		got.Version, got.Target.Deadline, got.ID = "", time.Time{}, ""
+		got.Source.Node, got.Source.PodUID, got.Target.Node, got.Target.PodUID, got.Target.BootID = "", "", "", "", ""
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("the record (-want +got):\n%s", d)
+		}
+		c.count1(t)
+		if check != nil {
+			check(t, c)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// count1: one copy runs, and one only.
+func (c *cluster) count1(t *testing.T) {
+	a, b := c.nodes["a"], c.nodes["b"]
+	here := a.source.Alive && !a.source.Frozen
+	there := b.copy.Alive && !b.copy.Frozen
+	if here == there {
+		t.Errorf("source runs: %v, copy runs: %v; want one of them", here, there)
+	}
+}
+
+var (
+	moved = handoff.Record{Epoch: 2, Decision: handoff.Committed,
+		Source: handoff.SourceRecord{Offered: true, Ended: true}, Target: handoff.TargetRecord{Waiting: true, Resumed: true}}
+	abortedEarly = handoff.Record{Epoch: 2, Decision: handoff.Aborted,
+		Source: handoff.SourceRecord{Released: true}, Target: handoff.TargetRecord{Waiting: true, Cleaned: true}}
+	abortedLate = handoff.Record{Epoch: 2, Decision: handoff.Aborted,
+		Source: handoff.SourceRecord{Offered: true, Released: true}, Target: handoff.TargetRecord{Waiting: true, Cleaned: true}}
+	returned = handoff.Record{Epoch: 3, Decision: handoff.Committed, Returned: true,
+		Source: handoff.SourceRecord{Offered: true, Released: true}, Target: handoff.TargetRecord{Waiting: true, Failed: true, Cleaned: true}}
+)
+
+func TestMove(t *testing.T) {
+	run(t, nil, nil, moved, func(t *testing.T, c *cluster) {
+		var steps []string
+		for _, e := range c.pm.Status.Timeline {
+			steps = append(steps, e.Step+" "+e.By)
+		}
+		want := []string{"CreateWaiting b", "Frozen a", "Dumped a", "Sent a", "Restored b", "Committed b", "Resumed b", "SourceEnded a"}
+		if d := cmp.Diff(want, steps); d != "" {
+			t.Errorf("timeline (-want +got):\n%s", d)
+		}
+		if s := c.pm.Status; s.Bytes != 4096 || s.DecisionBy != "target b" || s.Phase != "Committed" {
+			t.Errorf("bytes %d, decided by %q, phase %q", s.Bytes, s.DecisionBy, s.Phase)
+		}
+		if n := len(c.ends); n != 2 {
+			t.Errorf("%d ends were told, want 2: %v", n, c.ends)
+		}
+		if !c.nodes["b"].arrivals[targetPod] || len(c.nodes["a"].fences) != 1 || c.nodes["b"].images {
+			t.Error("want the arrival noted, the source fenced, the images removed")
+		}
+		if got := testutil.ToFloat64(c.nodes["a"].driver.metrics.moves.WithLabelValues("source", "moved")); got != 1 {
+			t.Errorf("drover_migrations_total: %v, want 1", got)
+		}
+	})
+}
+
+func TestAborts(t *testing.T) {
+	bad := errors.New("bad luck")
+	for name, c := range map[string]struct {
+		setUp, meanwhile func(*cluster)
+		want             handoff.Record
+		reason           string
+	}{
+		"dump fails":    {setUp: func(c *cluster) { c.nodes["a"].dumpErr = bad }, want: abortedEarly, reason: "DumpFailed"},
+		"send fails":    {setUp: func(c *cluster) { c.nodes["a"].sendErr = bad }, want: abortedEarly, reason: "SendFailed"},
+		"restore fails": {setUp: func(c *cluster) { c.nodes["b"].restoreErr = bad }, want: abortedLate, reason: "RestoreFailed"},
+		"unwanted":      {setUp: func(c *cluster) { c.unwanted = "pod web is being deleted" }, want: abortedLate, reason: "Unwanted"},
+		"dump hangs, controller aborts": {
+			setUp:     func(c *cluster) { c.nodes["a"].blockDump = true },
+			meanwhile: func(c *cluster) { time.Sleep(time.Second); c.abort() }, want: abortedEarly},
+		"create vanishes": {
+			setUp:     func(c *cluster) { c.nodes["a"].blockDump = true },
+			meanwhile: func(c *cluster) { time.Sleep(time.Second); c.nodes["b"].endCreate("c1") }, want: abortedEarly, reason: "WaiterGone"},
+		"nothing comes in time": {setUp: func(c *cluster) { c.nodes["a"].blockDump = true }, want: abortedEarly, reason: "Late"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, c.setUp, c.meanwhile, c.want, func(t *testing.T, cl *cluster) {
+				if got := cl.pm.Status.DecisionReason; c.reason != "" && got != c.reason && !(c.reason == "RestoreFailed" && got == "HookGone") {
+					t.Errorf("reason %q, want %q", got, c.reason)
+				}
+				if len(cl.nodes["a"].fences) != 0 {
+					t.Error("the fence is still there")
+				}
+			})
+		})
+	}
+}
+
+// TestLostAnswers loses the answer to each write in turn, and then each write itself.
+func TestLostAnswers(t *testing.T) {
+	for _, v := range []handoff.Verb{handoff.Wait, handoff.Offer, handoff.Commit, handoff.Resume, handoff.End} {
+		t.Run("answer to "+string(v), func(t *testing.T) {
+			run(t, func(c *cluster) { c.lose = v }, nil, moved, nil)
+		})
+		t.Run(string(v), func(t *testing.T) {
+			run(t, func(c *cluster) { c.drop = v }, nil, moved, nil)
+		})
+	}
+}
+
+// TestAway: the API server is away when it matters most; both stay held until it is back.
+func TestAway(t *testing.T) {
+	run(t, func(c *cluster) {
+		c.at = func(verb string) {
+			if verb == "commit" {
+				c.mu.Lock()
+				c.away, c.at = true, nil
+				c.mu.Unlock()
+			}
+		}
+	}, func(c *cluster) {
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		a, b := c.nodes["a"], c.nodes["b"]
+		if !a.source.Frozen || !b.copy.Frozen {
+			t.Error("not held while the API server is away")
+		}
+		if got := a.driver.held() + b.driver.held(); got != 2 {
+			t.Errorf("drover_held_containers: %v, want 2", got)
+		}
+		c.mu.Lock()
+		c.away = false
+		c.mu.Unlock()
+	}, moved, nil)
+}
+
+// TestRestarts restarts both agents at every write, before it is stored.
+func TestRestarts(t *testing.T) {
+	for _, v := range []handoff.Verb{handoff.Wait, handoff.Offer, handoff.Commit, handoff.Resume, handoff.End} {
+		for _, name := range []string{"a", "b"} {
+			t.Run(name+" at "+string(v), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := newCluster(t)
+					restart := make(chan struct{}, 1)
+					c.at = func(verb string) {
+						if verb == string(v) {
+							c.mu.Lock()
+							c.at = nil
+							c.mu.Unlock()
+							restart <- struct{}{}
+						}
+					}
+					a, b := c.nodes["a"], c.nodes["b"]
+					a.start()
+					b.start()
+					b.create("c1")
+					<-restart
+					n := c.nodes[name]
+					n.stop()
+					n.start()
+					time.Sleep(5 * time.Minute)
+					synctest.Wait()
+					r := c.record()
+					t.Logf("%+v", r)
+					done := r.Source.Ended || r.Source.Released && r.Target.Cleaned
+					if !done {
+						t.Errorf("not at an end: %+v", r)
+					}
+					c.count1(t)
+					a.stop()
+					b.stop()
+				})
+			})
+		}
+	}
+}
+
+// TestFailedTarget: the commit stands, but the copy is gone: the source takes the pod back.
+func TestFailedTarget(t *testing.T) {
+	run(t, func(c *cluster) {
+		c.at = func(verb string) {
+			if verb == "commit" {
+				c.mu.Lock()
+				c.at = nil
+				c.mu.Unlock()
+				b := c.nodes["b"]
+				b.mu.Lock()
+				b.copy.Held = false // CRIU died, and nobody has told yet
+				b.mu.Unlock()
+			}
+		}
+	}, nil, returned, func(t *testing.T, c *cluster) {
+		if c.nodes["b"].fences[targetPod].PodUID == "" || len(c.nodes["a"].fences) != 0 {
+			t.Error("want the replacement fenced, and the source not")
+		}
+	})
+}
+
+// TestDeadTarget: the target's node was booted after the commit.
+func TestDeadTarget(t *testing.T) {
+	want := returned
+	want.Target.Failed, want.Target.Cleaned = false, false
+	run(t, func(c *cluster) {
+		c.at = func(verb string) {
+			if verb == "commit" {
+				c.at = nil
+				b := c.nodes["b"]
+				b.cut()
+				c.mu.Lock()
+				c.boot["b"] = "boot-b2"
+				c.mu.Unlock()
+				b.mu.Lock()
+				b.copy = Copy{}
+				b.mu.Unlock()
+			}
+		}
+	}, nil, want, func(t *testing.T, c *cluster) {
+		if c.pm.Status.ReturnProof == "" {
+			t.Error("no proof in the record")
+		}
+	})
+}
+
+// TestCrashAfterMove: a create of a pod that has arrived starts anew, also if the note of
+// its arrival is missing.
+func TestCrashAfterMove(t *testing.T) {
+	run(t, nil, func(c *cluster) {
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b := c.nodes["b"]
+		b.driver.ContainerEnded("c1")
+		b.create("c2")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := b.answers["c2"]; got != "fresh" {
+			t.Errorf("the second create was answered %q, want fresh", got)
+		}
+		b.copy = Copy{ID: "c2", Alive: true}
+	}, moved, nil)
+}
+
+// TestRefusedAfterAbort: kubelet asks again after an abort.
+func TestRefusedAfterAbort(t *testing.T) {
+	run(t, func(c *cluster) { c.nodes["a"].dumpErr = errors.New("bad luck") }, func(c *cluster) {
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b := c.nodes["b"]
+		b.create("c2")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := b.answers["c2"]; got != "refuse" {
+			t.Errorf("the second create was answered %q, want refuse", got)
+		}
+	}, abortedEarly, nil)
+}

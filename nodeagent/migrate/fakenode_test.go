@@ -1,0 +1,237 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+
+	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/handoff"
+)
+
+// Each port of a fake node is a type of its own, so that their methods do not clash.
+type (
+	checkpointer node
+	sender       node
+	images       node
+	copies       node
+	fences       node
+	arrivals     node
+	marks        node
+)
+
+func (x *checkpointer) Inspect(context.Context, Move) (handoff.SourceFacts, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.source, nil
+}
+
+func (x *checkpointer) Dump(ctx context.Context, _ Move) (Dumped, error) {
+	x.mu.Lock()
+	block, err := x.blockDump, x.dumpErr
+	x.source.Frozen = true
+	x.mu.Unlock()
+	if block {
+		<-ctx.Done()
+		return Dumped{}, ctx.Err()
+	}
+	if err != nil {
+		return Dumped{}, err
+	}
+	(*node)(x).note("dumped")
+	return Dumped{Dir: "/images"}, nil
+}
+
+func (x *checkpointer) Release(context.Context, Move) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.fences) > 0 {
+		x.c.t.Error("thawed before the fence was lifted")
+	}
+	if r := x.c.record(); r.Decision != handoff.Aborted && !r.Returned {
+		x.c.t.Errorf("the source was released, and the record says %q", r.Decision)
+	}
+	x.source.Frozen, x.source.Dumping = false, false
+	(*node)(x).note("released")
+	return nil
+}
+
+func (x *checkpointer) End(context.Context, Move) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.c.record().Target.Resumed {
+		x.c.t.Error("the source was ended before the acknowledgement")
+	}
+	x.source.Alive, x.source.Frozen = false, false
+	(*node)(x).note("ended")
+	return nil
+}
+
+func (x *sender) Send(context.Context, Move, string) (int64, error) {
+	x.mu.Lock()
+	err := x.sendErr
+	x.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	to := x.c.nodes["b"]
+	to.mu.Lock()
+	to.images = true
+	d := to.driver
+	to.mu.Unlock()
+	if d != nil {
+		d.ImagesComplete("uid-1")
+	}
+	return 4096, nil
+}
+
+func (x *images) Complete(context.Context, Move) (string, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.images {
+		return "/images", nil
+	}
+	return "", nil
+}
+
+func (x *images) Discard(context.Context, Move) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.images = false
+	return nil
+}
+
+func (x *copies) Inspect(context.Context, Move) (Copy, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.copy, nil
+}
+
+func (x *copies) Restore(_ context.Context, _ Move, id, _ string) error {
+	x.mu.Lock()
+	x.copy.ID = id
+	err, d := x.restoreErr, x.driver
+	if err == nil {
+		x.copy.Alive, x.copy.Frozen, x.copy.Held = true, true, true
+		(*node)(x).note("restored")
+	}
+	x.mu.Unlock()
+	if err != nil {
+		d.RestoreEnded(targetPod, id, err)
+		return nil
+	}
+	d.RestoreHeld(targetPod, id)
+	return nil
+}
+
+func (x *copies) Resume(_ context.Context, _ Move, id string, mark func() error) error {
+	x.mu.Lock()
+	fits := x.copy.Held && x.copy.Frozen && x.copy.ID == id && len(x.copy.Creates) > 0
+	x.mu.Unlock()
+	if !fits {
+		return errors.New("the wrapper or the hook is gone")
+	}
+	if err := mark(); err != nil {
+		return err
+	}
+	if r := x.c.record(); r.Decision != handoff.Committed {
+		x.c.t.Errorf("the copy was resumed, and the record says %q", r.Decision)
+	}
+	x.mu.Lock()
+	x.copy.Frozen, x.copy.Held = false, false
+	(*node)(x).note("resumed")
+	x.mu.Unlock()
+	(*node)(x).endCreate(id)
+	return nil
+}
+
+func (x *copies) Kill(context.Context, Move) error {
+	x.mu.Lock()
+	id := x.copy.ID
+	x.copy = Copy{Creates: x.copy.Creates}
+	(*node)(x).note("killed")
+	x.mu.Unlock()
+	(*node)(x).endCreate(id)
+	return nil
+}
+
+func (x *copies) Refuse(_ context.Context, _ Move, id, _ string) error {
+	(*node)(x).answer(id, "refuse")
+	return nil
+}
+
+func (x *copies) Fresh(_ context.Context, _ Move, id string) error {
+	if !x.c.record().Target.Resumed {
+		x.c.t.Error("a cold start before the acknowledgement")
+	}
+	(*node)(x).answer(id, "fresh")
+	return nil
+}
+
+func (n *node) answer(id, with string) {
+	n.mu.Lock()
+	n.answers[id] = with
+	n.mu.Unlock()
+	n.endCreate(id)
+}
+
+func (x *fences) Write(f fence.Fence) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.fences[f.PodUID] = f
+	return nil
+}
+
+func (x *fences) Lift(uid string, epoch uint64) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if f, ok := x.fences[uid]; ok && f.Epoch > epoch {
+		return errors.New("a greater epoch holds the fence")
+	}
+	delete(x.fences, uid)
+	return nil
+}
+
+func (x *fences) Check(uid string) (*fence.Fence, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if f, ok := x.fences[uid]; ok {
+		return &f, nil
+	}
+	return nil, nil
+}
+
+func (x *arrivals) Write(r fence.Restored) error {
+	if !x.c.record().Target.Resumed {
+		x.c.t.Error("arrival noted before the acknowledgement")
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.arrivals[r.PodUID] = true
+	return nil
+}
+
+func (x *arrivals) Check(uid, _ string) (bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.arrivals[uid], nil
+}
+
+func (x *marks) Begin(Move) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.begun = true
+	return nil
+}
+
+func (x *marks) Begun(Move) (bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.begun, nil
+}
+
+func (x *marks) Forget(Move) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.begun = false
+	return nil
+}

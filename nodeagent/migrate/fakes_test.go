@@ -1,0 +1,261 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/handoff"
+)
+
+// cluster is an API server and two nodes, as far as a move sees them.
+type cluster struct {
+	t     *testing.T
+	mu    sync.Mutex
+	pm    *v1alpha1.PodMigration
+	count int
+	nodes map[string]*node
+	// away: the API server does not answer. lose: the answer to this change is lost, once;
+	// drop: the change never arrives, once.
+	away       bool
+	lose, drop handoff.Verb
+	unwanted   string
+	boot       map[string]string // of Node objects; absent: gone
+	ends       []Report
+	// at is called before a change is stored, without the lock.
+	at func(verb string)
+}
+
+// node is a container runtime with CRIU.
+type node struct {
+	c          *cluster
+	name, boot string
+	mu         sync.Mutex
+	driver     *Driver
+	registry   *prometheus.Registry
+	stop       func()
+	cut        func() // stop, without waiting
+
+	source     handoff.SourceFacts
+	dumpErr    error
+	sendErr    error
+	restoreErr error
+	blockDump  bool
+	images     bool
+	copy       Copy
+	answers    map[string]string
+	fences     map[string]fence.Fence
+	begun      bool
+	arrivals   map[string]bool
+	events     []string
+}
+
+const (
+	sourcePod = "5f0c0000-0000-0000-0000-000000000001"
+	targetPod = "5f0c0000-0000-0000-0000-000000000002"
+)
+
+func newCluster(t *testing.T) *cluster {
+	c := &cluster{t: t, boot: map[string]string{"a": "boot-a", "b": "boot-b"}, nodes: map[string]*node{}}
+	pm := &v1alpha1.PodMigration{}
+	pm.Namespace, pm.Name, pm.UID, pm.ResourceVersion = "default", "move", "uid-1", "1"
+	pm.Status.Epoch = 2
+	pm.Status.Source = v1alpha1.SourceStatus{Node: "a", PodName: "web", PodUID: sourcePod, Container: "web", ContainerID: "c-source"}
+	pm.Status.Target = v1alpha1.TargetStatus{Node: "b", PodName: "web-dm2", PodUID: targetPod}
+	c.pm, c.count = pm, 1
+	for _, name := range []string{"a", "b"} {
+		c.nodes[name] = &node{c: c, name: name, boot: "boot-" + name, answers: map[string]string{},
+			fences: map[string]fence.Fence{}, arrivals: map[string]bool{}}
+	}
+	c.nodes["a"].source.Alive = true
+	return c
+}
+
+// start starts a node's agent, and shows it what there is.
+func (n *node) start() {
+	n.driver = New(Config{Node: n.name, BootID: n.boot, Ended: func(r Report) {
+		n.c.mu.Lock()
+		defer n.c.mu.Unlock()
+		n.c.ends = append(n.c.ends, r)
+	}}, Ports{
+		Records: n.c, Cluster: n.c, Checkpointer: (*checkpointer)(n), Sender: (*sender)(n), Images: (*images)(n),
+		Runtime: (*copies)(n), Fences: (*fences)(n), Arrivals: (*arrivals)(n), Marks: (*marks)(n),
+		Log: slog.New(slog.NewTextHandler(n.c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.name),
+	})
+	n.registry = prometheus.NewRegistry()
+	if err := n.driver.Register(n.registry); err != nil {
+		n.c.t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.driver.Run(ctx)
+	}()
+	n.cut = cancel
+	n.stop = func() {
+		cancel()
+		<-done
+	}
+	n.c.mu.Lock()
+	pm := n.c.pm.DeepCopy()
+	n.c.mu.Unlock()
+	n.driver.Observe(pm)
+	n.mu.Lock()
+	creates := slices.Clone(n.copy.Creates)
+	held, id := n.copy.Held, n.copy.ID
+	n.mu.Unlock()
+	for _, x := range creates {
+		n.driver.CreateWaits(x)
+	}
+	if held {
+		n.driver.RestoreHeld(targetPod, id)
+	}
+}
+
+func (n *node) note(format string, args ...any) {
+	n.events = append(n.events, fmt.Sprintf(format, args...))
+}
+
+// create is a kubelet that asks for the container.
+func (n *node) create(id string) {
+	x := Create{Namespace: "default", Pod: "web-dm2", PodUID: targetPod, Migration: "move", ID: id, Deadline: time.Now().Add(100 * time.Second)}
+	n.mu.Lock()
+	n.copy.Creates = append(n.copy.Creates, x)
+	n.mu.Unlock()
+	n.driver.CreateWaits(x)
+}
+
+func (n *node) endCreate(id string) {
+	n.mu.Lock()
+	n.copy.Creates = slices.DeleteFunc(n.copy.Creates, func(c Create) bool { return c.ID == id })
+	d := n.driver
+	n.mu.Unlock()
+	d.CreateEnded(targetPod, id)
+}
+
+// Get implements Records.
+func (c *cluster) Get(context.Context, string, string) (*v1alpha1.PodMigration, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away {
+		return nil, errors.New("the API server is away")
+	}
+	return c.pm.DeepCopy(), nil
+}
+
+// UpdateStatus implements Records.
+func (c *cluster) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, handoff.Outcome, error) {
+	verb := verbOf(c.record(), RecordOf(pm))
+	if c.at != nil {
+		c.at(string(verb))
+	}
+	c.mu.Lock()
+	if c.away || c.drop == verb {
+		c.drop = ""
+		c.mu.Unlock()
+		return nil, handoff.Unknown, errors.New("timed out")
+	}
+	if pm.ResourceVersion != c.pm.ResourceVersion {
+		c.mu.Unlock()
+		return nil, handoff.Conflict, errors.New("conflict")
+	}
+	c.count++
+	c.pm = pm.DeepCopy()
+	c.pm.ResourceVersion = fmt.Sprint(c.count)
+	stored, lost := c.pm.DeepCopy(), c.lose == verb
+	if lost {
+		c.lose = ""
+	}
+	c.mu.Unlock()
+	c.show()
+	if lost {
+		return nil, handoff.Unknown, errors.New("timed out")
+	}
+	return stored, handoff.OK, nil
+}
+
+// show is the watch.
+func (c *cluster) show() {
+	c.mu.Lock()
+	pm := c.pm.DeepCopy()
+	var drivers []*Driver
+	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
+		if d := c.nodes[name].driver; d != nil && !c.away {
+			drivers = append(drivers, d)
+		}
+	}
+	c.mu.Unlock()
+	for _, d := range drivers {
+		d.Observe(pm)
+	}
+}
+
+func (c *cluster) record() handoff.Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return RecordOf(c.pm)
+}
+
+// abort is the controller's.
+func (c *cluster) abort() {
+	c.mu.Lock()
+	c.count++
+	c.pm = c.pm.DeepCopy()
+	c.pm.ResourceVersion = fmt.Sprint(c.count)
+	c.pm.Status.Decision = v1alpha1.Abort
+	c.mu.Unlock()
+	c.show()
+}
+
+// verbOf guesses what a write changes.
+func verbOf(old, now handoff.Record) handoff.Verb {
+	switch {
+	case now.Decision != old.Decision && now.Decision == handoff.Committed:
+		return handoff.Commit
+	case now.Decision != old.Decision:
+		return handoff.Abort
+	case now.Returned != old.Returned:
+		return handoff.Return
+	case now.Target.Resumed != old.Target.Resumed:
+		return handoff.Resume
+	case now.Source.Offered != old.Source.Offered:
+		return handoff.Offer
+	case now.Target.Failed != old.Target.Failed:
+		return handoff.Fail
+	case now.Source.Ended != old.Source.Ended:
+		return handoff.End
+	case now.Source.Released != old.Source.Released:
+		return handoff.Release
+	case now.Target.Cleaned != old.Target.Cleaned:
+		return handoff.Clean
+	}
+	return handoff.Wait
+}
+
+// Unwanted and BootID implement Cluster.
+func (c *cluster) Unwanted(context.Context, Move) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unwanted, nil
+}
+
+func (c *cluster) BootID(_ context.Context, name string) (string, bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away {
+		return "", false, errors.New("the API server is away")
+	}
+	id, there := c.boot[name]
+	return id, !there, nil
+}
