@@ -124,7 +124,7 @@ func (r *Reconciler) finish(ctx context.Context, m *v1alpha1.PodMigration, f Fac
 		return ctrl.Result{}, err
 	}
 	kind := corev1.EventTypeWarning
-	if phase == v1alpha1.PhaseCompleted && m.Status.HandedOver {
+	if phase == v1alpha1.PhaseCompleted {
 		kind = corev1.EventTypeNormal
 	}
 	r.event(m, kind, "Migration"+string(phase), outcome.Message, f.Pod, f.replacement(m))

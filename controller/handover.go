@@ -228,8 +228,8 @@ func (r *Reconciler) afterLoss(ctx context.Context, m *v1alpha1.PodMigration, f 
 	}
 	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
 	if c != nil && (c.Reason == ReasonOwnerGone || c.Reason == ReasonPodTerminating) {
-		return r.finish(ctx, m, f, v1alpha1.PhaseCompleted, Refusal{c.Reason, c.Message})
+		return r.finish(ctx, m, f, v1alpha1.PhaseAborted, Refusal{c.Reason, c.Message})
 	}
-	return r.finish(ctx, m, f, v1alpha1.PhaseCompleted, *refuse(ReasonReplacementDeleted,
+	return r.finish(ctx, m, f, v1alpha1.PhaseAborted, *refuse(ReasonReplacementDeleted,
 		"moved to node %s, where pod %s was then deleted before its owner had it", m.Status.Target.Node, m.Status.Target.PodName))
 }

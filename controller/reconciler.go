@@ -97,7 +97,7 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	if err := r.sweep(ctx, m); err != nil {
 		return ctrl.Result{}, err
 	}
-	if speaks, err := r.sourceSpeaks(ctx, m); err != nil || speaks {
+	if awaited, err := r.sourceAwaited(ctx, m); err != nil || awaited {
 		return ctrl.Result{RequeueAfter: r.Config.Poll}, err
 	}
 	if controllerutil.RemoveFinalizer(m, v1alpha1.Finalizer) {
@@ -119,11 +119,13 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	return ctrl.Result{}, nil
 }
 
-// sourceSpeaks tells that the source's agent has still to end the processes and say so:
-// it must find the record when it comes back.
-func (r *Reconciler) sourceSpeaks(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
+// sourceAwaited tells that the source's agent has still to end the processes and say so:
+// it shall find the record when it comes back. Not for ever: the pod object is gone, so
+// kubelet ends them too, and the fence stays.
+func (r *Reconciler) sourceAwaited(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
 	s := &m.Status
-	if s.Decision != v1alpha1.Commit || s.Returned || s.Source.Ended {
+	late := since(m, r.Now(), v1alpha1.ConditionComplete) > 4*r.Config.EndDeadline
+	if s.Decision != v1alpha1.Commit || s.Returned || s.Source.Ended || late {
 		return false, nil
 	}
 	return r.get(ctx, "", s.Source.Node, &corev1.Node{})

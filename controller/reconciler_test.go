@@ -101,15 +101,15 @@ func scenarios() []scenario {
 		{name: "target dies after the commit", players: players{targetDies: true},
 			phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},
 		{name: "source deleted after the commit", players: players{when: resumed, then: deletes(oldName)},
-			phase: v1alpha1.PhaseCompleted, reason: ReasonPodTerminating, pods: []string{"web-5d4-third1"}, thirds: 1},
+			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, pods: []string{"web-5d4-third1"}, thirds: 1},
 		{name: "bare source deleted after the commit", bare: true, players: players{when: resumed, then: deletes(oldName)},
-			phase: v1alpha1.PhaseCompleted, reason: ReasonPodTerminating},
+			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating},
 		{name: "scaled to 0 after the commit", players: players{when: resumed, then: scales(0)},
-			phase: v1alpha1.PhaseCompleted, reason: ReasonPodTerminating},
+			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating},
 		{name: "source node gone after the commit", players: players{when: resumed, then: losesNode},
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", thirds: 1, pods: []string{newName}},
 		{name: "replacement deleted after the commit", players: players{when: resumed, then: deletes(newName)},
-			phase: v1alpha1.PhaseCompleted, reason: ReasonReplacementDeleted, pods: []string{"web-5d4-third1"}, thirds: 1},
+			phase: v1alpha1.PhaseAborted, reason: ReasonReplacementDeleted, pods: []string{"web-5d4-third1"}, thirds: 1},
 	}
 }
 
@@ -300,7 +300,7 @@ func TestSourceNeverEnds(t *testing.T) {
 	w := scenarios()[0].begin(t, fault{})
 	w.neverEnds = true
 	ctx := context.Background()
-	for range rounds {
+	for range 60 {
 		if _, err := w.r.Reconcile(ctx, w.request()); err != nil {
 			t.Fatal(err)
 		}
@@ -310,6 +310,9 @@ func TestSourceNeverEnds(t *testing.T) {
 	m := w.move()
 	if !Finished(m) || m.Status.Phase != v1alpha1.PhaseCompleted || len(m.Finalizers) != 1 {
 		t.Fatalf("phase %s, finalizers %v, want Completed with the finalizer on", m.Status.Phase, m.Finalizers)
+	}
+	if w.pod(oldName) != nil {
+		t.Error("the source pod is still there")
 	}
 	w.must(w.api.Delete(ctx, node("n1")))
 	if m := w.run(); len(m.Finalizers) != 0 {

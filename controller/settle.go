@@ -77,7 +77,7 @@ func (r *Reconciler) awaitResume(ctx context.Context, m *v1alpha1.PodMigration, 
 		if p := f.replacement(m); p != nil {
 			return r.remove(ctx, p)
 		}
-		return r.finish(ctx, m, f, v1alpha1.PhaseReturned, *refuse("BothGone",
+		return r.finish(ctx, m, f, v1alpha1.PhaseAborted, *refuse("BothGone",
 			"committed, then target %s failed (%s) and the source is gone: the memory of pod %s is lost",
 			m.Status.Target.Node, m.Status.Target.FailedMessage, m.Status.Source.PodName))
 	}

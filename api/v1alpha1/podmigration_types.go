@@ -83,7 +83,7 @@ const (
 	PhaseRestoring    Phase = "Restoring"    // images are complete on the target
 	PhaseCommitted    Phase = "Committed"    // the target owns the pod; the owner does not know yet
 	PhaseCompleted    Phase = "Completed"    // handed over, the source is gone
-	PhaseAborted      Phase = "Aborted"      // the source goes on as if nothing had been
+	PhaseAborted      Phase = "Aborted"      // not moved: the source goes on, or it was deleted in the middle
 	PhaseReturned     Phase = "Returned"     // committed, but the target was proven dead: the source goes on
 	PhaseRejected     Phase = "Rejected"     // never begun; the condition Accepted says why
 )
