@@ -72,7 +72,20 @@ func (g Group) set(frozen bool) error {
 	case !g.v2:
 		file, value = "freezer.state", "THAWED"
 	}
-	return os.WriteFile(filepath.Join(g.dir, file), []byte(value), 0)
+	if g.dir == "" {
+		return fs.ErrNotExist
+	}
+	return write(filepath.Join(g.dir, file), value)
+}
+
+// write writes a file of the kernel's; it never makes one.
+func write(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 // Frozen tells whether every process in the group is stopped by the group's own freezer.
@@ -91,6 +104,9 @@ func (g Group) Frozen() (bool, error) {
 // Procs lists the processes in the group and below. A group that is gone has none.
 func (g Group) Procs() ([]int, error) {
 	var pids []int
+	if g.dir == "" {
+		return nil, nil
+	}
 	err := filepath.WalkDir(g.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if gone(err) {

@@ -222,7 +222,7 @@ func (h *Hierarchies) Join(path string, pid int) error {
 		if err := g.make(); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		if err := write(filepath.Join(g.dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("move process %d into %s: %w", pid, g.dir, err)
 		}
 	}
@@ -241,7 +241,7 @@ func (g Group) make() error {
 		}
 		parent, err := os.ReadFile(filepath.Join(filepath.Dir(g.dir), file))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(g.dir, file), parent, 0)
+			err = write(filepath.Join(g.dir, file), string(parent))
 		}
 		if err != nil {
 			return fmt.Errorf("set up control group: %w", err)

@@ -30,6 +30,9 @@ const (
 	outputFile = "output"
 )
 
+// environment of every command: where a node's programs are, and nothing of the caller's.
+var environment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
 // Command is what to run.
 type Command struct {
 	// Program is drover-runc as the caller reaches it.
@@ -55,7 +58,7 @@ func Start(c Command) error {
 	args := append([]string{Verb, c.Dir, c.Cgroup}, c.Args...)
 	cmd := exec.Command(c.Program, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.Env = environment
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 )
 
@@ -30,21 +29,4 @@ func (in invocation) report(stderr io.Writer, now time.Time, err error) {
 	}
 	line, _ := json.Marshal(map[string]string{"level": "error", "msg": message, "time": stamp})
 	f.Write(append(line, '\n'))
-}
-
-// criuErrors picks the lines of a CRIU log that say what went wrong: at most the last few.
-func criuErrors(path string) string {
-	const keep = 4
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	var found []string
-	for _, line := range strings.Split(string(data), "\n") {
-		// This one is told on every node without CAP_SYS_RESOURCE and harms nothing.
-		if strings.Contains(line, "Error (") && !strings.Contains(line, "RLIMIT_NOFILE") {
-			found = append(found, strings.TrimSpace(line))
-		}
-	}
-	return strings.Join(found[max(0, len(found)-keep):], "; ")
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/internal/criu"
 	"github.com/drover-project/drover/internal/layout"
 )
 
@@ -90,7 +91,7 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 	}
 	if err := w.runRestore(in.restoreArgs(images, work)); err != nil {
 		w.cleanUp(in)
-		if why := criuErrors(filepath.Join(work, "restore.log")); why != "" {
+		if why := criu.Errors(filepath.Join(work, "restore.log")); why != "" {
 			err = fmt.Errorf("%w: %s", err, why)
 		}
 		return 0, err

@@ -1,0 +1,21 @@
+package checkpoint
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/criu"
+	"github.com/drover-project/drover/internal/hosted"
+)
+
+// CannotRestore checks this node's runc and CRIU: empty when pods can be dumped and restored
+// here, or else the reason in one line. It takes some tens of milliseconds.
+func CannotRestore(ctx context.Context, runc string) string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Sprintf("the kernel's version is not known: %v", err)
+	}
+	return criu.CannotRestore(ctx, hosted.Call, runc, unix.ByteSliceToString(u.Release[:]))
+}

@@ -1,0 +1,205 @@
+// Package restore looks after the copies that come to this node: the creates that wait for
+// them in drover-runc, CRIU's action script that holds them at pre-resume, and their
+// control groups. It is the Runtime of package migrate.
+//
+// What holds a copy is the freezer of its control group, not a process: if CRIU, its script,
+// drover-runc or the agent dies, nothing of the copy runs. A note on tmpfs says which
+// container is restored for which pod, so that an agent that comes back finds its copies.
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/nodeagent/runtimeapi"
+)
+
+// Notices is who is told what happens to copies; migrate.Driver fits.
+type Notices interface {
+	CreateWaits(c migrate.Create)
+	CreateEnded(podUID, id string)
+	RestoreHeld(podUID, id string)
+	RestoreEnded(podUID, id string, err error)
+	ContainerEnded(id string)
+}
+
+// Groups are the node's control groups; *cgroup.Hierarchies fits.
+type Groups interface {
+	Of(pid int) (cgroup.Group, error)
+	At(cgroupsPath string) (cgroup.Group, error)
+	Join(path string, pid int) error
+}
+
+// Config is what Copies needs.
+type Config struct {
+	Layout layout.Layout
+	Groups Groups
+	// Cgroup is the path of the control group for Drover's own processes.
+	Cgroup string
+	Log    *slog.Logger
+}
+
+// Copies is the state of this node's copies. Safe for concurrent use.
+type Copies struct {
+	cfg     Config
+	mu      sync.Mutex
+	notices Notices
+	life    context.Context // Run's
+	waiters map[string]*waiter // by container ID
+	holds   map[string]*hold   // by container ID
+	// changed is closed and made anew when a waiter or hold comes or goes.
+	changed chan struct{}
+	arrived int
+}
+
+// waiter is a connected drover-runc.
+type waiter struct {
+	create  runtimeapi.Create
+	order   int
+	answers chan runtimeapi.Answer
+	// restored is set when it told how the restore ended.
+	restored bool
+	failure  string
+}
+
+// hold is a connected action script.
+type hold struct {
+	group   cgroup.Group
+	proceed chan bool
+}
+
+// stage of a restore, in the order in which a good one passes them.
+type stage string
+
+const (
+	begun   stage = "begun"   // the wrapper was told to restore
+	held    stage = "held"    // the script has called, the group is frozen
+	running stage = "running" // the copy was let go
+)
+
+// note is what is known of a pod's restore when everybody has died.
+type note struct {
+	PodUID      string          `json:"podUID"`
+	ID          string          `json:"id"`
+	Images      string          `json:"images"`
+	CgroupsPath string          `json:"cgroupsPath"`
+	Wrapper     process.Process `json:"wrapper"`
+	// Init is the copy's first process, known from held on.
+	Init  process.Process `json:"init"`
+	Stage stage           `json:"stage"`
+}
+
+// New makes the state of a node without copies. It does no I/O.
+func New(cfg Config) *Copies {
+	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, holds: map[string]*hold{}, changed: make(chan struct{})}
+}
+
+// Run tells notices what happens, and watches the copies of an earlier life of the agent.
+// It must be called before anything else, and returns when ctx ends.
+func (c *Copies) Run(ctx context.Context, notices Notices) error {
+	c.mu.Lock()
+	c.notices, c.life = notices, ctx
+	c.mu.Unlock()
+	uids, err := c.cfg.Layout.RestoreNotes()
+	if err != nil {
+		return fmt.Errorf("look for copies of an earlier life: %w", err)
+	}
+	var wg sync.WaitGroup
+	for _, uid := range uids {
+		n, err := c.read(uid)
+		if err != nil {
+			c.cfg.Log.Warn("a note about a restore cannot be read", "pod", uid, "err", err)
+		}
+		if n != nil && n.Stage == running {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				c.watch(ctx, *n)
+			}()
+		}
+	}
+	<-ctx.Done()
+	wg.Wait()
+	return nil
+}
+
+// watch tells when a copy that runs has ended.
+func (c *Copies) watch(ctx context.Context, n note) {
+	if err := n.Init.Wait(ctx); err != nil {
+		return
+	}
+	if err := c.forget(n); err != nil {
+		c.cfg.Log.Warn("cannot remove the note about a restore", "pod", n.PodUID, "err", err)
+	}
+	c.told(func(to Notices) { to.ContainerEnded(n.ID) })
+}
+
+// told passes on what happened, unless the agent is stopping: then wrappers and scripts
+// seem to go although it is the agent that does.
+func (c *Copies) told(f func(Notices)) {
+	c.mu.Lock()
+	to, life := c.notices, c.life
+	c.mu.Unlock()
+	if to != nil && life.Err() == nil {
+		f(to)
+	}
+}
+
+// signal wakes everybody who waits for a change. The lock is held.
+func (c *Copies) signal() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// until returns when done, called with the lock held, says true, or with ctx's error.
+func (c *Copies) until(ctx context.Context, done func() bool) error {
+	for {
+		c.mu.Lock()
+		if done() {
+			c.mu.Unlock()
+			return nil
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+func (c *Copies) read(podUID string) (*note, error) {
+	if err := fence.ValidUID(podUID); err != nil {
+		return nil, err
+	}
+	var n note
+	ok, err := layout.ReadNote(c.cfg.Layout.RestoreNote(podUID), &n)
+	if !ok {
+		return nil, err
+	}
+	return &n, nil
+}
+
+func (c *Copies) write(n note) error {
+	return layout.WriteNote(c.cfg.Layout.RestoreNote(n.PodUID), n)
+}
+
+// forget removes what is kept about a restore.
+func (c *Copies) forget(n note) error {
+	err := os.Remove(c.cfg.Layout.RestoreNote(n.PodUID))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, os.RemoveAll(c.cfg.Layout.Work(n.ID)))
+}

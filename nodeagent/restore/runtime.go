@@ -1,0 +1,258 @@
+package restore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/nodeagent/runtimeapi"
+)
+
+var _ migrate.Runtime = (*Copies)(nil)
+
+// errNoWrapper: nobody is there to be answered.
+var errNoWrapper = errors.New("drover-runc does not wait any more")
+
+// Inspect tells what there is of the pod's copy.
+func (c *Copies) Inspect(_ context.Context, m migrate.Move) (migrate.Copy, error) {
+	n, err := c.read(m.Target.UID)
+	if err != nil {
+		return migrate.Copy{}, err
+	}
+	var found migrate.Copy
+	c.mu.Lock()
+	found.Creates = c.creates(m.Target.UID)
+	if n != nil {
+		found.ID = n.ID
+		found.Held = c.holds[n.ID] != nil
+	}
+	c.mu.Unlock()
+	if n == nil {
+		return found, nil
+	}
+	group, err := c.group(*n)
+	if err != nil {
+		return migrate.Copy{}, err
+	}
+	if group.Exists() {
+		pids, err := group.Procs()
+		if err != nil {
+			return migrate.Copy{}, err
+		}
+		found.Alive = len(pids) > 0
+		if found.Frozen, err = group.Frozen(); err != nil && group.Exists() {
+			return migrate.Copy{}, err
+		}
+	}
+	found.Restoring = n.Stage == begun && !found.Held && (found.Alive || n.Wrapper.Alive())
+	return found, nil
+}
+
+// creates lists the pod's wrappers, oldest first. The lock is held.
+func (c *Copies) creates(podUID string) []migrate.Create {
+	var found []*waiter
+	for _, w := range c.waiters {
+		if w.create.Request.GetPodUid() == podUID {
+			found = append(found, w)
+		}
+	}
+	slices.SortFunc(found, func(a, b *waiter) int { return cmp.Compare(a.order, b.order) })
+	var all []migrate.Create
+	for _, w := range found {
+		all = append(all, w.describe())
+	}
+	return all
+}
+
+// group is the copy's control group: that of its first process, or where the bundle puts it.
+func (c *Copies) group(n note) (cgroup.Group, error) {
+	if n.Init.Alive() {
+		if g, err := c.cfg.Groups.Of(n.Init.PID); err == nil {
+			return g, nil
+		}
+	}
+	return c.cfg.Groups.At(n.CgroupsPath)
+}
+
+// Restore answers the create of container id.
+func (c *Copies) Restore(_ context.Context, m migrate.Move, id, dir string) error {
+	c.mu.Lock()
+	w := c.waiters[id]
+	c.mu.Unlock()
+	if w == nil || w.create.Request.GetPodUid() != m.Target.UID {
+		return fmt.Errorf("restore container %s: %w", id, errNoWrapper)
+	}
+	if w.create.Request.GetRestoring() {
+		return fmt.Errorf("restore container %s: its restore has been begun already", id)
+	}
+	n := note{PodUID: m.Target.UID, ID: id, Images: dir, CgroupsPath: w.create.Request.GetCgroupsPath(),
+		Wrapper: w.create.Wrapper, Stage: begun}
+	if _, err := c.cfg.Groups.At(n.CgroupsPath); err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
+	}
+	// Written first: once the wrapper knows, so must an agent that comes back.
+	if err := c.write(n); err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
+	}
+	return c.answer(m, id, runtimeapi.Answer{Restore: dir})
+}
+
+// Refuse answers the create of container id.
+func (c *Copies) Refuse(_ context.Context, m migrate.Move, id, reason string) error {
+	if err := c.answer(m, id, runtimeapi.Answer{Refuse: reason}); err != nil && !errors.Is(err, errNoWrapper) {
+		return err
+	}
+	return nil
+}
+
+// Fresh answers the create of container id.
+func (c *Copies) Fresh(_ context.Context, m migrate.Move, id string) error {
+	return c.answer(m, id, runtimeapi.Answer{Fresh: true})
+}
+
+func (c *Copies) answer(m migrate.Move, id string, a runtimeapi.Answer) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.waiters[id]
+	if w == nil || w.create.Request.GetPodUid() != m.Target.UID {
+		return fmt.Errorf("answer the create of container %s: %w", id, errNoWrapper)
+	}
+	select {
+	case w.answers <- a:
+		return nil
+	default:
+		return fmt.Errorf("the create of container %s has been answered already", id)
+	}
+}
+
+// Resume lets the copy run, and returns when runc has said that it does.
+func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark func() error) error {
+	n, err := c.read(m.Target.UID)
+	if err != nil {
+		return err
+	}
+	if n == nil || n.ID != id {
+		return fmt.Errorf("resume container %s: it was not restored here", id)
+	}
+	c.mu.Lock()
+	h, w, life := c.holds[id], c.waiters[id], c.life
+	c.mu.Unlock()
+	if n.Stage != running {
+		if h == nil || w == nil {
+			return fmt.Errorf("resume container %s: CRIU's script or drover-runc is gone", id)
+		}
+		if frozen, err := h.group.Frozen(); err != nil || !frozen {
+			return fmt.Errorf("resume container %s: its control group is not frozen (%v)", id, err)
+		}
+		if err := mark(); err != nil {
+			return err
+		}
+		n.Stage = running
+		if err := c.write(*n); err != nil {
+			return err
+		}
+		go c.watch(life, *n)
+	}
+	group, err := c.group(*n)
+	if err != nil {
+		return err
+	}
+	if err := group.Thaw(); err != nil {
+		return err
+	}
+	if h != nil {
+		h.answer(true)
+	}
+	return c.resumed(ctx, *n)
+}
+
+// answer lets the script go; only the first answer counts.
+func (h *hold) answer(proceed bool) {
+	select {
+	case h.proceed <- proceed:
+	default:
+	}
+}
+
+// resumed waits for the wrapper's word; without a wrapper the copy's life must do.
+func (c *Copies) resumed(ctx context.Context, n note) error {
+	var failure string
+	var ok bool
+	err := c.until(ctx, func() bool {
+		w := c.waiters[n.ID]
+		if w != nil && w.restored {
+			ok, failure = true, w.failure
+		}
+		return w == nil || w.restored
+	})
+	switch {
+	case err != nil:
+		return err
+	case failure != "":
+		return fmt.Errorf("resume container %s: %s", n.ID, failure)
+	case !ok && !n.Init.Alive():
+		return fmt.Errorf("resume container %s: its first process is gone", n.ID)
+	}
+	return nil
+}
+
+// impatience is when a wrapper whose restore was broken off is no longer waited for.
+const impatience = 10 * time.Second
+
+// Kill ends the copy and everything that could still bring it forth.
+func (c *Copies) Kill(ctx context.Context, m migrate.Move) error {
+	n, err := c.read(m.Target.UID)
+	if n == nil {
+		return err
+	}
+	group, err := c.group(*n)
+	if err != nil {
+		return err
+	}
+	var patience <-chan time.Time
+	if n.Wrapper.Alive() {
+		t := time.NewTimer(impatience)
+		defer t.Stop()
+		patience = t.C
+	}
+	for {
+		// Asked before the group is emptied: runc, which puts CRIU there, ends before the
+		// wrapper does, so a group emptied afterwards stays empty.
+		alive := n.Wrapper.Alive()
+		if err := group.Kill(ctx); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		if h := c.holds[n.ID]; h != nil {
+			h.answer(false)
+		}
+		c.mu.Unlock()
+		if !alive {
+			return c.forget(*n)
+		}
+		if err := c.waitForWrapper(ctx, *n, patience); err != nil {
+			return err
+		}
+	}
+}
+
+// waitForWrapper waits a moment for the wrapper to end, and kills it when patience is over.
+func (c *Copies) waitForWrapper(ctx context.Context, n note, patience <-chan time.Time) error {
+	const moment = 20 * time.Millisecond
+	select {
+	case <-patience:
+		return n.Wrapper.Kill()
+	default:
+	}
+	short, cancel := context.WithTimeout(ctx, moment)
+	defer cancel()
+	if err := n.Wrapper.Wait(short); err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return nil
+}

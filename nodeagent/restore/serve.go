@@ -1,0 +1,152 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/nodeagent/runtimeapi"
+)
+
+var (
+	_ runtimeapi.Creates = (*Copies)(nil)
+	_ runtimeapi.Holds   = (*Copies)(nil)
+)
+
+// Await serves one stream of a wrapper.
+func (c *Copies) Await(ctx context.Context, create runtimeapi.Create, send func(runtimeapi.Answer) error) error {
+	req := create.Request
+	w := &waiter{create: create, answers: make(chan runtimeapi.Answer, 1)}
+	c.mu.Lock()
+	c.arrived++
+	w.order = c.arrived
+	c.waiters[req.GetContainerId()] = w
+	c.signal()
+	c.mu.Unlock()
+	c.told(func(to Notices) { to.CreateWaits(w.describe()) })
+	defer c.leave(w)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a := <-w.answers:
+			if err := send(a); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// describe gives the create as the driver knows it.
+func (w *waiter) describe() migrate.Create {
+	r := w.create.Request
+	return migrate.Create{Namespace: r.GetNamespace(), Pod: r.GetPod(), PodUID: r.GetPodUid(),
+		Migration: r.GetMigration(), ID: r.GetContainerId(), Deadline: w.create.Deadline}
+}
+
+// leave is the end of a stream: the wrapper has gone, in one way or another.
+func (c *Copies) leave(w *waiter) {
+	uid, id := w.create.Request.GetPodUid(), w.create.Request.GetContainerId()
+	c.mu.Lock()
+	if c.waiters[id] != w { // it has come again on another stream
+		c.mu.Unlock()
+		return
+	}
+	delete(c.waiters, id)
+	told := w.restored
+	c.signal()
+	c.mu.Unlock()
+	n, err := c.read(uid)
+	if err == nil && n != nil && n.ID == id && n.Stage != running && !told {
+		c.told(func(to Notices) { to.RestoreEnded(uid, id, errors.New("drover-runc was killed")) })
+	}
+	c.told(func(to Notices) { to.CreateEnded(uid, id) })
+}
+
+// Restored is told by the wrapper, once, when runc has ended.
+func (c *Copies) Restored(podUID, id string, _ int, message string) {
+	c.mu.Lock()
+	w := c.waiters[id]
+	if w != nil && w.create.Request.GetPodUid() == podUID {
+		w.restored, w.failure = true, message
+	}
+	c.signal()
+	c.mu.Unlock()
+	if message != "" {
+		c.told(func(to Notices) { to.RestoreEnded(podUID, id, errors.New(message)) })
+	}
+}
+
+// Hold serves CRIU's action script at pre-resume: it freezes the copy's group and keeps the
+// script until Resume or Kill.
+func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
+	n, err := c.byImages(h.ImageDir)
+	if err != nil {
+		return false, err
+	}
+	if n.Init, err = process.Of(h.InitPID); err != nil {
+		return false, err
+	}
+	group, err := c.cfg.Groups.Of(h.InitPID)
+	if err != nil {
+		return false, fmt.Errorf("find the copy's control group: %w", err)
+	}
+	// The script is CRIU's child and so in the copy's group. Outside of it it can call again
+	// when the agent comes back; inside it would only be frozen, which is as safe.
+	if err := c.cfg.Groups.Join(c.cfg.Cgroup, h.Script.PID); err != nil {
+		c.cfg.Log.Warn("CRIU's script stays in the copy's control group", "pod", n.PodUID, "err", err)
+	}
+	mine := &hold{group: group, proceed: make(chan bool, 1)}
+	if n.Stage != running {
+		if err := group.Freeze(ctx); err != nil {
+			return false, err
+		}
+		n.Stage = held
+		if err := c.write(*n); err != nil {
+			return false, err
+		}
+	}
+	c.mu.Lock()
+	c.holds[n.ID] = mine
+	c.signal()
+	c.mu.Unlock()
+	c.told(func(to Notices) { to.RestoreHeld(n.PodUID, n.ID) })
+	select {
+	case proceed := <-mine.proceed:
+		c.drop(n.ID, mine)
+		return proceed, nil
+	case <-ctx.Done():
+		c.drop(n.ID, mine)
+		if now, err := c.read(n.PodUID); err == nil && now != nil && now.ID == n.ID && now.Stage == held {
+			c.told(func(to Notices) {
+				to.RestoreEnded(n.PodUID, n.ID, errors.New("CRIU or its action script was killed while the copy was held"))
+			})
+		}
+		return false, ctx.Err()
+	}
+}
+
+func (c *Copies) drop(id string, h *hold) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holds[id] == h {
+		delete(c.holds, id)
+	}
+	c.signal()
+}
+
+// byImages finds the restore that works from a directory.
+func (c *Copies) byImages(dir string) (*note, error) {
+	uids, err := c.cfg.Layout.RestoreNotes()
+	if err != nil {
+		return nil, err
+	}
+	for _, uid := range uids {
+		if n, err := c.read(uid); err == nil && n != nil && n.Images == dir {
+			return n, nil
+		}
+	}
+	return nil, fmt.Errorf("no restore from %s was begun here", dir)
+}
