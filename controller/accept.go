@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -28,13 +29,16 @@ func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	_, lineage := f.Pod.Annotations[v1alpha1.AnnotationOrigin]
+	origin, lineage := f.Pod.Annotations[v1alpha1.AnnotationOrigin]
+	if !lineage {
+		origin = string(f.Pod.UID)
+	}
 	container := f.Pod.Spec.Containers[0].Name
 	m.Status.Epoch = epoch
 	m.Status.Source = v1alpha1.SourceStatus{
 		Node: f.Pod.Spec.NodeName, PodName: f.Pod.Name, PodUID: f.Pod.UID,
 		Container: container, ContainerID: runningID(f.Pod, container),
-		OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
+		Origin: types.UID(origin), OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
 	}
 	m.Status.Target.PodName = ReplacementName(f.Pod.Name, lineage, epoch)
 	m.Status.Phase = v1alpha1.PhaseReserving

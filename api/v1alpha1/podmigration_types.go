@@ -181,6 +181,9 @@ type SourceStatus struct {
 	// ContainerID is its runtime ID without scheme.
 	// +optional
 	ContainerID string `json:"containerID,omitempty"`
+	// Origin is the UID of the first pod of the lineage, which names it over all its moves.
+	// +optional
+	Origin types.UID `json:"origin,omitempty"`
 	// OwnerUID is the UID of the controlling owner at the start; empty for a bare pod.
 	// +optional
 	OwnerUID types.UID `json:"ownerUID,omitempty"`
