@@ -102,6 +102,7 @@ type Driver struct {
 	mu      sync.Mutex
 	ctx     context.Context // nil before Run
 	began   time.Time
+	stopped bool // nothing is begun any more
 	early   []func()
 	workers map[side]*worker
 	creates map[string][]Create // by pod UID: wrappers that are connected
@@ -143,6 +144,9 @@ func (d *Driver) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			d.mu.Lock()
+			d.stopped = true
+			d.mu.Unlock()
 			d.wg.Wait()
 			return nil
 		case <-ticker.C:
@@ -240,9 +244,7 @@ func (d *Driver) start(pm *v1alpha1.PodMigration, role Role) *worker {
 	}
 	w := newWorker(d, MoveOf(pm), role)
 	d.workers[key] = w
-	d.wg.Add(1)
-	go func() {
-		defer d.wg.Done()
+	d.spawn(func() {
 		w.run(d.ctx)
 		d.mu.Lock()
 		delete(d.workers, key)
@@ -251,8 +253,21 @@ func (d *Driver) start(pm *v1alpha1.PodMigration, role Role) *worker {
 		if again {
 			d.adoptAll(w.move.Target.UID)
 		}
-	}()
+	})
 	return w
+}
+
+// spawn runs f in a goroutine that Run waits for; never once Run is about to return. The
+// lock is held.
+func (d *Driver) spawn(f func()) {
+	if d.stopped {
+		return
+	}
+	d.wg.Add(1)
+	go func() {
+		defer d.wg.Done()
+		f()
+	}()
 }
 
 // graceLeft is how long wrappers and hooks still have to call again.

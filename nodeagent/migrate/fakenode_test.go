@@ -37,7 +37,6 @@ func (x *checkpointer) Dump(ctx context.Context, _ Move) (Dumped, error) {
 	if err != nil {
 		return Dumped{}, err
 	}
-	(*node)(x).note("dumped")
 	return Dumped{Dir: "/images"}, nil
 }
 
@@ -51,7 +50,6 @@ func (x *checkpointer) Release(context.Context, Move) error {
 		x.c.t.Errorf("the source was released, and the record says %q", r.Decision)
 	}
 	x.source.Frozen, x.source.Dumping = false, false
-	(*node)(x).note("released")
 	return nil
 }
 
@@ -62,7 +60,6 @@ func (x *checkpointer) End(context.Context, Move) error {
 		x.c.t.Error("the source was ended before the acknowledgement")
 	}
 	x.source.Alive, x.source.Frozen = false, false
-	(*node)(x).note("ended")
 	return nil
 }
 
@@ -112,7 +109,6 @@ func (x *copies) Restore(_ context.Context, _ Move, id, _ string) error {
 	err, d := x.restoreErr, x.driver
 	if err == nil {
 		x.copy.Alive, x.copy.Frozen, x.copy.Held = true, true, true
-		(*node)(x).note("restored")
 	}
 	x.mu.Unlock()
 	if err != nil {
@@ -138,7 +134,6 @@ func (x *copies) Resume(_ context.Context, _ Move, id string, mark func() error)
 	}
 	x.mu.Lock()
 	x.copy.Frozen, x.copy.Held = false, false
-	(*node)(x).note("resumed")
 	x.mu.Unlock()
 	(*node)(x).endCreate(id)
 	return nil
@@ -148,7 +143,6 @@ func (x *copies) Kill(context.Context, Move) error {
 	x.mu.Lock()
 	id := x.copy.ID
 	x.copy = Copy{Creates: x.copy.Creates}
-	(*node)(x).note("killed")
 	x.mu.Unlock()
 	(*node)(x).endCreate(id)
 	return nil

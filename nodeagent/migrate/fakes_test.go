@@ -42,7 +42,6 @@ type node struct {
 	name, boot string
 	mu         sync.Mutex
 	driver     *Driver
-	registry   *prometheus.Registry
 	stop       func()
 	cut        func() // stop, without waiting
 
@@ -57,7 +56,6 @@ type node struct {
 	fences     map[string]fence.Fence
 	begun      bool
 	arrivals   map[string]bool
-	events     []string
 }
 
 const (
@@ -83,7 +81,7 @@ func newCluster(t *testing.T) *cluster {
 
 // start starts a node's agent, and shows it what there is.
 func (n *node) start() {
-	n.driver = New(Config{Node: n.name, BootID: n.boot, Ended: func(r Report) {
+	d := New(Config{Node: n.name, BootID: n.boot, Ended: func(r Report) {
 		n.c.mu.Lock()
 		defer n.c.mu.Unlock()
 		n.c.ends = append(n.c.ends, r)
@@ -92,15 +90,17 @@ func (n *node) start() {
 		Runtime: (*copies)(n), Fences: (*fences)(n), Arrivals: (*arrivals)(n), Marks: (*marks)(n),
 		Log: slog.New(slog.NewTextHandler(n.c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.name),
 	})
-	n.registry = prometheus.NewRegistry()
-	if err := n.driver.Register(n.registry); err != nil {
+	if err := d.Register(prometheus.NewRegistry()); err != nil {
 		n.c.t.Error(err)
 	}
+	n.mu.Lock()
+	n.driver = d
+	n.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		n.driver.Run(ctx)
+		d.Run(ctx)
 	}()
 	n.cut = cancel
 	n.stop = func() {
@@ -110,21 +110,17 @@ func (n *node) start() {
 	n.c.mu.Lock()
 	pm := n.c.pm.DeepCopy()
 	n.c.mu.Unlock()
-	n.driver.Observe(pm)
+	d.Observe(pm)
 	n.mu.Lock()
 	creates := slices.Clone(n.copy.Creates)
 	held, id := n.copy.Held, n.copy.ID
 	n.mu.Unlock()
 	for _, x := range creates {
-		n.driver.CreateWaits(x)
+		d.CreateWaits(x)
 	}
 	if held {
-		n.driver.RestoreHeld(targetPod, id)
+		d.RestoreHeld(targetPod, id)
 	}
-}
-
-func (n *node) note(format string, args ...any) {
-	n.events = append(n.events, fmt.Sprintf(format, args...))
 }
 
 // create is a kubelet that asks for the container.
@@ -189,13 +185,17 @@ func (c *cluster) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v
 func (c *cluster) show() {
 	c.mu.Lock()
 	pm := c.pm.DeepCopy()
+	away := c.away
+	c.mu.Unlock()
 	var drivers []*Driver
 	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
-		if d := c.nodes[name].driver; d != nil && !c.away {
-			drivers = append(drivers, d)
+		n := c.nodes[name]
+		n.mu.Lock()
+		if n.driver != nil && !away {
+			drivers = append(drivers, n.driver)
 		}
+		n.mu.Unlock()
 	}
-	c.mu.Unlock()
 	for _, d := range drivers {
 		d.Observe(pm)
 	}

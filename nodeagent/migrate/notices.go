@@ -54,11 +54,9 @@ func (d *Driver) adopt(c Create) {
 	if d.find(isTarget(c.PodUID), func(w *worker) { w.post(e) }) {
 		return
 	}
-	d.wg.Add(1)
-	go func() {
-		defer d.wg.Done()
-		d.lookUp(c)
-	}()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.spawn(func() { d.lookUp(c) })
 }
 
 func (d *Driver) adoptAll(podUID string) {

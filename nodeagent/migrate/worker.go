@@ -114,7 +114,6 @@ func (w *worker) build(ctx context.Context) bool {
 		return false
 	}
 	w.keep(pm)
-	w.move = MoveOf(pm)
 	r := RecordOf(pm)
 	w.counted = finished(r, w.role)
 	for {
