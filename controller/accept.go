@@ -116,11 +116,12 @@ func (r *Reconciler) reject(ctx context.Context, m *v1alpha1.PodMigration, f Fac
 		return ctrl.Result{}, err
 	}
 	setCondition(m, f.Now, v1alpha1.ConditionAccepted, false, why.Reason, why.Message)
-	return r.finish(ctx, m, f, v1alpha1.PhaseRejected, *why)
+	return r.finish(ctx, m, f, *why)
 }
 
 // finish writes the end of a move: nothing is left to do.
-func (r *Reconciler) finish(ctx context.Context, m *v1alpha1.PodMigration, f Facts, phase v1alpha1.Phase, outcome Refusal) (ctrl.Result, error) {
+func (r *Reconciler) finish(ctx context.Context, m *v1alpha1.PodMigration, f Facts, outcome Refusal) (ctrl.Result, error) {
+	phase := lastPhase(m)
 	m.Status.Phase = phase
 	setCondition(m, f.Now, v1alpha1.ConditionComplete, true, outcome.Reason, outcome.Message)
 	note(m, f.Now, string(phase), outcome.Message)

@@ -58,7 +58,7 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 	m.Status.HandedOver = true
 	note(m, f.Now, "HandedOver", "")
 	setCondition(m, f.Now, v1alpha1.ConditionDecided, true, "Committed", "committed by "+m.Status.DecisionBy)
-	return r.finish(ctx, m, f, v1alpha1.PhaseCompleted, Refusal{"Moved", outcome(m)})
+	return r.finish(ctx, m, f, Refusal{"Moved", outcome(m)})
 }
 
 // adopt gives the replacement its labels and owner. done: it has them now, go on.
@@ -228,8 +228,8 @@ func (r *Reconciler) afterLoss(ctx context.Context, m *v1alpha1.PodMigration, f 
 	}
 	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
 	if c != nil && (c.Reason == ReasonOwnerGone || c.Reason == ReasonPodTerminating) {
-		return r.finish(ctx, m, f, v1alpha1.PhaseAborted, Refusal{c.Reason, c.Message})
+		return r.finish(ctx, m, f, Refusal{c.Reason, c.Message})
 	}
-	return r.finish(ctx, m, f, v1alpha1.PhaseAborted, *refuse(ReasonReplacementDeleted,
+	return r.finish(ctx, m, f, *refuse(ReasonReplacementDeleted,
 		"moved to node %s, where pod %s was then deleted before its owner had it", m.Status.Target.Node, m.Status.Target.PodName))
 }

@@ -97,6 +97,12 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	if err := r.sweep(ctx, m); err != nil {
 		return ctrl.Result{}, err
 	}
+	if phase := lastPhase(m); m.Status.Phase != phase {
+		m.Status.Phase = phase // an agent that came late has written its own
+		if err := r.save(ctx, m); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	if awaited, err := r.sourceAwaited(ctx, m); err != nil || awaited {
 		return ctrl.Result{RequeueAfter: r.Config.Poll}, err
 	}

@@ -25,6 +25,19 @@ func accepted(m *v1alpha1.PodMigration) bool {
 	return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionAccepted)
 }
 
+// lastPhase is the phase of a finished move. Completed means handed over, nothing less.
+func lastPhase(m *v1alpha1.PodMigration) v1alpha1.Phase {
+	switch {
+	case m.Status.Returned:
+		return v1alpha1.PhaseReturned
+	case m.Status.HandedOver:
+		return v1alpha1.PhaseCompleted
+	case !accepted(m):
+		return v1alpha1.PhaseRejected
+	}
+	return v1alpha1.PhaseAborted
+}
+
 // setCondition sets one condition and tells whether that changed anything.
 func setCondition(m *v1alpha1.PodMigration, now time.Time, kind string, status bool, reason, message string) bool {
 	s := metav1.ConditionFalse

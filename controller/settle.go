@@ -30,7 +30,7 @@ func (r *Reconciler) settleAborted(ctx context.Context, m *v1alpha1.PodMigration
 	if f.source(m) == nil || f.source(m).DeletionTimestamp != nil {
 		message = fmt.Sprintf("aborted by %s: %s", s.DecisionBy, s.DecisionMessage)
 	}
-	return r.finish(ctx, m, f, v1alpha1.PhaseAborted, Refusal{word(s.DecisionReason, "Aborted"), message})
+	return r.finish(ctx, m, f, Refusal{word(s.DecisionReason, "Aborted"), message})
 }
 
 // unsettled tells which side has not said yet that it is done after an abort. Before a
@@ -64,7 +64,7 @@ func (r *Reconciler) settleReturned(ctx context.Context, m *v1alpha1.PodMigratio
 	if err := r.release(ctx, m, source); err != nil {
 		return ctrl.Result{}, err
 	}
-	return r.finish(ctx, m, f, v1alpha1.PhaseReturned, *refuse("Returned",
+	return r.finish(ctx, m, f, *refuse("Returned",
 		"committed, then the target was proven dead (%s): pod %s runs on on node %s", m.Status.ReturnProof, m.Status.Source.PodName, m.Status.Source.Node))
 }
 
@@ -77,7 +77,7 @@ func (r *Reconciler) awaitResume(ctx context.Context, m *v1alpha1.PodMigration, 
 		if p := f.replacement(m); p != nil {
 			return r.remove(ctx, p)
 		}
-		return r.finish(ctx, m, f, v1alpha1.PhaseAborted, *refuse("BothGone",
+		return r.finish(ctx, m, f, *refuse("BothGone",
 			"committed, then target %s failed (%s) and the source is gone: the memory of pod %s is lost",
 			m.Status.Target.Node, m.Status.Target.FailedMessage, m.Status.Source.PodName))
 	}
