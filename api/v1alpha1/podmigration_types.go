@@ -108,6 +108,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.decision) || self.decision != 'Commit' || (has(self.source) && has(self.source.offered) && self.source.offered)",message="a move can be committed only after its source has offered"
 // +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.resumed) || !self.target.resumed || (has(self.decision) && self.decision == 'Commit')",message="the target can resume only after a commit"
 // +kubebuilder:validation:XValidation:rule="!has(self.returned) || !self.returned || (has(self.decision) && self.decision == 'Commit')",message="ownership can return only after a commit"
+// +kubebuilder:validation:XValidation:rule="!has(self.returned) || !self.returned || !has(self.target) || !has(self.target.resumed) || !self.target.resumed",message="a pod that has resumed on the target cannot return"
+// +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.failed) || !self.target.failed || !has(self.target.resumed) || !self.target.resumed",message="a copy has either resumed or failed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.target) || !has(oldSelf.target.podUID) || (has(self.target) && has(self.target.podUID) && self.target.podUID == oldSelf.target.podUID)",message="the replacement cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.source) || !has(oldSelf.source.podUID) || (has(self.source) && has(self.source.podUID) && self.source.podUID == oldSelf.source.podUID)",message="the source cannot be changed"
 type PodMigrationStatus struct {

@@ -25,8 +25,9 @@ type Restored struct {
 	Epoch     uint64 `json:"epoch"`
 }
 
-// RestoredDir is the directory of these notes. The agent writes one after the target's
-// processes run and before it says so in the record; drover-runc reads it.
+// RestoredDir is the directory of these notes. The agent writes one once the record says that
+// the target has resumed, and never before: a target that boots between would start the pod
+// afresh while the source, with that boot as its proof, takes it back. drover-runc reads it.
 type RestoredDir string
 
 // Write puts the note on disk; when it returns nil the note survives a power cut.
