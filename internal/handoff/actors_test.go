@@ -171,10 +171,14 @@ func (w *world) controller() {
 	m := w.last()
 	r, from, to := w.api.recs[m.id], w.api.pods[m.from], w.api.pods[m.to]
 	seen := *r
+	boot := w.api.nodeBoot[m.dst]
+	if w.opt.reboots {
+		boot = ""
+	}
 	v := Oversee(seen, Cluster{
 		SourceDeleted: from.deleted, SourceUnwanted: from.deletedByUser && !from.gone, Cancelled: m.cancelled, ReplacementGone: to.deleted,
 		ReplacementReady: w.ready(m), HandOverBegun: to.begun, Late: w.now.Sub(m.started) > 150*time.Second,
-		SourceNodeGone: w.api.nodeGone[m.src], TargetNodeGone: w.api.nodeGone[m.dst], TargetBootID: w.api.nodeBoot[m.dst],
+		SourceNodeGone: w.api.nodeGone[m.src], TargetNodeGone: w.api.nodeGone[m.dst], TargetBootID: boot,
 	})
 	// Each of these may come late, or never: the controller crashes too.
 	do := func(name string, f func()) {
@@ -286,7 +290,11 @@ func (w *world) crashAgent(n *node) {
 // fault is one of the bad things.
 func (w *world) fault(n *node) {
 	m := w.last()
-	switch k := w.rng.Intn(100); {
+	k := w.rng.Intn(100)
+	if w.opt.reboots && k < 80 {
+		k = 48
+	}
+	switch {
 	case k < 30:
 		w.crashAgent(n)
 	case k < 40:

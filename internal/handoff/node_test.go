@@ -228,7 +228,7 @@ func (n *node) sourceDo(id string, a Action) {
 			}
 			p.criu = "dumping"
 			w.later("dumped", func() { n.dumped(m, p) })
-			return Event{Kind: Tick}
+			return Event{Kind: Began, Op: a.Op}
 		}, feed)
 	case OpSend:
 		n.act("send", func() Event {
@@ -311,7 +311,7 @@ func (n *node) targetDo(id string, a Action) {
 			p := &proc{uid: m.to, id: a.ID, criu: "restoring", memory: n.sourceMemory(m)}
 			n.procs = append(n.procs, p)
 			w.later("restored", func() { n.restored(m, p) })
-			return Event{Kind: Tick}
+			return Event{Kind: Began, Op: a.Op}
 		}, feed)
 	case OpResume:
 		n.resume(m, a, feed)

@@ -28,6 +28,10 @@ type world struct {
 	owners  map[int64]string
 	trace   *strings.Builder
 	broken  string
+	// on and loseAnswer are for transcripts: what to do once a line is written, and the call whose
+	// next answer is lost.
+	on         map[string]func()
+	loseAnswer string
 }
 
 // options break the platform or the machines on purpose.
@@ -37,9 +41,10 @@ type options struct {
 	noFreeze    bool // the hook does not freeze: a CRIU that dies lets its processes run
 	epochStep   int64
 	// calm: no faults at all.
-	calm bool
-	// script: no random choices at all; for transcripts.
+	calm     bool
 	maxMoves int
+	// reboots: nearly all faults are reboots, and the controller does not notice them.
+	reboots bool
 }
 
 type task struct {
@@ -186,8 +191,16 @@ func (w *world) move(id string) *move {
 func (w *world) last() *move { return w.moves[len(w.moves)-1] }
 
 func (w *world) logf(format string, args ...any) {
-	if w.trace != nil {
-		fmt.Fprintf(w.trace, format+"\n", args...)
+	if w.trace == nil {
+		return
+	}
+	line := fmt.Sprintf(format, args...)
+	fmt.Fprintln(w.trace, line)
+	for part, f := range w.on {
+		if strings.Contains(line, part) {
+			delete(w.on, part)
+			w.later("scripted", f)
+		}
 	}
 }
 
@@ -260,8 +273,8 @@ func (n *node) call(name string, apply func() Event, deliver func(Event), lost E
 		if early {
 			return
 		}
-		if w.slip(0.07) {
-			e = lost
+		if w.slip(0.07) || w.loseAnswer == name {
+			e, w.loseAnswer = lost, ""
 		}
 		answer(e)
 	})
