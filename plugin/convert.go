@@ -8,7 +8,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
-	"github.com/drover-project/drover/plugin/peers"
+	"github.com/drover-project/drover/internal/peers"
 )
 
 // names lists the nodes' names.

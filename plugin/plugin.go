@@ -28,7 +28,7 @@ import (
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/plugin/args"
-	"github.com/drover-project/drover/plugin/peers"
+	"github.com/drover-project/drover/internal/peers"
 )
 
 // Name of the plugin in profiles.

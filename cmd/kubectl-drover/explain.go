@@ -19,7 +19,7 @@ import (
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/plugin/args"
-	"github.com/drover-project/drover/plugin/peers"
+	"github.com/drover-project/drover/internal/peers"
 )
 
 func (t *tool) explainCommand() *cobra.Command {

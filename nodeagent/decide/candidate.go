@@ -44,6 +44,8 @@ func unfit(config Config, in Input, pod Pod, score placement.Score, predicted fl
 		return score.Reasons[i].String()
 	case !(predicted >= 0) || math.IsInf(predicted, 0):
 		return fmt.Sprintf("a wait of %v there makes no sense", predicted)
+	case pod.Barred[score.Node] != "":
+		return pod.Barred[score.Node]
 	case state.CannotRestore != "":
 		return "it cannot restore a pod: " + state.CannotRestore
 	case len(state.Suffering) > 0:

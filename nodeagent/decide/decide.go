@@ -75,6 +75,8 @@ type Pod struct {
 	Obstacle string
 	Requests model.Resources
 	Priority int32
+	// Barred are the nodes that its scheduler would not bind it to, with why.
+	Barred map[model.NodeID]string
 	// Peers are the nodes it talks to, by weight; may be empty (placement.Viewpoint).
 	Peers map[model.NodeID]float64
 

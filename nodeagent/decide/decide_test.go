@@ -125,6 +125,9 @@ func TestStay(t *testing.T) {
 		{"cannot restore", func(in *Input) {
 			change(in, "n3", func(n *view.Node) { n.State.CannotRestore = "criu is 3.17" })
 		}, NoBetterNode, "n3: it cannot restore a pod: criu is 3.17"},
+		{"barred", func(in *Input) {
+			in.Suffering[0].Barred = map[model.NodeID]string{"n3": "it is cordoned"}
+		}, NoBetterNode, "n3: it is cordoned"},
 		{"stale", func(in *Input) {
 			change(in, "n3", func(n *view.Node) { n.Received = now.Add(-time.Minute) })
 		}, NoBetterNode, "n3: the node's state is 1m0s old"},

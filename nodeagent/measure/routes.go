@@ -173,3 +173,6 @@ func (r *Routes) setMeter(meter *routetime.Meter) {
 	defer r.mu.Unlock()
 	r.meter, r.stamp = meter, model.StampUser
 }
+
+// OpenRouteMeter loads the kernel programs, for RoutesConfig.Open.
+func OpenRouteMeter() (*routetime.Meter, error) { return routetime.Open() }

@@ -1,0 +1,118 @@
+// Command drover-agent runs on every node: it measures, tells the others, decides that a
+// suffering pod shall move, and moves it.
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/pressure"
+	"github.com/drover-project/drover/nodeagent"
+	"github.com/drover-project/drover/nodeagent/decide"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// flags that are not in the Config as they are typed.
+type flags struct {
+	mode, address, gossipKeyFile, logLevel string
+}
+
+func command() *cobra.Command {
+	f := flags{}
+	cfg := nodeagent.Config{
+		Node: os.Getenv("NODE_NAME"), PodUID: os.Getenv("POD_UID"),
+		Layout: layout.Default, Params: placement.Defaults(), Thresholds: pressure.Default(), Decide: decide.Default(),
+	}
+	c := &cobra.Command{
+		Use: "drover-agent", Short: "Measures a node, tells the others, and moves pods that suffer",
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := complete(&cfg, f); err != nil {
+				return err
+			}
+			return nodeagent.Run(cmd.Context(), cfg)
+		},
+	}
+	fs := c.Flags()
+	fs.StringVar(&cfg.Node, "node-name", cfg.Node, "name of this Node object (environment: NODE_NAME)")
+	fs.StringVar(&f.address, "address", os.Getenv("NODE_IP"), "this node's internal address, by which agents reach each other (environment: NODE_IP)")
+	fs.StringVar(&cfg.Namespace, "namespace", "drover-system", "namespace that Drover is installed in")
+	fs.StringVar(&cfg.PodUID, "pod-uid", cfg.PodUID, "UID of the agent's own pod (environment: POD_UID)")
+	fs.StringVar(&f.mode, "mode", string(nodeagent.Observe), `"observe": say what would be moved and why; "act": move it`)
+	fs.StringVar(&f.gossipKeyFile, "gossip-key-file", "", "file with the key that encrypts gossip, in base64")
+	fs.StringVar(&cfg.CAFile, "ca-file", "", "file with the certificates of Drover's CA")
+	fs.StringVar(&cfg.Layout.State, "state-dir", cfg.Layout.State, "directory on the node for what survives a reboot, mounted here at the same path")
+	fs.StringVar(&cfg.Layout.Run, "run-dir", cfg.Layout.Run, "directory on the node, on tmpfs, for what does not")
+	fs.StringVar(&cfg.HostRoot, "host-root", "/proc/1/root", "where the node's root is seen")
+	fs.StringVar(&cfg.Program, "wrapper", "/opt/drover/bin/drover-runc", "drover-runc's path on the node")
+	fs.StringVar(&cfg.Runc, "runc", "/usr/bin/runc", "the real runtime's path on the node")
+	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.Float64Var(&cfg.Thresholds.Trigger, "contention-trigger", cfg.Thresholds.Trigger, "run-queue wait, in seconds per second, from which a container suffers")
+	fs.Float64Var(&cfg.Thresholds.Clear, "contention-clear", cfg.Thresholds.Clear, "run-queue wait below which it suffers no more")
+	fs.DurationVar(&cfg.Thresholds.Window, "contention-window", cfg.Thresholds.Window, "how long the wait must go on")
+	fs.Float64Var(&cfg.Decide.Margin, "migration-margin", cfg.Decide.Margin, "a pod goes only where it is predicted to wait this many times less")
+	fs.DurationVar(&cfg.Decide.CoolDown, "migration-cool-down", cfg.Decide.CoolDown, "how long a pod is left alone after a move, or the try of one")
+	fs.Float64Var(&cfg.Params.Alpha, "alpha", cfg.Params.Alpha, "weight of an idle core, as in the scheduler's arguments")
+	fs.Float64Var(&cfg.Params.Beta, "beta", cfg.Params.Beta, "weight of an idle GiB")
+	fs.Float64Var(&cfg.Params.Tau, "tau", cfg.Params.Tau, "weight of a millisecond of route time")
+	fs.Float64Var(&cfg.Params.Exponent, "route-time-exponent", cfg.Params.Exponent, "exponent of the route time")
+	fs.DurationVar(&cfg.Params.Floor, "route-time-floor", cfg.Params.Floor, "the shortest route time that counts")
+	fs.DurationVar(&cfg.Params.StaleAfter, "stale-after", cfg.Params.StaleAfter, "age from which a measurement does not count")
+	return c
+}
+
+// complete reads what the flags name.
+func complete(cfg *nodeagent.Config, f flags) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel)
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	l := logr.FromSlogHandler(cfg.Log.Handler())
+	ctrllog.SetLogger(l)
+	klog.SetLogger(l)
+	cfg.Mode = nodeagent.Mode(f.mode)
+	if f.address != "" {
+		a, err := netip.ParseAddr(f.address)
+		if err != nil {
+			return fmt.Errorf("--address %q is no IP address", f.address)
+		}
+		cfg.Address = a
+	}
+	raw, err := os.ReadFile(f.gossipKeyFile)
+	if err != nil {
+		return fmt.Errorf("--gossip-key-file: %w", err)
+	}
+	if cfg.GossipKey, err = base64.StdEncoding.DecodeString(strings.TrimSpace(string(raw))); err != nil {
+		return fmt.Errorf("--gossip-key-file %s: not base64: %w", f.gossipKeyFile, err)
+	}
+	if cfg.Kubernetes, err = rest.InClusterConfig(); err != nil {
+		return fmt.Errorf("reach the API server: %w", err)
+	}
+	cfg.Kubernetes.QPS, cfg.Kubernetes.Burst = 50, 100
+	return nil
+}

@@ -1,0 +1,248 @@
+package nodeagent
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/gossip"
+	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/decide"
+	"github.com/drover-project/drover/nodeagent/locate"
+	"github.com/drover-project/drover/nodeagent/measure"
+)
+
+// agent is the parts of a running agent.
+type agent struct {
+	cfg      Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	bootID   string
+	names    names
+	unable   atomic.Pointer[string] // why this node cannot restore; nil: not looked yet
+
+	cluster *cluster
+	events  record.EventRecorder
+	keeper  *identity.Keeper
+	gossip  *gossip.Gossip
+	places  *locate.Places
+
+	routes     *measure.Routes
+	load       *measure.LoadMeter
+	contention *measure.Contention
+
+	mover
+}
+
+// Run is the agent, until ctx ends or a part of it fails for good.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if err := cfg.Layout.Prepare(); err != nil {
+		return err
+	}
+	a := &agent{cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log)}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	boot, err := os.ReadFile(filepath.Join(cfg.HostRoot, "proc/sys/kernel/random/boot_id"))
+	if err != nil {
+		return fmt.Errorf("read the kernel's boot ID: %w", err)
+	}
+	a.bootID = strings.TrimSpace(string(boot))
+	group, ctx := errgroup.WithContext(ctx)
+	if err := a.connect(ctx, group); err != nil {
+		return errors.Join(err, group.Wait())
+	}
+	if err := a.measure(group, ctx); err != nil {
+		return errors.Join(err, group.Wait())
+	}
+	if err := a.move(group, ctx); err != nil {
+		return errors.Join(err, group.Wait())
+	}
+	group.Go(func() error { return a.publish(ctx) })
+	group.Go(func() error { return a.serveStatus(ctx) })
+	group.Go(func() error { return a.servePeers(ctx) })
+	group.Go(func() error {
+		return decide.NewLoop(decide.LoopConfig{
+			Config: cfg.Decide, Interval: decideInterval, Gather: a.gather, Order: a.order, Log: cfg.Log,
+		}).Run(ctx)
+	})
+	return group.Wait()
+}
+
+// connect reaches the API server, gets this agent's certificate and joins the gossip.
+func (a *agent) connect(ctx context.Context, group *errgroup.Group) error {
+	group.Go(func() error { return a.serveMetrics(ctx) })
+	var err error
+	if a.cluster, err = newCluster(a.cfg); err != nil {
+		return err
+	}
+	if err := a.cluster.watch(ctx); err != nil {
+		return err
+	}
+	group.Go(func() error { return a.cluster.cache.Start(ctx) })
+	if !a.cluster.cache.WaitForCacheSync(ctx) {
+		return fmt.Errorf("the API server %s was not read: %w", a.cfg.Kubernetes.Host, context.Cause(ctx))
+	}
+	set, err := kubernetes.NewForConfig(a.cfg.Kubernetes)
+	if err != nil {
+		return fmt.Errorf("client of %s: %w", a.cfg.Kubernetes.Host, err)
+	}
+	a.record(ctx, set)
+	roots, err := identity.LoadRoots(a.cfg.CAFile)
+	if err != nil {
+		return err
+	}
+	subject, err := a.certificate(ctx, group, set, roots)
+	if err != nil {
+		return err
+	}
+	return a.join(ctx, group, subject, roots)
+}
+
+// record sets up Events.
+func (a *agent) record(ctx context.Context, set kubernetes.Interface) {
+	b := record.NewBroadcaster()
+	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: set.CoreV1().Events("")})
+	context.AfterFunc(ctx, b.Shutdown)
+	s, err := scheme()
+	if err != nil {
+		panic(err) // the same scheme was made before
+	}
+	a.events = b.NewRecorder(s, corev1.EventSource{Component: "drover-agent", Host: a.cfg.Node})
+}
+
+// certificate gets the certificate that ties the agent's key to its Node object.
+func (a *agent) certificate(ctx context.Context, group *errgroup.Group, set kubernetes.Interface, roots *x509.CertPool) (identity.Subject, error) {
+	node, err := a.cluster.self(ctx)
+	if err != nil {
+		return identity.Subject{}, err
+	}
+	subject := identity.Subject{Node: model.NodeID(a.cfg.Node), NodeUID: string(node.UID)}
+	a.keeper = identity.NewKeeper(identity.Config{
+		Subject: subject, IPs: []net.IP{a.cfg.Address.AsSlice()}, Roots: roots,
+		Requests: set.CertificatesV1().CertificateSigningRequests(),
+		File:     filepath.Join(a.cfg.Layout.State, "identity.pem"), Log: a.log,
+	})
+	group.Go(func() error { return a.keeper.Run(ctx) })
+	_, err = a.keeper.Wait(ctx)
+	return subject, err
+}
+
+func (a *agent) join(ctx context.Context, group *errgroup.Group, subject identity.Subject, roots *x509.CertPool) error {
+	var err error
+	a.gossip, err = gossip.New(gossip.Config{
+		Self: subject, Identity: a.keeper.Current, Roots: roots, SecretKey: a.cfg.GossipKey,
+		BindAddr: a.cfg.Address.String(), BindPort: gossip.DefaultPort,
+		Seeds: a.seeds, Confirmer: a.places, Registerer: a.registry, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return a.gossip.Run(ctx) })
+	a.places.To(a.gossip)
+	return a.followRecords(ctx)
+}
+
+// seeds are the addresses of the cluster's nodes: an agent is on each.
+func (a *agent) seeds(ctx context.Context) ([]string, error) {
+	all, err := a.cluster.addresses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var seeds []string
+	for id, addr := range all {
+		if string(id) != a.cfg.Node {
+			seeds = append(seeds, net.JoinHostPort(addr.String(), strconv.Itoa(gossip.DefaultPort)))
+		}
+	}
+	return seeds, nil
+}
+
+// followRecords feeds the places from the records of moves.
+func (a *agent) followRecords(ctx context.Context) error {
+	return a.follow(ctx, &v1alpha1.PodMigration{}, toolscache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) {
+			if m, ok := o.(*v1alpha1.PodMigration); ok {
+				a.places.See(m)
+			}
+		},
+		UpdateFunc: func(_, o any) {
+			if m, ok := o.(*v1alpha1.PodMigration); ok {
+				a.places.See(m)
+			}
+		},
+		DeleteFunc: func(o any) {
+			if last, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
+				o = last.Obj
+			}
+			if m, ok := o.(*v1alpha1.PodMigration); ok {
+				a.places.Forget(m)
+			}
+		},
+	})
+}
+
+func (a *agent) follow(ctx context.Context, of client.Object, h toolscache.ResourceEventHandler) error {
+	informer, err := a.cluster.cache.GetInformer(ctx, of)
+	if err == nil {
+		_, err = informer.AddEventHandler(h)
+	}
+	if err != nil {
+		return fmt.Errorf("follow %T: %w", of, err)
+	}
+	return nil
+}
+
+// measure starts what reads the kernel.
+func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
+	groups, kubepods, err := a.kubepods()
+	if err != nil {
+		return err
+	}
+	a.load = measure.NewLoadMeter(groups, kubepods, "/proc")
+	a.routes = measure.NewRoutes(measure.RoutesConfig{
+		Address: a.cfg.Address, Interval: measure.RouteInterval, Window: measure.RouteWindow,
+		Open: measure.OpenRouteMeter, Log: a.log,
+	})
+	a.contention = measure.NewContention(measure.ContentionConfig{
+		Cgroups: groups, Kubepods: kubepods, Proc: "/proc", Interval: time.Second,
+		Thresholds: a.cfg.Thresholds, Attach: measure.AttachWaitMeter, Names: &a.names, Log: a.log,
+	})
+	a.registry.MustRegister(a.load, a.routes, a.contention)
+	if _, err := a.refresh(ctx); err != nil {
+		return err
+	}
+	group.Go(func() error { return a.routes.Run(ctx) })
+	group.Go(func() error { return a.contention.Run(ctx) })
+	return nil
+}
+
+// unready says what the agent still waits for; empty: nothing.
+func (a *agent) unready() string {
+	if _, ok := a.names.pod(a.cfg.PodUID); !ok {
+		return "not connected yet: waiting for the API server or for a certificate"
+	}
+	return ""
+}

@@ -1,0 +1,186 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/model"
+)
+
+func scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	return s, errors.Join(clientgoscheme.AddToScheme(s), v1alpha1.AddToScheme(s))
+}
+
+// cluster is what the agent knows of the API server's objects: nodes, moves and the pause
+// switch of the whole cluster, but only the pods of its own node.
+type cluster struct {
+	node, namespace string
+	cache           ctrlcache.Cache
+	// direct reads and writes the API server itself.
+	direct client.Client
+}
+
+func newCluster(cfg Config) (*cluster, error) {
+	s, err := scheme()
+	if err != nil {
+		return nil, err
+	}
+	direct, err := client.New(cfg.Kubernetes, client.Options{Scheme: s})
+	if err != nil {
+		return nil, fmt.Errorf("client of %s: %w", cfg.Kubernetes.Host, err)
+	}
+	c, err := ctrlcache.New(cfg.Kubernetes, ctrlcache.Options{
+		Scheme: s,
+		ByObject: map[client.Object]ctrlcache.ByObject{
+			&corev1.Pod{}: {Field: fields.OneTermEqualSelector("spec.nodeName", cfg.Node)},
+			&corev1.ConfigMap{}: {Namespaces: map[string]ctrlcache.Config{
+				cfg.Namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", v1alpha1.PauseConfigMap)},
+			}},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cache of %s: %w", cfg.Kubernetes.Host, err)
+	}
+	return &cluster{node: cfg.Node, namespace: cfg.Namespace, cache: c, direct: direct}, nil
+}
+
+// watch makes the informers, so that all are synced when the cache is.
+func (c *cluster) watch(ctx context.Context) error {
+	for _, o := range []client.Object{&corev1.Pod{}, &corev1.Node{}, &corev1.ConfigMap{}, &v1alpha1.PodMigration{}} {
+		if _, err := c.cache.GetInformer(ctx, o); err != nil {
+			return fmt.Errorf("watch %T: %w", o, err)
+		}
+	}
+	return nil
+}
+
+func (c *cluster) pods(ctx context.Context) ([]corev1.Pod, error) {
+	var l corev1.PodList
+	err := c.cache.List(ctx, &l)
+	return l.Items, err
+}
+
+func (c *cluster) nodes(ctx context.Context) ([]corev1.Node, error) {
+	var l corev1.NodeList
+	err := c.cache.List(ctx, &l)
+	return l.Items, err
+}
+
+func (c *cluster) moves(ctx context.Context) ([]v1alpha1.PodMigration, error) {
+	var l v1alpha1.PodMigrationList
+	err := c.cache.List(ctx, &l)
+	return l.Items, err
+}
+
+// self is the agent's own Node.
+func (c *cluster) self(ctx context.Context) (*corev1.Node, error) {
+	n := &corev1.Node{}
+	if err := c.cache.Get(ctx, client.ObjectKey{Name: c.node}, n); err != nil {
+		return nil, fmt.Errorf("read the agent's own node: %w", err)
+	}
+	return n, nil
+}
+
+// paused tells whether new moves are stopped. What cannot be read counts as stopped.
+func (c *cluster) paused(ctx context.Context) (bool, string) {
+	cm := &corev1.ConfigMap{}
+	err := c.cache.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: v1alpha1.PauseConfigMap}, cm)
+	switch {
+	case err != nil:
+		return true, fmt.Sprintf("ConfigMap %s/%s cannot be read: %v", c.namespace, v1alpha1.PauseConfigMap, err)
+	case cm.Data["paused"] != "false":
+		return true, fmt.Sprintf("ConfigMap %s/%s says paused: %q", c.namespace, v1alpha1.PauseConfigMap, cm.Data["paused"])
+	}
+	return false, ""
+}
+
+// addresses are those of all nodes, by which their agents are reached.
+func (c *cluster) addresses(ctx context.Context) (map[model.NodeID]netip.Addr, error) {
+	nodes, err := c.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := map[model.NodeID]netip.Addr{}
+	for _, n := range nodes {
+		if a, ok := internalAddress(&n); ok {
+			found[model.NodeID(n.Name)] = a
+		}
+	}
+	return found, nil
+}
+
+func internalAddress(n *corev1.Node) (netip.Addr, bool) {
+	for _, a := range n.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		if ip, err := netip.ParseAddr(a.Address); err == nil {
+			return ip.Unmap(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// moving names the pod that is on its way from this node; empty: none.
+func (c *cluster) moving(ctx context.Context) (string, error) {
+	moves, err := c.moves(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range moves {
+		if m.Status.Source.Node == c.node && !ended(&m) {
+			return m.Namespace + "/" + m.Spec.PodName, nil
+		}
+	}
+	return "", nil
+}
+
+func ended(m *v1alpha1.PodMigration) bool {
+	return m.Status.Phase == v1alpha1.PhaseRejected || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionComplete)
+}
+
+// resources converts what pods and nodes declare.
+func resources(l corev1.ResourceList) model.Resources {
+	return model.Resources{CPU: model.Cores(l.Cpu().AsApproximateFloat64()), Memory: model.Bytes(l.Memory().Value())}
+}
+
+// requests of a pod as the scheduler counts them, init containers that end left out: they
+// have ended when it runs.
+func requests(p *corev1.Pod) model.Resources {
+	var sum model.Resources
+	add := func(r model.Resources) { sum.CPU, sum.Memory = sum.CPU+r.CPU, sum.Memory+r.Memory }
+	for _, c := range p.Spec.Containers {
+		add(resources(c.Resources.Requests))
+	}
+	for _, c := range p.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			add(resources(c.Resources.Requests))
+		}
+	}
+	add(resources(p.Spec.Overhead))
+	return sum
+}
+
+// requested is the sum over the pods that still hold their resources.
+func requested(pods []corev1.Pod) model.Resources {
+	var sum model.Resources
+	for i := range pods {
+		if ph := pods[i].Status.Phase; ph != corev1.PodSucceeded && ph != corev1.PodFailed {
+			r := requests(&pods[i])
+			sum.CPU, sum.Memory = sum.CPU+r.CPU, sum.Memory+r.Memory
+		}
+	}
+	return sum
+}

@@ -1,0 +1,86 @@
+// Package nodeagent is drover-agent: on every node it measures, tells the others, decides,
+// and moves pods. The parts are packages of their own; this one wires them.
+package nodeagent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/pressure"
+	"github.com/drover-project/drover/nodeagent/decide"
+)
+
+// Mode is what the agent does about contention.
+type Mode string
+
+// The modes.
+const (
+	// Observe: say what would be moved and why; move nothing.
+	Observe Mode = "observe"
+	// Act: order the move.
+	Act Mode = "act"
+)
+
+// Ports of an agent, on its node's addresses. Those of gossip, transfer and probes are
+// constants of their packages.
+const (
+	MetricsPort = 7949
+	// StatusPort is on loopback alone: kubectl-drover comes by port-forward.
+	StatusPort = 7950
+)
+
+// Config of an agent. All fields are wanted.
+type Config struct {
+	Node string
+	// Namespace that Drover is installed in, and the UID of the agent's own pod.
+	Namespace, PodUID string
+	// Address is the node's own, by which agents reach each other.
+	Address netip.Addr
+	Mode    Mode
+	// GossipKey encrypts gossip's packets; CAFile holds the certificates of Drover's CA.
+	GossipKey []byte
+	CAFile    string
+	// Layout is where the node's files are, HostRoot where the host's root is seen.
+	Layout   layout.Layout
+	HostRoot string
+	// Program is drover-runc's path on the node, Runc the real runtime's.
+	Program, Runc string
+
+	Params     placement.Params
+	Thresholds pressure.Config
+	Decide     decide.Config
+
+	Kubernetes *rest.Config
+	Log        *slog.Logger
+}
+
+// Validate says everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Node == "" {
+		errs = append(errs, errors.New("the node's name is empty: set --node-name or NODE_NAME"))
+	}
+	if !c.Address.IsValid() {
+		errs = append(errs, errors.New("the node's address is missing: set --address or NODE_IP"))
+	}
+	if c.Mode != Observe && c.Mode != Act {
+		errs = append(errs, fmt.Errorf("mode %q: want %q or %q", c.Mode, Observe, Act))
+	}
+	if p := c.Params.Problem(); p != "" {
+		errs = append(errs, errors.New(p))
+	}
+	return errors.Join(append(errs, c.Decide.Validate())...)
+}
+
+// publishInterval is how often a node tells its state, decideInterval how often it decides.
+const (
+	publishInterval = time.Second
+	decideInterval  = time.Second
+)

@@ -1,0 +1,172 @@
+package nodeagent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/rand"
+	schedulinghelpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/peers"
+	"github.com/drover-project/drover/nodeagent/decide"
+	"github.com/drover-project/drover/nodeagent/locate"
+	"github.com/drover-project/drover/nodeagent/measure"
+)
+
+// gather is what a decision is made from.
+func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
+	s := a.gossip.Snapshot()
+	in := decide.Input{Here: model.NodeID(a.cfg.Node), View: s, Params: a.cfg.Params}
+	worst := map[string]measure.ContainerWait{}
+	for _, c := range a.contention.Snapshot().Containers {
+		if w, ok := worst[c.Pod.UID]; c.State.Suffering && (!ok || c.State.Mean > w.State.Mean) {
+			worst[c.Pod.UID] = c
+		}
+	}
+	if len(worst) == 0 {
+		return in, s.At, nil
+	}
+	var err error
+	if in.Moving, err = a.cluster.moving(ctx); err != nil {
+		return in, s.At, fmt.Errorf("list the moves: %w", err)
+	}
+	nodes, err := a.cluster.nodes(ctx)
+	if err != nil {
+		return in, s.At, fmt.Errorf("list the nodes: %w", err)
+	}
+	for uid, wait := range worst {
+		if p, ok := a.names.pod(uid); ok {
+			in.Suffering = append(in.Suffering, a.candidate(ctx, p, wait, nodes))
+		}
+	}
+	return in, s.At, nil
+}
+
+// candidate is a suffering pod with what has to be known to judge it.
+func (a *agent) candidate(ctx context.Context, p *corev1.Pod, w measure.ContainerWait, nodes []corev1.Node) decide.Pod {
+	d := decide.Pod{
+		ID: podID(p), Container: w.Container, Origin: locate.Origin(p),
+		OptedIn:    p.Annotations[v1alpha1.AnnotationMigrate] == "true",
+		Wrapped:    p.Spec.RuntimeClassName != nil && *p.Spec.RuntimeClassName == v1alpha1.RuntimeClassName,
+		Containers: containers(p), Obstacle: obstacle(p), Requests: requests(p),
+		Wait: w.State.Mean, Since: w.State.Since, Run: w.Run, Memory: w.Memory,
+		Barred: barred(p, nodes),
+	}
+	if p.Spec.Priority != nil {
+		d.Priority = *p.Spec.Priority
+	}
+	if !d.OptedIn {
+		return d
+	}
+	var err error
+	if d.Peers, err = a.peersOf(ctx, p); err != nil {
+		a.log.Warn("a pod's peers are not known: route times count from here", "pod", d.ID.String(), "error", err)
+	}
+	return d
+}
+
+func containers(p *corev1.Pod) int {
+	n := len(p.Spec.Containers)
+	for _, c := range p.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			n++
+		}
+	}
+	return n
+}
+
+// obstacle is why a pod cannot be moved now; the controller looks closer.
+func obstacle(p *corev1.Pod) string {
+	owner := metav1.GetControllerOf(p)
+	switch {
+	case p.DeletionTimestamp != nil:
+		return "it is being deleted"
+	case p.Status.Phase != corev1.PodRunning:
+		return fmt.Sprintf("it is %s, not Running", p.Status.Phase)
+	case p.Labels[v1alpha1.LabelReplacement] != "":
+		return "it has just come here and its owner does not have it yet"
+	case owner != nil && owner.Kind != "ReplicaSet":
+		return fmt.Sprintf("its owner is a %s, whose pods cannot be moved yet", owner.Kind)
+	}
+	return ""
+}
+
+// barred are the nodes that no scheduler would bind the pod to, whatever they have free.
+func barred(p *corev1.Pod, nodes []corev1.Node) map[model.NodeID]string {
+	out := map[model.NodeID]string{}
+	for i := range nodes {
+		n := &nodes[i]
+		taint, untolerated := schedulinghelpers.FindMatchingUntoleratedTaint(n.Spec.Taints, p.Spec.Tolerations, func(t *corev1.Taint) bool {
+			return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
+		})
+		fits, err := nodeaffinity.GetRequiredNodeAffinity(p).Match(n)
+		switch {
+		case n.Spec.Unschedulable:
+			out[model.NodeID(n.Name)] = "it is cordoned"
+		case untolerated:
+			out[model.NodeID(n.Name)] = fmt.Sprintf("the pod does not tolerate its taint %s", taint.ToString())
+		case err != nil || !fits:
+			out[model.NodeID(n.Name)] = "the pod's node selector or affinity does not allow it"
+		}
+	}
+	return out
+}
+
+// peersOf reads the pods that a pod says it talks to; nil: none.
+func (a *agent) peersOf(ctx context.Context, p *corev1.Pod) (map[model.NodeID]float64, error) {
+	terms, err := peers.Parse(p.Annotations[v1alpha1.AnnotationPeers])
+	if err != nil || len(terms) == 0 {
+		return nil, err
+	}
+	return peers.Nodes(p, terms, func(sel labels.Selector) ([]*corev1.Pod, error) {
+		var found corev1.PodList
+		err := a.cluster.direct.List(ctx, &found, client.InNamespace(p.Namespace), client.MatchingLabelsSelector{Selector: sel})
+		pods := make([]*corev1.Pod, len(found.Items))
+		for i := range found.Items {
+			pods[i] = &found.Items[i]
+		}
+		return pods, err
+	})
+}
+
+// order carries out a decision to go: in the mode observe, or while moves are paused, it
+// only says so, in an Event on the pod.
+func (a *agent) order(ctx context.Context, m decide.Move) error {
+	p, ok := a.names.pod(m.Pod.ID.UID)
+	if !ok {
+		return fmt.Errorf("pod %s is gone", m.Pod.ID)
+	}
+	if a.cfg.Mode != Act {
+		a.say(p, "WouldMigrate", fmt.Sprintf("would be moved from %s to %s: %s", m.From, m.To, m.Message))
+		return nil
+	}
+	if paused, why := a.cluster.paused(ctx); paused {
+		a.say(p, "MigrationPaused", fmt.Sprintf("is not moved from %s to %s, moves are paused: %s", m.From, m.To, why))
+		return nil
+	}
+	order := &v1alpha1.PodMigration{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: fmt.Sprintf("%.50s-%s", p.Name, rand.String(5))},
+		Spec: v1alpha1.PodMigrationSpec{
+			PodName: p.Name, PodUID: p.UID, TargetNode: string(m.To), Reason: "Contention", Message: m.Message,
+		},
+	}
+	if err := a.cluster.direct.Create(ctx, order); err != nil {
+		return fmt.Errorf("create PodMigration: %w", err)
+	}
+	a.say(p, "MigrationOrdered", fmt.Sprintf("is to move from %s to %s (%s): %s", m.From, m.To, order.Name, m.Message))
+	return nil
+}
+
+// say tells users and the log.
+func (a *agent) say(p *corev1.Pod, reason, message string) {
+	a.log.Info(message, "pod", p.Namespace+"/"+p.Name, "reason", reason)
+	a.events.Event(p, corev1.EventTypeNormal, reason, message)
+}

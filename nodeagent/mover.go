@@ -1,0 +1,119 @@
+package nodeagent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/checkpoint"
+	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/nodeagent/restore"
+	"github.com/drover-project/drover/nodeagent/runtimeapi"
+	"github.com/drover-project/drover/nodeagent/transfer"
+)
+
+// mover is the parts that move pods.
+type mover struct {
+	driver   *migrate.Driver
+	receiver *transfer.Receiver
+	sender   *transfer.Sender
+}
+
+// ownGroup is the control group, beside the pods', for what Drover runs on the node.
+const ownGroup = "drover"
+
+// move wires the parts that move pods, and starts them.
+func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
+	groups, err := cgroup.Host()
+	if err != nil {
+		return err
+	}
+	own, err := groups.Beside(os.Getpid(), ownGroup)
+	if err != nil {
+		return fmt.Errorf("find a control group for CRIU: %w", err)
+	}
+	dumps := checkpoint.New(checkpoint.Config{
+		Layout: a.cfg.Layout, Groups: groups, Cgroup: own,
+		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Runc: a.cfg.Runc, Root: checkpoint.DefaultRoot, Log: a.log,
+	})
+	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log})
+	kube := migrate.Kube{Client: a.cluster.direct}
+	images := &transfer.Store{Dir: a.cfg.Layout.Images()}
+	if err := images.Sweep(); err != nil {
+		return err
+	}
+	metrics := transfer.NewMetrics()
+	a.registry.MustRegister(metrics)
+	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics}
+	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
+		Records: kube, Cluster: kube, Checkpointer: dumps, Sender: a.sender, Images: images, Runtime: copies,
+		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
+		Marks: migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun")), Log: a.log,
+	})
+	if err := a.driver.Register(a.registry); err != nil {
+		return err
+	}
+	a.receiver = &transfer.Receiver{
+		Node: a.cfg.Node, Store: images, Admission: transfer.ByRecord{Records: kube}, Arrivals: a.driver, Metrics: metrics,
+	}
+	group.Go(func() error { return dumps.Run(ctx, a.driver) })
+	group.Go(func() error { return copies.Run(ctx, a.driver) })
+	server := &runtimeapi.Server{Socket: a.cfg.Layout.Socket(), Creates: copies, Dumps: dumps, Restores: copies}
+	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { return a.driver.Run(ctx) })
+	group.Go(func() error { return a.watchAbility(ctx) })
+	if err := a.follow(ctx, &v1alpha1.PodMigration{}, migrate.FollowMigrations(a.driver)); err != nil {
+		return err
+	}
+	return a.follow(ctx, &corev1.Pod{}, migrate.FollowPods(a.driver))
+}
+
+// agentOn is where another node's agent takes images.
+func (a *agent) agentOn(node string) (string, error) {
+	all, err := a.cluster.addresses(context.Background()) // from memory
+	if err != nil {
+		return "", err
+	}
+	addr, ok := all[model.NodeID(node)]
+	if !ok {
+		return "", fmt.Errorf("node %q has no internal address", node)
+	}
+	return net.JoinHostPort(addr.String(), strconv.Itoa(transfer.Port)), nil
+}
+
+// abilityInterval is how often the node is asked again whether it can take pods: CRIU may
+// be installed, upgraded or broken at any time.
+const abilityInterval = time.Minute
+
+func (a *agent) watchAbility(ctx context.Context) error {
+	tick := time.NewTicker(abilityInterval)
+	defer tick.Stop()
+	for {
+		why := checkpoint.CannotRestore(ctx, a.cfg.Runc)
+		if was := a.unable.Swap(&why); (was == nil || *was != why) && ctx.Err() == nil {
+			a.log.Info("whether this node can take moved pods", "obstacle", why)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *agent) cannotRestore() string {
+	if why := a.unable.Load(); why != nil {
+		return *why
+	}
+	return "it has not been looked at yet"
+}

@@ -1,0 +1,71 @@
+package nodeagent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+
+	"github.com/drover-project/drover/nodeagent/transfer"
+)
+
+// serveMetrics serves metrics and health to everybody, on the node's address.
+func (a *agent) serveMetrics(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if why := a.unready(); why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+		}
+	})
+	return serveHTTP(ctx, net.JoinHostPort("", strconv.Itoa(MetricsPort)), mux)
+}
+
+// serveStatus serves the picture on loopback, where only the API server's port-forward
+// and root on the node come in.
+func (a *agent) serveStatus(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/view", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(a.gossip.Snapshot()); err != nil {
+			a.log.Warn("the view was not sent", "error", err)
+		}
+	})
+	return serveHTTP(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(StatusPort)), mux)
+}
+
+func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
+	s := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve on %s: %w", addr, err)
+	}
+	return nil
+}
+
+// servePeers serves the other agents, over mTLS.
+func (a *agent) servePeers(ctx context.Context) error {
+	addr := net.JoinHostPort(a.cfg.Address.String(), strconv.Itoa(transfer.Port))
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen for other agents: %w", err)
+	}
+	s := grpc.NewServer(transfer.ServerOptions(a.keeper.ServerConfig())...)
+	a.receiver.Register(s)
+	stop := context.AfterFunc(ctx, s.Stop)
+	defer stop()
+	if err := s.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve other agents on %s: %w", addr, err)
+	}
+	a.receiver.Wait()
+	return nil
+}
