@@ -23,10 +23,10 @@ require (
 	helm.sh/helm/v3 v3.19.0
 	k8s.io/api v0.34.9
 	k8s.io/apimachinery v0.34.10
-	k8s.io/apiserver v0.34.9
 	k8s.io/cli-runtime v0.34.9
 	k8s.io/client-go v0.34.9
 	k8s.io/component-base v0.34.10
+	k8s.io/component-helpers v0.34.9
 	k8s.io/cri-api v0.34.9
 	k8s.io/klog/v2 v2.130.1
 	k8s.io/kube-scheduler v0.34.7
@@ -174,11 +174,13 @@ require (
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.71.0 // indirect
 	github.com/prometheus/procfs v0.21.1 // indirect
+	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/robfig/cron/v3 v3.0.1 // indirect
 	github.com/rubenv/sql-migrate v1.8.0 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.2 // indirect
 	github.com/sean-/seed v0.0.0-20170313163322-e2103e2c3529 // indirect
+	github.com/seccomp/libseccomp-golang v0.10.0 // indirect
 	github.com/shopspring/decimal v1.4.0 // indirect
 	github.com/sirupsen/logrus v1.9.4 // indirect
 	github.com/spf13/cast v1.7.0 // indirect
@@ -224,10 +226,10 @@ require (
 	gopkg.in/yaml.v2 v2.4.0 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 	k8s.io/apiextensions-apiserver v0.34.7 // indirect
+	k8s.io/apiserver v0.34.9 // indirect
 	k8s.io/cloud-provider v0.34.9 // indirect
 	k8s.io/cluster-bootstrap v0.0.0 // indirect
 	k8s.io/code-generator v0.34.9 // indirect
-	k8s.io/component-helpers v0.34.9 // indirect
 	k8s.io/controller-manager v0.34.9 // indirect
 	k8s.io/cri-client v0.0.0 // indirect
 	k8s.io/csi-translation-lib v0.32.5 // indirect
