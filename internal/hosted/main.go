@@ -27,7 +27,12 @@ func Main(args []string) int {
 	dir, group, command := args[0], args[1], args[2:]
 	// Namespaces are a thread's; the command is a child of this one.
 	runtime.LockOSThread()
-	if err := enter(dir, group); err != nil {
+	err := enter(dir, group)
+	if err == nil {
+		// What the command leaves behind when it is killed comes to this process.
+		err = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	if err != nil {
 		fmt.Fprint(started, err)
 		return 1
 	}
@@ -49,10 +54,22 @@ func Main(args []string) int {
 			exit.Error = err.Error()
 		}
 	}
+	waitForOrphans()
 	if err := layout.WriteNote(filepath.Join(dir, exitFile), exit); err != nil {
 		return 1
 	}
 	return 0
+}
+
+// waitForOrphans returns when nothing that the command started is left: a runc that was
+// killed leaves a CRIU that still holds a container.
+func waitForOrphans() {
+	for {
+		_, err := unix.Wait4(-1, nil, 0, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // enter leaves the caller's control groups and namespaces for the node's, and notes this

@@ -52,6 +52,8 @@ func Main(argv []string) int {
 			return hook(layout.Default)
 		case hosted.Verb:
 			return hosted.Main(argv[2:])
+		case InstallVerb:
+			return install(argv[2:])
 		}
 	}
 	w := &Wrapper{layout: layout.Default, now: time.Now, began: time.Now(), exec: func(path string, argv []string) error {

@@ -1,0 +1,253 @@
+package runtimewrapper
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/layout"
+)
+
+func TestAnnotationsAreTheAPIs(t *testing.T) {
+	if annotationMigrate != v1alpha1.AnnotationMigrate || annotationMigration != v1alpha1.AnnotationMigration {
+		t.Error("the annotations differ from those of the API")
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want invocation
+	}{
+		{"--root /r --log /b/log.json --log-format json --systemd-cgroup create --bundle /b --pid-file /b/init.pid --console-socket /s abc",
+			invocation{verb: "create", root: "/r", log: "/b/log.json", logFormat: "json", systemdCgroup: true,
+				bundle: "/b", pidFile: "/b/init.pid", consoleSocket: "/s", id: "abc"}},
+		{"--root=/r --debug create --no-pivot --preserve-fds 2 -b /b --no-new-keyring=false abc",
+			invocation{verb: "create", root: "/r", bundle: "/b", noPivot: true, id: "abc"}},
+		{"start abc", invocation{verb: "start", root: "/run/runc", bundle: ".", id: "abc"}},
+		{"delete --force abc", invocation{verb: "delete", root: "/run/runc", bundle: ".", id: "abc"}},
+		{"exec --process /p --detach abc", invocation{verb: "exec", root: "/run/runc", bundle: "."}},
+		{"--version", invocation{root: "/run/runc", bundle: "."}},
+		{"", invocation{root: "/run/runc", bundle: "."}},
+		{"--root", invocation{root: "/run/runc", bundle: "."}},
+		{"create --bundle /b", invocation{verb: "create", root: "/run/runc", bundle: "/b"}},
+		{"create -- abc", invocation{verb: "create", root: "/run/runc", bundle: ".", id: "abc"}},
+	} {
+		got := parse(strings.Fields(test.args))
+		got.global, got.rest = nil, nil
+		if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(invocation{})); diff != "" {
+			t.Errorf("parse(%q): -want +got\n%s", test.args, diff)
+		}
+	}
+}
+
+func TestRestoreArgs(t *testing.T) {
+	in := parse(strings.Fields("--root /r --log /l --systemd-cgroup create --bundle /b --pid-file /p --no-pivot abc"))
+	want := "--root /r --log /l --systemd-cgroup restore --detach --bundle /b --image-path /i --work-path /w --manage-cgroups-mode ignore --pid-file /p --no-pivot abc"
+	if got := strings.Join(in.restoreArgs("/i", "/w"), " "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := strings.Join(withoutLog(strings.Fields("--root /r --log /l --log=/x --log-format json delete log")), " "); got != "--root /r --log-format json delete log" {
+		t.Errorf("without the log: %s", got)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("--root /r create --bundle /b id")
+	f.Fuzz(func(t *testing.T, s string) {
+		args := strings.Split(s, " ")
+		in := parse(args)
+		if len(in.global)+len(in.rest) > len(args) {
+			t.Errorf("%q: more arguments than were given", args)
+		}
+	})
+}
+
+// bench is a wrapper whose runc is only noted.
+type bench struct {
+	*Wrapper
+	in     invocation
+	args   []string
+	became []string
+}
+
+var errExec = errors.New("became runc")
+
+func newBench(t *testing.T, annotations map[string]string) *bench {
+	t.Helper()
+	dir := t.TempDir()
+	l := layout.Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	if err := l.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{}
+	b.Wrapper = &Wrapper{layout: l, runc: "/usr/bin/runc", now: time.Now, began: time.Now(),
+		exec: func(_ string, argv []string) error { b.became = argv[1:]; return errExec }}
+	data, err := json.Marshal(map[string]any{
+		"ociVersion": "1.2.0", "annotations": annotations,
+		"linux": map[string]any{"cgroupsPath": "/kubepods/x", "intelRdt": map[string]any{"unknown": 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), data, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	b.args = []string{"--root", "/r", "create", "--bundle", dir, "abc"}
+	b.in = parse(b.args)
+	return b
+}
+
+func (b *bench) annotations(t *testing.T) map[string]string {
+	t.Helper()
+	got, err := readBundle(b.in.bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.annotations
+}
+
+func podOf(more map[string]string) map[string]string {
+	all := map[string]string{
+		"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-uid": "uid-1",
+		"io.kubernetes.cri.sandbox-namespace": "ns", "io.kubernetes.cri.sandbox-name": "pod",
+		"org.criu.config": "/evil", "org.criu.Other": "x", "keep": "me",
+	}
+	for k, v := range more {
+		all[k] = v
+	}
+	return all
+}
+
+func TestCreate(t *testing.T) {
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		spoil       func(l layout.Layout) error
+		refused     string // "": runc creates it
+		config      bool   // has our org.criu.config
+	}{
+		"plain pod": {annotations: podOf(nil)},
+		"opted in":  {annotations: podOf(map[string]string{"drover.dev/migrate": "true"}), config: true},
+		"opted out": {annotations: podOf(map[string]string{"drover.dev/migrate": "false"})},
+		"sandbox of a fenced pod": {
+			annotations: podOf(map[string]string{"drover.dev/migrate": "true", "io.kubernetes.cri.container-type": "sandbox"}),
+			spoil:       func(l layout.Layout) error { return l.Fences().Write(fence.Fence{PodUID: "uid-1", Epoch: 2}) },
+		},
+		"fenced": {
+			annotations: podOf(map[string]string{"drover.dev/migrate": "true"}),
+			spoil:       func(l layout.Layout) error { return l.Fences().Write(fence.Fence{PodUID: "uid-1", Epoch: 2}) },
+			refused:     "fenced",
+		},
+		"fenced, the annotation taken away": {
+			annotations: podOf(nil),
+			spoil:       func(l layout.Layout) error { return l.Fences().Write(fence.Fence{PodUID: "uid-1", Epoch: 2}) },
+			refused:     "fenced",
+		},
+		"no fences, opted in": {
+			annotations: podOf(map[string]string{"drover.dev/migrate": "true"}),
+			spoil:       func(l layout.Layout) error { return os.RemoveAll(string(l.Fences())) },
+			refused:     "cannot tell",
+		},
+		"no fences, plain": {
+			annotations: podOf(nil),
+			spoil:       func(l layout.Layout) error { return os.RemoveAll(string(l.Fences())) },
+		},
+		"opted in, no pod UID": {
+			annotations: map[string]string{"drover.dev/migrate": "true"},
+			refused:     "cannot tell",
+		},
+		"no pod": {annotations: map[string]string{"a": "b"}},
+		"restored before": {
+			annotations: podOf(map[string]string{"drover.dev/migration": "m"}),
+			spoil: func(l layout.Layout) error {
+				return l.Restored().Write(fence.Restored{PodUID: "uid-1", Migration: "m"})
+			},
+			config: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, test.annotations)
+			if test.spoil != nil {
+				if err := test.spoil(b.layout); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := b.create(b.in, b.args)
+			if test.refused != "" {
+				if err == nil || !strings.Contains(err.Error(), test.refused) || b.became != nil {
+					t.Fatalf("got %v, ran %q; want %q", err, b.became, test.refused)
+				}
+				return
+			}
+			if !errors.Is(err, errExec) || !cmp.Equal(b.became, b.args) {
+				t.Fatalf("got %v, ran %q", err, b.became)
+			}
+			got := b.annotations(t)
+			want := ""
+			if test.config {
+				want = b.layout.CriuConfig("abc")
+			}
+			if got["org.criu.config"] != want || got["org.criu.Other"] != "" || got["keep"] != test.annotations["keep"] {
+				t.Errorf("annotations: %v", got)
+			}
+		})
+	}
+}
+
+// TestNeverCold: a replacement that finds nobody who has its checkpoint fails.
+func TestNeverCold(t *testing.T) {
+	b := newBench(t, podOf(map[string]string{"drover.dev/migration": "m"}))
+	b.began = time.Now().Add(-patience + 200*time.Millisecond)
+	err := b.create(b.in, b.args)
+	if err == nil || b.became != nil || !strings.Contains(err.Error(), "never started without one") {
+		t.Errorf("got %v, ran %q", err, b.became)
+	}
+	t.Log(err)
+}
+
+func TestBundleKeepsWhatItDoesNotKnow(t *testing.T) {
+	b := newBench(t, podOf(nil))
+	_ = b.create(b.in, b.args)
+	path := filepath.Join(b.in.bundle, "config.json")
+	data, err := os.ReadFile(path)
+	if err != nil || !bytes.Contains(data, []byte(`"intelRdt":{"unknown":1}`)) {
+		t.Errorf("%v: %s", err, data)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode: %v, %v", info.Mode(), err)
+	}
+}
+
+func TestReport(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log.json")
+	var stderr bytes.Buffer
+	in := invocation{log: log, logFormat: "json"}
+	in.report(&stderr, time.Unix(0, 0), errors.New(`a "reason"`))
+	data, _ := os.ReadFile(log)
+	want := `{"level":"error","msg":"drover-runc: a \"reason\"","time":"1970-01-01T00:00:00Z"}` + "\n"
+	if string(data) != want || stderr.String() != "drover-runc: a \"reason\"\n" {
+		t.Errorf("log %q, stderr %q", data, stderr.String())
+	}
+}
+
+func TestInstall(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		if err := installTo(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, layout.Hook))
+	if err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
