@@ -74,7 +74,8 @@ func (d *Driver) lookUp(c Create) {
 	for d.ctx.Err() == nil && d.waits(c) {
 		pm, err := d.ports.Records.Get(d.ctx, c.Namespace, c.Migration)
 		if err == nil && string(pm.Status.Target.PodUID) == c.PodUID && pm.Status.Target.Node == d.cfg.Node {
-			d.start(pm, RoleTarget).post(handoff.Event{Kind: handoff.WaiterCame, ID: c.ID, Deadline: c.Deadline})
+			d.start(pm, RoleTarget)
+			d.tellWaits(c)
 			return
 		}
 		if err != nil {
@@ -87,11 +88,29 @@ func (d *Driver) lookUp(c Create) {
 	}
 }
 
-// waits tells that the wrapper is connected and nobody else has taken it on.
+// waits tells that the wrapper is connected.
 func (d *Driver) waits(c Create) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.waitsLocked(c)
+}
+
+func (d *Driver) waitsLocked(c Create) bool {
 	return slices.ContainsFunc(d.creates[c.PodUID], func(o Create) bool { return o.ID == c.ID })
+}
+
+// tellWaits tells the move that the wrapper waits, unless its end was told before.
+func (d *Driver) tellWaits(c Create) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.waitsLocked(c) {
+		return
+	}
+	for _, w := range d.workers {
+		if isTarget(c.PodUID)(w) {
+			w.post(handoff.Event{Kind: handoff.WaiterCame, ID: c.ID, Deadline: c.Deadline})
+		}
+	}
 }
 
 // CreateEnded forgets the wrapper and tells its move.

@@ -54,9 +54,11 @@ type Copies struct {
 	cfg     Config
 	mu      sync.Mutex
 	notices Notices
-	life    context.Context // Run's
+	life    context.Context    // Run's
 	waiters map[string]*waiter // by container ID
 	holds   map[string]*hold   // by container ID
+	// words are what wrappers said of how their restores ended, by container ID; empty: well.
+	words map[string]string
 	// changed is closed and made anew when a waiter or hold comes or goes.
 	changed chan struct{}
 	arrived int
@@ -67,9 +69,6 @@ type waiter struct {
 	create  runtimeapi.Create
 	order   int
 	answers chan runtimeapi.Answer
-	// restored is set when it told how the restore ended.
-	restored bool
-	failure  string
 }
 
 // hold is a connected action script.
@@ -101,7 +100,7 @@ type note struct {
 
 // New makes the state of a node without copies. It does no I/O.
 func New(cfg Config) *Copies {
-	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, holds: map[string]*hold{}, changed: make(chan struct{})}
+	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, holds: map[string]*hold{}, changed: make(chan struct{})}
 }
 
 // Run tells notices what happens, and watches the copies of an earlier life of the agent.
@@ -197,6 +196,9 @@ func (c *Copies) write(n note) error {
 
 // forget removes what is kept about a restore.
 func (c *Copies) forget(n note) error {
+	c.mu.Lock()
+	delete(c.words, n.ID)
+	c.mu.Unlock()
 	err := os.Remove(c.cfg.Layout.RestoreNote(n.PodUID))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil

@@ -168,7 +168,7 @@ func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark fun
 	if h != nil {
 		h.answer(true)
 	}
-	return c.resumed(ctx, *n)
+	return c.resumed(ctx, *n, w)
 }
 
 // answer lets the script go; only the first answer counts.
@@ -179,26 +179,54 @@ func (h *hold) answer(proceed bool) {
 	}
 }
 
-// resumed waits for the wrapper's word; without a wrapper the copy's life must do.
-func (c *Copies) resumed(ctx context.Context, n note) error {
-	var failure string
-	var ok bool
-	err := c.until(ctx, func() bool {
-		w := c.waiters[n.ID]
-		if w != nil && w.restored {
-			ok, failure = true, w.failure
+// resumed waits for the wrapper's word. A wrapper that was never seen (the agent began after
+// it) may have said its word to nobody: then the copy's life must do.
+func (c *Copies) resumed(ctx context.Context, n note, w *waiter) error {
+	if w == nil {
+		if !n.Init.Alive() {
+			return fmt.Errorf("resume container %s: its first process is gone", n.ID)
 		}
-		return w == nil || w.restored
-	})
-	switch {
-	case err != nil:
-		return err
-	case failure != "":
-		return fmt.Errorf("resume container %s: %s", n.ID, failure)
-	case !ok && !n.Init.Alive():
-		return fmt.Errorf("resume container %s: its first process is gone", n.ID)
+		return nil
 	}
-	return nil
+	for {
+		// Asked first: a wrapper that has ended has said what it had to say.
+		alive := w.create.Wrapper.Alive()
+		said, failure, err := c.word(ctx, n.ID)
+		switch {
+		case err != nil:
+			return err
+		case failure != "":
+			return fmt.Errorf("resume container %s: %s", n.ID, failure)
+		case said:
+			return nil
+		case !alive:
+			return c.disown(ctx, n)
+		}
+		// Its stream broke, and it will call again.
+		if err := c.waitForWrapper(ctx, n, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// word returns once the wrapper has said how its restore ended, or is not connected.
+func (c *Copies) word(ctx context.Context, id string) (said bool, failure string, err error) {
+	err = c.until(ctx, func() bool {
+		failure, said = c.words[id]
+		return said || c.waiters[id] == nil
+	})
+	return said, failure, errors.Join(err, ctx.Err())
+}
+
+// disown ends a copy that runs and whose create was given up in the same moment: kubelet
+// knows nothing of it and will start the container anew, and two must not run.
+func (c *Copies) disown(ctx context.Context, n note) error {
+	c.cfg.Log.Warn("the create was given up while its copy was let go: the copy is ended, as after any crash", "pod", n.PodUID, "container", n.ID)
+	group, err := c.group(n)
+	if err != nil {
+		return err
+	}
+	return group.Kill(ctx)
 }
 
 // impatience is when a wrapper whose restore was broken off is no longer waited for.

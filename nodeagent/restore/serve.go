@@ -55,7 +55,7 @@ func (c *Copies) leave(w *waiter) {
 		return
 	}
 	delete(c.waiters, id)
-	told := w.restored
+	_, told := c.words[id]
 	c.signal()
 	c.mu.Unlock()
 	n, err := c.read(uid)
@@ -69,8 +69,8 @@ func (c *Copies) leave(w *waiter) {
 func (c *Copies) Restored(podUID, id string, _ int, message string) {
 	c.mu.Lock()
 	w := c.waiters[id]
-	if w != nil && w.create.Request.GetPodUid() == podUID {
-		w.restored, w.failure = true, message
+	if w == nil || w.create.Request.GetPodUid() == podUID {
+		c.words[id] = message
 	}
 	c.signal()
 	c.mu.Unlock()
