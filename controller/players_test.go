@@ -23,6 +23,9 @@ type players struct {
 	targetDies bool
 	// neverEnds: the source's agent never says that the processes are gone.
 	neverEnds bool
+	// readyEarly: the replacement looks ready before the acknowledgement.
+	readyEarly bool
+	settling   int
 	// event happens once, when the condition is true.
 	when func(*v1alpha1.PodMigration) bool
 	then func(*world)
@@ -59,6 +62,9 @@ func (w *world) agents() {
 	at := metav1.NewMicroTime(w.now)
 	switch {
 	case s.Decision == v1alpha1.Abort || s.Returned:
+		if w.settling++; w.settling < 4 {
+			return // it takes them some time
+		}
 		src.Released, dst.Cleaned = src.Node != "", dst.Node != ""
 	case s.Decision == v1alpha1.Undecided && dst.Node == "":
 		return
@@ -84,7 +90,7 @@ func (w *world) agents() {
 // kubelet on n2 reports the pod that was restored.
 func (w *world) kubelet() {
 	m := w.move()
-	if m == nil || !m.Status.Target.Resumed {
+	if m == nil || !m.Status.Target.Resumed && !(w.readyEarly && committed(m)) {
 		return
 	}
 	p := w.pod(m.Status.Target.PodName)

@@ -3,9 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,179 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 )
-
-// scenario is one story with its end.
-type scenario struct {
-	name    string
-	bare    bool
-	change  func(m *v1alpha1.PodMigration)
-	players players
-	// the end
-	phase  v1alpha1.Phase
-	reason string // of the condition Complete
-	pods   []string
-	thirds int
-	gone   bool // the PodMigration
-}
-
-func resumed(m *v1alpha1.PodMigration) bool   { return m.Status.Target.Resumed }
-func waiting(m *v1alpha1.PodMigration) bool   { return m.Status.Target.Waiting }
-func committed(m *v1alpha1.PodMigration) bool { return m.Status.Decision == v1alpha1.Commit }
-func begun(m *v1alpha1.PodMigration) bool     { return m.Status.Target.PodUID != "" }
-
-const (
-	oldName = "web-5d4-abcde"
-	newName = "web-5d4-abcde-dm2"
-)
-
-func deletes(name string) func(*world) {
-	return func(w *world) {
-		if p := w.pod(name); p != nil {
-			w.must(w.api.Delete(context.Background(), p))
-		}
-	}
-}
-
-func scales(to int32) func(*world) {
-	return func(w *world) {
-		rs := replicaSet()
-		w.must(w.api.Get(context.Background(), client.ObjectKeyFromObject(rs), rs))
-		rs.Spec.Replicas = &to
-		w.must(w.api.Update(context.Background(), rs))
-	}
-}
-
-func cancels(w *world) { w.must(w.api.Delete(context.Background(), w.move())) }
-
-// rolls begins a rolling update.
-func rolls(w *world) {
-	d := deployment()
-	w.must(w.api.Get(context.Background(), client.ObjectKeyFromObject(d), d))
-	d.Spec.Template.Spec.Containers[0].Image = "web:2"
-	w.must(w.api.Update(context.Background(), d))
-}
-
-// losesNode takes the source's node away, as a cloud does, and its pod with it.
-func losesNode(w *world) {
-	w.must(w.api.Delete(context.Background(), node("n1")))
-	deletes(oldName)(w)
-}
-
-func scenarios() []scenario {
-	return []scenario{
-		{name: "Deployment", phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
-		{name: "to a node", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "n2" },
-			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
-		{name: "bare pod", bare: true, phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
-		{name: "rejected", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "nope" },
-			phase: v1alpha1.PhaseRejected, reason: ReasonNodeNotFound, pods: []string{oldName}},
-		{name: "nobody schedules", players: players{noScheduler: true},
-			phase: v1alpha1.PhaseAborted, reason: ReasonNotBound, pods: []string{oldName}},
-		{name: "never ready to commit", players: players{noCommit: true, when: waiting, then: func(w *world) { w.now = w.now.Add(time.Hour) }},
-			phase: v1alpha1.PhaseAborted, reason: ReasonPrepareDeadline, pods: []string{oldName}},
-		{name: "wrong node", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "n3" },
-			phase: v1alpha1.PhaseAborted, reason: ReasonWrongNode, pods: []string{oldName}},
-		{name: "source deleted in the middle", players: players{when: waiting, then: deletes(oldName)},
-			phase: v1alpha1.PhaseAborted, reason: ReasonPodGone, pods: []string{"web-5d4-third1"}, thirds: 1},
-		{name: "replacement deleted in the middle", players: players{when: waiting, then: deletes(newName)},
-			phase: v1alpha1.PhaseAborted, reason: ReasonReplacementDeleted, pods: []string{oldName}},
-		{name: "rolling update in the middle", players: players{when: waiting, then: rolls},
-			phase: v1alpha1.PhaseAborted, reason: ReasonRollingUpdate, pods: []string{oldName}},
-		{name: "cancelled", players: players{when: begun, then: cancels}, gone: true, pods: []string{oldName}},
-		{name: "cancelled too late", players: players{when: committed, then: cancels}, gone: true, pods: []string{newName}},
-		{name: "target dies after the commit", players: players{targetDies: true},
-			phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},
-		{name: "source deleted after the commit", players: players{when: resumed, then: deletes(oldName)},
-			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, pods: []string{"web-5d4-third1"}, thirds: 1},
-		{name: "bare source deleted after the commit", bare: true, players: players{when: resumed, then: deletes(oldName)},
-			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating},
-		{name: "scaled to 0 after the commit", players: players{when: resumed, then: scales(0)},
-			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating},
-		{name: "source node gone after the commit", players: players{when: resumed, then: losesNode},
-			phase: v1alpha1.PhaseCompleted, reason: "Moved", thirds: 1, pods: []string{newName}},
-		{name: "replacement deleted after the commit", players: players{when: resumed, then: deletes(newName)},
-			phase: v1alpha1.PhaseAborted, reason: ReasonReplacementDeleted, pods: []string{"web-5d4-third1"}, thirds: 1},
-	}
-}
-
-// begin makes the world that a scenario starts in.
-func (s scenario) begin(t *testing.T, f fault) *world {
-	m, p := wish(), sourcePod()
-	if s.change != nil {
-		s.change(m)
-	}
-	objects := []client.Object{m, p, node("n1"), node("n2"), node("n3"), agent("n1"), agent("n2"), agent("n3")}
-	if s.bare {
-		p.OwnerReferences = nil
-	} else {
-		objects = append(objects, replicaSet(), deployment())
-	}
-	w := newWorld(t, objects...)
-	w.players, w.fault = s.players, f
-	return w
-}
-
-// state is what is left of everything at the end, without what differs from run to run.
-func (w *world) state() map[string]any {
-	out := map[string]any{}
-	var pods corev1.PodList
-	w.must(w.api.List(context.Background(), &pods, client.InNamespace(testNamespace)))
-	for _, p := range pods.Items {
-		p.ResourceVersion, p.CreationTimestamp = "", metav1.Time{}
-		out["pod "+p.Name] = p
-	}
-	if m := w.move(); m != nil {
-		var steps []string
-		for _, e := range m.Status.Timeline {
-			steps = append(steps, e.Step)
-		}
-		var conditions []string
-		for _, c := range m.Status.Conditions {
-			conditions = append(conditions, fmt.Sprintf("%s=%s %s", c.Type, c.Status, c.Reason))
-		}
-		m.Status.Timeline, m.Status.Conditions, m.Status.DecidedAt, m.Status.Target.Deadline = nil, nil, nil, nil
-		// How long something took is part of these words.
-		m.Status.DecisionMessage = ""
-		if m.Status.Decision == v1alpha1.Abort {
-			m.Status.Source.Offered = false // how far the agents had come
-		}
-		out["record"], out["steps"], out["conditions"], out["finalizers"] = m.Status, steps, conditions, m.Finalizers
-	}
-	return out
-}
-
-func (s scenario) check(t *testing.T, w *world, m *v1alpha1.PodMigration) {
-	t.Helper()
-	if (m == nil) != s.gone {
-		t.Fatalf("PodMigration gone: %t, want %t", m == nil, s.gone)
-	}
-	if m != nil {
-		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
-		if m.Status.Phase != s.phase || c.Reason != s.reason {
-			t.Errorf("ended as %s, %s (%s), want %s, %s", m.Status.Phase, c.Reason, c.Message, s.phase, s.reason)
-		}
-		if c.Message == "" || strings.Contains(c.Message, "\n") || strings.Contains(c.Message, "%!") {
-			t.Errorf("outcome %q is not one line", c.Message)
-		}
-	}
-	var names []string
-	for name := range maps.Keys(w.state()) {
-		if p, ok := strings.CutPrefix(name, "pod "); ok {
-			names = append(names, p)
-		}
-	}
-	slices.Sort(names)
-	if !slices.Equal(names, s.pods) {
-		t.Errorf("pods %v are left, want %v", names, s.pods)
-	}
-	if w.thirds != s.thirds {
-		t.Errorf("the owner made %d pods, want %d", w.thirds, s.thirds)
-	}
-}
 
 func TestScenarios(t *testing.T) {
 	for _, s := range scenarios() {
@@ -227,7 +54,7 @@ func TestAnyCallMayFail(t *testing.T) {
 
 // The replacement belongs to its owner in the end, with nothing of the hand-over left.
 func TestReplacementAfterHandOver(t *testing.T) {
-	s := scenarios()[0]
+	s := named("Deployment")
 	w := s.begin(t, fault{})
 	p := w.pod(oldName)
 	p.Annotations[corev1.PodDeletionCost] = "7"
@@ -258,7 +85,7 @@ func TestReplacementAfterHandOver(t *testing.T) {
 
 // A rejected wish changes nothing but itself.
 func TestRejectionChangesNothing(t *testing.T) {
-	s := scenarios()[3]
+	s := named("rejected")
 	w := s.begin(t, fault{})
 	before := w.pod(oldName)
 	w.run()
@@ -272,7 +99,7 @@ func TestRejectionChangesNothing(t *testing.T) {
 
 // A second wish for the same pod is rejected while the first is at work.
 func TestSecondWish(t *testing.T) {
-	w := scenarios()[0].begin(t, fault{})
+	w := named("Deployment").begin(t, fault{})
 	ctx := context.Background()
 	for range 3 {
 		if _, err := w.r.Reconcile(ctx, w.request()); err != nil {
@@ -297,7 +124,7 @@ func TestSecondWish(t *testing.T) {
 // The source's agent does not answer: the pod is deleted when its time is over, and the
 // record stays until the agent has spoken or its node is gone.
 func TestSourceNeverEnds(t *testing.T) {
-	w := scenarios()[0].begin(t, fault{})
+	w := named("Deployment").begin(t, fault{})
 	w.neverEnds = true
 	ctx := context.Background()
 	for range 60 {
@@ -349,7 +176,7 @@ func TestUnreadyReplacementWaits(t *testing.T) {
 
 // A finished PodMigration is deleted when its time has come, not before.
 func TestKeepFor(t *testing.T) {
-	w := scenarios()[3].begin(t, fault{})
+	w := named("rejected").begin(t, fault{})
 	w.run()
 	w.r.Config.KeepFor = time.Hour
 	ctx := context.Background()

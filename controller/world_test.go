@@ -2,9 +2,7 @@ package controller
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -12,7 +10,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -66,7 +63,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	w.r = &Reconciler{
 		Reader: watched, Writer: watched, Status: watched, Events: &record.FakeRecorder{},
 		Now:    func() time.Time { return w.now },
-		Config: Config{Namespace: system, KeepFor: -1}.WithDefaults(),
+		Config: Config{Namespace: system, KeepFor: -1, BindDeadline: 5 * time.Second}.WithDefaults(),
 	}
 	return w
 }
@@ -130,102 +127,6 @@ func (w *world) funcs() interceptor.Funcs {
 			return w.call(ctx, func() error { return w.status(ctx, o) })
 		},
 	}
-}
-
-// create does what the API server does beside: UID and time.
-func (w *world) create(ctx context.Context, o client.Object) error {
-	o.SetUID(types.UID(fmt.Sprintf("uid-%s-%d", o.GetName(), w.made)))
-	o.SetCreationTimestamp(metav1.NewTime(w.now))
-	if err := w.api.Create(ctx, o); err != nil {
-		return err
-	}
-	if w.made++; w.made > 1 {
-		w.t.Errorf("a second replacement was made: %s", o.GetName())
-	}
-	return nil
-}
-
-// patched holds the precondition on the UID, which the fake client does not know.
-func (w *world) patched(ctx context.Context, o client.Object, p client.Patch) error {
-	body, err := p.Data(o)
-	if err != nil {
-		return err
-	}
-	var meta struct {
-		Metadata struct {
-			UID             types.UID `json:"uid"`
-			ResourceVersion string    `json:"resourceVersion"`
-		} `json:"metadata"`
-	}
-	if err := json.Unmarshal(body, &meta); err != nil {
-		return err
-	}
-	var now corev1.Pod
-	if err := w.api.Get(ctx, client.ObjectKeyFromObject(o), &now); err != nil {
-		return err
-	}
-	if meta.Metadata.UID == "" && meta.Metadata.ResourceVersion == "" {
-		w.t.Errorf("patch of pod %s without any guard: %s", o.GetName(), body)
-	}
-	if u := meta.Metadata.UID; u != "" && u != now.UID {
-		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, o.GetName(), errors.New("precondition: UID"))
-	}
-	return w.api.Patch(ctx, o, p)
-}
-
-// delete holds the precondition on the UID and sees that no pod goes that must stay.
-func (w *world) delete(ctx context.Context, o client.Object, opts ...client.DeleteOption) error {
-	var options client.DeleteOptions
-	options.ApplyOptions(opts)
-	if options.Preconditions == nil || options.Preconditions.UID == nil {
-		w.t.Errorf("deletion of %s without its UID", o.GetName())
-		return nil
-	}
-	pod, ok := o.(*corev1.Pod)
-	if !ok {
-		return w.api.Delete(ctx, o, opts...)
-	}
-	var now corev1.Pod
-	if err := w.api.Get(ctx, client.ObjectKeyFromObject(o), &now); err != nil {
-		return err
-	}
-	if now.UID != *options.Preconditions.UID {
-		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, o.GetName(), errors.New("precondition: UID"))
-	}
-	m := w.move()
-	if pod.UID == m.Status.Source.PodUID && !m.Status.Target.Resumed {
-		w.t.Errorf("the source was deleted before the target resumed (phase %s)", m.Status.Phase)
-	}
-	if pod.UID == m.Status.Target.PodUID && m.Status.Decision == v1alpha1.Undecided {
-		w.t.Error("the replacement was deleted before a decision")
-	}
-	return w.api.Delete(ctx, o, opts...)
-}
-
-// status holds the rules of the CRD, which the fake client does not know.
-func (w *world) status(ctx context.Context, o client.Object) error {
-	m := o.(*v1alpha1.PodMigration)
-	var was v1alpha1.PodMigration
-	if err := w.api.Get(ctx, client.ObjectKeyFromObject(o), &was); err != nil {
-		return err
-	}
-	if m.ResourceVersion == "" {
-		w.t.Error("a status was written without resourceVersion")
-	}
-	err := w.api.Status().Update(ctx, o)
-	if err != nil {
-		return err
-	}
-	if was.Status.Decision != v1alpha1.Undecided && was.Status.Decision != m.Status.Decision {
-		w.t.Errorf("the decision was changed from %q to %q", was.Status.Decision, m.Status.Decision)
-	}
-	if m.Status.Decision == v1alpha1.Commit && was.Status.Decision != v1alpha1.Commit {
-		w.t.Error("the controller committed")
-	}
-	if u := was.Status.Target.PodUID; u != "" && u != m.Status.Target.PodUID {
-		w.t.Errorf("the replacement was changed from %s to %s", u, m.Status.Target.PodUID)
-	}
-	return nil
 }
 
 func (w *world) request() ctrl.Request {
