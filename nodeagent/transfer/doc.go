@@ -1,0 +1,67 @@
+// Package transfer brings the images of a move from the source's agent to the target's:
+// the gRPC service Peer over mutual TLS. The target asks the record of the move whether the
+// caller may send it, keeps what comes aside, and takes it as complete only when every byte
+// is there, has the digest that the source took while it read, and is on disk.
+//
+// Images hold the memory of other people's processes and are restored by root, so the
+// sender is not trusted: names, sizes, order and amount are checked before anything is
+// written, and nothing that lies in the images' directory is followed or overwritten.
+package transfer
+
+import (
+	"crypto/tls"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/drover-project/drover/internal/model"
+)
+
+// Port is where an agent serves Peer, over TCP.
+const Port = 7947
+
+const (
+	// chunk is how much of a file goes into one message, maxChunk how much is taken.
+	chunk    = 512 * model.KiB
+	maxChunk = model.MiB
+	// maxMessage bounds one message. It is End that grows, with the number of files.
+	maxMessage = 8 * model.MiB
+	// maxFiles bounds one move: CRIU writes a few files a process.
+	maxFiles = 16384
+	// maxName is what Linux's file systems allow.
+	maxName = 255
+	// alive is after how long without a word the other end is asked whether it is there.
+	alive = 20 * time.Second
+)
+
+// ServerOptions are those that a grpc.Server must be made with to serve Peer;
+// identity.Keeper.ServerConfig makes the configuration.
+func ServerOptions(config *tls.Config) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.Creds(credentials.NewTLS(config)),
+		grpc.MaxRecvMsgSize(int(maxMessage)),
+		grpc.MaxConcurrentStreams(16),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: alive, Timeout: alive}),
+		// A sender that waits for the target's disk asks every so often: let it.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: alive / 4}),
+	}
+}
+
+// checkName accepts what names a file in its directory and nothing else.
+func checkName(name string) error {
+	if name == "" || len(name) > maxName {
+		return fmt.Errorf("file name %.40q has %d bytes, want 1 to %d", name, len(name), maxName)
+	}
+	if name[0] == '.' {
+		return fmt.Errorf("file name %q begins with a dot", name)
+	}
+	for _, c := range []byte(name) {
+		if c == '/' || c == '\\' || c < ' ' || c == 0x7f {
+			return fmt.Errorf("file name %q holds %q", name, c)
+		}
+	}
+	return nil
+}

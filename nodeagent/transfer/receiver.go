@@ -1,0 +1,229 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// Admission knows the records of moves.
+type Admission interface {
+	// Admit reads the record that begin names, from the API server itself, and gives the
+	// move if it is undecided. An error that wraps ErrRefused says that it is not; any other
+	// that it is not known. Admit need not compare begin and caller with the move: the
+	// Receiver does. It may be called from several goroutines. See ByRecord.
+	Admit(ctx context.Context, caller string, begin *agentv1.Begin) (migrate.Move, error)
+}
+
+// Arrivals hears of complete images; migrate.Driver fits.
+type Arrivals interface {
+	// ImagesComplete returns at once. It may be called again for the same images.
+	ImagesComplete(migrationUID string)
+}
+
+// Receiver serves Peer. Fill in Node, Store, Admission and Arrivals, then Register.
+type Receiver struct {
+	agentv1.UnimplementedPeerServer
+	// Node is this one.
+	Node string
+	// Store takes the images.
+	Store     *Store
+	Admission Admission
+	Arrivals  Arrivals
+	// MaxBytes is how much one move may have at most. Default 1 TiB; the disk that is free
+	// is a limit anyway.
+	MaxBytes model.Bytes
+	// Idle is how long a sender may say nothing. Default 2 minutes.
+	Idle time.Duration
+	// Metrics and Log may be nil.
+	Metrics *Metrics
+	Log     *slog.Logger
+
+	calls sync.WaitGroup
+}
+
+// Register adds the service to a server that was made with ServerOptions.
+func (r *Receiver) Register(s grpc.ServiceRegistrar) { agentv1.RegisterPeerServer(s, r) }
+
+// Wait returns when nothing is being received any more. Call it after the server stopped.
+func (r *Receiver) Wait() { r.calls.Wait() }
+
+// requests is the receiving half of a stream.
+type requests interface {
+	// Recv gives the next message, or io.EOF when the sender has said all.
+	Recv() (*agentv1.SendRequest, error)
+}
+
+// Send implements agentv1.PeerServer.
+func (r *Receiver) Send(stream agentv1.Peer_SendServer) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	type result struct {
+		bytes uint64
+		err   error
+	}
+	// Recv ends only when this method has returned; for a call to end before its sender
+	// has said anything, something else must wait in Recv.
+	done := make(chan result, 1)
+	r.calls.Add(1)
+	go func() {
+		defer r.calls.Done()
+		bytes, err := r.identified(ctx, cancel, stream)
+		done <- result{bytes, err}
+	}()
+	select {
+	case got := <-done:
+		if got.err != nil {
+			return r.failed(ctx, got.err)
+		}
+		return stream.SendAndClose(&agentv1.SendResponse{Bytes: got.bytes})
+	case <-ctx.Done():
+		return r.failed(ctx, context.Cause(ctx))
+	}
+}
+
+// failed tells the sender, and this node's log, since only the other node gets the answer.
+func (r *Receiver) failed(ctx context.Context, err error) error {
+	// What Recv says after a cancel is not the reason.
+	if cause := context.Cause(ctx); cause != nil && errors.As(cause, new(*refusal)) {
+		err = cause
+	}
+	caller, _ := identity.PeerNode(ctx)
+	if r.Log != nil {
+		r.Log.Warn("images not received", "from", string(caller), "err", err)
+	}
+	var no *refusal
+	if !errors.As(err, &no) {
+		return status.Error(codes.Canceled, fmt.Sprintf("node %s lost the connection: %v", r.Node, err))
+	}
+	r.Metrics.refuse(no.reason)
+	return status.Error(statusCodes[no.reason], fmt.Sprintf("node %s does not take the images: %v", r.Node, no))
+}
+
+func (r *Receiver) identified(ctx context.Context, cancel context.CancelCauseFunc, in requests) (uint64, error) {
+	caller, err := identity.PeerNode(ctx)
+	if err != nil {
+		return 0, refuse(byCaller, "%w", err)
+	}
+	return r.receive(ctx, cancel, string(caller), in)
+}
+
+// receive is a whole call: it returns when nothing of it is left but complete images.
+func (r *Receiver) receive(ctx context.Context, cancel context.CancelCauseFunc, caller string, in requests) (bytes uint64, err error) {
+	idle := r.Idle
+	if idle == 0 {
+		idle = 2 * time.Minute
+	}
+	timer := time.AfterFunc(idle, func() { cancel(refuse(silent, "nothing came for %v", idle)) })
+	defer timer.Stop()
+	next := func() (*agentv1.SendRequest, error) {
+		timer.Reset(idle)
+		defer timer.Stop()
+		req, err := in.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil, refuse(misuse, "the sender stops without an end")
+		}
+		return req, err
+	}
+	first, err := next()
+	if err != nil {
+		return 0, err
+	}
+	begin := first.GetBegin()
+	name, err := r.check(begin)
+	if err != nil {
+		return 0, err
+	}
+	call := r.Store.enter(name, cancel)
+	defer r.Store.leave(call)
+	if err := r.admit(ctx, caller, begin); err != nil {
+		return 0, err
+	}
+	a, err := newArrival(r.Store, call, r.Metrics, begin)
+	if err != nil {
+		return 0, err
+	}
+	err = a.receive(ctx, next)
+	if err = errors.Join(err, a.close(err == nil)); err != nil {
+		return 0, err
+	}
+	r.Arrivals.ImagesComplete(begin.GetMigrationUid())
+	return a.bytes, nil
+}
+
+func (a *arrival) receive(ctx context.Context, next func() (*agentv1.SendRequest, error)) error {
+	for {
+		req, err := next()
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if last, err := a.part(req); last || err != nil {
+			return err
+		}
+	}
+}
+
+// check looks at the first message alone and gives the name of the directory.
+func (r *Receiver) check(b *agentv1.Begin) (string, error) {
+	limit := r.MaxBytes
+	if limit == 0 {
+		limit = 1024 * model.GiB
+	}
+	if b == nil {
+		return "", refuse(misuse, "the first message is no begin")
+	}
+	bad := append(validation.IsDNS1123Label(b.GetNamespace()), validation.IsDNS1123Subdomain(b.GetMigration())...)
+	name, err := layout.MoveDir(b.GetMigrationUid(), b.GetEpoch())
+	switch {
+	case len(bad) > 0:
+		return "", refuse(misuse, "%.64q/%.256q names no migration: %s", b.GetNamespace(), b.GetMigration(), bad[0])
+	case err != nil:
+		return "", refuse(misuse, "%w", err)
+	case b.GetTotalFiles() == 0 || b.GetTotalFiles() > maxFiles:
+		return "", refuse(tooMuch, "%d files, want 1 to %d", b.GetTotalFiles(), maxFiles)
+	case b.GetTotalBytes() > uint64(limit):
+		return "", refuse(tooMuch, "%d bytes, more than the %d that are taken at most", b.GetTotalBytes(), limit)
+	}
+	return name, nil
+}
+
+// admit asks the record and compares.
+func (r *Receiver) admit(ctx context.Context, caller string, b *agentv1.Begin) error {
+	id := b.GetNamespace() + "/" + b.GetMigration()
+	m, err := r.Admission.Admit(ctx, caller, b)
+	switch {
+	case errors.Is(err, ErrRefused):
+		return refuse(byRecord, "migration %s: %w", id, err)
+	case err != nil:
+		return refuse(unknown, "migration %s: read its record: %w", id, err)
+	case m.Namespace != b.GetNamespace() || m.Name != b.GetMigration():
+		return refuse(byRecord, "migration %s is not %s/%s", id, m.Namespace, m.Name)
+	case m.UID != b.GetMigrationUid():
+		return refuse(byRecord, "migration %s has UID %q, not %q", id, m.UID, b.GetMigrationUid())
+	case m.Epoch < 0 || uint64(m.Epoch) != b.GetEpoch():
+		return refuse(byRecord, "migration %s has epoch %d, not %d", id, m.Epoch, b.GetEpoch())
+	case caller == "" || m.Source.Node != caller:
+		return refuse(byRecord, "migration %s comes from node %q, not from %q", id, m.Source.Node, caller)
+	case r.Node == "" || m.Target.Node != r.Node:
+		return refuse(byRecord, "migration %s goes to node %q, not to %q", id, m.Target.Node, r.Node)
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package transfer
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+)
+
+// ErrRefused says that the record of a move does not allow to receive its images. An Admit
+// that fails with anything else does not know, and the sender is told so.
+var ErrRefused = errors.New("the move does not allow it")
+
+// reason is why images were not taken, as the metric has it.
+type reason string
+
+const (
+	byCaller   reason = "caller"    // no agent of a node
+	byRecord   reason = "record"    // the move is another's, or decided
+	unknown    reason = "unknown"   // the record could not be read
+	busy       reason = "busy"      // the same images are being received
+	tooMuch    reason = "limit"     // more than is ever taken
+	noSpace    reason = "space"     // more than the disk holds
+	misuse     reason = "protocol"  // messages that make no sense, bad names, wrong sizes
+	damaged    reason = "digest"    // other bytes than were sent
+	different  reason = "different" // complete images are there, and are not the same
+	discarded  reason = "discarded" // the move ended meanwhile
+	silent     reason = "silent"    // the sender said nothing for too long
+	diskFailed reason = "disk"      // this node could not write
+)
+
+var reasons = []reason{
+	byCaller, byRecord, unknown, busy, tooMuch, noSpace, misuse, damaged, different, discarded, silent, diskFailed,
+}
+
+var statusCodes = map[reason]codes.Code{
+	byCaller: codes.PermissionDenied, byRecord: codes.PermissionDenied, unknown: codes.Unavailable,
+	busy: codes.Aborted, tooMuch: codes.ResourceExhausted, noSpace: codes.ResourceExhausted,
+	misuse: codes.InvalidArgument, damaged: codes.DataLoss, different: codes.AlreadyExists,
+	discarded: codes.Aborted, silent: codes.DeadlineExceeded, diskFailed: codes.Internal,
+}
+
+// refusal is an error of this end; all others are of the connection.
+type refusal struct {
+	reason reason
+	error
+}
+
+func (r *refusal) Unwrap() error { return r.error }
+
+func refuse(r reason, format string, args ...any) error {
+	return &refusal{r, fmt.Errorf(format, args...)}
+}
+
+// diskError is a refusal for a failure of this node's disk, and nil for nil.
+func diskError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return refuse(diskFailed, "keep images: %w", err)
+}

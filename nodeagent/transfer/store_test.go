@@ -1,0 +1,163 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+func TestSweep(t *testing.T) {
+	s := &Store{Dir: t.TempDir()}
+	for _, dir := range []string{"uid-1-3", "uid-1-4.partial", "uid-2-1.partial/deep"} {
+		if err := os.MkdirAll(filepath.Join(s.Dir, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := writeDir(t, map[string][]byte{"a": {1}})
+	if err := os.Symlink(outside, filepath.Join(s.Dir, "link.partial")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, s.Dir); !slices.Equal(got, []string{"uid-1-3"}) {
+		t.Errorf("left: %q", got)
+	}
+	if len(list(t, outside)) != 1 {
+		t.Error("the link was followed")
+	}
+	if err := (&Store{Dir: s.Dir + "/none"}).Sweep(); err == nil {
+		t.Error("no error for a directory that is not there")
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	s := &Store{Dir: t.TempDir()}
+	for _, dir := range []string{"uid-1-3", "uid-1-3.partial", "uid-1-33", "uid-1-4"} {
+		if err := os.MkdirAll(filepath.Join(s.Dir, dir, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // nothing there: nil
+		if err := s.Discard(t.Context(), testMove); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := list(t, s.Dir); !slices.Equal(got, []string{"uid-1-33", "uid-1-4"}) {
+		t.Errorf("left: %q", got)
+	}
+	for _, m := range []migrate.Move{{UID: "../x"}, {UID: ""}, {UID: "a", Epoch: -1}} {
+		if err := s.Discard(t.Context(), m); err == nil {
+			t.Errorf("%+v: no error", m)
+		}
+		if dir, err := s.Complete(t.Context(), m); err == nil || dir != "" {
+			t.Errorf("%+v: %q, %v", m, dir, err)
+		}
+	}
+}
+
+// Discard says so when a receiver does not end in time.
+func TestDiscardWaits(t *testing.T) {
+	s := &Store{Dir: t.TempDir()}
+	c := s.enter(testDir, func(error) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Discard(ctx, testMove); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	s.leave(c)
+	if err := s.Discard(ctx, testMove); err != nil {
+		t.Error(err)
+	}
+}
+
+// What others may still write counts as taken.
+func TestSpaceIsSetAside(t *testing.T) {
+	s := &Store{Dir: t.TempDir(), Reserve: 1}
+	first := s.enter("uid-1-1", nil)
+	if _, err := s.begin(first, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	first.left = 1 << 62
+	second := s.enter("uid-2-1", nil)
+	if _, err := s.begin(second, 1); err == nil {
+		t.Error("two get the same space")
+	}
+	s.wrote(first, 1<<62)
+	if _, err := s.begin(second, 1); err != nil {
+		t.Error(err)
+	}
+}
+
+// A link with a file's name in the partial directory is neither followed nor replaced.
+func TestLinkInPlaceOfFile(t *testing.T) {
+	s := &Store{Dir: t.TempDir(), Reserve: 1}
+	outside := filepath.Join(writeDir(t, map[string][]byte{"a": []byte("precious")}), "a")
+	c := s.enter(testDir, nil)
+	a, err := newArrival(s, c, nil, begin(9, 3).GetBegin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(s.Dir, testDir+partialSuffix, "b")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Dir(outside)+"/new", filepath.Join(s.Dir, testDir+partialSuffix, "c")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"b", "c"} {
+		if _, err := a.part(file(name, 1)); err == nil {
+			t.Errorf("file %s was opened", name)
+		}
+	}
+	if err := a.close(false); err != nil {
+		t.Error(err)
+	}
+	s.leave(c)
+	wantEmpty(t, s.Dir)
+	if got, _ := os.ReadFile(outside); string(got) != "precious" || len(list(t, filepath.Dir(outside))) != 1 {
+		t.Errorf("outside was written: %q", got)
+	}
+}
+
+type records struct {
+	pm  *v1alpha1.PodMigration
+	err error
+}
+
+func (r records) Get(context.Context, string, string) (*v1alpha1.PodMigration, error) {
+	return r.pm, r.err
+}
+
+func TestByRecord(t *testing.T) {
+	pm := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web-1", UID: "uid-1"}}
+	pm.Status.Epoch, pm.Status.Source.Node, pm.Status.Target.Node = 3, "a", "b"
+	got, err := ByRecord{records{pm: pm}}.Admit(t.Context(), "a", &agentv1.Begin{})
+	if err != nil || got.UID != "uid-1" || got.Epoch != 3 || got.Source.Node != "a" || got.Target.Node != "b" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, d := range []v1alpha1.Decision{v1alpha1.Commit, v1alpha1.Abort} {
+		decided := pm.DeepCopy()
+		decided.Status.Decision = d
+		if _, err := (ByRecord{records{pm: decided}}).Admit(t.Context(), "a", &agentv1.Begin{}); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v", d, err)
+		}
+	}
+	pm.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+	if _, err := (ByRecord{records{pm: pm}}).Admit(t.Context(), "a", &agentv1.Begin{}); !errors.Is(err, ErrRefused) {
+		t.Errorf("being deleted: %v", err)
+	}
+	if _, err := (ByRecord{records{err: io.ErrUnexpectedEOF}}).Admit(t.Context(), "a", &agentv1.Begin{}); err == nil || errors.Is(err, ErrRefused) {
+		t.Errorf("away: %v", err)
+	}
+}
