@@ -89,6 +89,13 @@ func run(ctx context.Context, o *options) error {
 		return fmt.Errorf("flag --agent-selector=%q: %w", o.agentSelector, err)
 	}
 	o.controller.AgentSelector = selector
+	if err := o.controller.Validate(); err != nil {
+		return fmt.Errorf("flags: %w", err)
+	}
+	authority, err := o.authority()
+	if err != nil {
+		return err
+	}
 	mgr, err := o.manager()
 	if err != nil {
 		return err
@@ -96,7 +103,7 @@ func run(ctx context.Context, o *options) error {
 	if err := controller.Setup(mgr, o.controller); err != nil {
 		return err
 	}
-	if err := o.sign(mgr); err != nil {
+	if err := o.sign(mgr, authority); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
