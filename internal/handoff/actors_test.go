@@ -7,6 +7,10 @@ import (
 
 // step does one thing: a task that waits, somebody's turn, or a fault.
 func (w *world) step() {
+	// Between commit and acknowledgement little time passes and much can go wrong.
+	if r := w.api.recs[w.last().id]; r.Decision == Committed && !r.Target.Resumed && w.slip(0.02) {
+		w.fault(w.nodes[w.rng.Intn(2)])
+	}
 	if len(w.tasks) > 0 && w.rng.Float64() < 0.75 {
 		i := w.rng.Intn(len(w.tasks))
 		t := w.tasks[i]
@@ -127,7 +131,9 @@ func (w *world) create(n *node, p *pod) {
 		x := &waiter{uid: p.uid, id: id, deadline: w.now.Add(createWait)}
 		n.waiters = append(n.waiters, x)
 		w.logf("node %d: create %s of %s waits", n.id, id, p.uid)
-		n.toTargets(p.uid, Event{Kind: WaiterCame, ID: id, Deadline: x.deadline})
+		for told := true; told; told = w.slip(0.2) {
+			n.toTargets(p.uid, Event{Kind: WaiterCame, ID: id, Deadline: x.deadline})
+		}
 		return
 	}
 	w.logf("node %d: %s starts anew", n.id, p.uid)

@@ -31,6 +31,7 @@ type mutant struct {
 	noBootCheck     bool // the target commits though its node was booted since it waited
 	noNodeCheck     bool // the target waits before its Node object shows this boot
 	orphanResume    bool // the target resumes a copy whose create has gone
+	ownStranger     bool // the target takes its copy's own create, told late, for another
 	forgetRun       bool // the target ignores the mark that its copy ran
 	failAlive       bool // the target says failed before its copy is dead
 	noTargetFence   bool // the target says failed without a fence

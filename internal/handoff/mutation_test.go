@@ -21,6 +21,7 @@ func TestMutants(t *testing.T) {
 		{"target commits in another boot than it waited in", options{mutant: mutant{noBootCheck: true}, reboots: true}},
 		{"target waits before its Node object shows its boot", options{mutant: mutant{noNodeCheck: true}, reboots: true}},
 		{"target resumes a copy whose create has gone", options{mutant: mutant{orphanResume: true}}},
+		{"target takes its copy's own create for another", options{mutant: mutant{ownStranger: true}}},
 		{"target forgets that its copy ran", options{mutant: mutant{forgetRun: true}}},
 		{"target says failed before its copy is dead", options{mutant: mutant{failAlive: true}}},
 		{"target says failed without a fence", options{mutant: mutant{noTargetFence: true}}},

@@ -157,7 +157,7 @@ func (n *node) act(name string, effect func() Event, feed func(Event)) {
 
 // tell is news for whatever agent lives on the node when it arrives.
 func (n *node) tell(name string, feed func()) {
-	n.w.later(name, func() {
+	n.w.sent(name, func() {
 		if n.agent.up {
 			feed()
 		}

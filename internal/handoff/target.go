@@ -158,7 +158,7 @@ func (t *Target) came(e Event) {
 	switch {
 	case e.ID == f.Waiter:
 		f.Deadline = e.Deadline
-	case e.ID == f.Copy:
+	case e.ID == f.Copy && !t.mutant.ownStranger:
 		// Told late: the copy's own create, which has ended since.
 	case f.Waiter == "" && !f.attempt() && !t.over && t.why == "" && t.rec.Decision == Undecided:
 		f.Waiter, f.Deadline = e.ID, e.Deadline

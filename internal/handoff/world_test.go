@@ -214,6 +214,23 @@ func (w *world) fail(format string, args ...any) {
 // later makes a task; it is run some time.
 func (w *world) later(name string, run func()) { w.tasks = append(w.tasks, task{name, run}) }
 
+// sent is a message: like a task, but some take very long.
+func (w *world) sent(name string, run func()) {
+	turns := 0
+	if w.slip(0.05) {
+		turns = w.rng.Intn(40)
+	}
+	var wait func()
+	wait = func() {
+		if turns--; turns < 0 || !w.faulty {
+			run()
+			return
+		}
+		w.later(name, wait)
+	}
+	w.later(name, wait)
+}
+
 // chance is true with probability p while faults happen, and then spends one of them.
 func (w *world) chance(p float64) bool {
 	if !w.faulty || w.budget <= 0 || w.rng.Float64() >= p {
@@ -238,7 +255,7 @@ func (w *world) watch(m *move) {
 				copies++
 			}
 			life := n.agent.life
-			w.later("watch", func() {
+			w.sent("watch", func() {
 				if n.agent.up && n.agent.life == life && !n.cut {
 					n.know(r)
 				}
@@ -252,7 +269,7 @@ func (w *world) watch(m *move) {
 func (n *node) call(name string, apply func() Event, deliver func(Event), lost Event) {
 	w, life := n.w, n.agent.life
 	answer := func(e Event) {
-		w.later(name+" answer", func() {
+		w.sent(name+" answer", func() {
 			if n.agent.up && n.agent.life == life {
 				deliver(e)
 			}
@@ -262,7 +279,7 @@ func (n *node) call(name string, apply func() Event, deliver func(Event), lost E
 	if early {
 		answer(lost)
 	}
-	w.later(name, func() {
+	w.sent(name, func() {
 		if !w.api.up || n.cut || n.lost || w.slip(0.05) {
 			if !early {
 				answer(lost)
