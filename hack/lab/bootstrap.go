@@ -66,10 +66,11 @@ func settleNode(ctx context.Context, client kubernetes.Interface, m machine, lab
 			return err
 		}
 		if !settled {
-			patch, err := json.Marshal(map[string]any{
-				"metadata": map[string]any{"labels": labels},
-				"spec":     map[string]any{"podCIDR": m.podRange(), "podCIDRs": []string{m.podRange()}},
-			})
+			change := map[string]any{"spec": map[string]any{"podCIDR": m.podRange(), "podCIDRs": []string{m.podRange()}}}
+			if len(labels) > 0 { // an empty value would take away all that kubelet has set
+				change["metadata"] = map[string]any{"labels": labels}
+			}
+			patch, err := json.Marshal(change)
 			if err != nil {
 				return err
 			}

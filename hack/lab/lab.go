@@ -147,18 +147,13 @@ func (l *Lab) ListenPacket(network, address string) (net.PacketConn, error) {
 // a port on 127.0.0.1.
 func (l *Lab) Kubeconfig() string { return filepath.Join(l.dir(), "kubeconfig") }
 
-// RESTConfig is the administrator's, and connects inside the lab, without the port on 127.0.0.1.
+// RESTConfig is the administrator's. It leads through the port on 127.0.0.1: exec and port-forward
+// do not heed a Config's Dial.
 func (l *Lab) RESTConfig() (*rest.Config, error) {
 	c, err := clientcmd.BuildConfigFromFlags("", l.Kubeconfig())
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig of lab %s: %w", l.Config.Name, err)
 	}
-	cp, err := l.find(ControlPlane)
-	if err != nil {
-		return nil, err
-	}
-	c.Host = serverOf(cp)
-	c.Dial = l.DialContext
 	c.QPS, c.Burst = 500, 1000
 	return c, nil
 }

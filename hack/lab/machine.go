@@ -45,6 +45,9 @@ func nodeSpec(m machine, all []machine, layers []string, switchSocket string) *b
 	ready := boot.Condition{TLS: &boot.Probe{
 		URL: serverOf(all[0]) + "/readyz", CA: conf("ca.crt"), Cert: conf("kubelet.crt"), Key: conf("kubelet.key"),
 	}}
+	// Only what has a route gets as far as kube-proxy's rules; the control plane then says of all
+	// that is not in the lab that it cannot be reached, at once.
+	s.Routes = append(s.Routes, boot.Route{To: "0.0.0.0/0", Via: all[0].ip()})
 	s.Services = []boot.Service{
 		{Name: "containerd", Argv: []string{"containerd"}},
 		{
@@ -88,14 +91,18 @@ func controlPlaneSpec(m machine, all []machine, layers []string, switchSocket st
 			Argv: []string{"kube-controller-manager", "--kubeconfig", conf("controller-manager.conf"),
 				"--authentication-kubeconfig", conf("controller-manager.conf"), "--authorization-kubeconfig", conf("controller-manager.conf"),
 				"--service-account-private-key-file", conf("service-accounts.key"), "--root-ca-file", conf("ca.crt"),
-				"--use-service-account-credentials", "--leader-elect=false", "--bind-address", "127.0.0.1"},
+				"--use-service-account-credentials", "--leader-elect=false", "--bind-address", "127.0.0.1",
+				"--tls-cert-file", conf("apiserver.crt"), "--tls-private-key-file", conf("apiserver.key"), // making its own takes a second
+				// It asks for a token for each controller before it starts any.
+				"--kube-api-qps", "500", "--kube-api-burst", "1000"},
 			After: []boot.Condition{ready},
 		},
 		{
 			Name: "kube-scheduler",
 			Argv: []string{"kube-scheduler", "--kubeconfig", conf("scheduler.conf"),
 				"--authentication-kubeconfig", conf("scheduler.conf"), "--authorization-kubeconfig", conf("scheduler.conf"),
-				"--leader-elect=false", "--bind-address", "127.0.0.1"},
+				"--leader-elect=false", "--bind-address", "127.0.0.1",
+				"--tls-cert-file", conf("apiserver.crt"), "--tls-private-key-file", conf("apiserver.key")},
 			After: []boot.Condition{ready},
 		},
 		{
@@ -121,6 +128,9 @@ func apiserverArgs(m machine, conf func(string) string) []string {
 		"--service-account-key-file", conf("service-accounts.crt"), "--service-account-signing-key-file", conf("service-accounts.key"),
 		"--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
 		"--anonymous-auth=false", "--allow-privileged", "--profiling=false",
+		// Nobody has that name: there is no aggregated API. Without these, controller manager and
+		// scheduler log errors for ever.
+		"--requestheader-client-ca-file", conf("ca.crt"), "--requestheader-allowed-names", "drover-lab-nobody",
 		// No kube-proxy runs beside the API server: it reaches webhooks by their pods' addresses.
 		"--enable-aggregator-routing",
 	}

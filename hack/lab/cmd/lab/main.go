@@ -103,7 +103,7 @@ func kubectl(name *string) *cobra.Command {
 		Short:              "Run kubectl as the lab's administrator",
 		DisableFlagParsing: true, // they are kubectl's
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) >= 2 && args[0] == "--name" {
+			for len(args) >= 2 && args[0] == "--name" { // before "kubectl", or right after it
 				*name, args = args[1], args[2:]
 			}
 			l, err := lab.Open(*name)
