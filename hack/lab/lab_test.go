@@ -391,7 +391,7 @@ func (x *labTest) apiServer(t *testing.T, ctx context.Context) {
 	if err := x.StopAPIServer(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := x.client(t).CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
+	if _, err := x.client(t).CoreV1().RESTClient().Get().AbsPath("/readyz").MaxRetries(0).DoRaw(ctx); err == nil {
 		t.Error("an API server that was stopped answers")
 	}
 	if err := x.StartAPIServer(ctx); err != nil {

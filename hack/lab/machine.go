@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -67,7 +68,19 @@ func nodeSpec(m machine, all []machine, layers []string, switchSocket string) *b
 			After: []boot.Condition{ready},
 		},
 	}
+	if _, err := os.Stat("/proc/sys/net/bridge"); err != nil {
+		s.Services = append(s.Services, sameNodeServices(m))
+	}
 	return s
+}
+
+// sameNodeServices is for kernels without br_netfilter: there the answer of a pod to another on its
+// own node would pass the bridge only, not the rules that undo a Service's address.
+func sameNodeServices(m machine) boot.Service {
+	return boot.Service{Name: "same-node-services", Once: true, Argv: []string{
+		"iptables", "-w", "-t", "nat", "-A", "POSTROUTING", "-s", m.podRange(), "-d", m.podRange(),
+		"-m", "conntrack", "--ctstate", "DNAT", "-j", "MASQUERADE",
+	}}
 }
 
 func controlPlaneSpec(m machine, all []machine, layers []string, switchSocket string) *boot.Spec {
