@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,12 @@ func Call(ctx context.Context, args ...string) (string, error) {
 			done <- result{nil, err}
 			return
 		}
-		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+		program, err := find(args[0])
+		if err != nil {
+			done <- result{nil, err}
+			return
+		}
+		cmd := exec.CommandContext(ctx, program, args[1:]...)
 		cmd.Env = environment
 		out, err := cmd.CombinedOutput()
 		done <- result{out, err}
@@ -38,4 +44,19 @@ func Call(ctx context.Context, args ...string) (string, error) {
 		return string(r.out), fmt.Errorf("run %q on the node: %w", args, r.err)
 	}
 	return string(r.out), nil
+}
+
+// find looks for a program in the node's directories, from a thread in its mount namespace:
+// the caller's PATH is its container's and says nothing here.
+func find(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	for _, dir := range filepath.SplitList(path) {
+		file := filepath.Join(dir, name)
+		if unix.Access(file, unix.X_OK) == nil {
+			return file, nil
+		}
+	}
+	return "", fmt.Errorf("no program %q in %s", name, path)
 }

@@ -30,8 +30,11 @@ const (
 	outputFile = "output"
 )
 
-// environment of every command: where a node's programs are, and nothing of the caller's.
-var environment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+// path is where a node's programs are.
+const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment of every command: nothing of the caller's.
+var environment = []string{"PATH=" + path}
 
 // Command is what to run.
 type Command struct {
