@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-project/drover/internal/durable"
 	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/passthrough"
 )
 
 // Layout is the two directories that hold everything. Paths are those of the node; the
@@ -30,7 +31,7 @@ var Default = Layout{Run: "/run/drover", State: "/var/lib/drover"}
 
 // Hook is how drover-runc is called as CRIU's action script: CRIU runs it through a shell,
 // without arguments of ours, so its name must tell.
-const Hook = "drover-criu-hook"
+const Hook = passthrough.Hook
 
 // Prepare makes the directories that drover-runc and the agent expect. Only root enters.
 func (l Layout) Prepare() error {

@@ -1,6 +1,10 @@
 package runtimewrapper
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/drover-project/drover/internal/passthrough"
+)
 
 // invocation is one call of an OCI runtime, as containerd's go-runc and conmon make it.
 type invocation struct {
@@ -15,14 +19,6 @@ type invocation struct {
 	bundle, pidFile, consoleSocket string
 	noPivot                        bool
 	id                             string
-}
-
-// Flags of runc that take a value; all others are switches. From runc's main.go, create.go,
-// start.go and delete.go.
-var valueFlags = map[string]bool{
-	"root": true, "log": true, "log-format": true, "criu": true, "rootless": true,
-	"bundle": true, "b": true, "pid-file": true, "console-socket": true,
-	"preserve-fds": true, "pidfd-socket": true,
 }
 
 // parse reads an argument list without the program's name. It never fails: what it does
@@ -54,7 +50,7 @@ func (in *invocation) flags(args []string, i int) int {
 			return i
 		}
 		name, value, joined := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		if valueFlags[name] && !joined {
+		if passthrough.TakesValue(name) && !joined {
 			if i++; i == len(args) {
 				return i
 			}

@@ -9,6 +9,7 @@ import (
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/passthrough"
 )
 
 // hook is CRIU's action script (criu(8), --action-script). CRIU calls it at every stage and
@@ -18,12 +19,11 @@ import (
 // the agent has killed the copy.
 func hook(l layout.Layout) int {
 	stage := os.Getenv("CRTOOLS_SCRIPT_ACTION")
-	switch stage {
-	case "network-lock":
-		noteFrozen()
+	if !passthrough.HookMatters(stage) {
 		return 0
-	case "post-dump", "pre-resume":
-	default:
+	}
+	if stage == "network-lock" {
+		noteFrozen()
 		return 0
 	}
 	proceed, err := hold(l, stage)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/passthrough"
 )
 
 // patience is how long a create may wait for its checkpoint, counted from its start. The
@@ -94,7 +95,7 @@ func (w *Wrapper) passOn(args []string) error {
 
 // findRunc returns the real runtime. A path that leads back to this program is refused.
 func findRunc(wanted string) (string, error) {
-	candidates := []string{"/usr/bin/runc", "/usr/local/sbin/runc", "/usr/sbin/runc"}
+	candidates := passthrough.Runc
 	if wanted != "" {
 		candidates = []string{wanted}
 	}

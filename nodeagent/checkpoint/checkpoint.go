@@ -62,10 +62,12 @@ const DefaultRoot = "/run/containerd/runc/k8s.io"
 
 // Dumps is the state of this node's dumps. Safe for concurrent use.
 type Dumps struct {
-	cfg     Config
-	mu      sync.Mutex
+	cfg Config
+	// notices and life are Run's; they are set when ready is closed.
 	notices Notices
 	life    context.Context
+	ready   chan struct{}
+	mu      sync.Mutex
 	holds   map[string]*hold // by directory
 	changed chan struct{}
 }
@@ -83,15 +85,14 @@ type note struct {
 
 // New makes the state of a node without dumps. It does no I/O.
 func New(cfg Config) *Dumps {
-	return &Dumps{cfg: cfg, holds: map[string]*hold{}, changed: make(chan struct{})}
+	return &Dumps{cfg: cfg, holds: map[string]*hold{}, changed: make(chan struct{}), ready: make(chan struct{})}
 }
 
 // Run tells notices when a container that is being moved has ended, and returns when ctx
-// ends. It must be called before anything else.
+// ends. Until it is called, once, Dump waits.
 func (d *Dumps) Run(ctx context.Context, notices Notices) error {
-	d.mu.Lock()
 	d.notices, d.life = notices, ctx
-	d.mu.Unlock()
+	close(d.ready)
 	entries, err := os.ReadDir(d.cfg.Layout.Dumps())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look for dumps of an earlier life: %w", err)
@@ -119,10 +120,7 @@ func (d *Dumps) watch(ctx context.Context, n note) {
 	if err := n.Init.Wait(ctx); err != nil {
 		return
 	}
-	d.mu.Lock()
-	to := d.notices
-	d.mu.Unlock()
-	to.ContainerEnded(n.ContainerID)
+	d.notices.ContainerEnded(n.ContainerID)
 }
 
 // Files in a dump's directory, beside layout.FrozenFile.
@@ -229,19 +227,14 @@ func (d *Dumps) prepare(m migrate.Move, dir string) (cgroup.Group, error) {
 	if err := layout.WriteNote(filepath.Join(dir, noteFile), n); err != nil {
 		return cgroup.Group{}, err
 	}
-	d.mu.Lock()
-	life := d.life
-	d.mu.Unlock()
-	go d.watch(life, n)
+	<-d.ready
+	go d.watch(d.life, n)
 	return group, durable.SyncDir(filepath.Dir(dir))
 }
 
 // untilHeld returns nil when the action script holds, or why the dump ended without that.
 // It does not end with a context: only the dump knows when its processes may be left.
 func (d *Dumps) untilHeld(dir, id string) error {
-	d.mu.Lock()
-	life := d.life
-	d.mu.Unlock()
 	type end struct {
 		exit hosted.Exit
 		ok   bool
@@ -249,7 +242,7 @@ func (d *Dumps) untilHeld(dir, id string) error {
 	}
 	ended := make(chan end, 1)
 	go func() {
-		exit, ok, err := hosted.Wait(life, filepath.Join(dir, runDir))
+		exit, ok, err := hosted.Wait(d.life, filepath.Join(dir, runDir))
 		ended <- end{exit, ok, err}
 	}()
 	for {

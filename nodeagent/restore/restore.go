@@ -51,10 +51,12 @@ type Config struct {
 
 // Copies is the state of this node's copies. Safe for concurrent use.
 type Copies struct {
-	cfg     Config
-	mu      sync.Mutex
+	cfg Config
+	// notices and life are Run's; they are set when ready is closed.
 	notices Notices
-	life    context.Context    // Run's
+	life    context.Context
+	ready   chan struct{}
+	mu      sync.Mutex
 	waiters map[string]*waiter // by container ID
 	holds   map[string]*hold   // by container ID
 	// words are what wrappers said of how their restores ended, by container ID; empty: well.
@@ -93,22 +95,23 @@ type note struct {
 	Images      string          `json:"images"`
 	CgroupsPath string          `json:"cgroupsPath"`
 	Wrapper     process.Process `json:"wrapper"`
-	// Init is the copy's first process, known from held on.
-	Init  process.Process `json:"init"`
-	Stage stage           `json:"stage"`
+	// Init is the copy's first process, Script CRIU's action script: known from held on.
+	Init   process.Process `json:"init"`
+	Script process.Process `json:"script"`
+	Stage  stage           `json:"stage"`
 }
 
 // New makes the state of a node without copies. It does no I/O.
 func New(cfg Config) *Copies {
-	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, holds: map[string]*hold{}, changed: make(chan struct{})}
+	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, holds: map[string]*hold{},
+		changed: make(chan struct{}), ready: make(chan struct{})}
 }
 
 // Run tells notices what happens, and watches the copies of an earlier life of the agent.
-// It must be called before anything else, and returns when ctx ends.
+// Until it is called, once, whoever has something to tell waits. It returns when ctx ends.
 func (c *Copies) Run(ctx context.Context, notices Notices) error {
-	c.mu.Lock()
 	c.notices, c.life = notices, ctx
-	c.mu.Unlock()
+	close(c.ready)
 	uids, err := c.cfg.Layout.RestoreNotes()
 	if err != nil {
 		return fmt.Errorf("look for copies of an earlier life: %w", err)
@@ -146,11 +149,9 @@ func (c *Copies) watch(ctx context.Context, n note) {
 // told passes on what happened, unless the agent is stopping: then wrappers and scripts
 // seem to go although it is the agent that does.
 func (c *Copies) told(f func(Notices)) {
-	c.mu.Lock()
-	to, life := c.notices, c.life
-	c.mu.Unlock()
-	if to != nil && life.Err() == nil {
-		f(to)
+	<-c.ready
+	if c.life.Err() == nil {
+		f(c.notices)
 	}
 }
 

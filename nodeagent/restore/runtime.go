@@ -83,6 +83,7 @@ func (c *Copies) group(n note) (cgroup.Group, error) {
 func (c *Copies) Restore(_ context.Context, m migrate.Move, id, dir string) error {
 	c.mu.Lock()
 	w := c.waiters[id]
+	delete(c.words, id) // of an earlier attempt
 	c.mu.Unlock()
 	if w == nil || w.create.Request.GetPodUid() != m.Target.UID {
 		return fmt.Errorf("restore container %s: %w", id, errNoWrapper)
@@ -139,12 +140,10 @@ func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark fun
 	if n == nil || n.ID != id {
 		return fmt.Errorf("resume container %s: it was not restored here", id)
 	}
-	c.mu.Lock()
-	h, w, life := c.holds[id], c.waiters[id], c.life
-	c.mu.Unlock()
+	h, w := c.both(id)
 	if n.Stage != running {
-		if h == nil || w == nil {
-			return fmt.Errorf("resume container %s: CRIU's script or drover-runc is gone", id)
+		if h, w, err = c.awaitBoth(ctx, *n); err != nil {
+			return fmt.Errorf("resume container %s: %w", id, err)
 		}
 		if frozen, err := h.group.Frozen(); err != nil || !frozen {
 			return fmt.Errorf("resume container %s: its control group is not frozen (%v)", id, err)
@@ -156,7 +155,8 @@ func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark fun
 		if err := c.write(*n); err != nil {
 			return err
 		}
-		go c.watch(life, *n)
+		<-c.ready
+		go c.watch(c.life, *n)
 	}
 	group, err := c.group(*n)
 	if err != nil {
@@ -169,6 +169,28 @@ func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark fun
 		h.answer(true)
 	}
 	return c.resumed(ctx, *n, w)
+}
+
+func (c *Copies) both(id string) (*hold, *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.holds[id], c.waiters[id]
+}
+
+// awaitBoth returns when the script and the wrapper are connected: after the agent's restart
+// both call again, one before the other. If one has ended, there is nothing to wait for.
+func (c *Copies) awaitBoth(ctx context.Context, n note) (*hold, *waiter, error) {
+	for {
+		if h, w := c.both(n.ID); h != nil && w != nil {
+			return h, w, nil
+		}
+		if !n.Wrapper.Alive() || !n.Script.Alive() {
+			return nil, nil, errors.New("CRIU's script or drover-runc is gone")
+		}
+		if err := c.waitForWrapper(ctx, n, nil); err != nil {
+			return nil, nil, err
+		}
+	}
 }
 
 // answer lets the script go; only the first answer counts.

@@ -103,7 +103,7 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 		if err := group.Freeze(ctx); err != nil {
 			return false, err
 		}
-		n.Stage = held
+		n.Stage, n.Script = held, h.Script
 		if err := c.write(*n); err != nil {
 			return false, err
 		}

@@ -209,11 +209,12 @@ func (c *container) create() (cmd *exec.Cmd, wait func() error) {
 		c.t.Fatal(err)
 	}
 	w.Close()
+	lines := c.lines
 	go func() {
 		for s := bufio.NewScanner(r); s.Scan(); {
-			c.lines <- s.Text()
+			lines <- s.Text()
 		}
-		close(c.lines)
+		close(lines)
 	}()
 	return cmd, cmd.Wait
 }

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -114,6 +113,12 @@ func (at *attempt) resume(t *testing.T) {
 	for range 60 { // over a look at the heap
 		at.target.next()
 	}
+	if err := at.a.dumps.End(within(t), at.m); err != nil {
+		t.Fatal(err)
+	}
+	if now := at.source.drain(at.last); now != at.last {
+		t.Errorf("the source ran: %d, then %d", at.last.n, now.n)
+	}
 	if at.target.pid() == 0 || at.target.alive() != 1 {
 		t.Errorf("pid %d, %d processes", at.target.pid(), at.target.alive())
 	}
@@ -124,12 +129,6 @@ func (at *attempt) resume(t *testing.T) {
 func TestMove(t *testing.T) {
 	at := restored(t)
 	at.resume(t)
-	if err := at.a.dumps.End(within(t), at.m); err != nil {
-		t.Fatal(err)
-	}
-	if now := at.source.drain(at.last); now != at.last {
-		t.Errorf("the source ran: %d, then %d", at.last.n, now.n)
-	}
 	if out, err := at.source.runtime("delete", at.source.id).CombinedOutput(); err != nil {
 		t.Errorf("delete the source: %v: %s", err, out)
 	}
@@ -267,6 +266,7 @@ func TestRefused(t *testing.T) {
 	if err := at.a.copies.Refuse(within(t), at.m, at.target.id, "the move was aborted"); err != nil {
 		t.Fatal(err)
 	}
+	defer released(t, at.a, at.source, at.m, at.last)
 	at.mustBeGone(t)
 	if !strings.Contains(at.target.log(), "the move was aborted") {
 		t.Errorf("log: %s", at.target.log())
@@ -294,9 +294,7 @@ func TestCrashAfterMove(t *testing.T) {
 	if err := layout.Default.Restored().Write(r); err != nil {
 		t.Fatal(err)
 	}
-	if err := at.a.dumps.End(context.Background(), at.m); err != nil {
-		t.Fatal(err)
-	}
+	defer layout.Default.Restored().Remove(r.PodUID)
 	kill(t, "counter")
 	at.a.expect("died " + at.target.id)
 	at.a.stop()
