@@ -227,7 +227,8 @@ func (w *world) nextMove(m *move) {
 		return
 	}
 	p := w.api.pods[m.owner(w.api.recs[m.id])]
-	if p.deleted || w.nodes[p.node].proc(p.uid) == nil || w.api.nodeGone[0] || w.api.nodeGone[1] {
+	q := w.nodes[p.node].proc(p.uid)
+	if p.deleted || q == nil || !q.known || w.api.nodeGone[0] || w.api.nodeGone[1] {
 		return
 	}
 	w.startMove(p)

@@ -337,7 +337,10 @@ func (n *node) targetDo(id string, a Action) {
 					w.fail("a cold start on the target before the move was acknowledged")
 				}
 				n.dropWaiter(a.ID)
-				n.procs = append(n.procs, &proc{uid: m.to, id: a.ID, known: true})
+				// Between create and start drover-runc looks for a fence again.
+				if n.fences[m.to] == 0 || w.opt.ignoreFence {
+					n.procs = append(n.procs, &proc{uid: m.to, id: a.ID, known: true})
+				}
 			}
 			return done
 		}, feed)
@@ -401,6 +404,9 @@ func (n *node) resume(m *move, a Action, feed func(Event)) {
 				p, x := n.byID(a.ID), n.waiter(a.ID)
 				if p != nil && alive() {
 					p.criu, p.known = "", x != nil
+				}
+				if p != nil && alive() && x == nil && !w.opt.mutant.orphanResume {
+					n.kill(p) // kubelet has lost sight of it
 				}
 				if x != nil && alive() {
 					n.dropWaiter(a.ID)
