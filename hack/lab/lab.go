@@ -37,9 +37,22 @@ var ErrNotUp = errors.New("not up")
 
 // record is what Up leaves for later calls.
 type record struct {
-	Config Config
-	Layers []string
-	Ports  []string // on 127.0.0.1: the API server's, Prometheus's
+	Config   Config
+	Layers   []string
+	Ports    []string // on 127.0.0.1: the API server's, Prometheus's
+	Complete bool     // Up came to its end
+}
+
+func (r record) save() error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := recordPath(r.Config.Name)
+	if err := writeFile(path+".tmp", b); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
 }
 
 func recordPath(name string) string { return filepath.Join(stateRoot(), name, "lab.json") }

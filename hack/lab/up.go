@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -38,9 +37,10 @@ func Up(ctx context.Context, c Config) (*Lab, error) {
 		return nil, err
 	}
 	defer unlock()
-	old, err := Open(c.Name)
-	if err == nil && old.healthy() {
-		return old.same(c)
+	if old, err := Open(c.Name); err == nil && old.healthy() {
+		if r, err := readRecord(c.Name); err == nil && r.Complete {
+			return old.same(c)
+		}
 	}
 	if leftovers(c.Name) {
 		c.Report("lab %s: cleaning up what is left of an earlier one", c.Name)
@@ -115,7 +115,15 @@ func (l *Lab) start(ctx context.Context) error {
 		}
 	}
 	step("started the switch, the control plane and %d nodes", len(l.Config.Nodes))
-	return l.await(ctx, step)
+	if err := l.await(ctx, step); err != nil {
+		return err
+	}
+	r, err := readRecord(l.Config.Name)
+	if err != nil {
+		return err
+	}
+	r.Complete = true
+	return r.save()
 }
 
 func (l *Lab) startMachines(c *credentials) error {
@@ -146,11 +154,7 @@ func (l *Lab) startMachines(c *credentials) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(record{l.Config, l.layers, ports}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeFile(recordPath(l.Config.Name), b)
+	return record{Config: l.Config, Layers: l.layers, Ports: ports}.save()
 }
 
 func (l *Lab) startSwitch() error {
