@@ -4,7 +4,9 @@ package locate
 
 import (
 	"log/slog"
+	"maps"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -27,8 +29,12 @@ type Places struct {
 	mu        sync.Mutex
 	committed map[string]model.Location // by the PodMigration's namespace/name
 	announce  Announcer
-	owed      map[string]model.Location // announced in vain so far
+	owed      map[string]model.Location // not announced yet
+	repeated  time.Time                 // when everything was announced last
 }
+
+// repeatInterval is well inside the day for which gossip remembers.
+const repeatInterval = time.Hour
 
 // New makes Places for one node.
 func New(node string, log *slog.Logger) *Places {
@@ -48,7 +54,7 @@ func (p *Places) Confirmed(l model.Location) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c, ok := p.committed[l.Pod.Namespace+"/"+l.Migration]
-	return ok && c.Origin == l.Origin && c.Pod == l.Pod && c.Node == l.Node && c.From == l.From && c.Epoch == l.Epoch
+	return ok && c.Origin == l.Origin && c.Pod == l.Pod && c.Node == l.Node && c.From == l.From && c.Epoch == l.Epoch && c.At.Equal(l.At)
 }
 
 // See takes in a record as a watch showed it.
@@ -65,7 +71,7 @@ func (p *Places) See(m *v1alpha1.PodMigration) {
 		p.mu.Unlock()
 		return
 	}
-	if string(l.Node) == p.node || string(l.From) == p.node {
+	if p.mine(l) {
 		p.owed[key] = l
 	}
 	a := p.announce
@@ -83,20 +89,48 @@ func (p *Places) Forget(m *v1alpha1.PodMigration) {
 	delete(p.committed, m.Namespace+"/"+m.Name)
 }
 
-// Retry announces what could not be announced before.
+// Retry announces what could not be announced before, and once an hour everything again:
+// gossip forgets what nobody repeats.
 func (p *Places) Retry() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.announce == nil {
-		return
-	}
-	for key, l := range p.owed {
-		if err := p.announce.Announce(l); err != nil {
+	announce, due := p.due(time.Now())
+	// Not under the lock: gossip asks Confirmed while it holds its own.
+	for key, l := range due {
+		if err := announce.Announce(l); err != nil {
 			p.log.Warn("where a pod went could not be announced yet", "move", key, "error", err)
 			continue
 		}
+		p.paid(key, l)
+	}
+}
+
+// due gives a copy of what is to be announced at now, nothing while there is no gossip.
+func (p *Places) due(now time.Time) (Announcer, map[string]model.Location) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.announce == nil {
+		return nil, nil
+	}
+	if now.Sub(p.repeated) >= repeatInterval {
+		p.repeated = now
+		for key, l := range p.committed {
+			if p.mine(l) {
+				p.owed[key] = l
+			}
+		}
+	}
+	return p.announce, maps.Clone(p.owed)
+}
+
+func (p *Places) paid(key string, l model.Location) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.owed[key] == l { // else the record has changed meanwhile
 		delete(p.owed, key)
 	}
+}
+
+func (p *Places) mine(l model.Location) bool {
+	return string(l.Node) == p.node || string(l.From) == p.node
 }
 
 // Of gives the place of a pod that its record tells. ok is false while nothing has run
