@@ -1,0 +1,66 @@
+package layout
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestContainerNotes(t *testing.T) {
+	dir := t.TempDir()
+	l := Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	want := Container{ID: "abc", PodUID: "u", Bundle: "/b", Root: "/r", CgroupsPath: "/c", Restored: true}
+	if err := l.WriteContainer(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.WriteCriuConfig("abc", "/hook"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.ReadContainer("abc"); err != nil || got == nil || *got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for range 2 {
+		if err := l.RemoveContainer("abc"); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, err := l.ReadContainer("abc"); err != nil || got != nil {
+		t.Errorf("removed: got %+v, %v", got, err)
+	}
+	if _, err := os.Stat(l.CriuConfig("abc")); err == nil {
+		t.Error("CRIU's options are left behind")
+	}
+}
+
+func TestNamesThatAreNoFileNames(t *testing.T) {
+	l := Layout{Run: t.TempDir(), State: t.TempDir()}
+	for _, id := range []string{"", ".", "..", "a/b", "../a", "a\x00", "a b", "ä"} {
+		if err := l.WriteContainer(Container{ID: id}); err == nil {
+			t.Errorf("container ID %q was taken", id)
+		}
+		if err := l.WriteCriuConfig(id, "/hook"); err == nil {
+			t.Errorf("container ID %q got options", id)
+		}
+		if _, err := MoveDir(id, 1); err == nil {
+			t.Errorf("migration UID %q was taken", id)
+		}
+	}
+	if got, err := MoveDir("0f5a-1", 7); err != nil || got != "0f5a-1-7" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestPrepareKeepsOthersOut(t *testing.T) {
+	dir := t.TempDir()
+	l := Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	for range 2 {
+		if err := l.Prepare(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range []string{l.Run, l.Images(), l.Dumps(), string(l.Fences()), string(l.Restored())} {
+		if info, err := os.Stat(d); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", d, info, err)
+		}
+	}
+}
