@@ -41,6 +41,7 @@ type agent struct {
 	bootID   string
 	names    names
 	unable   atomic.Pointer[string] // why this node cannot restore; nil: not looked yet
+	running  atomic.Bool            // every part was started
 
 	cluster *cluster
 	events  record.EventRecorder
@@ -83,6 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 	group.Go(func() error { return a.publish(ctx) })
 	group.Go(func() error { return a.serveStatus(ctx) })
 	group.Go(func() error { return a.servePeers(ctx) })
+	a.running.Store(true)
 	group.Go(func() error {
 		return decide.NewLoop(decide.LoopConfig{
 			Config: cfg.Decide, Interval: decideInterval, Gather: a.gather, Order: a.order, Log: cfg.Log,
@@ -241,8 +243,11 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 
 // unready says what the agent still waits for; empty: nothing.
 func (a *agent) unready() string {
-	if _, ok := a.names.pod(a.cfg.PodUID); !ok {
-		return "not connected yet: waiting for the API server or for a certificate"
+	if !a.running.Load() {
+		return "not running yet: waiting for the API server or for a certificate"
+	}
+	if a.unable.Load() == nil {
+		return "not running yet: looking for CRIU"
 	}
 	return ""
 }

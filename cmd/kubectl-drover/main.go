@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,12 +16,14 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 )
 
 func main() {
+	klog.SetLogger(logr.Discard()) // libraries' complaints come back as errors
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := root().ExecuteContext(ctx)
 	stop()

@@ -112,24 +112,33 @@ func (g *Gossip) sweep(now time.Time) {
 // join looks for the seeds that are no members, for as long as ctx runs: it is also what
 // brings the halves of a cluster together that was cut in two.
 func (g *Gossip) join(ctx context.Context, ml *memberlist.Memberlist) {
+	tick := time.NewTicker(lonelySpace)
+	defer tick.Stop()
+	var asked time.Time
 	for {
-		pause := joinSpace
-		if missing := g.missing(ctx); len(missing) > 0 {
-			n, err := ml.Join(missing)
-			if err != nil {
-				g.cfg.Log.Warn("seeds not reached", "seeds", missing, "error", err)
-			} else if n > 0 {
-				g.cfg.Log.Info("joined", "reached", n, "of", len(missing))
-			}
-		}
-		if g.size() == 1 {
-			pause = lonelySpace
+		// All others may have left at once, as in an upgrade: who is alone asks at once.
+		if g.size() == 1 || time.Since(asked) >= joinSpace {
+			g.joinMissing(ctx, ml)
+			asked = time.Now()
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-tick.C:
 		}
+	}
+}
+
+func (g *Gossip) joinMissing(ctx context.Context, ml *memberlist.Memberlist) {
+	missing := g.missing(ctx)
+	if len(missing) == 0 {
+		return
+	}
+	n, err := ml.Join(missing)
+	if err != nil {
+		g.cfg.Log.Warn("seeds not reached", "seeds", missing, "error", err)
+	} else if n > 0 {
+		g.cfg.Log.Info("joined", "reached", n, "of", len(missing))
 	}
 }
 
