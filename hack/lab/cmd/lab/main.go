@@ -23,14 +23,30 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	err := command().ExecuteContext(ctx)
-	var exit *exec.ExitError
+	var exit exitCode
 	if errors.As(err, &exit) {
-		os.Exit(exit.ExitCode()) // of kubectl or a shell, which has said why
+		os.Exit(int(exit))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
 	}
+}
+
+// exitCode is that of kubectl or of a command on a node, which has said itself what was wrong.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+// runThrough runs a command with this program's standard streams and passes its exit code on.
+func runThrough(cmd *exec.Cmd) error {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exitCode(exit.ExitCode())
+	}
+	return err
 }
 
 func report(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
@@ -115,9 +131,8 @@ func kubectl(name *string) *cobra.Command {
 				return err
 			}
 			k := exec.CommandContext(cmd.Context(), path, args...)
-			k.Stdin, k.Stdout, k.Stderr = os.Stdin, os.Stdout, os.Stderr
 			k.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig())
-			return k.Run()
+			return runThrough(k)
 		},
 	}
 }
@@ -142,8 +157,7 @@ func shell(name *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			sh.Stdin, sh.Stdout, sh.Stderr = os.Stdin, os.Stdout, os.Stderr
-			return sh.Run()
+			return runThrough(sh)
 		},
 	}
 	c.Flags().SetInterspersed(false) // flags after NODE are the command's
