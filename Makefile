@@ -6,7 +6,7 @@ export DROVER_CACHE ?= /var/cache/drover
 GO      ?= go
 LAB      = $(GO) run ./hack/lab/cmd/lab
 # What runs without a cluster; test/e2e brings up its own and comes last.
-UNIT     = $$($(GO) list ./... | grep -v -e /test/e2e -e /hack/lab$$)
+UNIT     = $$($(GO) list ./... | grep -v -e /test/e2e -e /test/checkpoint -e /hack/lab$$)
 
 .DEFAULT_GOAL := help
 
@@ -46,6 +46,7 @@ test-unit: ## Tests that need no cluster (some load eBPF programs or run CRIU: r
 
 .PHONY: test-e2e
 test-e2e: ## Tests on real kubelets in labs of their own (root)
+	$(GO) test -count=1 -timeout 15m ./test/checkpoint
 	$(GO) test -count=1 -timeout 30m ./hack/lab
 	$(GO) test -count=1 -timeout 30m -v ./test/e2e
 
