@@ -1,0 +1,390 @@
+package gossip
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/binary"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/identity/identitytest"
+	"github.com/drover-project/drover/internal/model"
+)
+
+// bench is one store with what an attacker needs.
+type bench struct {
+	t     *testing.T
+	ca    *identitytest.Authority
+	store *store
+	now   time.Time
+}
+
+func newBench(t *testing.T, c Confirmer) *bench {
+	codec, err := newCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := identitytest.NewAuthority(t)
+	return &bench{t: t, ca: ca, store: newStore(ca.Pool(), codec, c), now: time.Now()}
+}
+
+func (b *bench) seal(id *identity.Identity, k kind, version uint64, v any) []byte {
+	b.t.Helper()
+	body, ok := v.([]byte)
+	if !ok {
+		var err error
+		if body, err = b.store.codec.encode(v); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	raw, err := seal(id, k, version, body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return raw
+}
+
+func (b *bench) certificate(id *identity.Identity) []byte {
+	return b.seal(id, kindCertificate, certificateVersion(id.Cert), id.Cert.Raw)
+}
+
+func (b *bench) ingest(raw []byte) result {
+	_, _, r := b.store.ingest(raw, b.now)
+	return r
+}
+
+// known makes a node whose certificate the store has.
+func (b *bench) known(name model.NodeID) *identity.Identity {
+	b.t.Helper()
+	id := b.ca.Node(b.t, name)
+	if r := b.ingest(b.certificate(id)); r != accepted {
+		b.t.Fatalf("certificate of %s: %s", name, r)
+	}
+	return id
+}
+
+func (b *bench) version() uint64 { return uint64(b.now.UnixNano()) }
+
+func (b *bench) state(id *identity.Identity, version uint64) []byte {
+	return b.seal(id, kindState, version, stateBody{NodeState: model.NodeState{Node: id.Subject.Node, Version: version}})
+}
+
+// as is an identity that lies about whose it is but signs with its own key.
+func as(id *identity.Identity, node model.NodeID) *identity.Identity {
+	lie := *id
+	lie.Subject.Node = node
+	return &lie
+}
+
+func TestForgedRecordsAreRefused(t *testing.T) {
+	b := newBench(t, nil)
+	good, bad := b.known("good"), b.known("bad")
+	stranger := identitytest.NewAuthority(t).Node(t, "good")
+	v := b.version()
+	if r := b.ingest(b.state(good, v)); r != accepted {
+		t.Fatalf("a good state: %s", r)
+	}
+	// borrowed takes the certificate of one and the key of the other.
+	borrowed := &identity.Identity{Subject: good.Subject, Key: bad.Key, Cert: good.Cert}
+	flipped := b.state(good, v+1)
+	flipped[len(flipped)-1] ^= 1
+	changed := b.state(good, v+1)
+	changed[len(changed)/2] ^= 1
+	far := uint64(b.now.Add(2 * maxAhead).UnixNano())
+	for name, test := range map[string]struct {
+		raw  []byte
+		want result
+	}{
+		"the same again":                           {b.state(good, v), duplicate},
+		"replayed from before":                     {b.state(good, v-1), stale},
+		"from a day ahead":                         {b.state(good, far), future},
+		"signature changed":                        {flipped, badSignature},
+		"body changed":                             {changed, badSignature},
+		"another's name, own key":                  {b.state(as(bad, "good"), v+1), unknownKey},
+		"another's certificate, own key":           {b.state(borrowed, v+1), badSignature},
+		"another CA's node":                        {b.state(stranger, v+1), unknownKey},
+		"another CA's certificate":                 {b.certificate(stranger), badCertificate},
+		"own certificate under another's name":     {b.certificate(as(bad, "good")), wrongOrigin},
+		"another's certificate, signed by own key": {b.certificate(&identity.Identity{Subject: good.Subject, Key: bad.Key, Cert: renewed(b, good)}), badSignature},
+		"own record about another":                 {b.seal(bad, kindState, v+1, stateBody{NodeState: model.NodeState{Node: "good", Version: v + 1}}), wrongOrigin},
+		"body of another version":                  {b.seal(bad, kindState, v+1, stateBody{NodeState: model.NodeState{Node: "bad", Version: v + 9}}), malformed},
+		"routes with a bad part":                   {b.seal(bad, kindRoutes, v+1, routesBody{Part: 7, Parts: 3}), malformed},
+		"routes of many parts":                     {b.seal(bad, kindRoutes, v+1, routesBody{Part: 0, Parts: 1 << 30}), malformed},
+		"unknown kind":                             {b.seal(bad, 99, v+1, routesBody{}), malformed},
+		"no body":                                  {b.seal(bad, kindState, v+1, []byte{}), malformed},
+		"body is no JSON":                          {b.seal(bad, kindState, v+1, []byte{bodyPlain, '{'}), malformed},
+		"body is no zstd":                          {b.seal(bad, kindState, v+1, []byte{bodyZstd, 1, 2, 3}), malformed},
+		"a bomb":                                   {b.seal(bad, kindState, v+1, b.bomb()), malformed},
+		"empty":                                    {nil, malformed},
+		"too large":                                {make([]byte, maxRecord+1), oversized},
+		"cut short":                                {b.state(good, v+1)[:90], malformed},
+		"something appended":                       {append(b.state(good, v+1), 0), malformed},
+	} {
+		if got := b.ingest(test.raw); got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+	if e := b.store.nodes["good"]; e.version != v || len(e.certs) != 1 {
+		t.Errorf("version %d with %d certificates is known of the good node, want %d with 1", e.version, len(e.certs), v)
+	}
+}
+
+// bomb is a small body that unpacks to more than is allowed.
+func (b *bench) bomb() []byte {
+	return b.store.codec.enc.EncodeAll(bytes.Repeat([]byte{' '}, 4*maxBody), []byte{bodyZstd})
+}
+
+// renewed is another certificate for a node, with another key.
+func renewed(b *bench, id *identity.Identity) *x509.Certificate {
+	return b.ca.Identity(b.t, id.Subject, nil).Cert
+}
+
+func TestCertificatesThatAreRefused(t *testing.T) {
+	b := newBench(t, nil)
+	node := identity.Subject{Node: "n", NodeUID: "u"}
+	for name, test := range map[string]struct {
+		subject identity.Subject
+		change  func(*x509.Certificate)
+		want    result
+	}{
+		"good":           {node, nil, accepted},
+		"an observer's":  {identity.Subject{Observer: "o"}, nil, notEntitled},
+		"over":           {node, func(c *x509.Certificate) { c.NotAfter = b.now.Add(-time.Second) }, badCertificate},
+		"not yet":        {node, func(c *x509.Certificate) { c.NotBefore = b.now.Add(time.Hour) }, badCertificate},
+		"a CA":           {node, func(c *x509.Certificate) { c.IsCA = true }, badCertificate},
+		"without a URI":  {node, func(c *x509.Certificate) { c.URIs = nil }, badCertificate},
+		"another CN":     {node, func(c *x509.Certificate) { c.Subject.CommonName = "drover:node:m" }, badCertificate},
+		"for a server":   {node, func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[1:] }, badCertificate},
+		"for everything": {node, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} }, badCertificate},
+	} {
+		id := b.ca.Identity(t, test.subject, test.change)
+		origin := id
+		if !id.Subject.IsNode() {
+			origin = as(id, "n") // an observer has no node's name to put there
+		}
+		if got := b.ingest(b.certificate(origin)); got != test.want {
+			t.Errorf("certificate %s: %s, want %s", name, got, test.want)
+		}
+	}
+}
+
+func TestCertificateEndsWhileKnown(t *testing.T) {
+	b := newBench(t, nil)
+	id := b.known("n")
+	b.now = id.Cert.NotAfter.Add(time.Second)
+	if r := b.ingest(b.state(id, b.version())); r != badCertificate {
+		t.Errorf("state under a certificate that is over: %s, want %s", r, badCertificate)
+	}
+	b.store.sweep(b.now, func(model.NodeID) bool { return false })
+	if len(b.store.nodes) != 0 {
+		t.Error("a node without a certificate and without a state is kept")
+	}
+}
+
+func TestNodeMadeAgainUnderAnotherUID(t *testing.T) {
+	b := newBench(t, nil)
+	old := b.known("n")
+	b.ingest(b.state(old, b.version()))
+	again := b.ca.Identity(t, identity.Subject{Node: "n", NodeUID: "another"}, func(c *x509.Certificate) {
+		c.NotBefore = old.Cert.NotBefore.Add(30 * time.Second)
+	})
+	if r := b.ingest(b.certificate(again)); r != accepted {
+		t.Fatalf("certificate of the new Node: %s", r)
+	}
+	if r := b.ingest(b.state(old, b.version()+1)); r != unknownKey {
+		t.Errorf("state of the Node that was deleted: %s, want %s", r, unknownKey)
+	}
+	if r := b.ingest(b.certificate(old)); r != stale {
+		t.Errorf("certificate of the Node that was deleted: %s, want %s", r, stale)
+	}
+	if b.store.nodes["n"].state != nil {
+		t.Error("the deleted Node's state is still there")
+	}
+}
+
+func TestCertificatesOfOneNodeAreBounded(t *testing.T) {
+	b := newBench(t, nil)
+	var newest *identity.Identity
+	for i := range 20 {
+		newest = b.ca.Identity(t, identity.Subject{Node: "n", NodeUID: "u"}, func(c *x509.Certificate) {
+			c.NotBefore = c.NotBefore.Add(time.Duration(i) * time.Second)
+		})
+		b.ingest(b.certificate(newest))
+	}
+	if n := len(b.store.nodes["n"].certs); n != certificatesPerNode {
+		t.Errorf("%d certificates are kept, want %d", n, certificatesPerNode)
+	}
+	if r := b.ingest(b.state(newest, b.version())); r != accepted {
+		t.Errorf("state under the newest certificate: %s", r)
+	}
+}
+
+type says bool
+
+func (s says) Confirmed(model.Location) bool { return bool(s) }
+
+func TestLocationsNeedBothEndsOrTheRecord(t *testing.T) {
+	move := testLocation("lineage", "a", "b", 1)
+	elsewhere := move
+	elsewhere.Pod.UID = "another"
+	self := move
+	self.From = self.Node
+	for name, test := range map[string]struct {
+		confirmer Confirmer
+		say       map[model.NodeID]model.Location
+		results   map[model.NodeID]result
+		confirmed bool
+	}{
+		"both":                 {say: map[model.NodeID]model.Location{"a": move, "b": move}, confirmed: true},
+		"source alone":         {say: map[model.NodeID]model.Location{"a": move}},
+		"target alone":         {say: map[model.NodeID]model.Location{"b": move}},
+		"target and record":    {confirmer: says(true), say: map[model.NodeID]model.Location{"b": move}, confirmed: true},
+		"target, no record":    {confirmer: says(false), say: map[model.NodeID]model.Location{"b": move}},
+		"they differ":          {say: map[model.NodeID]model.Location{"a": move, "b": elsewhere}},
+		"a third":              {confirmer: says(true), say: map[model.NodeID]model.Location{"c": move}, results: map[model.NodeID]result{"c": notEntitled}},
+		"one node as both":     {confirmer: says(true), say: map[model.NodeID]model.Location{"b": self}, results: map[model.NodeID]result{"b": malformed}},
+		"a third and the ends": {say: map[model.NodeID]model.Location{"a": move, "b": move, "c": move}, results: map[model.NodeID]result{"c": notEntitled}, confirmed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, test.confirmer)
+			for node, l := range test.say {
+				want := accepted
+				if r, ok := test.results[node]; ok {
+					want = r
+				}
+				if got := b.ingest(b.seal(b.known(node), kindLocation, b.version(), l)); got != want {
+					t.Errorf("said by %s: %s, want %s", node, got, want)
+				}
+			}
+			if got := len(b.store.confirmedPlaces()) == 1; got != test.confirmed {
+				t.Errorf("confirmed: %v, want %v", got, test.confirmed)
+			}
+		})
+	}
+}
+
+func TestConfirmedStaysWithoutTheRecord(t *testing.T) {
+	b := newBench(t, says(true))
+	id := b.known("b")
+	b.ingest(b.seal(id, kindLocation, b.version(), testLocation("lineage", "a", "b", 1)))
+	if n := len(b.store.confirmedPlaces()); n != 1 {
+		t.Fatalf("%d places, want 1", n)
+	}
+	b.store.confirmer = says(false) // the PodMigration was deleted
+	if n := len(b.store.confirmedPlaces()); n != 1 {
+		t.Errorf("%d places after the record is gone, want 1", n)
+	}
+	b.ingest(b.seal(id, kindLocation, b.version()+1, testLocation("lineage", "a", "b", 1))) // repeated
+	if n := len(b.store.confirmedPlaces()); n != 1 {
+		t.Errorf("%d places after it was said again, want 1", n)
+	}
+	other := testLocation("lineage", "a", "b", 1)
+	other.Pod.UID = "another"
+	b.ingest(b.seal(id, kindLocation, b.version()+2, other)) // but it cannot be turned into something else
+	if n := len(b.store.confirmedPlaces()); n != 0 {
+		t.Errorf("%d places after the announcement was changed, want 0", n)
+	}
+	b.now = b.now.Add(locationRetention + time.Minute)
+	b.store.sweep(b.now, func(model.NodeID) bool { return true })
+	if e := b.store.nodes["b"]; e != nil && len(e.said) != 0 {
+		t.Error("an announcement that nobody repeats is kept")
+	}
+}
+
+func TestOneNodeCannotFillTheMemory(t *testing.T) {
+	b := newBench(t, nil)
+	id := b.known("b")
+	for i := range locationsPerNode + 50 {
+		raw := b.seal(id, kindLocation, b.version()+uint64(i), testLocation(fmt.Sprint("l", i), "a", "b", 1))
+		if r := b.ingest(raw); r != accepted {
+			t.Fatal(r)
+		}
+	}
+	if n := len(b.store.nodes["b"].said); n != locationsPerNode {
+		t.Errorf("%d announcements are kept, want %d", n, locationsPerNode)
+	}
+}
+
+func TestRoutesOfSeveralAges(t *testing.T) {
+	b := newBench(t, nil)
+	id := b.known("n")
+	v := b.version()
+	route := func(ms int) model.RouteTime { return model.RouteTime{RTT: time.Duration(ms) * time.Millisecond} }
+	part := func(version uint64, i, of int, routes map[model.NodeID]model.RouteTime) {
+		b.ingest(b.seal(id, kindRoutes, version, routesBody{Part: i, Parts: of, Routes: routes}))
+	}
+	b.ingest(b.seal(id, kindState, v, stateBody{NodeState: model.NodeState{Node: "n", Version: v}, Parts: 2}))
+	part(v, 0, 2, map[model.NodeID]model.RouteTime{"a": route(1), "b": route(2)})
+	part(v, 1, 2, map[model.NodeID]model.RouteTime{"c": route(3)})
+	// A node went: b moves to the first part of a newer split, whose second part is lost.
+	part(v+1, 1, 2, map[model.NodeID]model.RouteTime{"b": route(9), "c": route(8)})
+	got := b.store.nodes["n"].whole().Routes
+	if len(got) != 3 || got["a"] != route(1) || got["b"] != route(9) || got["c"] != route(8) {
+		t.Errorf("routes %v, want a 1, b 9 (the newer), c 8", got)
+	}
+	part(v+2, 0, 1, map[model.NodeID]model.RouteTime{"a": route(5)}) // only one part is left
+	if got := b.store.nodes["n"].whole().Routes; len(got) != 1 || got["a"] != route(5) {
+		t.Errorf("routes %v, want a 5 alone", got)
+	}
+}
+
+func FuzzIngest(f *testing.F) {
+	ca := identitytest.NewAuthority(f)
+	id := ca.Node(f, "n")
+	codec, err := newCodec()
+	if err != nil {
+		f.Fatal(err)
+	}
+	cert, err := seal(id, kindCertificate, certificateVersion(id.Cert), id.Cert.Raw)
+	if err != nil {
+		f.Fatal(err)
+	}
+	raws, err := codec.sealState(id, model.NodeState{Node: "n", Version: 1, Routes: map[model.NodeID]model.RouteTime{"m": {}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, raw := range append(raws, cert, nil, []byte{wireFormat}) {
+		f.Add(raw, byte(0))
+		f.Add(raw[:len(raw)/2], byte(kindLocation))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, k byte) {
+		now := time.Now()
+		s := newStore(ca.Pool(), codec, nil)
+		s.ingest(cert, now)
+		s.ingest(b, now)
+		// The same bytes as a body that the node itself has signed.
+		if raw, err := seal(id, kind(k), uint64(now.UnixNano()), b); err == nil {
+			if r, err := open(raw); err != nil || !bytes.Equal(r.body, b) || r.version != uint64(now.UnixNano()) || r.origin != "n" {
+				t.Fatalf("a sealed record opens as %+v, %v", r, err)
+			}
+			s.ingest(raw, now)
+		}
+		s.confirmedPlaces()
+		for _, e := range s.nodes {
+			e.whole()
+		}
+		raws, _ := splitRecords(b)
+		if joined := joinRecords(raws); !bytes.HasPrefix(minimal(b), joined) {
+			t.Fatalf("%x split and joined is %x", b, joined)
+		}
+		if back, whole := splitRecords(joinRecords(s.all())); !whole || len(back) != len(s.all()) {
+			t.Fatal("a push/pull loses records")
+		}
+	})
+}
+
+// minimal rewrites the lengths in b in their shortest form, since varints have several.
+func minimal(b []byte) []byte {
+	var out []byte
+	for len(b) > 0 {
+		head, rest, ok := cut(b, maxRecord)
+		if !ok {
+			break
+		}
+		out = append(binary.AppendUvarint(out, uint64(len(head))), head...)
+		b = rest
+	}
+	return out
+}
