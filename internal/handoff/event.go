@@ -53,8 +53,9 @@ const (
 	OpKill Op = "kill"
 	// OpRefuse: tell a waiting create that its container must not be created.
 	OpRefuse Op = "refuse"
-	// OpFresh: tell a waiting create to make its container anew: the move is over, and the
-	// moved container has ended since.
+	// OpFresh: the move is over, and the moved container has ended since, or kubelet has
+	// lost sight of it. If the create still waits, end what is left of the copy, then tell it
+	// to make its container anew. A create that is gone asks for nothing: Done.
 	OpFresh Op = "fresh"
 )
 

@@ -21,7 +21,6 @@ func TestMutants(t *testing.T) {
 		{"target commits in another boot than it waited in", options{mutant: mutant{noBootCheck: true}, reboots: true}},
 		{"target waits before its Node object shows its boot", options{mutant: mutant{noNodeCheck: true}, reboots: true}},
 		{"target resumes a copy whose create has gone", options{mutant: mutant{orphanResume: true}}},
-		{"target takes its copy's own create for another", options{mutant: mutant{ownStranger: true}}},
 		{"target forgets that its copy ran", options{mutant: mutant{forgetRun: true}}},
 		{"target says failed before its copy is dead", options{mutant: mutant{failAlive: true}}},
 		{"target says failed without a fence", options{mutant: mutant{noTargetFence: true}}},
@@ -31,6 +30,7 @@ func TestMutants(t *testing.T) {
 		{"a move leaves no epoch for its return", options{epochStep: 1}},
 		{"source keeps its fence after an abort", options{mutant: mutant{keepFence: true}}},
 		{"source stays frozen after an abort", options{mutant: mutant{keepFrozen: true}}},
+		{"the agent ends the copy for a create that is gone", options{mutant: mutant{ownStranger: true}, blindFresh: true}},
 		{"drover-runc ignores the fence", options{ignoreFence: true}},
 		{"the hook does not freeze", options{noFreeze: true}},
 	}

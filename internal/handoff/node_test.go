@@ -332,11 +332,16 @@ func (n *node) targetDo(id string, a Action) {
 		}, feed)
 	case OpFresh:
 		n.act("fresh", func() Event {
-			if n.waiter(a.ID) != nil {
+			if n.waiter(a.ID) != nil || w.opt.blindFresh {
 				if !w.api.recs[id].Target.Resumed {
 					w.fail("a cold start on the target before the move was acknowledged")
 				}
 				n.dropWaiter(a.ID)
+				for _, p := range n.procs {
+					if p.uid == m.to && !p.dead {
+						n.kill(p)
+					}
+				}
 				// Between create and start drover-runc looks for a fence again.
 				if n.fences[m.to] == 0 || w.opt.ignoreFence {
 					n.procs = append(n.procs, &proc{uid: m.to, id: a.ID, known: true})

@@ -298,7 +298,7 @@ func (t *Target) own() []Action {
 }
 
 // after a move a create of the same pod means that the moved container has ended: it
-// starts anew, as any container does. What kubelet lost sight of is ended first.
+// starts anew, as any container does.
 func (t *Target) after() []Action {
 	f := t.facts
 	switch {
@@ -307,8 +307,6 @@ func (t *Target) after() []Action {
 		return nil
 	case t.pause:
 		return nil
-	case f.Alive:
-		return t.do(Action{Op: OpKill})
 	}
 	return t.do(Action{Op: OpFresh, ID: f.Stranger})
 }

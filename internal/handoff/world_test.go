@@ -38,6 +38,7 @@ type world struct {
 type options struct {
 	mutant      mutant
 	ignoreFence bool // drover-runc starts what is fenced
+	blindFresh  bool // OpFresh does not look whether the create still waits
 	noFreeze    bool // the hook does not freeze: a CRIU that dies lets its processes run
 	epochStep   int64
 	// calm: no faults at all.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/drover-project/drover/internal/fence"
@@ -64,8 +65,27 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 	case handoff.OpRefuse:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Refuse(ctx, w.move, a.ID, a.Reason) })
 	case handoff.OpFresh:
-		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Fresh(ctx, w.move, a.ID) })
+		w.try(ctx, a.Op, func(ctx context.Context) error { return w.fresh(ctx, a.ID) })
 	}
+}
+
+// fresh answers a create that waits; what is left of the copy is ended before. A create that
+// was told late and is gone must not cost the copy its life.
+func (w *worker) fresh(ctx context.Context, id string) error {
+	rt := w.d.ports.Runtime
+	c, err := rt.Inspect(ctx, w.move)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(c.Creates, func(o Create) bool { return o.ID == id }) {
+		return nil
+	}
+	if c.Alive && c.ID != id {
+		if err := rt.Kill(ctx, w.move); err != nil {
+			return err
+		}
+	}
+	return rt.Fresh(ctx, w.move, id)
 }
 
 // restore only begins it: Held or HookGone tells what came of it.
