@@ -24,6 +24,8 @@ func (l Layout) WriteCriuConfig(id, hook string) error {
 	options := "action-script " + hook + "\n" +
 		// Connections are closed: the address does not travel.
 		"tcp-close\n" +
+		// So are those that wait in a listening socket's queue: a busy process has some.
+		"skip-in-flight\n" +
 		"network-lock nftables\n" +
 		// Locks are held by the container's own processes, all of which travel.
 		"file-locks\n"
