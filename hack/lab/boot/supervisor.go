@@ -91,13 +91,13 @@ func (s *service) notify() {
 func (u *supervisor) keep(s *service) {
 	for {
 		u.mu.Lock()
-		idle, changed := !s.wanted || s.pid != 0 || s.done, s.changed
+		idle, again, changed := !s.wanted || s.pid != 0 || s.done, s.starts > 0, s.changed
 		u.mu.Unlock()
 		if idle {
 			<-changed
 			continue
 		}
-		if s.starts > 0 {
+		if again {
 			time.Sleep(restartDelay)
 		}
 		for _, c := range s.After {
