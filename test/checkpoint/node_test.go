@@ -45,6 +45,12 @@ type agent struct {
 
 func startAgent(t *testing.T) *agent {
 	t.Helper()
+	return startAgentOn(t, runcRoot)
+}
+
+// startAgentOn starts an agent for the containers under a root of runc's.
+func startAgentOn(t *testing.T, root string) *agent {
+	t.Helper()
 	groups, err := cgroup.Host()
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +62,7 @@ func startAgent(t *testing.T) *agent {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	a := &agent{t: t, events: make(chan string, 100)}
 	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groups, Cgroup: own,
-		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: runcRoot, Log: log})
+		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log})
 	a.copies = restore.New(restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log})
 	server := &runtimeapi.Server{Socket: layout.Default.Socket(), Creates: a.copies, Dumps: a.dumps, Restores: a.copies}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -377,3 +383,12 @@ func within(t *testing.T) context.Context {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+// atoi is for numbers that the counter wrote.
+func atoi(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return -1
+	}
+	return n
+}
