@@ -57,7 +57,6 @@ func command() *cobra.Command {
 			return nodeagent.Run(cmd.Context(), cfg)
 		},
 	}
-	c.AddCommand(installCommand())
 	fs := c.Flags()
 	fs.StringVar(&cfg.Node, "node-name", cfg.Node, "name of this Node object (environment: NODE_NAME)")
 	fs.StringVar(&f.address, "address", os.Getenv("NODE_IP"), "this node's internal address, by which agents reach each other (environment: NODE_IP)")

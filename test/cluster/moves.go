@@ -116,6 +116,8 @@ func nodeID(n string) model.NodeID { return model.NodeID(n) }
 // Held waits until the agent on node holds a container: frozen, neither let go nor ended.
 // It needs no API server.
 func (c *Cluster) Held(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	return Eventually(ctx, "a container is held on "+node, func(ctx context.Context) (bool, string) {
 		body, err := c.text(ctx, node, "127.0.0.1:7949", "/metrics")
 		if err != nil {
