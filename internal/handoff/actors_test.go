@@ -8,7 +8,7 @@ import (
 // step does one thing: a task that waits, somebody's turn, or a fault.
 func (w *world) step() {
 	// Between commit and acknowledgement little time passes and much can go wrong.
-	if r := w.api.recs[w.last().id]; r.Decision == Committed && !r.Target.Resumed && w.slip(0.02) {
+	if r := w.api.recs[w.last().id]; r.Decision == Committed && !r.Target.Resumed && (w.slip(0.02) || w.opt.keepMark && w.slip(0.1)) {
 		w.fault(w.nodes[w.rng.Intn(2)])
 	}
 	if len(w.tasks) > 0 && w.rng.Float64() < 0.75 {
@@ -298,8 +298,11 @@ func (w *world) crashAgent(n *node) {
 func (w *world) fault(n *node) {
 	m := w.last()
 	k := w.rng.Intn(100)
-	if w.opt.reboots && k < 80 {
+	switch {
+	case w.opt.reboots && k < 80:
 		k = 48
+	case w.opt.keepMark:
+		k = 0 // crashes of agents only
 	}
 	switch {
 	case k < 30:

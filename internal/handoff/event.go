@@ -48,8 +48,10 @@ const (
 	// mark that survives the agent but not a reboot, then thaw, then let the hook go on.
 	// Done once thawed. Failed only if the mark was not left: nothing ran.
 	OpResume Op = "resume"
-	// OpKill: end the restore and kill every process of the copy, without a moment in which
-	// it can run; refuse the create it belongs to. Done when none is left or can come.
+	// OpKill is for a copy that never ran: take its mark away, then end the restore and kill
+	// every process, without a moment in which it can run, and refuse the create it belongs
+	// to. Done when none is left or can come. A mark that outlived the copy would be taken
+	// for a copy that ran.
 	OpKill Op = "kill"
 	// OpRefuse: tell a waiting create that its container must not be created.
 	OpRefuse Op = "refuse"

@@ -31,6 +31,7 @@ func TestMutants(t *testing.T) {
 		{"source keeps its fence after an abort", options{mutant: mutant{keepFence: true}}},
 		{"source stays frozen after an abort", options{mutant: mutant{keepFrozen: true}}},
 		{"the agent ends the copy for a create that is gone", options{mutant: mutant{ownStranger: true}, blindFresh: true}},
+		{"the agent keeps the mark of a copy that it ended unrun", options{keepMark: true}},
 		{"drover-runc ignores the fence", options{ignoreFence: true}},
 		{"the hook does not freeze", options{noFreeze: true}},
 	}

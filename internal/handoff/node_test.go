@@ -316,15 +316,15 @@ func (n *node) targetDo(id string, a Action) {
 	case OpResume:
 		n.resume(m, a, feed)
 	case OpKill:
-		n.act("kill", func() Event {
-			for _, p := range n.procs {
-				if p.uid == m.to && !p.dead {
-					p.dead = true
-					n.dropWaiter(p.id)
+		life := n.agent.life
+		w.later("take mark", func() {
+			if n.agent.up && n.agent.life == life {
+				if !w.opt.keepMark {
+					delete(n.begun, m.to)
 				}
+				n.killCopy(m, done, feed)
 			}
-			return done
-		}, feed)
+		})
 	case OpRefuse:
 		n.act("refuse", func() Event {
 			n.dropWaiter(a.ID)
@@ -350,6 +350,18 @@ func (n *node) targetDo(id string, a Action) {
 			return done
 		}, feed)
 	}
+}
+
+func (n *node) killCopy(m *move, done Event, feed func(Event)) {
+	n.act("kill", func() Event {
+		for _, p := range n.procs {
+			if p.uid == m.to && !p.dead {
+				p.dead = true
+				n.dropWaiter(p.id)
+			}
+		}
+		return done
+	}, feed)
 }
 
 func (n *node) sourceMemory(m *move) bool {
@@ -388,7 +400,7 @@ func (n *node) resume(m *move, a Action, feed func(Event)) {
 		if !alive() {
 			return
 		}
-		if !fits() || w.slip(0.03) {
+		if !fits() || w.slip(0.03) || w.opt.keepMark && n.begun[m.to] && w.slip(0.5) {
 			w.later("resume failed", func() {
 				if alive() {
 					feed(Event{Kind: Failed, Op: OpResume, Reason: "bad luck"})

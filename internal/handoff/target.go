@@ -59,8 +59,9 @@ func newTarget(cfg Config, r Record, facts TargetFacts, m mutant) *Target {
 		t.facts.Waiter, t.facts.Stranger = "", facts.Waiter
 	}
 	// A frozen copy was never thawed: nobody freezes one again. One that is not frozen was;
-	// and one that is gone ran if it bears the mark.
-	t.ran = facts.Alive && !facts.Frozen && !facts.Restoring || !facts.Alive && facts.Begun && !m.forgetRun
+	// and one that is gone ran if it bears the mark. A fence says that it was ended unrun.
+	thawed := facts.Alive && !facts.Frozen && !facts.Restoring
+	t.ran = !facts.Fence && (thawed || !facts.Alive && facts.Begun && !m.forgetRun)
 	switch {
 	case r.Decision != Undecided || !r.Target.Waiting:
 	case r.Target.BootID != facts.BootID && !m.noBootCheck:

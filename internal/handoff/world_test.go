@@ -39,6 +39,7 @@ type options struct {
 	mutant      mutant
 	ignoreFence bool // drover-runc starts what is fenced
 	blindFresh  bool // OpFresh does not look whether the create still waits
+	keepMark    bool // OpKill leaves the mark of a copy that never ran
 	noFreeze    bool // the hook does not freeze: a CRIU that dies lets its processes run
 	epochStep   int64
 	// calm: no faults at all.

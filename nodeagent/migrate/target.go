@@ -61,12 +61,21 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 	case handoff.OpResume:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return w.resume(ctx, a.ID) })
 	case handoff.OpKill:
-		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Kill(ctx, w.move) })
+		w.try(ctx, a.Op, w.kill)
 	case handoff.OpRefuse:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Refuse(ctx, w.move, a.ID, a.Reason) })
 	case handoff.OpFresh:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return w.fresh(ctx, a.ID) })
 	}
+}
+
+// kill ends a copy that never ran. Its mark goes first: while the copy is there its freezer
+// tells that it did not run, and afterwards nothing would.
+func (w *worker) kill(ctx context.Context) error {
+	if err := w.d.ports.Marks.Forget(w.move); err != nil {
+		return err
+	}
+	return w.d.ports.Runtime.Kill(ctx, w.move)
 }
 
 // fresh answers a create that waits; what is left of the copy is ended before. A create that
