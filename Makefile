@@ -1,7 +1,11 @@
 # Everything that Drover's developers and users run from a checkout.
 # Binaries are static; nothing here needs a C compiler (the eBPF objects are committed).
 export CGO_ENABLED := 0
+# The same for programs, tests and the lab's Kubernetes: nothing is compiled twice.
+export GOFLAGS := -trimpath -buildvcs=false
 export DROVER_CACHE ?= /var/cache/drover
+# Where the tests that need an API server and no nodes find one.
+export KUBEBUILDER_ASSETS := $(CURDIR)/out/assets
 
 GO      ?= go
 LAB      = $(GO) run ./hack/lab/cmd/lab
@@ -38,14 +42,14 @@ lint: ## go vet and gofmt over everything
 	$(GO) vet ./...
 
 .PHONY: test
-test: prerequisites lint test-unit lab-build test-e2e ## Set up, then run every test
+test: prerequisites lab-build lint test-unit test-e2e ## Set up, then run every test
 
 .PHONY: test-unit
-test-unit: ## Tests that need no cluster (some load eBPF programs or run CRIU: root)
+test-unit: lab-build ## Tests that need no cluster (some load eBPF programs or run CRIU: root)
 	$(GO) test -timeout 15m $(UNIT)
 
 .PHONY: test-e2e
-test-e2e: ## Tests on real kubelets in labs of their own (root)
+test-e2e: lab-build ## Tests on real kubelets in labs of their own (root)
 	$(GO) test -count=1 -timeout 15m ./test/checkpoint
 	$(GO) test -count=1 -timeout 30m ./hack/lab
 	$(GO) test -count=1 -timeout 30m -v ./test/e2e
@@ -57,6 +61,9 @@ soak-handoff: ## 10^6 seeded runs of the hand-over's simulation
 .PHONY: lab-build
 lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout
 	$(LAB) build
+	@mkdir -p $(KUBEBUILDER_ASSETS)
+	@for layer in $$($(LAB) build); do for f in usr/local/bin/kube-apiserver usr/bin/etcd; do \
+		if [ -e $$layer/$$f ]; then ln -sf $$layer/$$f $(KUBEBUILDER_ASSETS)/; fi; done; done
 
 .PHONY: lab
 lab: prerequisites ## Bring up a lab named drover with Drover in it, and leave it up

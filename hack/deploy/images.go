@@ -16,9 +16,6 @@ import (
 	"github.com/drover-project/drover/hack/image"
 )
 
-// Version is the tag of the images that this checkout builds: the chart's appVersion.
-const Version = "0.1.0"
-
 // Image is one image to build: its name, and the programs in it by import path.
 type Image struct {
 	Name     string
@@ -38,28 +35,59 @@ var (
 )
 
 // Ref is the image's full reference.
-func (i Image) Ref() string { return "drover.dev/" + i.Name + ":" + Version }
+func (i Image) Ref(tag string) string { return "drover.dev/" + i.Name + ":" + tag }
+
+// Built is what Build made.
+type Built struct {
+	// Tag is all images': a digest of their programs, so that an upgrade with other programs
+	// replaces what runs.
+	Tag string
+	// Tars hold an image each, in the order of the images.
+	Tars []string
+}
 
 // Build compiles the images' programs as static binaries into out/bin and writes one tar
-// file an image into out/images; it returns the tar files in order. An image whose
-// programs did not change is not written again. root is the checkout.
-func Build(ctx context.Context, root string, log io.Writer, images []Image) ([]string, error) {
+// file an image into out/images, unless it is there. root is the checkout.
+func Build(ctx context.Context, root string, log io.Writer, images []Image) (Built, error) {
 	bin, tars := filepath.Join(root, "out", "bin"), filepath.Join(root, "out", "images")
 	if err := os.MkdirAll(tars, 0o755); err != nil {
-		return nil, err
+		return Built{}, err
 	}
 	if err := compile(ctx, root, bin, log, images); err != nil {
-		return nil, err
+		return Built{}, err
 	}
-	out := make([]string, 0, len(images))
+	tag, err := digest(bin, images)
+	if err != nil {
+		return Built{}, err
+	}
+	b := Built{Tag: tag}
 	for _, i := range images {
-		tar, err := writeImage(bin, tars, i)
+		tar, err := writeImage(bin, tars, i, tag)
 		if err != nil {
-			return nil, err
+			return Built{}, err
 		}
-		out = append(out, tar)
+		b.Tars = append(b.Tars, tar)
 	}
-	return out, nil
+	return b, nil
+}
+
+// digest is over the programs of all images.
+func digest(bin string, images []Image) (string, error) {
+	sum := sha256.New()
+	for _, i := range images {
+		for _, p := range i.Programs {
+			f, err := os.Open(filepath.Join(bin, filepath.Base(p)))
+			if err != nil {
+				return "", fmt.Errorf("image %s: %w", i.Name, err)
+			}
+			_, err = io.Copy(sum, f)
+			f.Close()
+			if err != nil {
+				return "", fmt.Errorf("image %s: read %s: %w", i.Name, p, err)
+			}
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:12], nil
 }
 
 func compile(ctx context.Context, root, bin string, log io.Writer, images []Image) error {
@@ -82,30 +110,23 @@ func compile(ctx context.Context, root, bin string, log io.Writer, images []Imag
 	return nil
 }
 
-func writeImage(bin, tars string, i Image) (string, error) {
-	files := map[string]string{"/tmp": ""}
-	sum := sha256.New()
-	for _, p := range i.Programs {
-		name := filepath.Base(p)
-		src := filepath.Join(bin, name)
-		files["/"+name] = src
-		f, err := os.Open(src)
-		if err != nil {
-			return "", fmt.Errorf("image %s: %w", i.Name, err)
-		}
-		_, err = io.Copy(sum, f)
-		f.Close()
-		if err != nil {
-			return "", fmt.Errorf("image %s: read %s: %w", i.Name, src, err)
-		}
-	}
-	tar := filepath.Join(tars, fmt.Sprintf("%s-%s.tar", i.Name, hex.EncodeToString(sum.Sum(nil))[:16]))
+func writeImage(bin, tars string, i Image, tag string) (string, error) {
+	tar := filepath.Join(tars, i.Name+"-"+tag+".tar")
 	if _, err := os.Stat(tar); err == nil {
 		return tar, nil
 	}
-	old, _ := filepath.Glob(filepath.Join(tars, i.Name+"-????????????????.tar"))
-	for _, o := range old {
-		os.Remove(o)
+	old, err := filepath.Glob(filepath.Join(tars, i.Name+"-????????????.tar"))
+	if err != nil {
+		return "", err
 	}
-	return tar, image.Write(tar, i.Ref(), files, []string{"/" + filepath.Base(i.Programs[0])})
+	for _, o := range old {
+		if err := os.Remove(o); err != nil {
+			return "", err
+		}
+	}
+	files := map[string]string{"/tmp": ""}
+	for _, p := range i.Programs {
+		files["/"+filepath.Base(p)] = filepath.Join(bin, filepath.Base(p))
+	}
+	return tar, image.Write(tar, i.Ref(tag), files, []string{"/" + filepath.Base(i.Programs[0])})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -34,6 +35,7 @@ type Cluster struct {
 	WitnessAddr string
 
 	root string
+	tag  string // of the images
 	log  io.Writer
 	hear net.PacketConn
 }
@@ -55,7 +57,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	c := &Cluster{root: root, log: o.Log, Witness: witness.New()}
 	step := c.step("building images")
-	tars, err := deploy.Build(ctx, root, o.Log, append(append([]deploy.Image{}, deploy.Product...), deploy.Apps...))
+	built, err := deploy.Build(ctx, root, o.Log, append(append([]deploy.Image{}, deploy.Product...), deploy.Apps...))
 	if err != nil {
 		return nil, err
 	}
@@ -63,11 +65,12 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	step()
+	c.tag = built.Tag
 	o.Lab.Report = func(format string, args ...any) { fmt.Fprintf(o.Log, format+"\n", args...) }
 	if c.Lab, err = lab.Up(ctx, o.Lab); err != nil {
 		return nil, err
 	}
-	if err := c.install(ctx, tars, o.Values); err != nil {
+	if err := c.install(ctx, built.Tars, o.Values); err != nil {
 		return nil, errors.Join(err, c.Down())
 	}
 	return c, nil
@@ -85,15 +88,17 @@ func (c *Cluster) install(ctx context.Context, tars []string, values map[string]
 		return err
 	}
 	step = c.step("installing the chart")
-	if err := deploy.Install(ctx, c.root, c.Lab.Kubeconfig(), values); err != nil {
+	if err := c.Upgrade(ctx, values); err != nil {
 		return err
 	}
 	step()
 	return nil
 }
 
-// Upgrade installs the chart again with other values.
+// Upgrade installs the chart, or again with other values.
 func (c *Cluster) Upgrade(ctx context.Context, values map[string]any) error {
+	values = maps.Clone(values)
+	values["image"] = map[string]any{"tag": c.tag, "pullPolicy": "Never"}
 	return deploy.Install(ctx, c.root, c.Lab.Kubeconfig(), values)
 }
 

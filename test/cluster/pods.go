@@ -40,7 +40,7 @@ func (c *Cluster) PodTemplate(t Ticker) corev1.PodTemplateSpec {
 		args = append(args, "--witness="+c.WitnessAddr)
 	}
 	container := corev1.Container{
-		Name: "ticker", Image: deploy.Apps[0].Ref(), ImagePullPolicy: corev1.PullNever, Args: args,
+		Name: "ticker", Image: deploy.Apps[0].Ref(c.tag), ImagePullPolicy: corev1.PullNever, Args: args,
 		ReadinessProbe: &corev1.Probe{
 			ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
 			PeriodSeconds: 1, TimeoutSeconds: 5,
