@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/drover-project/drover/hack/lab"
 	"github.com/drover-project/drover/test/cluster"
 )
@@ -39,6 +41,11 @@ func config() lab.Config {
 	for i := range c.Nodes {
 		c.Nodes[i].Speed = 0.6
 	}
+	c.Links = []lab.Link{
+		{A: "n1", B: "n2", Delay: metav1.Duration{Duration: time.Millisecond}},
+		{A: "n1", B: "n3", Delay: metav1.Duration{Duration: 5 * time.Millisecond}},
+		{A: "n2", B: "n3", Delay: metav1.Duration{Duration: 4 * time.Millisecond}},
+	}
 	return c
 }
 
@@ -55,11 +62,6 @@ func run(ctx context.Context, keep, setup bool) (err error) {
 		}
 		err = errors.Join(err, c.Down())
 	}()
-	for _, l := range links {
-		if err := c.Lab.SetDelay(ctx, l.a, l.b, l.oneWay); err != nil {
-			return err
-		}
-	}
 	if err := c.Measured(ctx); err != nil {
 		return err
 	}

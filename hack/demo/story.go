@@ -17,12 +17,6 @@ import (
 
 const ns = "demo"
 
-// links are the delays, one way.
-var links = []struct {
-	a, b   string
-	oneWay time.Duration
-}{{"n1", "n2", time.Millisecond}, {"n1", "n3", 5 * time.Millisecond}, {"n2", "n3", 4 * time.Millisecond}}
-
 // story holds what was seen so far.
 type story struct {
 	*cluster.Cluster
