@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,8 +48,8 @@ type migrationRow struct {
 }
 
 // placement records where a pod is and what scored it there, seen from its peer on n1;
-// without names the node that could not be chosen.
-func (s *story) placement(ctx context.Context, pod *corev1.Pod, without model.NodeID) error {
+// without names the nodes that could not be chosen.
+func (s *story) placement(ctx context.Context, pod *corev1.Pod, without ...model.NodeID) error {
 	views, err := s.Views(ctx)
 	if err != nil {
 		return err
@@ -57,7 +58,7 @@ func (s *story) placement(ctx context.Context, pod *corev1.Pod, without model.No
 	survey := placement.NewSurvey(v, placement.Defaults(), v.At)
 	var nodes []model.NodeID
 	for _, id := range v.Alive() {
-		if id != without {
+		if !slices.Contains(without, id) {
 			nodes = append(nodes, id)
 		}
 	}

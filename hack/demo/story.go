@@ -149,7 +149,7 @@ func (s *story) arrived(ctx context.Context, move *v1alpha1.PodMigration, was wi
 	shown := s.show(ctx, "where", pod.Name)
 	a := s.Witness.Account(was.Instance)
 	s.saw.migration(move, a, is.Instance == was.Instance && is.Now == was.Start, agree == nil && shown == nil)
-	if err := s.placement(ctx, pod, model.NodeID(move.Status.Source.Node)); err != nil {
+	if err := s.placement(ctx, pod, "n1", model.NodeID(move.Status.Source.Node)); err != nil {
 		return err
 	}
 	fmt.Printf("\nThe witness heard %d ticks from %d places: none twice, none missing; the longest silence was %.0f ms, after tick %d.\n",
