@@ -133,7 +133,7 @@ func (k *Keeper) request(ctx context.Context, key ed25519.PrivateKey) (*Identity
 	defer stop()
 	cert, err := awaitCertificate(ctx, k.cfg.Requests, csr.Name)
 	if err != nil {
-		return nil, errors.Join(err, context.Cause(ctx))
+		return nil, err
 	}
 	return newIdentity(k.cfg.Subject, key, cert, k.cfg.Roots, time.Now())
 }

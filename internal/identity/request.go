@@ -17,11 +17,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	client "k8s.io/client-go/kubernetes/typed/certificates/v1"
-	"k8s.io/client-go/tools/cache"
-	watchtools "k8s.io/client-go/tools/watch"
 )
 
 // Usages are the key usages that every request asks for and the signer grants, no more
@@ -57,36 +54,53 @@ func SigningRequest(s Subject, key ed25519.PrivateKey, ips []net.IP, life time.D
 	}, nil
 }
 
-// awaitCertificate watches the named request until it is signed and returns the leaf.
+// awaitCertificate watches the named request until it is signed and returns the leaf. A
+// watch that ends, as all do sooner or later, is opened again.
 func awaitCertificate(ctx context.Context, csrs client.CertificateSigningRequestInterface, name string) (*x509.Certificate, error) {
-	byName := fields.OneTermEqualSelector("metadata.name", name).String()
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = byName
-			return csrs.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = byName
-			return csrs.Watch(ctx, o)
-		},
+	for {
+		leaf, err := watchOnce(ctx, csrs, name)
+		if leaf != nil || err != nil {
+			return leaf, err
+		}
+		if !sleepUntil(ctx, time.Now().Add(time.Second)) {
+			return nil, fmt.Errorf("wait for drover-controller to sign certificate request %s: %w", name, context.Cause(ctx))
+		}
 	}
-	var leaf *x509.Certificate
-	_, err := watchtools.UntilWithSync(ctx, lw, &certificatesv1.CertificateSigningRequest{}, nil, func(e watch.Event) (bool, error) {
-		csr, ok := e.Object.(*certificatesv1.CertificateSigningRequest)
-		if !ok || csr.Name != name {
-			return false, nil
-		}
-		if e.Type == watch.Deleted {
-			return false, fmt.Errorf("certificate request %s was deleted before it was signed", name)
-		}
-		var err error
-		leaf, err = outcome(csr)
-		return leaf != nil, err
-	})
+}
+
+// watchOnce gives neither a leaf nor an error when the watch has ended without an answer.
+func watchOnce(ctx context.Context, csrs client.CertificateSigningRequestInterface, name string) (*x509.Certificate, error) {
+	w, err := csrs.Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
 	if err != nil {
-		return nil, fmt.Errorf("wait for drover-controller to sign certificate request %s: %w", name, err)
+		return nil, fmt.Errorf("watch certificate request %s: %w", name, err)
 	}
-	return leaf, nil
+	defer w.Stop()
+	// Read after the watch was opened: what comes between is in one or the other.
+	csr, err := csrs.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read certificate request %s: %w", name, err)
+	}
+	for {
+		if leaf, err := outcome(csr); leaf != nil || err != nil {
+			return leaf, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case e, open := <-w.ResultChan():
+			if !open || e.Type == watch.Error {
+				return nil, nil
+			}
+			next, ok := e.Object.(*certificatesv1.CertificateSigningRequest)
+			if !ok || next.Name != name {
+				continue
+			}
+			if e.Type == watch.Deleted {
+				return nil, fmt.Errorf("certificate request %s was deleted before it was signed", name)
+			}
+			csr = next
+		}
+	}
 }
 
 // outcome reads a request's status: the leaf when signed, an error when it never will

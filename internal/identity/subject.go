@@ -93,5 +93,8 @@ func parseURI(u *url.URL) (Subject, error) {
 // NodeOf is the node in an agent's common name; ok is false for any other name.
 func NodeOf(commonName string) (node model.NodeID, ok bool) {
 	name, ok := strings.CutPrefix(commonName, nodePrefix)
-	return model.NodeID(name), ok && name != ""
+	if !ok || name == "" {
+		return "", false
+	}
+	return model.NodeID(name), true
 }
