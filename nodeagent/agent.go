@@ -71,26 +71,37 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("read the kernel's boot ID: %w", err)
 	}
 	a.bootID = strings.TrimSpace(string(boot))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
-	if err := a.connect(ctx, group); err != nil {
+	if err := a.start(ctx, group); err != nil {
+		stop() // what was started already ends, so that the agent does and is started again
 		return errors.Join(err, group.Wait())
+	}
+	return group.Wait()
+}
+
+// start starts all parts, each when what it needs is there.
+func (a *agent) start(ctx context.Context, group *errgroup.Group) error {
+	if err := a.connect(ctx, group); err != nil {
+		return err
 	}
 	if err := a.measure(group, ctx); err != nil {
-		return errors.Join(err, group.Wait())
+		return err
 	}
 	if err := a.move(group, ctx); err != nil {
-		return errors.Join(err, group.Wait())
+		return err
 	}
 	group.Go(func() error { return a.publish(ctx) })
 	group.Go(func() error { return a.serveStatus(ctx) })
 	group.Go(func() error { return a.servePeers(ctx) })
-	a.running.Store(true)
 	group.Go(func() error {
 		return decide.NewLoop(decide.LoopConfig{
-			Config: cfg.Decide, Interval: decideInterval, Gather: a.gather, Order: a.order, Log: cfg.Log,
+			Config: a.cfg.Decide, Interval: decideInterval, Gather: a.gather, Order: a.order, Log: a.cfg.Log,
 		}).Run(ctx)
 	})
-	return group.Wait()
+	a.running.Store(true)
+	return nil
 }
 
 // connect reaches the API server, gets this agent's certificate and joins the gossip.

@@ -8,6 +8,7 @@ import (
 	"log"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -115,10 +116,11 @@ func (g *Gossip) join(ctx context.Context, ml *memberlist.Memberlist) {
 	tick := time.NewTicker(lonelySpace)
 	defer tick.Stop()
 	var asked time.Time
+	told := ""
 	for {
 		// All others may have left at once, as in an upgrade: who is alone asks at once.
 		if g.size() == 1 || time.Since(asked) >= joinSpace {
-			g.joinMissing(ctx, ml)
+			told = g.joinMissing(ctx, ml, told)
 			asked = time.Now()
 		}
 		select {
@@ -129,17 +131,29 @@ func (g *Gossip) join(ctx context.Context, ml *memberlist.Memberlist) {
 	}
 }
 
-func (g *Gossip) joinMissing(ctx context.Context, ml *memberlist.Memberlist) {
+// seedsAtOnce bounds a round of joining: each address that does not answer costs seconds,
+// and one that does brings the addresses of all others with it.
+const seedsAtOnce = 8
+
+// joinMissing tries some of the missing seeds. Trouble that was told last is not told again.
+func (g *Gossip) joinMissing(ctx context.Context, ml *memberlist.Memberlist, told string) string {
 	missing := g.missing(ctx)
 	if len(missing) == 0 {
-		return
+		return ""
 	}
-	n, err := ml.Join(missing)
-	if err != nil {
-		g.cfg.Log.Warn("seeds not reached", "seeds", missing, "error", err)
-	} else if n > 0 {
-		g.cfg.Log.Info("joined", "reached", n, "of", len(missing))
+	rand.Shuffle(len(missing), func(i, j int) { missing[i], missing[j] = missing[j], missing[i] })
+	some := missing[:min(len(missing), seedsAtOnce)]
+	slices.Sort(some)
+	n, err := ml.Join(some)
+	if err == nil {
+		g.cfg.Log.Info("joined", "reached", n, "of", len(some))
+		return ""
 	}
+	if why := strings.Join(some, " "); why != told {
+		g.cfg.Log.Warn("seeds not reached, will be tried again", "seeds", some, "error", err)
+		return why
+	}
+	return told
 }
 
 // missing are the seeds that are not the address of a living member.
