@@ -20,6 +20,8 @@ const (
 	OpReadNode Op = "read-node"
 	// OpFence: write and sync the fence of this side's pod.
 	OpFence Op = "fence"
+	// OpLift: remove this side's fence, synced, unless it has a greater epoch than the record.
+	OpLift Op = "lift"
 )
 
 // Actions of the source.
@@ -31,8 +33,6 @@ const (
 	OpSend Op = "send"
 	// OpCancel: make the OpDump or OpSend that is under way fail soon. Not answered by itself.
 	OpCancel Op = "cancel"
-	// OpLift: remove the fence, synced.
-	OpLift Op = "lift"
 	// OpThaw: end a dump in whatever stage it is, then thaw; Done when the processes run.
 	OpThaw Op = "thaw"
 	// OpEnd: kill every process of the container; Done when none is left.

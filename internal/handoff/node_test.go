@@ -89,7 +89,7 @@ func (n *node) build(r Record) {
 }
 
 func (n *node) targetFacts(m *move) TargetFacts {
-	f := TargetFacts{BootID: n.bootID(), Images: n.images[m.id], Begun: n.begun[m.to], Fence: n.fences[m.to] > 0}
+	f := TargetFacts{BootID: n.bootID(), Images: n.images[m.id], Begun: n.begun[m.to], Fence: n.fences[m.to] > 0 && n.fences[m.to] <= n.w.api.recs[m.id].Epoch}
 	if p := n.proc(m.to); p != nil {
 		f.Copy, f.Alive, f.Frozen, f.Held, f.Restoring = p.id, p.criu != "restoring", p.frozen, p.criu == "held", p.criu == "restoring"
 	}
@@ -194,6 +194,13 @@ func (n *node) shared(id string, a Action, uid string, feed func(Event)) bool {
 			}
 			return Event{Kind: Done, Op: OpFence}
 		}, feed)
+	case OpLift:
+		n.act("lift", func() Event {
+			if n.fences[uid] <= w.api.recs[id].Epoch {
+				delete(n.fences, uid)
+			}
+			return Event{Kind: Done, Op: OpLift}
+		}, feed)
 	default:
 		return false
 	}
@@ -240,13 +247,6 @@ func (n *node) sourceDo(id string, a Action) {
 			dst.tell("images", func() { dst.feedTarget(m.id, Event{Kind: Images}) })
 			if w.slip(0.05) {
 				return failed // the answer was lost
-			}
-			return done
-		}, feed)
-	case OpLift:
-		n.act("lift", func() Event {
-			if n.fences[m.from] <= w.api.recs[m.id].Epoch {
-				delete(n.fences, m.from)
 			}
 			return done
 		}, feed)

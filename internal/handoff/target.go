@@ -192,6 +192,8 @@ func (t *Target) finished(op Op) {
 		f.Alive, f.Frozen, f.Held, f.Restoring, f.Waiter = false, false, false, false, ""
 	case OpFence:
 		f.Fence = true
+	case OpLift:
+		f.Fence = false
 	case OpRefuse, OpFresh:
 		t.gone(Event{ID: id})
 	}
@@ -299,17 +301,20 @@ func (t *Target) own() []Action {
 }
 
 // after a move a create of the same pod means that the moved container has ended: it
-// starts anew, as any container does.
+// starts anew, as any container does. A fence is left from an agent that took the copy for
+// lost, after a boot, while its acknowledgement was still on the way.
 func (t *Target) after() []Action {
 	f := t.facts
 	switch {
-	case f.Stranger == "":
-		t.done = true
-		return nil
 	case t.pause:
 		return nil
+	case f.Fence && !t.mutant.keepFence:
+		return t.do(Action{Op: OpLift})
+	case f.Stranger != "":
+		return t.do(Action{Op: OpFresh, ID: f.Stranger})
 	}
-	return t.do(Action{Op: OpFresh, ID: f.Stranger})
+	t.done = true
+	return nil
 }
 
 // giveBack leaves nothing of a copy that must not run, and refuses its creates.

@@ -26,6 +26,9 @@ func (w *worker) do(ctx context.Context, a handoff.Action) {
 		w.start(ctx, w.readNode)
 	case handoff.OpFence:
 		w.try(ctx, a.Op, func(context.Context) error { return w.fence() })
+	case handoff.OpLift:
+		uid, epoch := w.pod().UID, uint64(w.machine.Record().Epoch)
+		w.try(ctx, a.Op, func(context.Context) error { return w.d.ports.Fences.Lift(uid, epoch) })
 	default:
 		if w.role == RoleSource {
 			w.doSource(ctx, a)

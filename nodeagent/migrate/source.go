@@ -32,9 +32,6 @@ func (w *worker) doSource(ctx context.Context, a handoff.Action) {
 		ctx, w.cancel = context.WithCancel(ctx)
 		dir := w.dumped.Dir
 		w.start(ctx, func(ctx context.Context) letter { return w.send(ctx, dir) })
-	case handoff.OpLift:
-		epoch := uint64(w.machine.Record().Epoch)
-		w.try(ctx, a.Op, func(context.Context) error { return p.Fences.Lift(w.move.Source.UID, epoch) })
 	case handoff.OpThaw:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return p.Checkpointer.Release(ctx, w.move) })
 	case handoff.OpEnd:

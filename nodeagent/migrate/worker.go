@@ -183,7 +183,8 @@ func (w *worker) follow(before, now handoff.Record) {
 	if before.Decision != now.Decision {
 		w.log.Info("decided", "decision", now.Decision)
 	}
-	if w.role == RoleTarget && now.Target.Resumed && !w.arrived {
+	// Once the machine is done: no fence is left, and no create waits that it has to answer.
+	if w.role == RoleTarget && now.Target.Resumed && w.machine.Done() && !w.arrived {
 		w.arrived = w.arrive()
 	}
 	if now.Target.Resumed && w.ackedAt.IsZero() {
