@@ -127,7 +127,7 @@ func (w *world) create(n *node, p *pod) {
 		return
 	}
 	id := w.name("c")
-	if w.isReplacement(p.uid) {
+	if w.isReplacement(p.uid) && !n.arrived[p.uid] {
 		x := &waiter{uid: p.uid, id: id, deadline: w.now.Add(createWait)}
 		n.waiters = append(n.waiters, x)
 		w.logf("node %d: create %s of %s waits", n.id, id, p.uid)
@@ -161,7 +161,11 @@ func (w *world) vanish(n *node, x *waiter) {
 	n.dropWaiter(x.id)
 	p := n.byID(x.id)
 	switch {
-	case p == nil || w.rng.Intn(2) == 0:
+	case p == nil:
+	case p.criu == "held" && !p.frozen:
+		// containerd has runc delete what it has lost.
+		n.kill(p)
+	case w.rng.Intn(2) == 0:
 	case p.criu == "restoring":
 		n.kill(p)
 	case p.criu == "held":
@@ -256,6 +260,13 @@ func (w *world) deletePod(p *pod) {
 
 // mend brings back what is down: an agent, a node, a network, the API server.
 func (w *world) mend(n *node) {
+	if n.up && n.agent.up && !w.opt.noFreeze {
+		for _, p := range n.procs {
+			if !p.dead && p.criu == "held" && !p.frozen && w.rng.Intn(4) == 0 {
+				n.answerHook(p.id) // CRIU's script calls again
+			}
+		}
+	}
 	switch {
 	case n.lost:
 		if !w.api.nodeGone[n.id] && w.api.up {

@@ -123,6 +123,9 @@ func (n *node) feedTarget(id string, e Event) {
 		return
 	}
 	acts := t.Step(n.w.now, e)
+	if t.Done() && t.Record().Target.Resumed {
+		n.arrived[t.Record().Target.PodUID] = true
+	}
 	n.w.logf("node %d target %s %s %s%s -> %s", n.id, id, e.Kind, e.Op, e.Outcome, ops(acts))
 	for _, a := range acts {
 		n.targetDo(id, a)
@@ -418,15 +421,8 @@ func (n *node) resume(m *move, a Action, feed func(Event)) {
 				w.logf("node %d: copy %s thawed", n.id, a.ID)
 			}
 			w.later("answer hook", func() {
-				p, x := n.byID(a.ID), n.waiter(a.ID)
-				if p != nil && alive() {
-					p.criu, p.known = "", x != nil
-				}
-				if p != nil && alive() && x == nil && !w.opt.mutant.orphanResume {
-					n.kill(p) // kubelet has lost sight of it
-				}
-				if x != nil && alive() {
-					n.dropWaiter(a.ID)
+				if alive() {
+					n.answerHook(a.ID)
 				}
 				if alive() {
 					feed(Event{Kind: Done, Op: OpResume})
@@ -434,6 +430,23 @@ func (n *node) resume(m *move, a Action, feed func(Event)) {
 			})
 		})
 	})
+}
+
+// answerHook lets CRIU go on with a copy that is thawed: runc ends, and so does the create.
+// Without a create kubelet has lost sight of the copy, and it is ended.
+func (n *node) answerHook(id string) {
+	p, x := n.byID(id), n.waiter(id)
+	if p == nil || p.known || p.frozen {
+		return
+	}
+	p.criu, p.known = "", x != nil
+	switch {
+	case x != nil:
+		n.dropWaiter(id)
+	case !n.w.opt.mutant.orphanResume:
+		n.kill(p)
+		n.w.crashed = true
+	}
 }
 
 // dropWaiter is a create that ends, for whatever reason.
