@@ -7,8 +7,8 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
-	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/peers"
+	"github.com/drover-project/drover/internal/placement"
 )
 
 // names lists the nodes' names.

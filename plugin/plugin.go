@@ -25,10 +25,10 @@ import (
 
 	configv1alpha1 "github.com/drover-project/drover/api/config/v1alpha1"
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/plugin/args"
-	"github.com/drover-project/drover/internal/peers"
 )
 
 // Name of the plugin in profiles.

@@ -17,9 +17,9 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/plugin/args"
-	"github.com/drover-project/drover/internal/peers"
 )
 
 func (t *tool) explainCommand() *cobra.Command {

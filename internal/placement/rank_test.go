@@ -30,7 +30,9 @@ func cand(name model.NodeID, cores, gib float64, t, spread time.Duration) Candid
 	}
 }
 
-func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*math.Max(1, math.Max(math.Abs(a), math.Abs(b))) }
+func near(a, b float64) bool {
+	return math.Abs(a-b) <= 1e-9*math.Max(1, math.Max(math.Abs(a), math.Abs(b)))
+}
 
 func find(t *testing.T, ss []Score, id model.NodeID) Score {
 	t.Helper()
@@ -56,7 +58,9 @@ func TestRank(t *testing.T) {
 		a      float64
 		points float64
 	}
-	unknown := func(name model.NodeID) Candidate { return Candidate{Node: name, Load: model.Load{Allocatable: res(9, 9)}} }
+	unknown := func(name model.NodeID) Candidate {
+		return Candidate{Node: name, Load: model.Load{Allocatable: res(9, 9)}}
+	}
 	for _, tt := range []struct {
 		name   string
 		params func(*Params)
