@@ -25,7 +25,7 @@ const suffix = ".json"
 type Fence struct {
 	// PodUID is the pod object that was left behind.
 	PodUID string `json:"podUID"`
-	// Epoch is that of the move; a fence is lifted only by the same or a greater one.
+	// Epoch is that of the move; only this move lifts the fence.
 	Epoch uint64 `json:"epoch"`
 	// Migration is the PodMigration's namespace/name, for people.
 	Migration string `json:"migration"`
@@ -80,8 +80,10 @@ func (d Dir) Check(podUID string) (*Fence, error) {
 	return nil, nil
 }
 
-// Lift removes the pod's fence if its epoch is at most the one given. It is no error when
-// there is none.
+// Lift removes the pod's fence if it is of the move with the epoch given: its own, or the
+// one below, which a return has raised by one. Epochs of different moves are at least two
+// apart (handoff.NextEpoch). Another move's fence stays and the call fails; it is no error
+// when there is none.
 func (d Dir) Lift(podUID string, epoch uint64) error {
 	path, err := d.path(podUID)
 	if err != nil {
@@ -91,8 +93,8 @@ func (d Dir) Lift(podUID string, epoch uint64) error {
 	if err != nil || f == nil {
 		return err
 	}
-	if f.Epoch > epoch {
-		return fmt.Errorf("fence of pod %s has epoch %d: a move with epoch %d may not lift it", podUID, f.Epoch, epoch)
+	if f.Epoch != epoch && f.Epoch+1 != epoch {
+		return fmt.Errorf("fence of pod %s is of migration %s with epoch %d: a move with epoch %d may not lift it", podUID, f.Migration, f.Epoch, epoch)
 	}
 	return durable.Remove(path)
 }

@@ -28,8 +28,14 @@ func TestWriteCheckLift(t *testing.T) {
 	if err := d.Write(Fence{PodUID: uid, Epoch: 6}); err == nil {
 		t.Error("an older epoch replaced a newer fence")
 	}
-	if err := d.Lift(uid, 6); err == nil {
-		t.Error("an older epoch lifted a newer fence")
+	// 5 and 9 are the moves before and after; 8 is this one after its return.
+	for _, epoch := range []uint64{0, 5, 6, 9} {
+		if err := d.Lift(uid, epoch); err == nil {
+			t.Errorf("epoch %d lifted another move's fence", epoch)
+		}
+	}
+	if f, err := d.Check(uid); err != nil || f == nil || *f != want {
+		t.Fatalf("after others' attempts: got %v, %v, want %v", f, err, want)
 	}
 	if err := d.Lift(uid, 8); err != nil {
 		t.Fatal(err)
@@ -39,6 +45,12 @@ func TestWriteCheckLift(t *testing.T) {
 	}
 	if f, err := d.Check(uid); f != nil || err != nil {
 		t.Errorf("after lift: got %v, %v", f, err)
+	}
+	if err := d.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Lift(uid, want.Epoch); err != nil {
+		t.Errorf("its own epoch: %v", err)
 	}
 }
 
