@@ -42,6 +42,7 @@ type agent struct {
 	names    names
 	unable   atomic.Pointer[string] // why this node cannot restore; nil: not looked yet
 	running  atomic.Bool            // every part was started
+	joined   atomic.Bool            // gossip was set up
 
 	cluster *cluster
 	events  record.EventRecorder
@@ -83,18 +84,33 @@ func Run(ctx context.Context, cfg Config) error {
 
 // start starts all parts, each when what it needs is there.
 func (a *agent) start(ctx context.Context, group *errgroup.Group) error {
-	if err := a.connect(ctx, group); err != nil {
+	set, err := a.connect(ctx, group)
+	if err != nil {
+		return err
+	}
+	subject, roots, err := a.certificate(ctx, group, set)
+	if err != nil {
+		return err
+	}
+	// Moves come first: what an earlier life of the agent left held waits for it, and needs
+	// neither a certificate nor a measurement to be let go or ended.
+	if err := a.move(group, ctx); err != nil {
+		return err
+	}
+	if err := a.followRecords(ctx); err != nil {
+		return err
+	}
+	if _, err := a.keeper.Wait(ctx); err != nil {
+		return err
+	}
+	if err := a.join(ctx, group, subject, roots); err != nil {
 		return err
 	}
 	if err := a.measure(group, ctx); err != nil {
 		return err
 	}
-	if err := a.move(group, ctx); err != nil {
-		return err
-	}
 	group.Go(func() error { return a.publish(ctx) })
 	group.Go(func() error { return a.serveStatus(ctx) })
-	group.Go(func() error { return a.servePeers(ctx) })
 	group.Go(func() error {
 		return decide.NewLoop(decide.LoopConfig{
 			Config: a.cfg.Decide, Interval: decideInterval, Gather: a.gather, Order: a.order, Log: a.cfg.Log,
@@ -104,34 +120,26 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group) error {
 	return nil
 }
 
-// connect reaches the API server, gets this agent's certificate and joins the gossip.
-func (a *agent) connect(ctx context.Context, group *errgroup.Group) error {
+// connect reaches the API server.
+func (a *agent) connect(ctx context.Context, group *errgroup.Group) (kubernetes.Interface, error) {
 	group.Go(func() error { return a.serveMetrics(ctx) })
 	var err error
 	if a.cluster, err = newCluster(a.cfg); err != nil {
-		return err
+		return nil, err
 	}
 	if err := a.cluster.watch(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	group.Go(func() error { return a.cluster.cache.Start(ctx) })
 	if !a.cluster.cache.WaitForCacheSync(ctx) {
-		return fmt.Errorf("the API server %s was not read: %w", a.cfg.Kubernetes.Host, context.Cause(ctx))
+		return nil, fmt.Errorf("the API server %s was not read: %w", a.cfg.Kubernetes.Host, context.Cause(ctx))
 	}
 	set, err := kubernetes.NewForConfig(a.cfg.Kubernetes)
 	if err != nil {
-		return fmt.Errorf("client of %s: %w", a.cfg.Kubernetes.Host, err)
+		return nil, fmt.Errorf("client of %s: %w", a.cfg.Kubernetes.Host, err)
 	}
 	a.record(ctx, set)
-	roots, err := identity.LoadRoots(a.cfg.CAFile)
-	if err != nil {
-		return err
-	}
-	subject, err := a.certificate(ctx, group, set, roots)
-	if err != nil {
-		return err
-	}
-	return a.join(ctx, group, subject, roots)
+	return set, nil
 }
 
 // record sets up Events.
@@ -146,11 +154,16 @@ func (a *agent) record(ctx context.Context, set kubernetes.Interface) {
 	a.events = b.NewRecorder(s, corev1.EventSource{Component: "drover-agent", Host: a.cfg.Node})
 }
 
-// certificate gets the certificate that ties the agent's key to its Node object.
-func (a *agent) certificate(ctx context.Context, group *errgroup.Group, set kubernetes.Interface, roots *x509.CertPool) (identity.Subject, error) {
+// certificate begins to ask for the certificate that ties the agent's key to its Node
+// object.
+func (a *agent) certificate(ctx context.Context, group *errgroup.Group, set kubernetes.Interface) (identity.Subject, *x509.CertPool, error) {
+	roots, err := identity.LoadRoots(a.cfg.CAFile)
+	if err != nil {
+		return identity.Subject{}, nil, err
+	}
 	node, err := a.cluster.self(ctx)
 	if err != nil {
-		return identity.Subject{}, err
+		return identity.Subject{}, nil, err
 	}
 	subject := identity.Subject{Node: model.NodeID(a.cfg.Node), NodeUID: string(node.UID)}
 	a.keeper = identity.NewKeeper(identity.Config{
@@ -159,8 +172,7 @@ func (a *agent) certificate(ctx context.Context, group *errgroup.Group, set kube
 		File:     filepath.Join(a.cfg.Layout.State, "identity.pem"), Log: a.log,
 	})
 	group.Go(func() error { return a.keeper.Run(ctx) })
-	_, err = a.keeper.Wait(ctx)
-	return subject, err
+	return subject, roots, nil
 }
 
 func (a *agent) join(ctx context.Context, group *errgroup.Group, subject identity.Subject, roots *x509.CertPool) error {
@@ -174,8 +186,9 @@ func (a *agent) join(ctx context.Context, group *errgroup.Group, subject identit
 		return err
 	}
 	group.Go(func() error { return a.gossip.Run(ctx) })
+	a.joined.Store(true)
 	a.places.To(a.gossip)
-	return a.followRecords(ctx)
+	return nil
 }
 
 // seeds are the addresses of the cluster's nodes: an agent is on each.
@@ -248,9 +261,26 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 		return err
 	}
 	group.Go(func() error { return a.routes.Run(ctx) })
-	group.Go(func() error { return a.contention.Run(ctx) })
+	group.Go(func() error { return a.keepMeasuring(ctx) })
 	return nil
 }
+
+// keepMeasuring measures contention. A kernel that refuses the programs costs the node its
+// alarms, not its agent: what is held here depends on it.
+func (a *agent) keepMeasuring(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := a.contention.Run(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("contention is not measured here, trying again", "error", err, "in", attachPause)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(attachPause):
+		}
+	}
+	return nil
+}
+
+const attachPause = 30 * time.Second
 
 // unready says what the agent still waits for; empty: nothing.
 func (a *agent) unready() string {

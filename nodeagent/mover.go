@@ -56,7 +56,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	a.registry.MustRegister(metrics)
 	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
-		Records: kube, Cluster: kube, Checkpointer: dumps, Sender: a.sender, Images: images, Runtime: copies,
+		Records: kube, Cluster: evidence{kube, a}, Checkpointer: dumps, Sender: a.sender, Images: images, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
 		Marks: migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun")), Log: a.log,
 	})
@@ -70,12 +70,36 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	group.Go(func() error { return copies.Run(ctx, a.driver) })
 	server := &runtimeapi.Server{Socket: a.cfg.Layout.Socket(), Creates: copies, Dumps: dumps, Restores: copies}
 	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { return a.servePeers(ctx) })
 	group.Go(func() error { return a.driver.Run(ctx) })
 	group.Go(func() error { return a.watchAbility(ctx) })
 	if err := a.follow(ctx, &v1alpha1.PodMigration{}, migrate.FollowMigrations(a.driver)); err != nil {
 		return err
 	}
 	return a.follow(ctx, &corev1.Pod{}, migrate.FollowPods(a.driver))
+}
+
+// evidence is what the API server says, held against what gossip knows.
+type evidence struct {
+	migrate.Kube
+	agent *agent
+}
+
+// BootID is that of the Node object. That the object is gone counts as a node's death only
+// when its agent is not heard any more: somebody may have deleted the object of a node that
+// runs.
+func (e evidence) BootID(ctx context.Context, node string) (bootID string, gone bool, err error) {
+	bootID, gone, err = e.Kube.BootID(ctx, node)
+	if err != nil || !gone {
+		return bootID, gone, err
+	}
+	if !e.agent.joined.Load() {
+		return "", false, fmt.Errorf("node %s has no Node object, and whether its agent lives is not known before gossip has been joined", node)
+	}
+	if e.agent.gossip.Snapshot().Nodes[model.NodeID(node)].Alive {
+		return "", false, fmt.Errorf("node %s has no Node object, but its agent lives", node)
+	}
+	return "", true, nil
 }
 
 // agentOn is where another node's agent takes images.

@@ -45,7 +45,8 @@ func command() *cobra.Command {
 	f := flags{}
 	cfg := nodeagent.Config{
 		Node: os.Getenv("NODE_NAME"), PodUID: os.Getenv("POD_UID"),
-		Layout: layout.Default, Params: placement.Defaults(), Thresholds: pressure.Default(), Decide: decide.Default(),
+		// drover-runc knows no other paths.
+		Layout: layout.Default, Program: "/opt/drover/bin/drover-runc", Params: placement.Defaults(), Thresholds: pressure.Default(), Decide: decide.Default(),
 	}
 	c := &cobra.Command{
 		Use: "drover-agent", Short: "Measures a node, tells the others, and moves pods that suffer",
@@ -65,10 +66,7 @@ func command() *cobra.Command {
 	fs.StringVar(&f.mode, "mode", string(nodeagent.Observe), `"observe": say what would be moved and why; "act": move it`)
 	fs.StringVar(&f.gossipKeyFile, "gossip-key-file", "", "file with the key that encrypts gossip, in base64")
 	fs.StringVar(&cfg.CAFile, "ca-file", "", "file with the certificates of Drover's CA")
-	fs.StringVar(&cfg.Layout.State, "state-dir", cfg.Layout.State, "directory on the node for what survives a reboot, mounted here at the same path")
-	fs.StringVar(&cfg.Layout.Run, "run-dir", cfg.Layout.Run, "directory on the node, on tmpfs, for what does not")
 	fs.StringVar(&cfg.HostRoot, "host-root", "/proc/1/root", "where the node's root is seen")
-	fs.StringVar(&cfg.Program, "wrapper", "/opt/drover/bin/drover-runc", "drover-runc's path on the node")
 	fs.StringVar(&cfg.Runc, "runc", "/usr/bin/runc", "the real runtime's path on the node")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.Float64Var(&cfg.Thresholds.Trigger, "contention-trigger", cfg.Thresholds.Trigger, "run-queue wait, in seconds per second, from which a container suffers")

@@ -79,7 +79,8 @@ type Server struct {
 	Dumps, Restores Holds
 }
 
-// Run serves until ctx ends. It takes the socket's place from an agent that has died.
+// Run serves until ctx ends. It takes the socket's place from an agent that has died or is
+// about to end, and leaves the socket for the next one to take.
 func (s *Server) Run(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(s.Socket), 0o700); err != nil {
 		return fmt.Errorf("listen for drover-runc: %w", err)
@@ -90,6 +91,10 @@ func (s *Server) Run(ctx context.Context) error {
 	l, err := net.Listen("unix", s.Socket)
 	if err != nil {
 		return fmt.Errorf("listen for drover-runc: %w", err)
+	}
+	// By the time this agent ends, the next one may listen under the same name.
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
 	}
 	if err := os.Chmod(s.Socket, 0o600); err != nil {
 		l.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -41,16 +42,29 @@ func serve(t *testing.T, p *players) agentv1.RuntimeClient {
 	if err := os.WriteFile(socket, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	run(t, socket, p)
+	return dial(t, socket)
+}
+
+// run serves at socket until the test ends or stop is called.
+func run(t *testing.T, socket string, p *players) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	s := &Server{Socket: socket, Creates: p, Dumps: p, Restores: p}
 	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func dial(t *testing.T, socket string) agentv1.RuntimeClient {
+	t.Helper()
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	if err != nil {
@@ -127,4 +141,34 @@ func TestRestored(t *testing.T) {
 	if got := <-p.said; got != "c: e" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestAgentsOverlap: the end of an old agent does not take the new one's socket away.
+func TestAgentsOverlap(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("the socket lets only root in")
+	}
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	agent := func(proceed bool) *players {
+		return &players{hold: func(context.Context, Hold) (bool, error) { return proceed, nil }}
+	}
+	// served returns when the agent that answers so is who listens.
+	served := func(proceed bool) {
+		t.Helper()
+		for {
+			answer, err := dial(t, socket).Hold(t.Context(), &agentv1.HoldRequest{Stage: "post-dump"})
+			if t.Context().Err() != nil || err == nil && answer.GetProceed() == proceed {
+				return
+			}
+		}
+	}
+	stopOld := run(t, socket, agent(false))
+	served(false)
+	run(t, socket, agent(true))
+	served(true)
+	stopOld()
+	if _, err := os.Stat(socket); err != nil {
+		t.Fatalf("the old agent's end: %v", err)
+	}
+	served(true)
 }
