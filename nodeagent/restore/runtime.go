@@ -140,23 +140,11 @@ func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark fun
 	if n == nil || n.ID != id {
 		return fmt.Errorf("resume container %s: it was not restored here", id)
 	}
-	h, w := c.both(id)
+	_, w := c.both(id)
 	if n.Stage != running {
-		if h, w, err = c.awaitBoth(ctx, *n); err != nil {
+		if n, w, err = c.commit(ctx, *n, mark); err != nil {
 			return fmt.Errorf("resume container %s: %w", id, err)
 		}
-		if frozen, err := h.group.Frozen(); err != nil || !frozen {
-			return fmt.Errorf("resume container %s: its control group is not frozen (%v)", id, err)
-		}
-		if err := mark(); err != nil {
-			return err
-		}
-		n.Stage = running
-		if err := c.write(*n); err != nil {
-			return err
-		}
-		<-c.ready
-		go c.watch(c.life, *n)
 	}
 	group, err := c.group(*n)
 	if err != nil {
@@ -165,10 +153,37 @@ func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark fun
 	if err := group.Thaw(); err != nil {
 		return err
 	}
-	if h != nil {
+	// Looked up after the thaw: a script that calls just now is seen here, or sees the thaw.
+	if h, _ := c.both(id); h != nil {
 		h.answer(true)
 	}
 	return c.resumed(ctx, *n, w)
+}
+
+// commit makes sure that the copy can run, calls mark and notes that the copy runs: from
+// there on there is no way back.
+func (c *Copies) commit(ctx context.Context, n note, mark func() error) (*note, *waiter, error) {
+	h, w, err := c.awaitBoth(ctx, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	if frozen, err := h.group.Frozen(); err != nil || !frozen {
+		return nil, nil, fmt.Errorf("its control group is not frozen (%v)", err)
+	}
+	// The kernel kills also what is frozen, when memory runs out. CRIU keeps the group alive.
+	if !n.Init.Alive() {
+		return nil, nil, fmt.Errorf("its first process, %d, has ended while it was held", n.Init.PID)
+	}
+	if err := mark(); err != nil {
+		return nil, nil, err
+	}
+	n.Stage = running
+	if err := c.write(n); err != nil {
+		return nil, nil, err
+	}
+	<-c.ready
+	go c.watch(c.life, n)
+	return &n, w, nil
 }
 
 func (c *Copies) both(id string) (*hold, *waiter) {

@@ -98,13 +98,6 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	if err := c.cfg.Groups.Join(c.cfg.Cgroup, h.Script.PID); err != nil {
 		c.cfg.Log.Warn("CRIU's script stays in the copy's control group", "pod", n.PodUID, "err", err)
 	}
-	if n.Stage == running {
-		// The agent died between the thaw and its answer to the script: nobody else will give
-		// it. A group that is still frozen is Resume's, which may yet find that it must not run.
-		if frozen, err := group.Frozen(); err != nil || !frozen {
-			return err == nil, err
-		}
-	}
 	mine := &hold{group: group, proceed: make(chan bool, 1)}
 	if n.Stage != running {
 		if err := group.Freeze(ctx); err != nil {
@@ -119,6 +112,15 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	c.holds[n.ID] = mine
 	c.signal()
 	c.mu.Unlock()
+	if n.Stage == running {
+		// The agent died between the thaw and its answer to the script: nobody else will give
+		// it. A group that is still frozen is Resume's, which may yet find that it must not
+		// run; it answers whom it finds after the thaw, so this looks after it can be found.
+		if frozen, err := group.Frozen(); err != nil || !frozen {
+			c.drop(n.ID, mine)
+			return err == nil, err
+		}
+	}
 	c.told(func(to Notices) { to.RestoreHeld(n.PodUID, n.ID) })
 	select {
 	case proceed := <-mine.proceed:

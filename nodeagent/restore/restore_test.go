@@ -1,0 +1,186 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/nodeagent/runtimeapi"
+)
+
+var move = migrate.Move{Target: migrate.Pod{UID: "uid-1"}}
+
+// deaf is told everything and does nothing.
+type deaf struct{}
+
+func (deaf) CreateWaits(migrate.Create)         {}
+func (deaf) CreateEnded(string, string)         {}
+func (deaf) RestoreHeld(string, string)         {}
+func (deaf) RestoreEnded(string, string, error) {}
+func (deaf) ContainerEnded(string)              {}
+
+// one is a node with a single group, in which every process is.
+type one struct{ cgroup.Group }
+
+func (o one) Of(int) (cgroup.Group, error)    { return o.Group, nil }
+func (o one) At(string) (cgroup.Group, error) { return o.Group, nil }
+func (o one) Join(string, int) error          { return nil }
+
+// bench is an agent that finds container c1 in some stage; the test itself plays the wrapper
+// and CRIU's script.
+type bench struct {
+	*Copies
+	group cgroup.Group
+	init  *exec.Cmd
+	note  note
+}
+
+func newBench(t *testing.T, s stage) *bench {
+	t.Helper()
+	b := &bench{init: exec.Command("sleep", "600"), group: emptyGroup(t)}
+	if err := b.init.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.die)
+	l := layout.Layout{Run: t.TempDir(), State: t.TempDir()}
+	if err := l.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	self, err := process.Of(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	init, err := process.Of(b.init.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.note = note{PodUID: move.Target.UID, ID: "c1", Images: filepath.Join(l.Images(), "m-2"),
+		CgroupsPath: "/x", Wrapper: self, Init: init, Script: self, Stage: s}
+	b.Copies = New(Config{Layout: l, Groups: one{b.group}, Log: slog.New(slog.DiscardHandler)})
+	if err := b.write(b.note); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx, deaf{}) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	<-b.ready
+	return b
+}
+
+// emptyGroup makes a control group that can be frozen.
+func emptyGroup(t *testing.T) cgroup.Group {
+	t.Helper()
+	h, err := cgroup.Own()
+	if err != nil {
+		t.Skip(err)
+	}
+	g, err := h.At(fmt.Sprintf("/drover-test-restore-%d", os.Getpid()))
+	if err != nil {
+		t.Skip(err)
+	}
+	if err := os.Mkdir(g.String(), 0o755); err != nil {
+		t.Skipf("cannot make a group here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(g.String()); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+// die ends the copy's first process.
+func (b *bench) die() {
+	_ = b.init.Process.Kill()
+	_ = b.init.Wait()
+}
+
+// hold calls as CRIU's script does.
+func (b *bench) hold(ctx context.Context) (bool, error) {
+	return b.Hold(ctx, runtimeapi.Hold{ImageDir: b.note.Images, InitPID: b.note.Init.PID, Script: b.note.Script})
+}
+
+// await calls as drover-runc does.
+func (b *bench) await(ctx context.Context) error {
+	return b.Await(ctx, runtimeapi.Create{Wrapper: b.note.Wrapper, Request: &agentv1.AwaitRestoreRequest{
+		PodUid: b.note.PodUID, ContainerId: b.note.ID, Restoring: true}}, nil)
+}
+
+// TestAgentDiesBetweenThawAndAnswer: CRIU's script that calls the next agent may go on.
+func TestAgentDiesBetweenThawAndAnswer(t *testing.T) {
+	b := newBench(t, running)
+	if proceed, err := b.hold(t.Context()); err != nil || !proceed {
+		t.Errorf("got %v, %v; the copy runs, and CRIU must let go of it", proceed, err)
+	}
+	if h, _ := b.both(b.note.ID); h != nil {
+		t.Error("the script counts as held")
+	}
+}
+
+// TestAgentDiesBetweenMarkAndThaw: whichever of Resume and the script comes first to the
+// next agent, the copy is thawed and the script answered.
+func TestAgentDiesBetweenMarkAndThaw(t *testing.T) {
+	b := newBench(t, running)
+	for range 200 {
+		if err := b.group.Freeze(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		let := make(chan error, 1)
+		go func() {
+			proceed, err := b.hold(t.Context())
+			if err == nil && !proceed {
+				err = fmt.Errorf("told not to proceed")
+			}
+			let <- err
+		}()
+		if err := b.Resume(t.Context(), move, b.note.ID, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-let; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestResumeOfADeadCopy: memory runs out and the kernel kills the copy while it is held;
+// CRIU's script and the wrapper are there all the same.
+func TestResumeOfADeadCopy(t *testing.T) {
+	b := newBench(t, held)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{}, 2)
+	go func() { _, _ = b.hold(ctx); ended <- struct{}{} }()
+	go func() { _ = b.await(ctx); ended <- struct{}{} }()
+	defer func() { cancel(); <-ended; <-ended }()
+	if err := b.until(t.Context(), func() bool { return b.holds["c1"] != nil && b.waiters["c1"] != nil }); err != nil {
+		t.Fatal(err)
+	}
+	b.die()
+	err := b.Resume(ctx, move, b.note.ID, func() error {
+		t.Error("marked as about to run, which the driver takes for a copy that ran")
+		return context.Canceled
+	})
+	if err == nil {
+		t.Error("resumed")
+	}
+	if frozen, err := b.group.Frozen(); err != nil || !frozen {
+		t.Errorf("frozen %v, %v", frozen, err)
+	}
+	if n, err := b.read(b.note.PodUID); err != nil || n == nil || n.Stage != held {
+		t.Errorf("got note %+v, %v", n, err)
+	}
+}
