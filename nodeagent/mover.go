@@ -64,7 +64,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		return err
 	}
 	a.receiver = &transfer.Receiver{
-		Node: a.cfg.Node, Store: images, Admission: transfer.ByRecord{Records: kube}, Arrivals: a.driver, Metrics: metrics,
+		Node: a.cfg.Node, Store: images, Admission: transfer.ByRecord{Records: kube}, Arrivals: a.driver, Metrics: metrics, Log: a.log,
 	}
 	group.Go(func() error { return dumps.Run(ctx, a.driver) })
 	group.Go(func() error { return copies.Run(ctx, a.driver) })

@@ -1,5 +1,7 @@
 package v1alpha1
 
+import "strings"
+
 // Annotations, labels and names that users and Drover's programs set on objects.
 const (
 	// RuntimeClassName is the RuntimeClass whose handler is drover-runc.
@@ -40,3 +42,9 @@ const (
 	// PauseConfigMap, in Drover's namespace: data["paused"]="true" stops all new moves.
 	PauseConfigMap = "drover-pause"
 )
+
+// MoveName names a PodMigration of a pod: the beginning of its name, and a suffix of the
+// caller's that makes it unique.
+func MoveName(pod, suffix string) string {
+	return strings.TrimRight(pod[:min(len(pod), 50)], "-.") + "-" + suffix
+}

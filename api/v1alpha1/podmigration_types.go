@@ -41,17 +41,23 @@ type PodMigrationList struct {
 type PodMigrationSpec struct {
 	// PodName is the pod to move, in the namespace of the PodMigration.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
 	PodName string `json:"podName"`
 	// PodUID pins the pod object; a pod of the same name with another UID is not moved.
 	// +optional
 	PodUID types.UID `json:"podUID,omitempty"`
 	// TargetNode is where it shall go. Empty: the scheduler chooses.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`
 	// +optional
 	TargetNode string `json:"targetNode,omitempty"`
 	// Reason tells why, for people: "User", "Contention".
+	// +kubebuilder:validation:MaxLength=64
 	// +optional
 	Reason string `json:"reason,omitempty"`
 	// Message is the reason in a sentence, with the figures that led to it.
+	// +kubebuilder:validation:MaxLength=4096
 	// +optional
 	Message string `json:"message,omitempty"`
 }

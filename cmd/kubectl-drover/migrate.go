@@ -69,7 +69,7 @@ func order(ctx context.Context, c client.Client, ns, name, to string) (*v1alpha1
 		}
 	}
 	m := &v1alpha1.PodMigration{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("%.50s-%s", name, rand.String(5))},
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: v1alpha1.MoveName(name, rand.String(5))},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: name, PodUID: pod.UID, TargetNode: to,
 			Reason: "User", Message: "asked for with kubectl drover migrate",
