@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // FrozenFile, beside a dump's image directory, is made by the action script when the
@@ -44,4 +45,27 @@ func EnsureHook(program string) (string, error) {
 		return "", fmt.Errorf("install CRIU's action script: %w", err)
 	}
 	return link, nil
+}
+
+// OwnImages tells whether dir, an absolute path without symbolic links, is where Drover keeps
+// images. CRIU also calls Drover's action script when somebody else checkpoints a container
+// that Drover has once dumped or restored (kubelet's checkpoint API, ctr): such a dump is
+// never held. An error: it is not known.
+func (l Layout) OwnImages(dir string) (bool, error) {
+	for _, own := range []string{l.State, l.Images(), l.Dumps()} {
+		own, err := filepath.EvalSymlinks(own)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("tell whether the images in %s are Drover's: %w", dir, err)
+		}
+		if own, err = filepath.Abs(own); err != nil {
+			return false, fmt.Errorf("tell whether the images in %s are Drover's: %w", dir, err)
+		}
+		if dir == own || strings.HasPrefix(dir, own+string(filepath.Separator)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -64,3 +64,44 @@ func TestPrepareKeepsOthersOut(t *testing.T) {
 		}
 	}
 }
+
+func TestOwnImages(t *testing.T) {
+	// The directories are links, as where the disk for images is another.
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	for _, d := range []string{"disk", "disk2", "real"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if own, err := l.OwnImages(filepath.Join(dir, "state", "images", "m-2")); own || err != nil {
+		t.Errorf("no such directory: got %v, %v", own, err)
+	}
+	for link, to := range map[string]string{"state": "real", "real/dumps": "disk"} {
+		if err := os.Symlink(filepath.Join(dir, to), filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for images, want := range map[string]bool{
+		"real/images/m-2":       true,
+		"disk/m-2/images":       true,
+		"disk":                  true,
+		"disk2/m-2/images":      false,
+		"kubelet/checkpoints/x": false,
+	} {
+		if own, err := l.OwnImages(filepath.Join(dir, images)); own != want || err != nil {
+			t.Errorf("%s: got %v, %v, want %v", images, own, err, want)
+		}
+	}
+	// Whoever cannot tell must not let go.
+	loop := filepath.Join(dir, "loop")
+	if err := os.Symlink(loop, loop); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Layout{State: loop}).OwnImages("/x"); err == nil {
+		t.Error("a directory that cannot be resolved: no error")
+	}
+}

@@ -13,23 +13,32 @@ import (
 )
 
 // hook is CRIU's action script (criu(8), --action-script). CRIU calls it at every stage and
-// waits. At post-dump and pre-resume it asks the agent, for as long as it takes: nobody acts
-// on a timeout. Its exit code counts at post-dump alone, where failure makes CRIU resume
-// what it dumped; CRIU 4.2 resumes after a failed pre-resume all the same, so by then
-// the agent has killed the copy.
+// waits. At post-dump and pre-resume of Drover's own images it asks the agent, for as long
+// as it takes: nobody acts on a timeout. Its exit code counts at post-dump alone, where
+// failure makes CRIU resume what it dumped; CRIU 4.2 resumes after a failed pre-resume all
+// the same, so by then the agent has killed the copy.
 func hook(l layout.Layout) int {
 	stage := os.Getenv("CRTOOLS_SCRIPT_ACTION")
 	if !passthrough.HookMatters(stage) {
 		return 0
 	}
-	if stage == "network-lock" {
-		noteFrozen()
+	dir, own, err := images(l)
+	switch {
+	case err == nil && !own:
+		// Decided here: the agent may be away, and another's dump never waits for it.
 		return 0
+	case stage == "network-lock":
+		if err == nil {
+			noteFrozen(dir)
+		}
+		return 0
+	case err != nil && stage == "post-dump":
+		return failed(stage, err)
 	}
-	proceed, err := hold(l, stage)
+	// At pre-resume also images that cannot be told are held: whoever returns lets the copy run.
+	proceed, err := hold(l, stage, dir)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %s: %v\n", layout.Hook, stage, err)
-		return 1
+		return failed(stage, err)
 	}
 	if !proceed {
 		return 1
@@ -37,11 +46,21 @@ func hook(l layout.Layout) int {
 	return 0
 }
 
-func hold(l layout.Layout, stage string) (bool, error) {
-	dir, err := imageDir()
-	if err != nil {
-		return false, err
+func failed(stage string, err error) int {
+	fmt.Fprintf(os.Stderr, "%s: %s: %v\n", layout.Hook, stage, err)
+	return 1
+}
+
+// images gives the directory of the images, and whether it is Drover's.
+func images(l layout.Layout) (dir string, own bool, err error) {
+	if dir, err = imageDir(); err != nil {
+		return "", false, err
 	}
+	own, err = l.OwnImages(dir)
+	return dir, own, err
+}
+
+func hold(l layout.Layout, stage, dir string) (bool, error) {
 	pid, err := strconv.Atoi(os.Getenv("CRTOOLS_INIT_PID"))
 	if err != nil {
 		return false, fmt.Errorf("CRTOOLS_INIT_PID: %w", err)
@@ -71,8 +90,6 @@ func imageDir() (string, error) {
 
 // noteFrozen marks the moment at which the processes have been stopped. The mark is only
 // for the figure that is shown, so nothing fails over it.
-func noteFrozen() {
-	if dir, err := imageDir(); err == nil {
-		_ = os.WriteFile(filepath.Join(filepath.Dir(dir), layout.FrozenFile), nil, 0o600)
-	}
+func noteFrozen(dir string) {
+	_ = os.WriteFile(filepath.Join(filepath.Dir(dir), layout.FrozenFile), nil, 0o600)
 }

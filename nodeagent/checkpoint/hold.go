@@ -17,9 +17,18 @@ import (
 var _ runtimeapi.Holds = (*Dumps)(nil)
 
 // Hold serves CRIU's action script at post-dump: it freezes the container's group and keeps
-// the script until Release or End.
+// the script until Release or End. A dump that is not Drover's goes on at once.
 func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	dir := filepath.Dir(h.ImageDir)
+	own, err := d.cfg.Layout.OwnImages(h.ImageDir)
+	if err != nil {
+		return false, err
+	}
+	if !own {
+		// Somebody else's checkpoint of the container. Were it taken for that by mistake,
+		// Dump would fail and the container run on.
+		return true, nil
+	}
 	if filepath.Dir(dir) != filepath.Clean(d.cfg.Layout.Dumps()) || filepath.Base(h.ImageDir) != imageDir {
 		return false, fmt.Errorf("%s is no directory of a dump", h.ImageDir)
 	}

@@ -1,0 +1,43 @@
+package runtimewrapper
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/drover-project/drover/internal/layout"
+)
+
+// TestHookOfOthers: a dump or restore that is not Drover's waits for nobody, also when no
+// agent is there.
+func TestHookOfOthers(t *testing.T) {
+	b := newBench(t, nil)
+	images := filepath.Join(t.TempDir(), "checkpoint", "images")
+	if err := os.MkdirAll(images, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, stage := range []string{"network-lock", "post-dump", "pre-resume"} {
+		t.Setenv("CRTOOLS_SCRIPT_ACTION", stage)
+		t.Setenv("CRTOOLS_INIT_PID", "1")
+		t.Setenv("CRTOOLS_IMAGE_DIR", images)
+		if code := hook(b.layout); code != 0 {
+			t.Errorf("%s: exit code %d", stage, code)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(images), layout.FrozenFile)); err == nil {
+		t.Error("the script left a file beside another's images")
+	}
+}
+
+// TestHookWithoutImages: a dump that was undone fails; only pre-resume waits for the agent.
+func TestHookWithoutImages(t *testing.T) {
+	b := newBench(t, nil)
+	t.Setenv("CRTOOLS_INIT_PID", "1")
+	t.Setenv("CRTOOLS_IMAGE_DIR", filepath.Join(b.layout.Dumps(), "gone", "images"))
+	for stage, want := range map[string]int{"network-lock": 0, "post-dump": 1} {
+		t.Setenv("CRTOOLS_SCRIPT_ACTION", stage)
+		if code := hook(b.layout); code != want {
+			t.Errorf("%s: exit code %d, want %d", stage, code, want)
+		}
+	}
+}
