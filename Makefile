@@ -20,7 +20,8 @@ help: ## Show this list
 
 .PHONY: prerequisites
 prerequisites: ## Install what is needed from Debian (DROVER_NO_INSTALL=1: list it and stop)
-	@hack/prerequisites.sh
+	@[ "$$(id -u)" = 0 ] || { echo "prerequisites: must be run as root, is run as $$(id -un): the lab makes namespaces and loads eBPF programs"; exit 1; }
+	@$(LAB) prerequisites
 
 .PHONY: build
 build: ## Build every program into out/bin
