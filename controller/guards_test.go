@@ -70,7 +70,8 @@ func (w *world) adopted(owned bool) {
 		w.t.Errorf("the replacement was handed over before the target resumed (phase %s)", m.Status.Phase)
 	}
 	source := w.pod(m.Status.Source.PodName)
-	if owned && source != nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
+	// The owner does not choose among pods that are terminating.
+	if owned && source != nil && source.DeletionTimestamp == nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
 		w.t.Error("the replacement was handed over while the source was not the first to lose")
 	}
 }

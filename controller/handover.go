@@ -36,7 +36,7 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 		return r.await(ctx, m, f, refuse("ReplacementTerminating", "replacement %s is being deleted after the move", p.Name))
 	}
 	if p.Labels[v1alpha1.LabelReplacement] != "" {
-		if deletedByUser(f, source) {
+		if deletedByUser(m) {
 			return r.discard(ctx, m, f, p, refuse(ReasonPodTerminating,
 				"moved to node %s, but pod %s was deleted before the owner had the replacement: a deletion counts for both", m.Status.Target.Node, m.Status.Source.PodName))
 		}
@@ -178,15 +178,6 @@ func (r *Reconciler) discard(ctx context.Context, m *v1alpha1.PodMigration, f Fa
 		}
 	}
 	return r.remove(ctx, p)
-}
-
-// deletedByUser tells that somebody or its owner wanted the source pod gone. A pod that
-// goes because its node goes, or is evicted, is not meant: that is what moves are for.
-func deletedByUser(f Facts, source *corev1.Pod) bool {
-	if f.SourceNode == nil || !nodeReady(f.SourceNode) {
-		return false
-	}
-	return source == nil || source.DeletionTimestamp != nil && !podCondition(source, corev1.DisruptionTarget)
 }
 
 // notYet tells why the replacement cannot be handed over yet. An owner that has one pod

@@ -26,6 +26,10 @@ type players struct {
 	// readyEarly: the replacement looks ready before the acknowledgement.
 	readyEarly bool
 	settling   int
+	// slow: so many turns the target takes to resume.
+	slow int
+	// ending: how long kubelet has been at ending a pod with the finalizer grace.
+	ending int
 	// event happens once, when the condition is true.
 	when func(*v1alpha1.PodMigration) bool
 	then func(*world)
@@ -39,6 +43,7 @@ func (w *world) play(m *v1alpha1.PodMigration) {
 		w.when = nil
 		w.then(w)
 	}
+	w.ended()
 	w.kubelet()
 	w.owner()
 }
@@ -77,6 +82,9 @@ func (w *world) agents() {
 	case s.Decision == v1alpha1.Commit && w.targetDies:
 		dst.Failed, s.Returned, s.ReturnProof = true, true, "boot ID changed"
 		s.Epoch++
+	case s.Decision == v1alpha1.Commit && !dst.Resumed && w.slow > 0:
+		w.slow--
+		return
 	case s.Decision == v1alpha1.Commit && !dst.Resumed:
 		dst.Resumed = true
 	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds:
@@ -85,6 +93,21 @@ func (w *world) agents() {
 		return
 	}
 	w.must(w.api.Status().Update(context.Background(), m))
+}
+
+// grace stands in for the grace period of a pod: it keeps the terminating object.
+const grace = "test.drover.dev/grace"
+
+// ended: kubelet on n1 lets a terminating source go in its third turn.
+func (w *world) ended() {
+	p := w.pod(oldName)
+	if p == nil || p.DeletionTimestamp == nil {
+		return
+	}
+	if w.ending++; w.ending >= 3 {
+		p.Finalizers = nil
+		w.must(w.api.Update(context.Background(), p))
+	}
 }
 
 // kubelet on n2 reports the pod that was restored.

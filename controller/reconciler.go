@@ -63,6 +63,11 @@ func (r *Reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.R
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	if m.Status.Decision == v1alpha1.Commit && !m.Status.Returned {
+		if err := r.witness(ctx, m, facts); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	switch s := &m.Status; {
 	case !accepted(m) && s.Decision == v1alpha1.Undecided:
 		return r.judge(ctx, m, facts)

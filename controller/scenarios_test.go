@@ -58,6 +58,41 @@ func scales(to int32) func(*world) {
 	}
 }
 
+// gracefully lets something happen that deletes the source, whose kubelet takes a while to
+// end it: so its deletion is seen before it is gone.
+func gracefully(then func(*world)) func(*world) {
+	return func(w *world) {
+		if p := w.pod(oldName); p != nil {
+			p.Finalizers = []string{grace}
+			w.must(w.api.Update(context.Background(), p))
+		}
+		then(w)
+	}
+}
+
+// beforeResume deletes the source after the commit; it is gone before the target resumes.
+func beforeResume(deletion func(*world)) players {
+	return players{slow: 3, when: committed, then: gracefully(deletion)}
+}
+
+// drains deletes the source as kubectl drain --disable-eviction does it.
+func drains(w *world) {
+	n := node("n1")
+	n.Spec.Unschedulable = true
+	w.must(w.api.Update(context.Background(), n))
+	deletes(oldName)(w)
+}
+
+// evicts deletes the source as the API server does it for kubectl drain and a preemption.
+func evicts(w *world) {
+	p := w.pod(oldName)
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI",
+	})
+	w.must(w.api.Status().Update(context.Background(), p))
+	deletes(oldName)(w)
+}
+
 func cancels(w *world) { w.must(w.api.Delete(context.Background(), w.move())) }
 
 // rolls begins a rolling update.
@@ -100,12 +135,24 @@ func scenarios() []scenario {
 		{name: "cancelled too late", players: players{when: committed, then: cancels}, gone: true, pods: []string{newName}},
 		{name: "target dies after the commit", players: players{targetDies: true},
 			phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},
-		{name: "source deleted after the commit", players: players{when: resumed, then: deletes(oldName)},
+		{name: "source deleted after the commit", players: players{when: resumed, then: gracefully(deletes(oldName))},
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, pods: []string{"web-5d4-third1"}, thirds: 1},
-		{name: "bare source deleted after the commit", bare: true, players: players{when: resumed, then: deletes(oldName)},
+		{name: "bare source deleted after the commit", bare: true, players: players{when: resumed, then: gracefully(deletes(oldName))},
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating},
-		{name: "scaled to 0 after the commit", players: players{when: resumed, then: scales(0)},
+		{name: "scaled to 0 after the commit", players: players{when: resumed, then: gracefully(scales(0))},
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating},
+		{name: "source deleted between commit and resume", players: beforeResume(deletes(oldName)),
+			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, pods: []string{"web-5d4-third1"}, thirds: 1},
+		{name: "source evicted between commit and resume", players: beforeResume(evicts),
+			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}, thirds: 1},
+		{name: "bare source evicted between commit and resume", bare: true, players: beforeResume(evicts),
+			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
+		{name: "source deleted from a cordoned node", players: beforeResume(drains),
+			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}, thirds: 1},
+		{name: "source evicted after the resume", players: players{when: resumed, then: gracefully(evicts)},
+			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}, thirds: 1},
+		{name: "source gone after the commit, nobody saw why", players: players{when: resumed, then: deletes(oldName)},
+			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}, thirds: 1},
 		{name: "source node gone after the commit", players: players{when: resumed, then: losesNode},
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", thirds: 1, pods: []string{newName}},
 		{name: "replacement deleted after the commit", players: players{when: resumed, then: deletes(newName)},
@@ -153,6 +200,7 @@ func (w *world) state() map[string]any {
 		for _, c := range m.Status.Conditions {
 			conditions = append(conditions, fmt.Sprintf("%s=%s %s", c.Type, c.Status, c.Reason))
 		}
+		slices.Sort(conditions) // a map by type, whose order says nothing
 		m.Status.Timeline, m.Status.Conditions, m.Status.DecidedAt, m.Status.Target.Deadline = nil, nil, nil, nil
 		// How long something took is part of these words.
 		m.Status.DecisionMessage = ""

@@ -102,6 +102,10 @@ const (
 	ConditionReserved = "Reserved"
 	// ConditionDecided: committed or aborted, with the reason of an abort.
 	ConditionDecided = "Decided"
+	// ConditionSourceTerminating: after the commit, before the hand-over, the source was seen
+	// to be deleted, for the reason "Deletion" (the replacement goes too) or "Disruption"
+	// (it stays). Never taken back.
+	ConditionSourceTerminating = "SourceTerminating"
 	// ConditionComplete: nothing is left to do; the message is the outcome in one line.
 	ConditionComplete = "Complete"
 )
