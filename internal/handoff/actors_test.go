@@ -162,7 +162,7 @@ func (w *world) vanish(n *node, x *waiter) {
 	p := n.byID(x.id)
 	switch {
 	case p == nil:
-	case p.criu == "held" && !p.frozen:
+	case p.criu != "restoring" && !p.frozen && !p.known:
 		// containerd has runc delete what it has lost.
 		n.kill(p)
 	case w.rng.Intn(2) == 0:
