@@ -17,11 +17,13 @@ const (
 	ReasonReplacementRefused = "ReplacementRefused"
 	ReasonReplacementDeleted = "ReplacementDeleted"
 	ReasonReplacementFailed  = "ReplacementFailed"
-	ReasonNotBound           = "NotBound"
-	ReasonWrongNode          = "WrongNode"
-	ReasonTargetRebooted     = "TargetRebooted"
-	ReasonTargetFailed       = "TargetFailed"
-	ReasonPrepareDeadline    = "PrepareDeadline"
+	// ReasonReplacementStartedCold: a second copy ran on the target, without the memory.
+	ReasonReplacementStartedCold = "ReplacementStartedCold"
+	ReasonNotBound               = "NotBound"
+	ReasonWrongNode              = "WrongNode"
+	ReasonTargetRebooted         = "TargetRebooted"
+	ReasonTargetFailed           = "TargetFailed"
+	ReasonPrepareDeadline        = "PrepareDeadline"
 )
 
 // AbortReason tells what speaks against an undecided move. Nil: nothing. It is asked
@@ -94,7 +96,7 @@ func replacementSpeaksAgainst(m *v1alpha1.PodMigration, f Facts, c Config) *Refu
 	if p.Spec.NodeName == "" {
 		return unbound(p, f, c)
 	}
-	if r := stuck(p); r != nil {
+	if r := stuck(m, p); r != nil {
 		return r
 	}
 	if to := m.Spec.TargetNode; p.Spec.NodeName == m.Status.Source.Node || to != "" && p.Spec.NodeName != to {
@@ -123,10 +125,23 @@ var hopeless = []string{
 	"ErrImageNeverPull", "ImagePullBackOff", "CrashLoopBackOff",
 }
 
-func stuck(p *corev1.Pod) *Refusal {
+// stuck tells that the replacement's container is not going to be restored.
+//
+// One that runs was started without the checkpoint: by a runtime that does not know of
+// the move, beside the source. It cannot be the restored copy. kubelet calls a container
+// running when the runtime has started it, which is after drover-runc's create has
+// returned, and that returns only when the copy runs: after the commit is in the record.
+// The record was read before the pod was; if the commit came in between, the abort was
+// based on an old record and is refused.
+func stuck(m *v1alpha1.PodMigration, p *corev1.Pod) *Refusal {
 	for _, s := range p.Status.ContainerStatuses {
 		if w := s.State.Waiting; w != nil && slices.Contains(hopeless, w.Reason) {
 			return refuse(ReasonReplacementFailed, "container %s of replacement %s: %s: %s", s.Name, p.Name, w.Reason, w.Message)
+		}
+		if s.State.Running != nil && s.Name == m.Status.Source.Container {
+			return refuse(ReasonReplacementStartedCold,
+				"container %s of replacement %s was started anew on node %s instead of restored: is the runtime handler %q set up there, with pod_annotations?",
+				s.Name, p.Name, p.Spec.NodeName, v1alpha1.RuntimeClassName)
 		}
 		if t := s.State.Terminated; t != nil {
 			return refuse(ReasonReplacementFailed, "container %s of replacement %s ended with code %d before it was restored", s.Name, p.Name, t.ExitCode)

@@ -19,6 +19,8 @@ import (
 type players struct {
 	noScheduler bool
 	noCommit    bool
+	// noWaiter: the replacement's create never reaches drover-runc.
+	noWaiter bool
 	// targetDies: after the commit, before the acknowledgement; the source takes the pod back.
 	targetDies bool
 	// neverEnds: the source's agent never says that the processes are gone.
@@ -71,7 +73,7 @@ func (w *world) agents() {
 			return // it takes them some time
 		}
 		src.Released, dst.Cleaned = src.Node != "", dst.Node != ""
-	case s.Decision == v1alpha1.Undecided && dst.Node == "":
+	case s.Decision == v1alpha1.Undecided && (dst.Node == "" || w.noWaiter):
 		return
 	case s.Decision == v1alpha1.Undecided && !dst.Waiting:
 		dst.Waiting, dst.BootID, dst.Deadline = true, "boot-n2", &at

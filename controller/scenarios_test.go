@@ -34,6 +34,7 @@ type scenario struct {
 func resumed(m *v1alpha1.PodMigration) bool   { return m.Status.Target.Resumed }
 func waiting(m *v1alpha1.PodMigration) bool   { return m.Status.Target.Waiting }
 func committed(m *v1alpha1.PodMigration) bool { return m.Status.Decision == v1alpha1.Commit }
+func placed(m *v1alpha1.PodMigration) bool    { return m.Status.Target.Node != "" }
 func begun(m *v1alpha1.PodMigration) bool     { return m.Status.Target.PodUID != "" }
 
 const (
@@ -73,6 +74,14 @@ func gracefully(then func(*world)) func(*world) {
 // beforeResume deletes the source after the commit; it is gone before the target resumes.
 func beforeResume(deletion func(*world)) players {
 	return players{slow: 3, when: committed, then: gracefully(deletion)}
+}
+
+// startsCold is a runtime on the target that knows nothing of the move.
+func startsCold(w *world) {
+	p := w.pod(newName)
+	p.Status.Phase = corev1.PodRunning
+	p.Status.ContainerStatuses = sourcePod().Status.ContainerStatuses
+	w.must(w.api.Status().Update(context.Background(), p))
 }
 
 // drains deletes the source as kubectl drain --disable-eviction does it.
@@ -129,6 +138,8 @@ func scenarios() []scenario {
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodGone, pods: []string{"web-5d4-third1"}, thirds: 1},
 		{name: "replacement deleted in the middle", players: players{when: waiting, then: deletes(newName)},
 			phase: v1alpha1.PhaseAborted, reason: ReasonReplacementDeleted, pods: []string{oldName}},
+		{name: "replacement started cold", players: players{noWaiter: true, when: placed, then: startsCold},
+			phase: v1alpha1.PhaseAborted, reason: ReasonReplacementStartedCold, pods: []string{oldName}},
 		{name: "rolling update in the middle", players: players{when: waiting, then: rolls},
 			phase: v1alpha1.PhaseAborted, reason: ReasonRollingUpdate, pods: []string{oldName}},
 		{name: "cancelled", players: players{when: begun, then: cancels}, gone: true, pods: []string{oldName}},
