@@ -3,8 +3,10 @@ package cgroup
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -200,5 +202,112 @@ func TestFreezeEndsWithContext(t *testing.T) {
 	cancel()
 	if err := (Group{dir: dir, v2: true}).Freeze(ctx); err == nil {
 		t.Error("said frozen of a group that was not")
+	}
+}
+
+func TestContainer(t *testing.T) {
+	proc := t.TempDir()
+	h := &Hierarchies{proc: proc, all: []hierarchy{{"/sys/fs/cgroup/freezer", "/", "freezer"}}}
+	for _, test := range []struct{ own, cgroupsPath, want string }{
+		{"/kubepods/podx/c", "/kubepods/podx/c", "/kubepods/podx/c"},
+		// systemd, or dind, in the container.
+		{"/kubepods/podx/c/init.scope", "/kubepods/podx/c", "/kubepods/podx/c"},
+		{"/kubepods/podx/c/kubepods/podx/c", "/kubepods/podx/c", "/kubepods/podx/c"},
+		{"/a.slice/a-b.slice/p-c.scope/init", "a-b.slice:p:c", "/a.slice/a-b.slice/p-c.scope"},
+		// A node that is itself a container: runc's root is /n1.
+		{"/n1/kubepods/podx/c/init", "/kubepods/podx/c", "/n1/kubepods/podx/c"},
+		{"/kubepods/podx/other", "/kubepods/podx/c", ""},
+		{"/kubepods/podx", "/kubepods/podx/c", ""},
+		{"/kubepods/podx/cc", "/kubepods/podx/c", ""},
+		{"/kubepods/podx/c", "/", ""},
+		{"/kubepods/podx/c", "", ""},
+	} {
+		if err := os.MkdirAll(proc+"/7", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(proc+"/7/cgroup", []byte("3:freezer:"+test.own+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		g, err := h.Container(7, test.cgroupsPath)
+		got := strings.TrimPrefix(g.dir, "/sys/fs/cgroup/freezer")
+		if got != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("process in %s, cgroupsPath %q: got %q, %v, want %q", test.own, test.cgroupsPath, got, err, test.want)
+		}
+	}
+	// The hierarchy is mounted from /n1 on.
+	h.all[0].root = "/n1"
+	if err := os.WriteFile(proc+"/7/cgroup", []byte("3:freezer:/n1/kubepods/c/init\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/kubepods/c", "/n1/kubepods/c"} {
+		if g, err := h.Container(7, path); err != nil || g.dir != "/sys/fs/cgroup/freezer/kubepods/c" {
+			t.Errorf("cgroupsPath %q: got %v, %v", path, g, err)
+		}
+	}
+	if _, err := h.Container(8, "/c"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such process: got %v", err)
+	}
+}
+
+// TestHoldOfNestedGroups: what the container's processes do in groups of their own making
+// stops with it, and dies with it.
+func TestHoldOfNestedGroups(t *testing.T) {
+	for _, v2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("v2=%v", v2), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			top, out := ticker(t, fmt.Sprintf("drover-test-nested-%d-%v", os.Getpid(), v2), v2)
+			if _, err := out.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			pids, err := top.Procs()
+			if err != nil || len(pids) != 2 {
+				t.Fatalf("processes: got %v, %v, want 2", pids, err)
+			}
+			h, err := Own()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, pid := range pids {
+				below := Group{dir: fmt.Sprintf("%s/own%d", top.dir, i), v2: v2}
+				if err := below.make(); err != nil {
+					t.Fatal(err)
+				}
+				// Cleanups run in reverse: first all are killed, then this goes.
+				t.Cleanup(func() {
+					if err := errors.Join(top.Kill(context.Background()), os.Remove(below.dir)); err != nil {
+						t.Error(err)
+					}
+				})
+				if err := write(below.dir+"/cgroup.procs", fmt.Sprint(pid)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			held := top
+			if fz, isV2, err := h.freezer(); err == nil && isV2 == v2 {
+				held, err = h.Container(pids[0], strings.TrimPrefix(top.dir, fz.dir))
+				if err != nil || held != top {
+					t.Fatalf("the container's group: got %v, %v, want %v", held, err, top)
+				}
+			}
+			if err := held.Freeze(ctx); err != nil {
+				t.Fatal(err)
+			}
+			for _, pid := range pids {
+				before := cpuTime(t, pid)
+				if after := cpuTime(t, pid); before != after {
+					t.Errorf("process %d ran while its container was frozen: %s, then %s", pid, before, after)
+				}
+			}
+			if left, err := held.Procs(); err != nil || len(left) != 2 {
+				t.Errorf("held: got %v, %v, want both", left, err)
+			}
+			if err := held.Kill(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if left, err := held.Procs(); err != nil || len(left) != 0 {
+				t.Errorf("killed: got %v, %v", left, err)
+			}
+		})
 	}
 }

@@ -159,6 +159,39 @@ func (h *Hierarchies) At(cgroupsPath string) (Group, error) {
 	return group(fz, v2, path)
 }
 
+// Container returns the group of the container that the process belongs to, by the
+// linux.cgroupsPath of its bundle. The process may have moved on to a group of its own below
+// it, as systemd does in a container. The error wraps fs.ErrNotExist when the process is gone.
+func (h *Hierarchies) Container(pid int, cgroupsPath string) (Group, error) {
+	fz, v2, err := h.freezer()
+	if err != nil {
+		return Group{}, err
+	}
+	of, err := h.Of(pid)
+	if err != nil {
+		return Group{}, err
+	}
+	path, err := expand(cgroupsPath)
+	if err != nil {
+		return Group{}, err
+	}
+	if path == "/" {
+		return Group{}, fmt.Errorf("cgroupsPath %q is the root of all groups", cgroupsPath)
+	}
+	// The path is as runc sees it, whose root may lie below ours. Of several groups that end
+	// in it, the container's is the outermost: the others are its own making.
+	var found string
+	for dir := of.dir; strings.HasPrefix(dir, fz.dir+"/"); dir = filepath.Dir(dir) {
+		if strings.HasSuffix(filepath.Join(fz.root, strings.TrimPrefix(dir, fz.dir)), path) {
+			found = dir
+		}
+	}
+	if found == "" {
+		return Group{}, fmt.Errorf("process %d is in control group %s, which does not lie in its container's, %q", pid, of, cgroupsPath)
+	}
+	return Group{dir: found, v2: v2}, nil
+}
+
 func group(fz hierarchy, v2 bool, path string) (Group, error) {
 	rel, ok := strings.CutPrefix(path, strings.TrimSuffix(fz.root, "/"))
 	if !ok || !filepath.IsLocal(strings.TrimPrefix(rel, "/")) {

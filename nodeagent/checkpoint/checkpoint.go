@@ -39,7 +39,7 @@ type Notices interface {
 
 // Groups are the node's control groups; *cgroup.Hierarchies fits.
 type Groups interface {
-	Of(pid int) (cgroup.Group, error)
+	Container(pid int, cgroupsPath string) (cgroup.Group, error)
 	At(cgroupsPath string) (cgroup.Group, error)
 }
 
@@ -81,6 +81,9 @@ type hold struct {
 type note struct {
 	ContainerID string          `json:"containerID"`
 	Init        process.Process `json:"init"`
+	// CgroupsPath is the bundle's linux.cgroupsPath: what is held is this group, in which
+	// the first process may have made others and moved on.
+	CgroupsPath string `json:"cgroupsPath"`
 }
 
 // New makes the state of a node without dumps. It does no I/O.
@@ -203,7 +206,11 @@ func (d *Dumps) prepare(m migrate.Move, dir string) (cgroup.Group, error) {
 	if err != nil {
 		return cgroup.Group{}, fmt.Errorf("dump container %s: %w", m.ContainerID, err)
 	}
-	group, err := d.cfg.Groups.Of(s.InitPID)
+	c, err := d.cfg.Layout.ReadContainer(m.ContainerID)
+	if err != nil || c == nil {
+		return cgroup.Group{}, fmt.Errorf("dump container %s: drover-runc left no note about its control group (%v)", m.ContainerID, err)
+	}
+	group, err := d.cfg.Groups.Container(s.InitPID, c.CgroupsPath)
 	if err != nil {
 		return cgroup.Group{}, fmt.Errorf("dump container %s: %w", m.ContainerID, err)
 	}
@@ -223,7 +230,7 @@ func (d *Dumps) prepare(m migrate.Move, dir string) (cgroup.Group, error) {
 			return cgroup.Group{}, err
 		}
 	}
-	n := note{ContainerID: m.ContainerID, Init: init}
+	n := note{ContainerID: m.ContainerID, Init: init, CgroupsPath: c.CgroupsPath}
 	if err := layout.WriteNote(filepath.Join(dir, noteFile), n); err != nil {
 		return cgroup.Group{}, err
 	}

@@ -40,7 +40,7 @@ func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 		// Its directory was removed: it was undone before it came here.
 		return false, nil
 	}
-	group, err := d.cfg.Groups.Of(h.InitPID)
+	group, err := d.cfg.Groups.Container(h.InitPID, n.CgroupsPath)
 	if err != nil {
 		return false, fmt.Errorf("find the container's control group: %w", err)
 	}
@@ -204,8 +204,15 @@ func (d *Dumps) group(id, dir string) (cgroup.Group, error) {
 	if err != nil {
 		return cgroup.Group{}, err
 	}
-	if n != nil && n.Init.Alive() {
-		return d.cfg.Groups.Of(n.Init.PID)
+	if n != nil {
+		g, err := d.cfg.Groups.Container(n.Init.PID, n.CgroupsPath)
+		if err == nil && n.Init.Alive() {
+			return g, nil
+		}
+		if n.Init.Alive() {
+			return cgroup.Group{}, err
+		}
+		return d.cfg.Groups.At(n.CgroupsPath)
 	}
 	c, err := d.cfg.Layout.ReadContainer(id)
 	if c == nil {

@@ -35,7 +35,7 @@ type Notices interface {
 
 // Groups are the node's control groups; *cgroup.Hierarchies fits.
 type Groups interface {
-	Of(pid int) (cgroup.Group, error)
+	Container(pid int, cgroupsPath string) (cgroup.Group, error)
 	At(cgroupsPath string) (cgroup.Group, error)
 	Join(path string, pid int) error
 }

@@ -31,9 +31,9 @@ func (deaf) ContainerEnded(string)              {}
 // one is a node with a single group, in which every process is.
 type one struct{ cgroup.Group }
 
-func (o one) Of(int) (cgroup.Group, error)    { return o.Group, nil }
-func (o one) At(string) (cgroup.Group, error) { return o.Group, nil }
-func (o one) Join(string, int) error          { return nil }
+func (o one) Container(int, string) (cgroup.Group, error) { return o.Group, nil }
+func (o one) At(string) (cgroup.Group, error)             { return o.Group, nil }
+func (o one) Join(string, int) error                      { return nil }
 
 // bench is an agent that finds container c1 in some stage; the test itself plays the wrapper
 // and CRIU's script.

@@ -69,10 +69,11 @@ func (c *Copies) creates(podUID string) []migrate.Create {
 	return all
 }
 
-// group is the copy's control group: that of its first process, or where the bundle puts it.
+// group is the control group of the copy's container: that around its first process, or where
+// the bundle puts it.
 func (c *Copies) group(n note) (cgroup.Group, error) {
 	if n.Init.Alive() {
-		if g, err := c.cfg.Groups.Of(n.Init.PID); err == nil {
+		if g, err := c.cfg.Groups.Container(n.Init.PID, n.CgroupsPath); err == nil {
 			return g, nil
 		}
 	}

@@ -89,7 +89,7 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	if n.Init, err = process.Of(h.InitPID); err != nil {
 		return false, err
 	}
-	group, err := c.cfg.Groups.Of(h.InitPID)
+	group, err := c.cfg.Groups.Container(h.InitPID, n.CgroupsPath)
 	if err != nil {
 		return false, fmt.Errorf("find the copy's control group: %w", err)
 	}
