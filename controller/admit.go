@@ -161,7 +161,9 @@ func admitState(_ *v1alpha1.PodMigration, f Facts) *Refusal {
 	return nil
 }
 
-// admitHolder: no other move has this pod or its lineage.
+// admitHolder: no other move has this pod or its lineage. The claim on the pod excludes
+// moves that are judged at the same time; but who may write to the pod can take it off,
+// so the records are asked too.
 func admitHolder(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	p := f.Pod
 	if p.Labels[v1alpha1.LabelReplacement] != "" {
@@ -171,10 +173,22 @@ func admitHolder(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	if h := f.Holder; h != nil && h.UID != m.UID && !Finished(h) {
 		return refuse(ReasonAlreadyMigrating, "pod %s/%s is being moved by PodMigration %s", p.Namespace, p.Name, h.Name)
 	}
+	for i := range f.Others {
+		if o := &f.Others[i]; o.UID != m.UID && !Finished(o) && moves(o, p) {
+			return refuse(ReasonAlreadyMigrating, "pod %s/%s is part of PodMigration %s, which is not finished", p.Namespace, p.Name, o.Name)
+		}
+	}
 	if _, err := EpochOf(p); err != nil {
 		return refuse(ReasonMalformedAnnotation, "%v", err)
 	}
 	return nil
+}
+
+// moves tells whether the pod is the source or the replacement of an accepted move. A wish
+// for the same pod that was not judged yet moves nothing: whichever is judged first wins.
+func moves(o *v1alpha1.PodMigration, p *corev1.Pod) bool {
+	s, t := &o.Status.Source, &o.Status.Target
+	return s.PodUID == p.UID || t.PodUID == p.UID || t.PodUID == "" && t.PodName == p.Name
 }
 
 func admitSource(_ *v1alpha1.PodMigration, f Facts) *Refusal {

@@ -6,9 +6,18 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 )
+
+// other is a move at work, of that pod to that replacement.
+func other(source, replacement types.UID) *v1alpha1.PodMigration {
+	m := wish()
+	m.Name, m.UID = "other", "uid-other"
+	m.Status.Source.PodUID, m.Status.Target.PodUID, m.Status.Target.PodName = source, replacement, "web-5d4-other-dm2"
+	return m
+}
 
 func TestAdmit(t *testing.T) {
 	now := metav1.NewTime(start)
@@ -114,6 +123,32 @@ func TestAdmit(t *testing.T) {
 			f.Holder = wish()
 			f.Holder.Name, f.Holder.UID = "other", "uid-other"
 			setCondition(f.Holder, start, v1alpha1.ConditionComplete, true, "Moved", "")
+		}, "", ""},
+		{"moved by one whose claim was taken off", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Others = []v1alpha1.PodMigration{*other("uid-source", "uid-x")}
+		}, ReasonAlreadyMigrating, "PodMigration other"},
+		{"the replacement of one without the label", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Others = []v1alpha1.PodMigration{*other("uid-x", "uid-source")}
+		}, ReasonAlreadyMigrating, "PodMigration other"},
+		{"the unwritten replacement of one without the label", func(_ *v1alpha1.PodMigration, f *Facts) {
+			o := other("uid-x", "")
+			o.Status.Target.PodName = f.Pod.Name
+			f.Others = []v1alpha1.PodMigration{*o}
+		}, ReasonAlreadyMigrating, "PodMigration other"},
+		{"moved by a finished one", func(_ *v1alpha1.PodMigration, f *Facts) {
+			o := other("uid-source", "uid-x")
+			setCondition(o, start, v1alpha1.ConditionComplete, true, "Moved", "")
+			f.Others = []v1alpha1.PodMigration{*o}
+		}, "", ""},
+		{"others are moved, or are not judged yet", func(_ *v1alpha1.PodMigration, f *Facts) {
+			unjudged := wish()
+			unjudged.Name, unjudged.UID = "unjudged", "uid-unjudged"
+			f.Others = []v1alpha1.PodMigration{*other("uid-y", "uid-x"), *unjudged}
+		}, "", ""},
+		{"moved by itself", func(m *v1alpha1.PodMigration, f *Facts) {
+			o := other("uid-source", "")
+			o.Name, o.UID = m.Name, m.UID
+			f.Others = []v1alpha1.PodMigration{*o}
 		}, "", ""},
 		{"held by itself", func(_ *v1alpha1.PodMigration, f *Facts) { f.Holder = wish() }, "", ""},
 		{"malformed epoch", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Annotations[v1alpha1.AnnotationEpoch] = "two" }, ReasonMalformedAnnotation, `"two"`},

@@ -35,6 +35,8 @@ type Facts struct {
 	AgentOnSource, AgentOnTarget bool
 	// Holder is the PodMigration that the pod's annotation drover.dev/moving names.
 	Holder *v1alpha1.PodMigration
+	// Others are the PodMigrations of the namespace, this one and finished ones among them.
+	Others []v1alpha1.PodMigration
 	// Replacement is the pod of the name that this move's replacement has.
 	Replacement *corev1.Pod
 }

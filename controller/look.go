@@ -157,8 +157,16 @@ func (r *Reconciler) lookSwitches(ctx context.Context, m *v1alpha1.PodMigration,
 	name, uid, _ := strings.Cut(f.Pod.Annotations[v1alpha1.AnnotationMoving], "/")
 	var holder v1alpha1.PodMigration
 	found, err := r.get(ctx, m.Namespace, name, &holder)
+	if err != nil {
+		return err
+	}
 	if found && string(holder.UID) == uid {
 		f.Holder = &holder
 	}
-	return err
+	var all v1alpha1.PodMigrationList
+	if err := r.Reader.List(ctx, &all, client.InNamespace(m.Namespace)); err != nil {
+		return fmt.Errorf("list the PodMigrations in %s: %w", m.Namespace, err)
+	}
+	f.Others = all.Items
+	return nil
 }

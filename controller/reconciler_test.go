@@ -97,27 +97,38 @@ func TestRejectionChangesNothing(t *testing.T) {
 	}
 }
 
-// A second wish for the same pod is rejected while the first is at work.
+// A second wish for the same pod is rejected while the first is at work, also when
+// somebody has taken the first one's claim off the pod.
 func TestSecondWish(t *testing.T) {
-	w := named("Deployment").begin(t, fault{})
-	ctx := context.Background()
-	for range 3 {
-		if _, err := w.r.Reconcile(ctx, w.request()); err != nil {
+	for _, claim := range []string{"held", "taken off", "garbled"} {
+		w := named("Deployment").begin(t, fault{})
+		ctx := context.Background()
+		for range 3 {
+			if _, err := w.r.Reconcile(ctx, w.request()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := w.pod(oldName)
+		switch claim {
+		case "taken off":
+			delete(p.Annotations, v1alpha1.AnnotationMoving)
+		case "garbled":
+			p.Annotations[v1alpha1.AnnotationMoving] = "x"
+		}
+		w.must(w.api.Update(ctx, p))
+		second := wish()
+		second.Name, second.UID = "second", "uid-second"
+		w.must(w.api.Create(ctx, second))
+		request := w.request()
+		request.Name = "second"
+		if _, err := w.r.Reconcile(ctx, request); err != nil {
 			t.Fatal(err)
 		}
-	}
-	second := wish()
-	second.Name, second.UID = "second", "uid-second"
-	w.must(w.api.Create(ctx, second))
-	request := w.request()
-	request.Name = "second"
-	if _, err := w.r.Reconcile(ctx, request); err != nil {
-		t.Fatal(err)
-	}
-	w.must(w.api.Get(ctx, request.NamespacedName, second))
-	c := meta.FindStatusCondition(second.Status.Conditions, v1alpha1.ConditionAccepted)
-	if c == nil || c.Reason != ReasonAlreadyMigrating || second.Status.Phase != v1alpha1.PhaseRejected {
-		t.Errorf("phase %s, condition %+v, want a rejection", second.Status.Phase, c)
+		w.must(w.api.Get(ctx, request.NamespacedName, second))
+		c := meta.FindStatusCondition(second.Status.Conditions, v1alpha1.ConditionAccepted)
+		if c == nil || c.Reason != ReasonAlreadyMigrating || second.Status.Phase != v1alpha1.PhaseRejected {
+			t.Errorf("claim %s: phase %s, condition %+v, want a rejection", claim, second.Status.Phase, c)
+		}
 	}
 }
 
