@@ -76,17 +76,22 @@ func (r *Reconciler) claim(ctx context.Context, m *v1alpha1.PodMigration, pod *c
 	return next, nil
 }
 
+// maxEpoch is the greatest that a pod may come with: far below where the next ones would
+// wrap, and whole in JSON readers that keep numbers as floats. No pod moves that often.
+const maxEpoch = 1 << 53
+
 // EpochOf is the greatest epoch ever given out for the pod's lineage; 0: it never moved.
-// A value that is no number is an error: guessing could give out an epoch twice.
+// A value that is no number up to maxEpoch is an error: guessing could give out an epoch
+// twice.
 func EpochOf(pod *corev1.Pod) (int64, error) {
 	v, has := pod.Annotations[v1alpha1.AnnotationEpoch]
 	if !has {
 		return 0, nil
 	}
 	epoch, err := strconv.ParseInt(v, 10, 64)
-	if err != nil || epoch < 0 {
-		return 0, fmt.Errorf("pod %s/%s: annotation %s is %q, want a number: put back the last move's epoch",
-			pod.Namespace, pod.Name, v1alpha1.AnnotationEpoch, v)
+	if err != nil || epoch < 0 || epoch > maxEpoch {
+		return 0, fmt.Errorf("pod %s/%s: annotation %s is %q, want a number from 0 to %d: put back the last move's epoch",
+			pod.Namespace, pod.Name, v1alpha1.AnnotationEpoch, v, int64(maxEpoch))
 	}
 	return epoch, nil
 }

@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"math"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -151,6 +153,16 @@ func TestAdmit(t *testing.T) {
 			f.Others = []v1alpha1.PodMigration{*o}
 		}, "", ""},
 		{"held by itself", func(_ *v1alpha1.PodMigration, f *Facts) { f.Holder = wish() }, "", ""},
+		{"the greatest epoch", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Annotations[v1alpha1.AnnotationEpoch] = "9007199254740992"
+		}, "", ""},
+		{"an epoch too great", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Annotations[v1alpha1.AnnotationEpoch] = "9007199254740993"
+		}, ReasonMalformedAnnotation, "from 0 to 9007199254740992"},
+		{"an epoch with no next one", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Annotations[v1alpha1.AnnotationEpoch] = strconv.FormatInt(math.MaxInt64, 10)
+		}, ReasonMalformedAnnotation, `"9223372036854775807"`},
+		{"a negative epoch", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Annotations[v1alpha1.AnnotationEpoch] = "-2" }, ReasonMalformedAnnotation, `"-2"`},
 		{"malformed epoch", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Annotations[v1alpha1.AnnotationEpoch] = "two" }, ReasonMalformedAnnotation, `"two"`},
 
 		{"source node gone", func(_ *v1alpha1.PodMigration, f *Facts) { f.SourceNode = nil }, ReasonNodeNotFound, "node n1"},
