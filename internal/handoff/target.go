@@ -58,10 +58,11 @@ func newTarget(cfg Config, r Record, facts TargetFacts, m mutant) *Target {
 		// The copy is gone, so this create came for another.
 		t.facts.Waiter, t.facts.Stranger = "", facts.Waiter
 	}
-	// A frozen copy was never thawed: nobody freezes one again. One that is not frozen was;
-	// and one that is gone ran if it bears the mark. A fence says that it was ended unrun.
+	// The mark comes before the thaw. A copy that bears it ran if it is not frozen, for nobody
+	// freezes one again, or if it is gone; one that bears none is thawed only to die. A fence
+	// says that it was ended unrun.
 	thawed := facts.Alive && !facts.Frozen && !facts.Restoring
-	t.ran = !facts.Fence && (thawed || !facts.Alive && facts.Begun && !m.forgetRun)
+	t.ran = !facts.Fence && facts.Begun && (thawed || !facts.Alive && !m.forgetRun)
 	switch {
 	case r.Decision != Undecided || !r.Target.Waiting:
 	case r.Target.BootID != facts.BootID && !m.noBootCheck:
@@ -100,7 +101,7 @@ func (t *Target) Step(now time.Time, e Event) []Action {
 	case Aborted:
 		return t.giveBack("the move was aborted")
 	case Committed:
-		return t.own()
+		return t.own(now)
 	}
 	return t.undecided(now)
 }
@@ -272,7 +273,7 @@ func (t *Target) resumable() bool {
 }
 
 // own resumes the copy and says so; or, if it cannot, makes sure that it never runs.
-func (t *Target) own() []Action {
+func (t *Target) own(now time.Time) []Action {
 	f, r := t.facts, t.rec
 	switch {
 	case r.Target.Resumed:
@@ -285,7 +286,9 @@ func (t *Target) own() []Action {
 		return t.reread()
 	case t.ran:
 		return t.write(Change{Verb: Resume})
-	case t.resumable():
+	case t.resumable() && now.Before(f.Deadline):
+		// Later kubelet would take the create, and the copy with it, for lost: a copy that
+		// never ran is better given back.
 		return t.do(Action{Op: OpResume, ID: f.Copy})
 	case t.mutant.freshEarly && f.Stranger != "":
 		return t.do(Action{Op: OpFresh, ID: f.Stranger})
