@@ -20,7 +20,8 @@ const (
 	OpReadNode Op = "read-node"
 	// OpFence: write and sync the fence of this side's pod.
 	OpFence Op = "fence"
-	// OpLift: remove this side's fence, synced, unless it has a greater epoch than the record.
+	// OpLift: remove this side's fence, synced, if it is this move's: of the record's epoch, or
+	// after a return of the one before.
 	OpLift Op = "lift"
 )
 

@@ -147,8 +147,9 @@ func (w *worker) fence() error {
 	})
 }
 
-// fenced tells whether this side's pod bears a fence of this move or an older one.
+// fenced tells whether this side's pod bears a fence of this move: written under its epoch,
+// or, after a return, under the one before. Another move's is not this one's to lift.
 func (w *worker) fenced(r handoff.Record) (bool, error) {
 	f, err := w.d.ports.Fences.Check(w.pod().UID)
-	return f != nil && f.Epoch <= uint64(r.Epoch), err
+	return f != nil && (f.Epoch == uint64(r.Epoch) || f.Epoch+1 == uint64(r.Epoch)), err
 }

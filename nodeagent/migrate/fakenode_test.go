@@ -178,8 +178,8 @@ func (x *fences) Write(f fence.Fence) error {
 func (x *fences) Lift(uid string, epoch uint64) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if f, ok := x.fences[uid]; ok && f.Epoch > epoch {
-		return errors.New("a greater epoch holds the fence")
+	if f, ok := x.fences[uid]; ok && f.Epoch != epoch && f.Epoch+1 != epoch {
+		return errors.New("another move holds the fence")
 	}
 	delete(x.fences, uid)
 	return nil
