@@ -11,8 +11,7 @@ import (
 func (w *Wrapper) create(in invocation, args []string) error {
 	b, err := readBundle(in.bundle)
 	if err != nil {
-		// runc says it in the words that its callers know.
-		return w.passOn(args)
+		return err // what cannot be looked at is not started: it may be fenced
 	}
 	b.stripCriu()
 	p := b.pod()

@@ -189,6 +189,19 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	return dumped, nil
 }
 
+// container is drover-runc's note about m's container; nil: there is none. The record's word
+// on which container is the source pod's is not taken: drover-runc has it from the runtime.
+func (d *Dumps) container(m migrate.Move) (*layout.Container, error) {
+	c, err := d.cfg.Layout.ReadContainer(m.ContainerID)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", m.ContainerID, err)
+	}
+	if c != nil && c.PodUID != m.Source.UID {
+		return nil, fmt.Errorf("container %s is one of pod %q, not of %q, which move %s/%s is about", m.ContainerID, c.PodUID, m.Source.UID, m.Namespace, m.Name)
+	}
+	return c, nil
+}
+
 // prepare checks that the dump will come to a hold, and makes its directory.
 func (d *Dumps) prepare(m migrate.Move, dir string) (cgroup.Group, error) {
 	s, err := d.state(m.ContainerID)
@@ -206,9 +219,12 @@ func (d *Dumps) prepare(m migrate.Move, dir string) (cgroup.Group, error) {
 	if err != nil {
 		return cgroup.Group{}, fmt.Errorf("dump container %s: %w", m.ContainerID, err)
 	}
-	c, err := d.cfg.Layout.ReadContainer(m.ContainerID)
-	if err != nil || c == nil {
-		return cgroup.Group{}, fmt.Errorf("dump container %s: drover-runc left no note about its control group (%v)", m.ContainerID, err)
+	c, err := d.container(m)
+	if err != nil {
+		return cgroup.Group{}, err
+	}
+	if c == nil {
+		return cgroup.Group{}, fmt.Errorf("dump container %s: drover-runc left no note about its control group", m.ContainerID)
 	}
 	group, err := d.cfg.Groups.Container(s.InitPID, c.CgroupsPath)
 	if err != nil {

@@ -83,7 +83,7 @@ func (d *Dumps) Inspect(_ context.Context, m migrate.Move) (handoff.SourceFacts,
 	if err != nil {
 		return handoff.SourceFacts{}, err
 	}
-	group, err := d.group(m.ContainerID, dir)
+	group, err := d.group(m, dir)
 	if err != nil {
 		return handoff.SourceFacts{}, err
 	}
@@ -123,7 +123,7 @@ func (d *Dumps) Release(ctx context.Context, m migrate.Move) error {
 	if n == nil {
 		return os.RemoveAll(dir)
 	}
-	group, err := d.group(n.ContainerID, dir)
+	group, err := d.group(m, dir)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (d *Dumps) End(ctx context.Context, m migrate.Move) error {
 	if err != nil {
 		return err
 	}
-	group, err := d.group(m.ContainerID, dir)
+	group, err := d.group(m, dir)
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (d *Dumps) letGo(ctx context.Context, dir string, before func() error, proc
 }
 
 // group is the container's control group; the zero Group when there is no container.
-func (d *Dumps) group(id, dir string) (cgroup.Group, error) {
+func (d *Dumps) group(m migrate.Move, dir string) (cgroup.Group, error) {
 	n, err := readNote(dir)
 	if err != nil {
 		return cgroup.Group{}, err
@@ -214,7 +214,7 @@ func (d *Dumps) group(id, dir string) (cgroup.Group, error) {
 		}
 		return d.cfg.Groups.At(n.CgroupsPath)
 	}
-	c, err := d.cfg.Layout.ReadContainer(id)
+	c, err := d.container(m)
 	if c == nil {
 		return cgroup.Group{}, err
 	}

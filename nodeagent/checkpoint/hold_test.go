@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
 
@@ -28,5 +29,31 @@ func TestHoldOfOthers(t *testing.T) {
 		if proceed != want.proceed || (err != nil) != want.fails {
 			t.Errorf("%s: got %v, %v, want %+v", images, proceed, err, want)
 		}
+	}
+}
+
+// A record that names another pod's container moves, shows and ends nothing.
+func TestContainerOfAnotherPod(t *testing.T) {
+	l := layout.Layout{Run: t.TempDir(), State: t.TempDir()}
+	if err := l.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.WriteContainer(layout.Container{ID: "c0ffee", PodUID: "victim", CgroupsPath: "/kubepods/podvictim/c0ffee"}); err != nil {
+		t.Fatal(err)
+	}
+	d := New(Config{Layout: l})
+	m := migrate.Move{Namespace: "x", Name: "m", UID: "uid-m", Epoch: 2, ContainerID: "c0ffee", Source: migrate.Pod{UID: "attacker"}}
+	if _, err := d.Inspect(t.Context(), m); err == nil {
+		t.Error("inspected")
+	}
+	if err := d.End(t.Context(), m); err == nil {
+		t.Error("ended")
+	}
+	if c, err := d.container(m); err == nil {
+		t.Errorf("container %+v is taken for the move's", c)
+	}
+	m.Source.UID = "victim"
+	if c, err := d.container(m); err != nil || c == nil {
+		t.Errorf("its own container: %+v, %v", c, err)
 	}
 }
