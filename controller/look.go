@@ -149,7 +149,7 @@ func (r *Reconciler) lookSwitches(ctx context.Context, m *v1alpha1.PodMigration,
 	if found, err := r.get(ctx, r.Config.Namespace, v1alpha1.PauseConfigMap, &pause); err != nil {
 		return err
 	} else if found {
-		f.Paused = pause.Data["paused"] == "true"
+		f.Paused = pause.Data["paused"] != "false"
 	}
 	if f.Pod == nil {
 		return nil
