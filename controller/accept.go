@@ -29,16 +29,13 @@ func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	origin, lineage := f.Pod.Annotations[v1alpha1.AnnotationOrigin]
-	if !lineage {
-		origin = string(f.Pod.UID)
-	}
+	_, lineage := f.Pod.Annotations[v1alpha1.AnnotationOrigin]
 	container := f.Pod.Spec.Containers[0].Name
 	m.Status.Epoch = epoch
 	m.Status.Source = v1alpha1.SourceStatus{
 		Node: f.Pod.Spec.NodeName, PodName: f.Pod.Name, PodUID: f.Pod.UID,
 		Container: container, ContainerID: runningID(f.Pod, container),
-		Origin: types.UID(origin), OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
+		Origin: types.UID(v1alpha1.OriginOf(f.Pod)), OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
 	}
 	m.Status.Target.PodName = ReplacementName(f.Pod.Name, lineage, epoch)
 	m.Status.Phase = v1alpha1.PhaseReserving

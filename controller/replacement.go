@@ -62,10 +62,7 @@ func ReplacementName(source string, lineage bool, epoch int64) string {
 // anew away from the source's node, and nothing by which the owner or a Service would
 // take it for its own before it is handed over.
 func Replacement(m *v1alpha1.PodMigration, source *corev1.Pod) (*corev1.Pod, error) {
-	origin, lineage := source.Annotations[v1alpha1.AnnotationOrigin]
-	if !lineage {
-		origin = string(source.UID)
-	}
+	_, lineage := source.Annotations[v1alpha1.AnnotationOrigin]
 	hand, err := json.Marshal(handOverOf(source))
 	if err != nil {
 		return nil, fmt.Errorf("write down labels and owner of pod %s/%s: %w", source.Namespace, source.Name, err)
@@ -85,7 +82,7 @@ func Replacement(m *v1alpha1.PodMigration, source *corev1.Pod) (*corev1.Pod, err
 		v1alpha1.AnnotationMigration:     m.Name,
 		v1alpha1.AnnotationMigratingFrom: source.Spec.NodeName,
 		v1alpha1.AnnotationEpoch:         strconv.FormatInt(m.Status.Epoch, 10),
-		v1alpha1.AnnotationOrigin:        origin,
+		v1alpha1.AnnotationOrigin:        v1alpha1.OriginOf(source),
 		v1alpha1.AnnotationPinned:        pinned,
 		v1alpha1.AnnotationHandOver:      string(hand),
 	} {

@@ -17,7 +17,6 @@ import (
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/nodeagent/decide"
-	"github.com/drover-project/drover/nodeagent/locate"
 	"github.com/drover-project/drover/nodeagent/measure"
 )
 
@@ -53,7 +52,7 @@ func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 // candidate is a suffering pod with what has to be known to judge it.
 func (a *agent) candidate(ctx context.Context, p *corev1.Pod, w measure.ContainerWait, nodes []corev1.Node) decide.Pod {
 	d := decide.Pod{
-		ID: podID(p), Container: w.Container, Origin: locate.Origin(p),
+		ID: podID(p), Container: w.Container, Origin: v1alpha1.OriginOf(p),
 		OptedIn:    p.Annotations[v1alpha1.AnnotationMigrate] == "true",
 		Wrapped:    p.Spec.RuntimeClassName != nil && *p.Spec.RuntimeClassName == v1alpha1.RuntimeClassName,
 		Containers: containers(p), Obstacle: obstacle(p), Requests: requests(p),

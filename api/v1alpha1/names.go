@@ -1,6 +1,10 @@
 package v1alpha1
 
-import "strings"
+import (
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Annotations, labels and names that users and Drover's programs set on objects.
 const (
@@ -47,4 +51,13 @@ const (
 // caller's that makes it unique.
 func MoveName(pod, suffix string) string {
 	return strings.TrimRight(pod[:min(len(pod), 50)], "-.") + "-" + suffix
+}
+
+// OriginOf is the UID of the first pod of the lineage that a pod belongs to: a replacement
+// and the pod that it takes over from are one.
+func OriginOf(pod metav1.Object) string {
+	if o := pod.GetAnnotations()[AnnotationOrigin]; o != "" {
+		return o
+	}
+	return string(pod.GetUID())
 }

@@ -94,7 +94,7 @@ func Nodes(pod *corev1.Pod, terms []Term, list func(labels.Selector) ([]*corev1.
 		}
 		var on []string
 		for _, other := range found {
-			if other.Spec.NodeName != "" && !over(other) && origin(other) != origin(pod) {
+			if other.Spec.NodeName != "" && !over(other) && v1alpha1.OriginOf(other) != v1alpha1.OriginOf(pod) {
 				on = append(on, other.Spec.NodeName)
 			}
 		}
@@ -108,15 +108,6 @@ func Nodes(pod *corev1.Pod, terms []Term, list func(labels.Selector) ([]*corev1.
 // over tells whether a pod has ended or is about to.
 func over(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}
-
-// origin is the UID of the first pod of the lineage: a replacement and the pod that it
-// takes over from are one, and nobody is their own peer.
-func origin(pod *corev1.Pod) string {
-	if o := pod.Annotations[v1alpha1.AnnotationOrigin]; o != "" {
-		return o
-	}
-	return string(pod.UID)
 }
 
 // quote shows what a user wrote, on one line and not at length.

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
 )
@@ -150,12 +148,4 @@ func Of(m *v1alpha1.PodMigration) (l model.Location, ok bool) {
 		Node:   model.NodeID(s.Target.Node), From: model.NodeID(s.Source.Node),
 		Epoch: uint64(s.Epoch), Migration: m.Name, At: at.UTC(),
 	}, true
-}
-
-// Origin is the UID of the first pod of the lineage that a pod belongs to.
-func Origin(p *corev1.Pod) string {
-	if o := p.Annotations[v1alpha1.AnnotationOrigin]; o != "" {
-		return o
-	}
-	return string(p.UID)
 }
