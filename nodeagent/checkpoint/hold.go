@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/criu"
 	"github.com/drover-project/drover/internal/handoff"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/nodeagent/migrate"
@@ -163,6 +164,9 @@ func (d *Dumps) End(ctx context.Context, m migrate.Move) error {
 	}
 	if err := d.letGo(ctx, dir, func() error { return group.Kill(ctx) }, true); err != nil {
 		return fmt.Errorf("end container %s: %w", m.ContainerID, err)
+	}
+	if s, err := criu.ReadDumpStats(filepath.Join(dir, workDir)); err == nil {
+		d.cfg.Log.Info("the dump of a moved container", "container", m.ContainerID, "freezing", s.Freezing, "memory", s.Memory, "pages", s.Pages)
 	}
 	return os.RemoveAll(dir)
 }
