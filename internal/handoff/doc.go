@@ -23,5 +23,5 @@
 //
 // A machine keeps next to no history: its next step follows from the record and from
 // local facts (is there a fence, is the cgroup frozen, is CRIU's hook waiting). So an
-// agent that crashed rebuilds it from what it finds. See design.md, "How a pod moves".
+// agent that crashed rebuilds it from what it finds. See docs/architecture.md, "How a pod moves".
 package handoff
