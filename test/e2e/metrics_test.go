@@ -23,7 +23,7 @@ func TestMetricsAreScraped(t *testing.T) {
 		"count(drover_node_cpu_used_cores)":                           3,
 		"count(drover_held_containers)":                               3,
 		"count(drover_scheduler_view_nodes)":                          1,
-		"count(drover_migration_phase{phase=\"Completed\"})":          1, // the controller
+		"count(drover_migration_phase{phase=\"completed\"})":          1, // the controller
 		"min(drover_scheduler_view_nodes)":                            3,
 		"count(count by (pod) (drover_node_pressure_ratio))":          3,
 		"count(drover_route_kernel_stamps == 1)":                      3,
