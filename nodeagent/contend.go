@@ -9,11 +9,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/rand"
-	schedulinghelpers "k8s.io/component-helpers/scheduling/corev1"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/fit"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/nodeagent/decide"
@@ -57,7 +56,7 @@ func (a *agent) candidate(ctx context.Context, p *corev1.Pod, w measure.Containe
 		Wrapped:    p.Spec.RuntimeClassName != nil && *p.Spec.RuntimeClassName == v1alpha1.RuntimeClassName,
 		Containers: containers(p), Obstacle: obstacle(p), Requests: requests(p),
 		Wait: w.State.Mean, Since: w.State.Since, Run: w.Run, Memory: w.Memory,
-		Barred: barred(p, nodes),
+		Barred: fit.Barred(p, nodes),
 	}
 	if p.Spec.Priority != nil {
 		d.Priority = *p.Spec.Priority
@@ -96,27 +95,6 @@ func obstacle(p *corev1.Pod) string {
 		return fmt.Sprintf("its owner is a %s, whose pods cannot be moved yet", owner.Kind)
 	}
 	return ""
-}
-
-// barred are the nodes that no scheduler would bind the pod to, whatever they have free.
-func barred(p *corev1.Pod, nodes []corev1.Node) map[model.NodeID]string {
-	out := map[model.NodeID]string{}
-	for i := range nodes {
-		n := &nodes[i]
-		taint, untolerated := schedulinghelpers.FindMatchingUntoleratedTaint(n.Spec.Taints, p.Spec.Tolerations, func(t *corev1.Taint) bool {
-			return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
-		})
-		fits, err := nodeaffinity.GetRequiredNodeAffinity(p).Match(n)
-		switch {
-		case n.Spec.Unschedulable:
-			out[model.NodeID(n.Name)] = "it is cordoned"
-		case untolerated:
-			out[model.NodeID(n.Name)] = fmt.Sprintf("the pod does not tolerate its taint %s", taint.ToString())
-		case err != nil || !fits:
-			out[model.NodeID(n.Name)] = "the pod's node selector or affinity does not allow it"
-		}
-	}
-	return out
 }
 
 // peersOf reads the pods that a pod says it talks to; nil: none.

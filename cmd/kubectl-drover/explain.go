@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/fit"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
@@ -67,8 +68,13 @@ func (t *tool) explain(ctx context.Context, c client.Client, ns, name string) er
 	}
 	fmt.Fprintf(t.Out, "%s/%s is on %s; route times are %s\n", ns, name, orNone(pod.Spec.NodeName), from)
 	fmt.Fprintf(t.Out, "A = (%v*C + %v*M) / (%v*T^%v), T not below %v\n\n", params.Alpha, params.Beta, params.Tau, params.Exponent, params.Floor)
+	nodes := &corev1.NodeList{}
+	if err := c.List(ctx, nodes); err != nil {
+		return fmt.Errorf("list nodes: %w", err)
+	}
 	survey := placement.NewSurvey(s, params, s.At)
-	printScores(t.Out, placement.Rank(params, survey.Candidates(at, s.IDs()...)), model.NodeID(pod.Spec.NodeName))
+	scores := placement.Rank(params, survey.Candidates(at, s.IDs()...))
+	printScores(t.Out, scores, model.NodeID(pod.Spec.NodeName), fit.Barred(pod, nodes.Items))
 	return nil
 }
 
@@ -117,7 +123,8 @@ func (t *tool) params(ctx context.Context) (placement.Params, error) {
 	return args.FromConfig([]byte(cm.Data["config.yaml"]), v1alpha1.SchedulerName)
 }
 
-func printScores(out io.Writer, scores []placement.Score, on model.NodeID) {
+// printScores prints a row a node; barred are those that the scheduler passes over.
+func printScores(out io.Writer, scores []placement.Score, on model.NodeID, barred map[model.NodeID]string) {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "NODE\tSCORE\tA\tC (cores)\tM (GiB)\tT (ms)\tWHY")
 	for _, s := range scores {
@@ -125,9 +132,12 @@ func printScores(out io.Writer, scores []placement.Score, on model.NodeID) {
 		if s.Node == on {
 			name += " (here)"
 		}
-		why := make([]string, len(s.Reasons))
-		for i, r := range s.Reasons {
-			why[i] = r.String()
+		var why []string
+		if b := barred[s.Node]; b != "" {
+			why = append(why, "not a candidate: "+b)
+		}
+		for _, r := range s.Reasons {
+			why = append(why, r.String())
 		}
 		a, t := "-", "-"
 		if s.Known {

@@ -61,8 +61,8 @@ func TestExplainShowsEveryPart(t *testing.T) {
 	printScores(&out, []placement.Score{
 		{Node: "a", Known: true, A: 12.345, Points: 100, Idle: model.Resources{CPU: 3, Memory: 2 * model.GiB}, T: 2 * time.Millisecond, Route: placement.Route{Known: true}},
 		{Node: "b", Points: 50, Reasons: []placement.Reason{{Kind: placement.KindNoState}}},
-	}, "a")
-	for _, want := range []string{"a (here)", "12.35", "3.00", "2.00", "2.000", "nothing was heard from this node's agent yet"} {
+	}, "a", map[model.NodeID]string{"b": "it is cordoned"})
+	for _, want := range []string{"a (here)", "12.35", "3.00", "2.00", "2.000", "not a candidate: it is cordoned; nothing was heard from this node's agent yet"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("explain lacks %q:\n%s", want, out.String())
 		}
