@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -100,6 +101,9 @@ func complete(cfg *nodeagent.Config, f flags) error {
 			return fmt.Errorf("--address %q is no IP address", f.address)
 		}
 		cfg.Address = a
+	}
+	if f.gossipKeyFile == "" {
+		return errors.New("--gossip-key-file is missing: the file with the key that encrypts gossip, in base64")
 	}
 	raw, err := os.ReadFile(f.gossipKeyFile)
 	if err != nil {

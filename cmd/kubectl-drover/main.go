@@ -56,7 +56,14 @@ func root() *cobra.Command {
 		Short:         "See where pods are best placed, why, and move them while they run",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl drover"},
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q (%w)", args[0], errUsage)
+			}
+			return nil
+		},
+		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl drover"},
 	}
 	t.flags.AddFlags(c.PersistentFlags())
 	c.PersistentFlags().StringVar(&t.system, "drover-namespace", "drover-system", "namespace that Drover is installed in")

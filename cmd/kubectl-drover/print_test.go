@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -145,5 +146,15 @@ func TestOrderOfNonsenseCreatesNothing(t *testing.T) {
 	m, err := order(context.Background(), c, "x", "p", "")
 	if err != nil || m.Spec.PodUID != "u" {
 		t.Errorf("order of a good move: %+v, %v", m, err)
+	}
+}
+
+func TestMistakesOnTheCommandLine(t *testing.T) {
+	for _, args := range [][]string{{"bogus"}, {"migrate"}, {"migrate", "a", "b"}, {"where", ""}, {"explain", "--bogus"}} {
+		c := root()
+		c.SetArgs(args)
+		if err := c.Execute(); !errors.Is(err, errUsage) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: %v, want one line that is about usage", args, err)
+		}
 	}
 }
