@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/rand"
+
 	"github.com/drover-project/drover/hack/lab"
 	"github.com/drover-project/drover/test/cluster"
 )
@@ -64,7 +66,7 @@ func scene(t *testing.T, name string) (context.Context, *cluster.Cluster, string
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
-	ns := "e2e-" + name
+	ns := "e2e-" + name + "-" + rand.String(4) // -count runs a test again while its last namespace is being deleted
 	remove, err := shared.Namespace(ctx, ns)
 	if err != nil {
 		t.Fatal(err)
