@@ -170,11 +170,11 @@ func admitHolder(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return refuse(ReasonAlreadyMigrating, "pod %s/%s is the replacement in PodMigration %s, which is not finished",
 			p.Namespace, p.Name, p.Annotations[v1alpha1.AnnotationMigration])
 	}
-	if h := f.Holder; h != nil && h.UID != m.UID && !Finished(h) {
+	if h := f.Holder; h != nil && h.UID != m.UID && !v1alpha1.Finished(h) {
 		return refuse(ReasonAlreadyMigrating, "pod %s/%s is being moved by PodMigration %s", p.Namespace, p.Name, h.Name)
 	}
 	for i := range f.Others {
-		if o := &f.Others[i]; o.UID != m.UID && !Finished(o) && moves(o, p) {
+		if o := &f.Others[i]; o.UID != m.UID && !v1alpha1.Finished(o) && moves(o, p) {
 			return refuse(ReasonAlreadyMigrating, "pod %s/%s is part of PodMigration %s, which is not finished", p.Namespace, p.Name, o.Name)
 		}
 	}

@@ -246,7 +246,7 @@ func TestMoveWithRealServer(t *testing.T) {
 	}
 	until(t, "the move has ended", func() bool {
 		get(t, admin, "m", m)
-		return controller.Finished(m) && len(m.Finalizers) == 0
+		return v1alpha1.Finished(m) && len(m.Finalizers) == 0
 	})
 	if m.Status.Phase != v1alpha1.PhaseCompleted || !m.Status.HandedOver {
 		t.Fatalf("phase %s, conditions %+v", m.Status.Phase, m.Status.Conditions)

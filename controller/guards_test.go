@@ -126,7 +126,7 @@ func (w *world) status(ctx context.Context, o client.Object) error {
 		w.t.Error("the controller committed")
 	}
 	s := &m.Status
-	if Finished(m) && s.Decision == v1alpha1.Abort && s.Target.Waiting &&
+	if v1alpha1.Finished(m) && s.Decision == v1alpha1.Abort && s.Target.Waiting &&
 		!(s.Target.Cleaned && (s.Source.Released || w.pod(s.Source.PodName) == nil)) {
 		w.t.Error("an abort was called finished before both sides were done")
 	}

@@ -56,7 +56,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 // step chooses by what the record says, not by its phase.
 func (r *Reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
-	if Finished(m) {
+	if v1alpha1.Finished(m) {
 		return r.putAway(ctx, m)
 	}
 	facts, err := r.look(ctx, m)

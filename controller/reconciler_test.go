@@ -146,7 +146,7 @@ func TestSourceNeverEnds(t *testing.T) {
 		w.now = w.now.Add(time.Second)
 	}
 	m := w.move()
-	if !Finished(m) || m.Status.Phase != v1alpha1.PhaseCompleted || len(m.Finalizers) != 1 {
+	if !v1alpha1.Finished(m) || m.Status.Phase != v1alpha1.PhaseCompleted || len(m.Finalizers) != 1 {
 		t.Fatalf("phase %s, finalizers %v, want Completed with the finalizer on", m.Status.Phase, m.Finalizers)
 	}
 	if w.pod(oldName) != nil {

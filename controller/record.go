@@ -15,11 +15,6 @@ import (
 // by is this program's name in a record.
 const by = "controller"
 
-// Finished tells whether nothing is left to do for a PodMigration.
-func Finished(m *v1alpha1.PodMigration) bool {
-	return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionComplete)
-}
-
 // accepted tells whether the wish was judged and may be carried out.
 func accepted(m *v1alpha1.PodMigration) bool {
 	return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionAccepted)

@@ -173,7 +173,7 @@ func (w *world) run() *v1alpha1.PodMigration {
 			}
 		}
 		m := w.move()
-		if m == nil || Finished(m) && len(m.Finalizers) == 0 {
+		if m == nil || v1alpha1.Finished(m) && len(m.Finalizers) == 0 {
 			return m
 		}
 		w.play(m)

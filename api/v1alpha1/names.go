@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -51,6 +52,11 @@ const (
 // caller's that makes it unique.
 func MoveName(pod, suffix string) string {
 	return strings.TrimRight(pod[:min(len(pod), 50)], "-.") + "-" + suffix
+}
+
+// Finished tells whether nothing is left to do for a PodMigration, however it ended.
+func Finished(m *PodMigration) bool {
+	return m.Status.Phase == PhaseRejected || meta.IsStatusConditionTrue(m.Status.Conditions, ConditionComplete)
 }
 
 // OriginOf is the UID of the first pod of the lineage that a pod belongs to: a replacement

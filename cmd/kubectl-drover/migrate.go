@@ -112,26 +112,21 @@ func followOnce(ctx context.Context, c client.WithWatch, m *v1alpha1.PodMigratio
 			return false, nil
 		}
 		p.print(now)
-		if done := meta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionComplete); done != nil && done.Status == metav1.ConditionTrue {
-			return true, outcome(now, done.Message)
-		}
-		if now.Status.Phase == v1alpha1.PhaseRejected {
-			return true, outcome(now, rejection(now))
+		if v1alpha1.Finished(now) {
+			return true, outcome(now)
 		}
 	}
 	return false, nil
 }
 
-func rejection(m *v1alpha1.PodMigration) string {
-	if a := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionAccepted); a != nil {
-		return a.Message
-	}
-	return "no reason was given"
-}
-
-func outcome(m *v1alpha1.PodMigration, message string) error {
+// outcome is an error unless the pod has moved; the message is the record's own.
+func outcome(m *v1alpha1.PodMigration) error {
 	if m.Status.Phase == v1alpha1.PhaseCompleted {
 		return nil
+	}
+	message := "no reason was given"
+	if c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete); c != nil {
+		message = c.Message
 	}
 	return fmt.Errorf("%s/%s was not moved (%s): %s", m.Namespace, m.Spec.PodName, m.Status.Phase, message)
 }
