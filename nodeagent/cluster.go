@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -66,21 +65,24 @@ func (c *cluster) watch(ctx context.Context) error {
 	return nil
 }
 
+// shared lists without copying: what is listed every second is only read.
+const shared = client.UnsafeDisableDeepCopy
+
 func (c *cluster) pods(ctx context.Context) ([]corev1.Pod, error) {
 	var l corev1.PodList
-	err := c.cache.List(ctx, &l)
+	err := c.cache.List(ctx, &l, shared)
 	return l.Items, err
 }
 
 func (c *cluster) nodes(ctx context.Context) ([]corev1.Node, error) {
 	var l corev1.NodeList
-	err := c.cache.List(ctx, &l)
+	err := c.cache.List(ctx, &l, shared)
 	return l.Items, err
 }
 
 func (c *cluster) moves(ctx context.Context) ([]v1alpha1.PodMigration, error) {
 	var l v1alpha1.PodMigrationList
-	err := c.cache.List(ctx, &l)
+	err := c.cache.List(ctx, &l, shared)
 	return l.Items, err
 }
 
@@ -140,15 +142,11 @@ func (c *cluster) moving(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, m := range moves {
-		if m.Status.Source.Node == c.node && !ended(&m) {
+		if m.Status.Source.Node == c.node && !v1alpha1.Finished(&m) {
 			return m.Namespace + "/" + m.Spec.PodName, nil
 		}
 	}
 	return "", nil
-}
-
-func ended(m *v1alpha1.PodMigration) bool {
-	return m.Status.Phase == v1alpha1.PhaseRejected || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionComplete)
 }
 
 // resources converts what pods and nodes declare.
