@@ -6,8 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
@@ -69,9 +67,7 @@ func (s *story) place(ctx context.Context) (*corev1.Pod, error) {
 	if _, err := s.Ready(ctx, ns, "db"); err != nil {
 		return nil, err
 	}
-	n1 := &corev1.Node{}
-	n1.Name = "n1"
-	if err := s.Client.Patch(ctx, n1, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`))); err != nil {
+	if err := s.Cordon(ctx, "n1", true); err != nil {
 		return nil, err
 	}
 	fmt.Println("The peer, db, is on n1, and n1 is cordoned: the service has to go to n2 or n3.")
@@ -111,7 +107,7 @@ func (s *story) starve(ctx context.Context, pod *corev1.Pod) error {
 	}
 	from := time.Now()
 	fmt.Printf("A neighbour with 8 spinning threads has come to %s.\n", pod.Spec.NodeName)
-	move, err := s.ordered(ctx)
+	move, err := s.Ordered(ctx, ns)
 	if err != nil {
 		return err
 	}
@@ -136,7 +132,8 @@ func (s *story) starve(ctx context.Context, pod *corev1.Pod) error {
 
 // arrived holds what is there after the move against what was there before.
 func (s *story) arrived(ctx context.Context, move *v1alpha1.PodMigration, was witness.Tick, pod *corev1.Pod) error {
-	if err := s.hear(ctx, was.Instance, 50); err != nil { // 50 ticks sum the whole heap
+	last, _ := s.Witness.Last(was.Instance)
+	if err := s.Witness.Await(ctx, was.Instance, last.Seq+50); err != nil { // 50 ticks sum the whole heap
 		return err
 	}
 	is, err := s.Status(ctx, pod)
@@ -164,32 +161,4 @@ func (s *story) arrived(ctx context.Context, move *v1alpha1.PodMigration, was wi
 		return agree
 	}
 	return shown
-}
-
-// ordered waits for the agent's PodMigration.
-func (s *story) ordered(ctx context.Context) (*v1alpha1.PodMigration, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	var m v1alpha1.PodMigration
-	err := cluster.Eventually(ctx, "the agent orders a move", func(ctx context.Context) (bool, string) {
-		all := &v1alpha1.PodMigrationList{}
-		if err := s.Client.List(ctx, all, client.InNamespace(ns)); err != nil {
-			return false, err.Error()
-		}
-		if len(all.Items) == 0 {
-			return false, "no PodMigration"
-		}
-		m = all.Items[0]
-		return true, ""
-	})
-	return &m, err
-}
-
-// hear waits for so many more ticks of an instance.
-func (s *story) hear(ctx context.Context, instance string, more uint64) error {
-	last, _ := s.Witness.Last(instance)
-	return cluster.Eventually(ctx, "more ticks", func(context.Context) (bool, string) {
-		h, _ := s.Witness.Last(instance)
-		return h.Seq >= last.Seq+more, fmt.Sprintf("the last tick was %d", h.Seq)
-	})
 }

@@ -49,20 +49,6 @@ func Install(ctx context.Context, root, kubeconfig string, values map[string]any
 	return nil
 }
 
-// Uninstall removes the release; what the chart made at install goes with it.
-func Uninstall(kubeconfig string) error {
-	cfg, err := configuration(kubeconfig)
-	if err != nil {
-		return err
-	}
-	u := action.NewUninstall(cfg)
-	u.Wait, u.Timeout, u.IgnoreNotFound = true, 2*time.Minute, true
-	if _, err := u.Run(release); err != nil {
-		return fmt.Errorf("uninstall %s from %s: %w", release, Namespace, err)
-	}
-	return nil
-}
-
 func configuration(kubeconfig string) (*action.Configuration, error) {
 	if _, err := os.Stat(kubeconfig); err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -93,18 +94,13 @@ func TestRecordsPolicy(t *testing.T) {
 	if err := tenant.Create(ctx, pm); err != nil {
 		t.Fatal(err)
 	}
-	// in force?
-	for i := 0; ; i++ {
+	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
 		x := pm.DeepCopy()
 		x.Status.Phase = "Pending"
-		if err := tenant.Status().Update(ctx, x, client.DryRunAll); err != nil {
-			t.Log(err)
-			break
-		}
-		if i > 200 {
-			t.Fatal("the policy does not come into force")
-		}
-		time.Sleep(100 * time.Millisecond)
+		return tenant.Status().Update(ctx, x, client.DryRunAll) != nil, nil
+	})
+	if err != nil {
+		t.Fatal("the policy does not come into force:", err)
 	}
 	type st = v1alpha1.PodMigrationStatus
 	at := metav1.NowMicro()

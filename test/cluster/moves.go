@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -25,6 +24,24 @@ func (c *Cluster) Order(ctx context.Context, pod *corev1.Pod, to string) (*v1alp
 		return nil, fmt.Errorf("create PodMigration for %s: %w", pod.Name, err)
 	}
 	return m, nil
+}
+
+// Ordered waits until there is a move in a namespace that somebody else ordered, and gives
+// the first.
+func (c *Cluster) Ordered(ctx context.Context, ns string) (*v1alpha1.PodMigration, error) {
+	var m v1alpha1.PodMigration
+	err := Eventually(ctx, "somebody orders a move in "+ns, func(ctx context.Context) (bool, string) {
+		var all v1alpha1.PodMigrationList
+		if err := c.Client.List(ctx, &all, client.InNamespace(ns)); err != nil {
+			return false, err.Error()
+		}
+		if len(all.Items) == 0 {
+			return false, "no PodMigration yet"
+		}
+		m = all.Items[0]
+		return true, ""
+	})
+	return &m, err
 }
 
 // Until polls a move until ok says so, and gives it as it is then.
@@ -65,7 +82,7 @@ func (c *Cluster) Seen(ctx context.Context, m *v1alpha1.PodMigration, ok func(*v
 // Ended waits until nothing is left to do for a move.
 func (c *Cluster) Ended(ctx context.Context, m *v1alpha1.PodMigration) (*v1alpha1.PodMigration, error) {
 	return c.Until(ctx, m, "ended", func(m *v1alpha1.PodMigration) bool {
-		return m.Status.Phase == v1alpha1.PhaseRejected || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionComplete)
+		return v1alpha1.Finished(m)
 	})
 }
 
@@ -99,16 +116,6 @@ func (c *Cluster) AllKnow(ctx context.Context, pod *corev1.Pod, node string) err
 		}
 		return true, ""
 	})
-}
-
-// Step is when a step of the timeline was written first; ok is false if it never was.
-func Step(m *v1alpha1.PodMigration, name string) (at time.Time, ok bool) {
-	for _, t := range m.Status.Timeline {
-		if t.Step == name {
-			return t.At.Time, true
-		}
-	}
-	return time.Time{}, false
 }
 
 func nodeID(n string) model.NodeID { return model.NodeID(n) }

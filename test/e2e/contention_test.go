@@ -48,7 +48,7 @@ func TestContentionIsNoticedThenThePodIsMoved(t *testing.T) {
 
 	check(t, c.Upgrade(ctx, values("act")))
 	t.Cleanup(func() { check(t, c.Upgrade(context.Background(), values("observe"))) })
-	m := decided(ctx, t, c, ns)
+	m := must[*v1alpha1.PodMigration](t)(c.Ordered(ctx, ns))
 	if m.Spec.Reason != "Contention" || m.Spec.PodUID != pod.UID || m.Spec.TargetNode == from {
 		t.Errorf("the agent ordered %+v", m.Spec)
 	}
@@ -70,22 +70,4 @@ func TestContentionIsNoticedThenThePodIsMoved(t *testing.T) {
 		t.Error(fault)
 	}
 	check(t, c.AllKnow(ctx, after, after.Spec.NodeName))
-}
-
-// decided waits for the one move in a namespace.
-func decided(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string) *v1alpha1.PodMigration {
-	t.Helper()
-	var m v1alpha1.PodMigration
-	check(t, cluster.Eventually(ctx, "an agent decides to move the pod", func(ctx context.Context) (bool, string) {
-		all := &v1alpha1.PodMigrationList{}
-		if err := c.Client.List(ctx, all, client.InNamespace(ns)); err != nil {
-			return false, err.Error()
-		}
-		if len(all.Items) == 0 {
-			return false, "no PodMigration yet"
-		}
-		m = all.Items[0]
-		return true, ""
-	}))
-	return &m
 }

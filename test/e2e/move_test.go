@@ -109,18 +109,7 @@ func TestMoveThereAndBack(t *testing.T) {
 // heard waits until the witness has heard tick seq of an instance.
 func heard(ctx context.Context, t *testing.T, c *cluster.Cluster, instance string, seq uint64) {
 	t.Helper()
-	for {
-		news := c.Witness.News()
-		if h, ok := c.Witness.Last(instance); ok && h.Seq >= seq {
-			return
-		}
-		select {
-		case <-news:
-		case <-ctx.Done():
-			h, _ := c.Witness.Last(instance)
-			t.Fatalf("instance %s: tick %d was never heard, the last was %d", instance, seq, h.Seq)
-		}
-	}
+	check(t, c.Witness.Await(ctx, instance, seq))
 }
 
 // other gives a node that is not the given one.

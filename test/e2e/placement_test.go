@@ -21,8 +21,8 @@ func TestPodGoesNearestToItsPeer(t *testing.T) {
 	ctx, c, ns := scene(t, "near")
 	check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: "db", Node: "n1", Silent: true})))
 	must[*corev1.Pod](t)(c.Ready(ctx, ns, "db"))
-	cordon(ctx, t, c, "n1", true) // the peer's own node would win always
-	t.Cleanup(func() { cordon(context.Background(), t, c, "n1", false) })
+	check(t, c.Cordon(ctx, "n1", true)) // the peer's own node would win always
+	t.Cleanup(func() { check(t, c.Cordon(context.Background(), "n1", false)) })
 	t.Cleanup(func() { delays(context.Background(), t, c, time.Millisecond, time.Millisecond, time.Millisecond) })
 
 	for i, near := range []string{"n2", "n3"} {
@@ -68,13 +68,6 @@ func TestPodsScheduleWithoutMeasurements(t *testing.T) {
 		check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: name, Peers: peers, Silent: true})))
 		must[*corev1.Pod](t)(c.Ready(ctx, ns, name))
 	}
-}
-
-func cordon(ctx context.Context, t *testing.T, c *cluster.Cluster, node string, on bool) {
-	t.Helper()
-	n := &corev1.Node{}
-	n.Name = node
-	check(t, c.Client.Patch(ctx, n, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"unschedulable":%v}}`, on))))
 }
 
 // delays sets the three links, one way.

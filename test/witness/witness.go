@@ -4,6 +4,7 @@
 package witness
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,7 +35,6 @@ type Heard struct {
 type Witness struct {
 	mu    sync.Mutex
 	heard map[string][]Heard
-	order []string
 	news  chan struct{} // closed and replaced at every tick
 }
 
@@ -70,26 +70,27 @@ func (w *Witness) Run(conn net.PacketConn) error {
 func (w *Witness) Record(h Heard) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := w.heard[h.Instance]; !ok {
-		w.order = append(w.order, h.Instance)
-	}
 	w.heard[h.Instance] = append(w.heard[h.Instance], h)
 	close(w.news)
 	w.news = make(chan struct{})
 }
 
-// News is closed when the next tick has come.
-func (w *Witness) News() <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.news
-}
-
-// Instances lists the instances in the order in which they were first heard.
-func (w *Witness) Instances() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append([]string(nil), w.order...)
+// Await waits until tick seq of an instance, or a later one, was heard.
+func (w *Witness) Await(ctx context.Context, instance string, seq uint64) error {
+	for {
+		w.mu.Lock()
+		news := w.news
+		w.mu.Unlock()
+		h, ok := w.Last(instance)
+		if ok && h.Seq >= seq {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return fmt.Errorf("instance %s: tick %d was never heard, the last was %d", instance, seq, h.Seq)
+		}
+	}
 }
 
 // Last is the newest tick of an instance; ok is false if it was never heard.
