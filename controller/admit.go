@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // Reasons of the condition Accepted when it is False.
@@ -15,10 +16,10 @@ const (
 	ReasonPaused               = "Paused"
 	ReasonPodNotFound          = "PodNotFound"
 	ReasonPodReplaced          = "PodReplaced"
-	ReasonPodTerminating       = "PodTerminating"
-	ReasonNotScheduled         = "NotScheduled"
-	ReasonNotOptedIn           = "NotOptedIn"
-	ReasonWrongRuntimeClass    = "WrongRuntimeClass"
+	ReasonPodTerminating       = movable.ReasonPodTerminating
+	ReasonNotScheduled         = movable.ReasonNotScheduled
+	ReasonNotOptedIn           = movable.ReasonNotOptedIn
+	ReasonWrongRuntimeClass    = movable.ReasonWrongRuntimeClass
 	ReasonAlreadyMigrating     = "AlreadyMigrating"
 	ReasonMalformedAnnotation  = "MalformedAnnotation"
 	ReasonUnsupportedOwner     = "UnsupportedOwner"
@@ -26,12 +27,12 @@ const (
 	ReasonOwnerScaledToZero    = "OwnerScaledToZero"
 	ReasonOwnerChanged         = "OwnerChanged"
 	ReasonRollingUpdate        = "RollingUpdate"
-	ReasonSeveralContainers    = "SeveralContainers"
-	ReasonHostNamespace        = "HostNamespace"
-	ReasonUnsupportedLifecycle = "UnsupportedLifecycle"
-	ReasonUnsupportedDevice    = "UnsupportedDevice"
-	ReasonUnsupportedVolume    = "UnsupportedVolume"
-	ReasonNotRunning           = "NotRunning"
+	ReasonSeveralContainers    = movable.ReasonSeveralContainers
+	ReasonHostNamespace        = movable.ReasonHostNamespace
+	ReasonUnsupportedLifecycle = movable.ReasonUnsupportedLifecycle
+	ReasonUnsupportedDevice    = movable.ReasonUnsupportedDevice
+	ReasonUnsupportedVolume    = movable.ReasonUnsupportedVolume
+	ReasonNotRunning           = movable.ReasonNotRunning
 	ReasonNoAgent              = "NoAgent"
 	ReasonNodeNotFound         = "NodeNotFound"
 	ReasonNodeNotReady         = "NodeNotReady"
@@ -43,122 +44,41 @@ func refuse(reason, format string, args ...any) *Refusal {
 	return &Refusal{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-// Admit judges a wish that was not accepted yet. Nil: the pod may be moved.
+// Admit judges a wish that was not accepted yet. Nil: the pod may be moved. Else the reason
+// is that of the first finding, and the message says all.
 func Admit(m *v1alpha1.PodMigration, f Facts) *Refusal {
-	switch {
-	case m.DeletionTimestamp != nil:
-		return refuse(ReasonDeleted, "the PodMigration was deleted before the move began")
-	case f.Paused:
-		return refuse(ReasonPaused, "all new moves are paused: ConfigMap %s says paused", v1alpha1.PauseConfigMap)
-	case f.Pod == nil:
-		return refuse(ReasonPodNotFound, "pod %s/%s does not exist", m.Namespace, m.Spec.PodName)
-	case m.Spec.PodUID != "" && f.Pod.UID != m.Spec.PodUID:
-		return refuse(ReasonPodReplaced, "pod %s/%s has UID %s, not %s: it is another pod of the same name",
-			m.Namespace, m.Spec.PodName, f.Pod.UID, m.Spec.PodUID)
+	all := Judge(m, f)
+	if len(all) == 0 {
+		return nil
 	}
-	for _, judge := range []func(*v1alpha1.PodMigration, Facts) *Refusal{
-		admitWill, admitOwner, admitShape, admitVolumes, admitState, admitHolder, admitSource, admitTarget,
-	} {
-		if r := judge(m, f); r != nil {
-			return r
-		}
-	}
-	return nil
+	sum := movable.Sum(all)
+	return &Refusal{Reason: sum.Reason, Message: sum.Message}
 }
 
-// admitWill: the pod's owner wants it to be movable, and it is there to be moved.
-func admitWill(_ *v1alpha1.PodMigration, f Facts) *Refusal {
-	p := f.Pod
+// Judge gives all that speaks against a wish that was not accepted yet.
+func Judge(m *v1alpha1.PodMigration, f Facts) []movable.Finding {
 	switch {
-	case p.DeletionTimestamp != nil:
-		return refuse(ReasonPodTerminating, "pod %s/%s is being deleted", p.Namespace, p.Name)
-	case p.Spec.NodeName == "":
-		return refuse(ReasonNotScheduled, "pod %s/%s is on no node yet", p.Namespace, p.Name)
-	case p.Annotations[v1alpha1.AnnotationMigrate] != "true":
-		return refuse(ReasonNotOptedIn, "pod %s/%s has not opted in: annotation %s is %q, want \"true\"",
-			p.Namespace, p.Name, v1alpha1.AnnotationMigrate, p.Annotations[v1alpha1.AnnotationMigrate])
-	case p.Spec.RuntimeClassName == nil || *p.Spec.RuntimeClassName != v1alpha1.RuntimeClassName:
-		has := ""
-		if p.Spec.RuntimeClassName != nil {
-			has = *p.Spec.RuntimeClassName
-		}
-		return refuse(ReasonWrongRuntimeClass, "pod %s/%s has runtimeClassName %q, want %q",
-			p.Namespace, p.Name, has, v1alpha1.RuntimeClassName)
+	case m.DeletionTimestamp != nil:
+		return found(refuse(ReasonDeleted, "the PodMigration was deleted before the move began"))
+	case f.Pod == nil:
+		return found(refuse(ReasonPodNotFound, "pod %s/%s does not exist", m.Namespace, m.Spec.PodName))
+	case m.Spec.PodUID != "" && f.Pod.UID != m.Spec.PodUID:
+		return found(refuse(ReasonPodReplaced, "pod %s/%s has UID %s, not %s: it is another pod of the same name",
+			m.Namespace, m.Spec.PodName, f.Pod.UID, m.Spec.PodUID))
 	}
-	return nil
+	var all []movable.Finding
+	if f.Paused {
+		all = found(refuse(ReasonPaused, "all new moves are paused: ConfigMap %s says paused", v1alpha1.PauseConfigMap))
+	}
+	all = append(all, movable.Pod(f.Pod, f.Claims)...)
+	for _, judge := range []func(*v1alpha1.PodMigration, Facts) *Refusal{admitOwner, admitHolder, admitSource, admitTarget} {
+		all = append(all, found(judge(m, f))...)
+	}
+	return all
 }
 
 func admitOwner(_ *v1alpha1.PodMigration, f Facts) *Refusal {
 	return judgeOwner(f.Pod, f.ReplicaSet, f.Deployment)
-}
-
-// admitShape: what of a pod's spec can be carried over today.
-func admitShape(_ *v1alpha1.PodMigration, f Facts) *Refusal {
-	p, s := f.Pod, &f.Pod.Spec
-	if len(s.Containers) != 1 || len(s.EphemeralContainers) != 0 || sidecar(s) != "" {
-		n := len(s.Containers) + len(s.EphemeralContainers)
-		if sidecar(s) != "" {
-			n++
-		}
-		return refuse(ReasonSeveralContainers, "pod %s/%s has %d containers that run side by side: only pods of one container can be moved",
-			p.Namespace, p.Name, n)
-	}
-	switch {
-	case s.HostNetwork, s.HostPID, s.HostIPC:
-		return refuse(ReasonHostNamespace, "pod %s/%s uses its node's network, processes or IPC: they cannot be taken along", p.Namespace, p.Name)
-	case s.ShareProcessNamespace != nil && *s.ShareProcessNamespace:
-		return refuse(ReasonHostNamespace, "pod %s/%s has shareProcessNamespace: its processes cannot be taken along without the sandbox's", p.Namespace, p.Name)
-	case s.Containers[0].Lifecycle != nil && s.Containers[0].Lifecycle.PostStart != nil:
-		return refuse(ReasonUnsupportedLifecycle, "container %s has a postStart hook: it would run a second time after the move", s.Containers[0].Name)
-	case len(s.ResourceClaims) > 0:
-		return refuse(ReasonUnsupportedDevice, "pod %s/%s claims devices (%s): their state cannot be taken along", p.Namespace, p.Name, s.ResourceClaims[0].Name)
-	}
-	return nil
-}
-
-// sidecar names the first init container that keeps running.
-func sidecar(s *corev1.PodSpec) string {
-	for _, c := range s.InitContainers {
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			return c.Name
-		}
-	}
-	return ""
-}
-
-// admitVolumes lets those through that kubelet makes anew on the target with the same content.
-func admitVolumes(_ *v1alpha1.PodMigration, f Facts) *Refusal {
-	for _, v := range f.Pod.Spec.Volumes {
-		if v.ConfigMap == nil && v.Secret == nil && v.DownwardAPI == nil && v.Projected == nil {
-			return refuse(ReasonUnsupportedVolume, "volume %s is %s: only configMap, secret, downwardAPI and projected volumes can be taken along", v.Name, volumeKind(v))
-		}
-	}
-	return nil
-}
-
-func volumeKind(v corev1.Volume) string {
-	switch {
-	case v.EmptyDir != nil:
-		return "an emptyDir"
-	case v.HostPath != nil:
-		return "a hostPath"
-	case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
-		return "a persistentVolumeClaim"
-	}
-	return "of another kind"
-}
-
-// admitState: there is a running container to take the memory of.
-func admitState(_ *v1alpha1.PodMigration, f Facts) *Refusal {
-	p := f.Pod
-	if p.Status.Phase != corev1.PodRunning {
-		return refuse(ReasonNotRunning, "pod %s/%s is %s, not Running", p.Namespace, p.Name, p.Status.Phase)
-	}
-	name := p.Spec.Containers[0].Name
-	if runningID(p, name) == "" {
-		return refuse(ReasonNotRunning, "container %s of pod %s/%s is not running", name, p.Namespace, p.Name)
-	}
-	return nil
 }
 
 // admitHolder: no other move has this pod or its lineage. The claim on the pod excludes
@@ -193,6 +113,8 @@ func moves(o *v1alpha1.PodMigration, p *corev1.Pod) bool {
 
 func admitSource(_ *v1alpha1.PodMigration, f Facts) *Refusal {
 	switch node := f.Pod.Spec.NodeName; {
+	case node == "":
+		return nil // said already
 	case f.SourceNode == nil:
 		return refuse(ReasonNodeNotFound, "node %s, on which the pod is, does not exist", node)
 	case !nodeReady(f.SourceNode):
@@ -223,14 +145,7 @@ func admitTarget(m *v1alpha1.PodMigration, f Facts) *Refusal {
 }
 
 // runningID is the runtime's ID of the container, without scheme; empty when it does not run.
-func runningID(p *corev1.Pod, container string) string {
-	for _, s := range p.Status.ContainerStatuses {
-		if s.Name == container && s.State.Running != nil {
-			return bareID(s.ContainerID)
-		}
-	}
-	return ""
-}
+func runningID(p *corev1.Pod, container string) string { return movable.RunningID(p, container) }
 
 // ownerUID is the UID of the controlling owner, empty for a bare pod.
 func ownerUID(p *corev1.Pod) types.UID {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // other is a move at work, of that pod to that replacement.
@@ -97,7 +98,10 @@ func TestAdmit(t *testing.T) {
 		}, ReasonSeveralContainers, "2 containers"},
 		{"debug container", func(_ *v1alpha1.PodMigration, f *Facts) {
 			f.Pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{}}
-		}, ReasonSeveralContainers, ""},
+		}, movable.ReasonEphemeralContainer, ""},
+		{"all at once", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Paused, f.SourceNode, f.Pod.Spec.HostPID, f.Pod.OwnerReferences = true, nil, true, owner("DaemonSet", "apps/v1", "own")
+		}, ReasonPaused, "HostNamespace: pod shop/web-5d4-abcde has hostPID: its node's part in that cannot be taken along; UnsupportedOwner: "},
 		{"host network", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.HostNetwork = true }, ReasonHostNamespace, ""},
 		{"host processes", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.HostPID = true }, ReasonHostNamespace, ""},
 		{"shared processes", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.ShareProcessNamespace = ptr(true) }, ReasonHostNamespace, ""},

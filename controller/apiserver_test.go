@@ -96,7 +96,7 @@ func roles() []client.Object {
 	return []client.Object{
 		&rbacv1.ClusterRole{ObjectMeta: name, Rules: []rbacv1.PolicyRule{
 			rule("", "pods", "get list watch create patch delete"),
-			rule("", "nodes", "get"),
+			rule("", "nodes persistentvolumeclaims", "get"),
 			rule("", "events", "create patch"),
 			rule("apps", "replicasets deployments", "get"),
 			rule("apps", "replicasets/finalizers", "update"),

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // Refusal is why a move is not begun, or is aborted: a CamelCase word and a sentence.
@@ -27,6 +28,8 @@ type Facts struct {
 	// controlling owners gives, whatever their UIDs.
 	ReplicaSet *appsv1.ReplicaSet
 	Deployment *appsv1.Deployment
+	// Claims are those of the pod's volumes.
+	Claims movable.Claims
 	// SourceNode is the pod's node.
 	SourceNode *corev1.Node
 	// TargetNode is the spec's before the replacement has a node, then the replacement's.

@@ -128,8 +128,9 @@ type container struct {
 	createOut, logFile string
 }
 
-// newContainer makes the bundle; annotations come on top of those of an opted-in pod.
-func newContainer(t *testing.T, name string, annotations map[string]string) *container {
+// newContainer makes the bundle; annotations come on top of those of an opted-in pod, and
+// change may make another of the specification.
+func newContainer(t *testing.T, name string, annotations map[string]string, change ...func(rootfs string, spec map[string]any)) *container {
 	t.Helper()
 	id := fmt.Sprintf("%s-%s", strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")), name)
 	c := &container{t: t, id: id, podUID: "uid-" + id, bundle: filepath.Join("/tmp/bundles", id), lines: make(chan string, 10000)}
@@ -168,6 +169,9 @@ func newContainer(t *testing.T, name string, annotations map[string]string) *con
 		"linux": map[string]any{"cgroupsPath": group, "namespaces": []map[string]string{
 			{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "network", "path": netns}}},
 		"annotations": all,
+	}
+	for _, c := range change {
+		c(rootfs, spec)
 	}
 	data, err := json.Marshal(spec)
 	if err != nil {

@@ -1,0 +1,87 @@
+package movable
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// volumes lets those through that kubelet makes anew on the target with the same content.
+func volumes(p *corev1.Pod, claims Claims) []Finding {
+	const only = "only configMap, secret, downwardAPI and projected volumes can be taken along"
+	var all []Finding
+	for _, v := range p.Spec.Volumes {
+		switch {
+		case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
+		case v.EmptyDir != nil:
+			all = append(all, Found(ReasonUnsupportedVolume, "volume %s is an emptyDir, whose files stay on the node: %s", v.Name, only).
+				But("keep such files in memory or in a service, or leave the volume out"))
+		case v.HostPath != nil:
+			all = append(all, Found(ReasonUnsupportedVolume, "volume %s is a hostPath (%s), which is its node's: %s", v.Name, v.HostPath.Path, only).
+				But("leave the volume out"))
+		case v.PersistentVolumeClaim != nil:
+			all = append(all, claimed(v.Name, v.PersistentVolumeClaim.ClaimName, claims))
+		case v.Ephemeral != nil:
+			all = append(all, claimed(v.Name, p.Name+"-"+v.Name, claims))
+		default:
+			all = append(all, Found(ReasonUnsupportedVolume, "volume %s is of the kind %s: %s", v.Name, volumeKind(v), only).
+				But("leave the volume out"))
+		}
+	}
+	return all
+}
+
+// claimed tells of a claim that one node alone can mount, and of any other.
+func claimed(volume, claim string, claims Claims) Finding {
+	c := claims[claim]
+	if c == nil {
+		return Found(ReasonUnsupportedVolume, "volume %s is a persistentVolumeClaim (%s): files that lie on one cannot be handed over yet", volume, claim).
+			But("leave the volume out")
+	}
+	for _, m := range c.Spec.AccessModes {
+		if m == corev1.ReadWriteMany || m == corev1.ReadOnlyMany {
+			return Found(ReasonUnsupportedVolume, "volume %s is a persistentVolumeClaim (%s, %s): files that lie on one cannot be handed over yet", volume, claim, m).
+				But("leave the volume out")
+		}
+	}
+	return Found(ReasonReadWriteOnce, "volume %s is a persistentVolumeClaim (%s) that one node alone can mount (%s): the source holds it while the target would need it",
+		volume, claim, joined(c.Spec.AccessModes)).But("leave the volume out")
+}
+
+func joined(modes []corev1.PersistentVolumeAccessMode) string {
+	words := make([]string, len(modes))
+	for i, m := range modes {
+		words[i] = string(m)
+	}
+	return strings.Join(words, ", ")
+}
+
+// volumeKind is the name of the field that is set, as users write it.
+func volumeKind(v corev1.Volume) string {
+	data, err := json.Marshal(v.VolumeSource)
+	if err != nil {
+		return "unknown"
+	}
+	var set map[string]json.RawMessage
+	if err := json.Unmarshal(data, &set); err != nil || len(set) == 0 {
+		return "unknown"
+	}
+	return slices.Sorted(maps.Keys(set))[0]
+}
+
+// extended are the resources that no kubelet knows by itself: devices.
+func extended(r corev1.ResourceRequirements) []string {
+	names := map[string]bool{}
+	for _, list := range []corev1.ResourceList{r.Requests, r.Limits} {
+		for name, q := range list {
+			domain, _, qualified := strings.Cut(string(name), "/")
+			if qualified && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") && !q.IsZero() {
+				names[string(name)] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
