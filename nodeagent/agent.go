@@ -25,12 +25,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/gossip"
+	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/decide"
 	"github.com/drover-project/drover/nodeagent/locate"
 	"github.com/drover-project/drover/nodeagent/measure"
+	"github.com/drover-project/drover/nodeagent/vault"
 )
 
 // agent is the parts of a running agent.
@@ -54,6 +57,7 @@ type agent struct {
 	load       *measure.LoadMeter
 	contention *measure.Contention
 
+	vault *vault.Vault
 	mover
 }
 
@@ -62,10 +66,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	v, err := openVault(cfg)
+	if err != nil {
+		return err
+	}
 	if err := cfg.Layout.Prepare(); err != nil {
 		return err
 	}
-	a := &agent{cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log)}
+	a := &agent{vault: v, cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log)}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	boot, err := os.ReadFile(filepath.Join(cfg.HostRoot, "proc/sys/kernel/random/boot_id"))
 	if err != nil {
@@ -80,6 +88,25 @@ func Run(ctx context.Context, cfg Config) error {
 		return errors.Join(err, group.Wait())
 	}
 	return group.Wait()
+}
+
+// openVault finds a safe place for images. Without one the agent does all but move pods.
+func openVault(cfg Config) (*vault.Vault, error) {
+	groups, err := cgroup.Host()
+	if err != nil {
+		return nil, err
+	}
+	v := vault.New(vault.Config{
+		Dir: cfg.Layout.Vault(), Size: cfg.ImageMemory, Disk: cfg.ImageDir, Proc: "/proc", InMounts: hosted.InMounts,
+		Limit: func() (model.Bytes, bool, error) {
+			left, limited, err := groups.MemoryLeft(os.Getpid())
+			return model.Bytes(left), limited, err
+		},
+	})
+	if err := v.Open(); err != nil {
+		cfg.Log.Error("this node can neither send nor take pods", "err", err)
+	}
+	return v, nil
 }
 
 // start starts all parts, each when what it needs is there.

@@ -50,6 +50,9 @@ type Config struct {
 	// Layout is where the node's files are, HostRoot where the host's root is seen.
 	Layout   layout.Layout
 	HostRoot string
+	// ImageMemory is how much memory the images of moves may take ("50%", "8G"); ImageDir a
+	// directory of the node, on an encrypted file system, to keep them in instead; or empty.
+	ImageMemory, ImageDir string
 	// Program is drover-runc's path on the node, Runc the real runtime's.
 	Program, Runc string
 

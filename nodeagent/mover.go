@@ -48,7 +48,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	})
 	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log})
 	kube := migrate.Kube{Client: a.cluster.direct}
-	images := &transfer.Store{Dir: a.cfg.Layout.Images()}
+	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy}
 	if err := images.Sweep(); err != nil {
 		return err
 	}
@@ -56,7 +56,8 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	a.registry.MustRegister(metrics)
 	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
-		Records: kube, Cluster: evidence{kube, a}, Checkpointer: dumps, Sender: a.sender, Images: images, Runtime: copies,
+		Records: kube, Cluster: evidence{kube, a},
+		Checkpointer: spacious{Checkpointer: dumps, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room}, Sender: a.sender, Images: images, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
 		Marks: migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun")), Log: a.log,
 	})
@@ -123,7 +124,18 @@ func (a *agent) watchAbility(ctx context.Context) error {
 	tick := time.NewTicker(abilityInterval)
 	defer tick.Stop()
 	for {
-		why := checkpoint.CannotRestore(ctx, a.cfg.Runc)
+		if a.vault.Problem() != "" {
+			// What was in the way may be gone; Problem tells.
+			if a.vault.Open() == nil {
+				if err := a.cfg.Layout.Prepare(); err != nil {
+					return err
+				}
+			}
+		}
+		why := a.vault.Problem()
+		if why == "" {
+			why = checkpoint.CannotRestore(ctx, a.cfg.Runc)
+		}
 		if was := a.unable.Swap(&why); (was == nil || *was != why) && ctx.Err() == nil {
 			a.log.Info("whether this node can take moved pods", "obstacle", why)
 		}

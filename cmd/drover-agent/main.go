@@ -68,6 +68,8 @@ func command() *cobra.Command {
 	fs.StringVar(&f.gossipKeyFile, "gossip-key-file", "", "file with the key that encrypts gossip, in base64")
 	fs.StringVar(&cfg.CAFile, "ca-file", "", "file with the certificates of Drover's CA")
 	fs.StringVar(&cfg.HostRoot, "host-root", "/proc/1/root", "where the node's root is seen")
+	fs.StringVar(&cfg.ImageMemory, "image-memory", "50%", "how much of the node's memory the images of moves may take at most, in percent or as in 8G")
+	fs.StringVar(&cfg.ImageDir, "image-dir", "", "directory of the node, on an encrypted file system, to keep images in instead of memory")
 	fs.StringVar(&cfg.Runc, "runc", "/usr/bin/runc", "the real runtime's path on the node")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.Float64Var(&cfg.Thresholds.Trigger, "contention-trigger", cfg.Thresholds.Trigger, "run-queue wait, in seconds per second, from which a container suffers")

@@ -28,9 +28,10 @@ const (
 // Actions of the source.
 const (
 	// OpDump: freeze and dump the container. Answered by Held once CRIU holds at post-dump
-	// with the cgroup frozen and the images complete on the local disk, or by Failed.
+	// with the cgroup frozen and the images complete on this node, or by Failed.
 	OpDump Op = "dump"
-	// OpSend: send the images; Done when the target has them complete, verified and synced.
+	// OpSend: send the images; Done when the target has them complete and verified, where
+	// nothing but a boot can lose them.
 	OpSend Op = "send"
 	// OpCancel: make the OpDump or OpSend that is under way fail soon. Not answered by itself.
 	OpCancel Op = "cancel"
@@ -110,7 +111,7 @@ const (
 	WaiterCame Kind = "waiter-came"
 	// WaiterGone: the create of container ID has ended, however.
 	WaiterGone Kind = "waiter-gone"
-	// Images: the images are complete, verified and synced on this node's disk.
+	// Images: the images are complete and verified on this node, until it boots.
 	Images Kind = "images"
 	// HookGone: the restore of container ID failed, or CRIU or its hook died while it was held.
 	HookGone Kind = "hook-gone"

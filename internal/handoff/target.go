@@ -14,7 +14,7 @@ type TargetFacts struct {
 	Deadline time.Time
 	// Stranger is the container ID of another, later create.
 	Stranger string
-	// Images: complete, verified and synced on the disk.
+	// Images: complete and verified on this node, until it boots.
 	Images bool
 	// Restoring: the restore was begun and has not reached pre-resume.
 	Restoring bool

@@ -13,37 +13,41 @@ import (
 // Call runs a short command in the node's mount namespace and returns all that it wrote. It
 // ends with ctx, and with the agent. To be used where losing the command does no harm.
 func Call(ctx context.Context, args ...string) (string, error) {
-	type result struct {
-		out []byte
-		err error
+	var out []byte
+	err := InMounts(func() error {
+		program, err := find(args[0])
+		if err != nil {
+			return err
+		}
+		cmd := exec.CommandContext(ctx, program, args[1:]...)
+		cmd.Env = environment
+		out, err = cmd.CombinedOutput()
+		return err
+	})
+	if err != nil {
+		return string(out), fmt.Errorf("run %q on the node: %w", args, err)
 	}
-	done := make(chan result, 1)
+	return string(out), nil
+}
+
+// InMounts calls f in the node's mount namespace, and returns what f does. f must not start
+// goroutines that look at files: they would see the caller's.
+func InMounts(f func() error) error {
+	done := make(chan error, 1)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine and takes the namespace along.
 		runtime.LockOSThread()
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- result{nil, fmt.Errorf("unshare the file system attributes: %w", err)}
+			done <- fmt.Errorf("unshare the file system attributes: %w", err)
 			return
 		}
 		if err := join("mnt", unix.CLONE_NEWNS); err != nil {
-			done <- result{nil, err}
+			done <- err
 			return
 		}
-		program, err := find(args[0])
-		if err != nil {
-			done <- result{nil, err}
-			return
-		}
-		cmd := exec.CommandContext(ctx, program, args[1:]...)
-		cmd.Env = environment
-		out, err := cmd.CombinedOutput()
-		done <- result{out, err}
+		done <- f()
 	}()
-	r := <-done
-	if r.err != nil {
-		return string(r.out), fmt.Errorf("run %q on the node: %w", args, r.err)
-	}
-	return string(r.out), nil
+	return <-done
 }
 
 // find looks for a program in the node's directories, from a thread in its mount namespace:

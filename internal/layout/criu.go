@@ -52,7 +52,7 @@ func EnsureHook(program string) (string, error) {
 // that Drover has once dumped or restored (kubelet's checkpoint API, ctr): such a dump is
 // never held. An error: it is not known.
 func (l Layout) OwnImages(dir string) (bool, error) {
-	for _, own := range []string{l.State, l.Images(), l.Dumps()} {
+	for _, own := range []string{l.Vault(), l.Images(), l.Dumps()} {
 		own, err := filepath.EvalSymlinks(own)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

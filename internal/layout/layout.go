@@ -60,11 +60,15 @@ func (l Layout) Restored() fence.RestoredDir {
 	return fence.RestoredDir(filepath.Join(l.State, "restored"))
 }
 
+// Vault is where everything lies that holds the memory of pods: a file system of its own,
+// which package vault mounts.
+func (l Layout) Vault() string { return filepath.Join(l.Run, "vault") }
+
 // Images is the directory under which images that came from other nodes lie.
-func (l Layout) Images() string { return filepath.Join(l.State, "images") }
+func (l Layout) Images() string { return filepath.Join(l.Vault(), "images") }
 
 // Dumps is the directory under which images that leave this node lie.
-func (l Layout) Dumps() string { return filepath.Join(l.State, "dumps") }
+func (l Layout) Dumps() string { return filepath.Join(l.Vault(), "dumps") }
 
 // Work is the directory for the logs of one restore.
 func (l Layout) Work(id string) string { return filepath.Join(l.Run, "work", id) }

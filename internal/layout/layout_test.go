@@ -77,10 +77,13 @@ func TestOwnImages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if own, err := l.OwnImages(filepath.Join(dir, "state", "images", "m-2")); own || err != nil {
+	if own, err := l.OwnImages(filepath.Join(dir, "run", "vault", "images", "m-2")); own || err != nil {
 		t.Errorf("no such directory: got %v, %v", own, err)
 	}
-	for link, to := range map[string]string{"state": "real", "real/dumps": "disk"} {
+	if err := os.Mkdir(l.Run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"run/vault": "real", "real/dumps": "disk"} {
 		if err := os.Symlink(filepath.Join(dir, to), filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +104,7 @@ func TestOwnImages(t *testing.T) {
 	if err := os.Symlink(loop, loop); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (Layout{State: loop}).OwnImages("/x"); err == nil {
+	if _, err := (Layout{Run: loop}).OwnImages("/x"); err == nil {
 		t.Error("a directory that cannot be resolved: no error")
 	}
 }

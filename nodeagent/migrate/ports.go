@@ -84,15 +84,14 @@ type Dumped struct {
 
 // Sender brings images to the target's agent.
 type Sender interface {
-	// Send returns once the target has confirmed that every file in dir is complete,
-	// verified and synced there. It gives the bytes sent. It ends early with ctx.
+	// Send returns once the target has confirmed that every file in dir is complete and
+	// verified there, where nothing but a boot can lose it. It gives the bytes sent. It ends early with ctx.
 	Send(ctx context.Context, m Move, dir string) (bytes int64, err error)
 }
 
 // Images looks after the images that came to this node.
 type Images interface {
-	// Complete gives the directory of m's images if they are complete, verified and synced,
-	// else "". It must also be right after the agent restarted.
+	// Complete gives the directory of m's images if they are complete and verified, else "". It must also be right after the agent restarted.
 	Complete(ctx context.Context, m Move) (dir string, err error)
 	// Discard removes what there is of them. Nothing there: nil.
 	Discard(ctx context.Context, m Move) error
@@ -179,7 +178,7 @@ type Notices interface {
 	CreateWaits(c Create)
 	// CreateEnded: that wrapper is gone, however it ended.
 	CreateEnded(podUID, id string)
-	// ImagesComplete: the images of this PodMigration are complete, verified and synced.
+	// ImagesComplete: the images of this PodMigration are complete and verified.
 	ImagesComplete(migrationUID string)
 	// RestoreHeld: CRIU's hook waits at pre-resume and the cgroup of container id is frozen.
 	RestoreHeld(podUID, id string)

@@ -1,7 +1,8 @@
 // Package transfer brings the images of a move from the source's agent to the target's:
 // the gRPC service Peer over mutual TLS. The target asks the record of the move whether the
 // caller may send it, keeps what comes aside, and takes it as complete only when every byte
-// is there, has the digest that the source took while it read, and is on disk.
+// is there, has the digest that the source took while it read, and is synced (which costs
+// nothing in memory).
 //
 // Images hold the memory of other people's processes and are restored by root, so the
 // sender is not trusted: names, sizes, order and amount are checked before anything is
@@ -45,7 +46,7 @@ func ServerOptions(config *tls.Config) []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(int(maxMessage)),
 		grpc.MaxConcurrentStreams(16),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: alive, Timeout: alive}),
-		// A sender that waits for the target's disk asks every so often: let it.
+		// A sender that waits for the target's sync asks every so often: let it.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: alive / 4}),
 	}
 }

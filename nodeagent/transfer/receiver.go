@@ -45,8 +45,8 @@ type Receiver struct {
 	Store     *Store
 	Admission Admission
 	Arrivals  Arrivals
-	// MaxBytes is how much one move may have at most. Default 1 TiB; the disk that is free
-	// is a limit anyway.
+	// MaxBytes is how much one move may have at most. Default 1 TiB; the room that the Store
+	// has is a limit anyway.
 	MaxBytes model.Bytes
 	// Idle is how long a sender may say nothing. Default 2 minutes.
 	Idle time.Duration

@@ -58,10 +58,7 @@ func (s *Sender) send(ctx context.Context, m migrate.Move, path, address string)
 	if m.Epoch < 0 {
 		return 0, fmt.Errorf("epoch %d is negative", m.Epoch)
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(credentials.NewTLS(s.TLS(model.NodeID(m.Target.Node)))),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: alive, Timeout: alive}),
-		grpc.WithNoProxy(), grpc.WithDisableServiceConfig())
+	conn, err := s.dial(m, address)
 	if err != nil {
 		return 0, err
 	}
@@ -94,6 +91,13 @@ func (s *Sender) send(ctx context.Context, m migrate.Move, path, address string)
 		return 0, fmt.Errorf("the target confirms %d bytes, %d were sent", answer.GetBytes(), total)
 	}
 	return int64(total), nil
+}
+
+func (s *Sender) dial(m migrate.Move, address string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(credentials.NewTLS(s.TLS(model.NodeID(m.Target.Node)))),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: alive, Timeout: alive}),
+		grpc.WithNoProxy(), grpc.WithDisableServiceConfig())
 }
 
 // outgoing is one transfer.

@@ -21,11 +21,15 @@ import (
 
 // Store is the directory of the images that came to this node. Complete images of a move
 // are in the directory <migration UID>-<epoch>, whole and synced; what is not complete is in
-// one whose name ends in ".partial". Fill in Dir. It is safe for use by several goroutines.
+// one whose name ends in ".partial". Where the directory is in memory a sync costs nothing
+// and a boot loses the images: then the boot ID, which a commit is tied to, has changed too.
+// Fill in Dir. It is safe for use by several goroutines.
 type Store struct {
 	// Dir must exist; layout.Layout.Images.
 	Dir string
-	// Reserve is what stays free on the disk. Default 256 MiB.
+	// Room tells how much may come. Default: what is free on the file system of Dir.
+	Room func() (model.Bytes, error)
+	// Reserve is what stays free of it. Default 256 MiB.
 	Reserve model.Bytes
 
 	mu sync.Mutex
@@ -94,7 +98,7 @@ func (s *Store) Discard(ctx context.Context, m migrate.Move) error {
 }
 
 // Sweep removes what an earlier life of the agent did not receive to the end. Call it before
-// anything is served: from then on what Complete finds is on disk for good.
+// anything is served: from then on what Complete finds is there to stay.
 func (s *Store) Sweep() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,21 +185,37 @@ func (s *Store) space(bytes uint64) error {
 	if reserve == 0 {
 		reserve = 256 * model.MiB
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.Dir, &st); err != nil {
-		return refuse(diskFailed, "ask how much of the disk under %s is free: %w", s.Dir, err)
+	room, err := s.room()
+	if err != nil {
+		return refuse(diskFailed, "tell whether images fit under %s: %w", s.Dir, err)
 	}
-	free, need := st.Bavail*uint64(st.Bsize), uint64(reserve)
+	free, need := uint64(room), uint64(reserve)
 	for _, calls := range s.calls {
 		for _, c := range calls {
 			need += c.left
 		}
 	}
 	if need > free || bytes > free-need {
-		return refuse(noSpace, "images of %d bytes do not fit: %d bytes are free, %d of them set aside; make room under %s",
+		return refuse(noSpace, "images of %d bytes do not fit: there is room for %d bytes, %d of them set aside, under %s",
 			bytes, free, need, s.Dir)
 	}
 	return nil
+}
+
+func (s *Store) room() (model.Bytes, error) {
+	if s.Room != nil {
+		return s.Room()
+	}
+	var st unix.Statfs_t
+	err := unix.Statfs(s.Dir, &st)
+	return model.Bytes(st.Bavail) * model.Bytes(st.Bsize), err
+}
+
+// fits refuses images that begin would refuse now.
+func (s *Store) fits(bytes uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.space(bytes)
 }
 
 func (s *Store) wrote(c *call, n int) {

@@ -24,6 +24,86 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RoomRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Begin         *Begin                 `protobuf:"bytes,1,opt,name=begin,proto3" json:"begin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomRequest) Reset() {
+	*x = RoomRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomRequest) ProtoMessage() {}
+
+func (x *RoomRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomRequest.ProtoReflect.Descriptor instead.
+func (*RoomRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RoomRequest) GetBegin() *Begin {
+	if x != nil {
+		return x.Begin
+	}
+	return nil
+}
+
+type RoomResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomResponse) Reset() {
+	*x = RoomResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomResponse) ProtoMessage() {}
+
+func (x *RoomResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomResponse.ProtoReflect.Descriptor instead.
+func (*RoomResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
 type SendRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Part:
@@ -39,7 +119,7 @@ type SendRequest struct {
 
 func (x *SendRequest) Reset() {
 	*x = SendRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[0]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +131,7 @@ func (x *SendRequest) String() string {
 func (*SendRequest) ProtoMessage() {}
 
 func (x *SendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[0]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +144,7 @@ func (x *SendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendRequest.ProtoReflect.Descriptor instead.
 func (*SendRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SendRequest) GetPart() isSendRequest_Part {
@@ -153,7 +233,7 @@ type Begin struct {
 
 func (x *Begin) Reset() {
 	*x = Begin{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -165,7 +245,7 @@ func (x *Begin) String() string {
 func (*Begin) ProtoMessage() {}
 
 func (x *Begin) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -178,7 +258,7 @@ func (x *Begin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begin.ProtoReflect.Descriptor instead.
 func (*Begin) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Begin) GetNamespace() string {
@@ -233,7 +313,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +325,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +338,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *File) GetName() string {
@@ -285,7 +365,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +377,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +390,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *End) GetDigests() []*FileDigest {
@@ -331,7 +411,7 @@ type FileDigest struct {
 
 func (x *FileDigest) Reset() {
 	*x = FileDigest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +423,7 @@ func (x *FileDigest) String() string {
 func (*FileDigest) ProtoMessage() {}
 
 func (x *FileDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +436,7 @@ func (x *FileDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDigest.ProtoReflect.Descriptor instead.
 func (*FileDigest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FileDigest) GetName() string {
@@ -389,7 +469,7 @@ type SendResponse struct {
 
 func (x *SendResponse) Reset() {
 	*x = SendResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +481,7 @@ func (x *SendResponse) String() string {
 func (*SendResponse) ProtoMessage() {}
 
 func (x *SendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +494,7 @@ func (x *SendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendResponse.ProtoReflect.Descriptor instead.
 func (*SendResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SendResponse) GetBytes() uint64 {
@@ -443,7 +523,7 @@ type AwaitRestoreRequest struct {
 
 func (x *AwaitRestoreRequest) Reset() {
 	*x = AwaitRestoreRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +535,7 @@ func (x *AwaitRestoreRequest) String() string {
 func (*AwaitRestoreRequest) ProtoMessage() {}
 
 func (x *AwaitRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +548,7 @@ func (x *AwaitRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRestoreRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AwaitRestoreRequest) GetNamespace() string {
@@ -562,7 +642,7 @@ type AwaitRestoreResponse struct {
 
 func (x *AwaitRestoreResponse) Reset() {
 	*x = AwaitRestoreResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +654,7 @@ func (x *AwaitRestoreResponse) String() string {
 func (*AwaitRestoreResponse) ProtoMessage() {}
 
 func (x *AwaitRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +667,7 @@ func (x *AwaitRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRestoreResponse.ProtoReflect.Descriptor instead.
 func (*AwaitRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AwaitRestoreResponse) GetAnswer() isAwaitRestoreResponse_Answer {
@@ -658,7 +738,7 @@ type RestoredRequest struct {
 
 func (x *RestoredRequest) Reset() {
 	*x = RestoredRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +750,7 @@ func (x *RestoredRequest) String() string {
 func (*RestoredRequest) ProtoMessage() {}
 
 func (x *RestoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +763,7 @@ func (x *RestoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoredRequest.ProtoReflect.Descriptor instead.
 func (*RestoredRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RestoredRequest) GetPodUid() string {
@@ -722,7 +802,7 @@ type RestoredResponse struct {
 
 func (x *RestoredResponse) Reset() {
 	*x = RestoredResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +814,7 @@ func (x *RestoredResponse) String() string {
 func (*RestoredResponse) ProtoMessage() {}
 
 func (x *RestoredResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +827,7 @@ func (x *RestoredResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoredResponse.ProtoReflect.Descriptor instead.
 func (*RestoredResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 type HoldRequest struct {
@@ -761,7 +841,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +853,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +866,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HoldRequest) GetImageDir() string {
@@ -821,7 +901,7 @@ type HoldResponse struct {
 
 func (x *HoldResponse) Reset() {
 	*x = HoldResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +913,7 @@ func (x *HoldResponse) String() string {
 func (*HoldResponse) ProtoMessage() {}
 
 func (x *HoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +926,7 @@ func (x *HoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldResponse.ProtoReflect.Descriptor instead.
 func (*HoldResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HoldResponse) GetProceed() bool {
@@ -860,7 +940,10 @@ var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x18api/agent/v1/agent.proto\x12\x0fdrover.agent.v1\"\xb2\x01\n" +
+	"\x18api/agent/v1/agent.proto\x12\x0fdrover.agent.v1\";\n" +
+	"\vRoomRequest\x12,\n" +
+	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginR\x05begin\"\x0e\n" +
+	"\fRoomResponse\"\xb2\x01\n" +
 	"\vSendRequest\x12.\n" +
 	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginH\x00R\x05begin\x12+\n" +
 	"\x04file\x18\x02 \x01(\v2\x15.drover.agent.v1.FileH\x00R\x04file\x12\x14\n" +
@@ -917,9 +1000,10 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x19\n" +
 	"\binit_pid\x18\x03 \x01(\x05R\ainitPid\"(\n" +
 	"\fHoldResponse\x12\x18\n" +
-	"\aproceed\x18\x01 \x01(\bR\aproceed2M\n" +
+	"\aproceed\x18\x01 \x01(\bR\aproceed2\x92\x01\n" +
 	"\x04Peer\x12E\n" +
-	"\x04Send\x12\x1c.drover.agent.v1.SendRequest\x1a\x1d.drover.agent.v1.SendResponse(\x012\xfe\x01\n" +
+	"\x04Send\x12\x1c.drover.agent.v1.SendRequest\x1a\x1d.drover.agent.v1.SendResponse(\x01\x12C\n" +
+	"\x04Room\x12\x1c.drover.agent.v1.RoomRequest\x1a\x1d.drover.agent.v1.RoomResponse2\xfe\x01\n" +
 	"\aRuntime\x12]\n" +
 	"\fAwaitRestore\x12$.drover.agent.v1.AwaitRestoreRequest\x1a%.drover.agent.v1.AwaitRestoreResponse0\x01\x12O\n" +
 	"\bRestored\x12 .drover.agent.v1.RestoredRequest\x1a!.drover.agent.v1.RestoredResponse\x12C\n" +
@@ -937,39 +1021,44 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_api_agent_v1_agent_proto_goTypes = []any{
-	(*SendRequest)(nil),          // 0: drover.agent.v1.SendRequest
-	(*Begin)(nil),                // 1: drover.agent.v1.Begin
-	(*File)(nil),                 // 2: drover.agent.v1.File
-	(*End)(nil),                  // 3: drover.agent.v1.End
-	(*FileDigest)(nil),           // 4: drover.agent.v1.FileDigest
-	(*SendResponse)(nil),         // 5: drover.agent.v1.SendResponse
-	(*AwaitRestoreRequest)(nil),  // 6: drover.agent.v1.AwaitRestoreRequest
-	(*AwaitRestoreResponse)(nil), // 7: drover.agent.v1.AwaitRestoreResponse
-	(*RestoredRequest)(nil),      // 8: drover.agent.v1.RestoredRequest
-	(*RestoredResponse)(nil),     // 9: drover.agent.v1.RestoredResponse
-	(*HoldRequest)(nil),          // 10: drover.agent.v1.HoldRequest
-	(*HoldResponse)(nil),         // 11: drover.agent.v1.HoldResponse
+	(*RoomRequest)(nil),          // 0: drover.agent.v1.RoomRequest
+	(*RoomResponse)(nil),         // 1: drover.agent.v1.RoomResponse
+	(*SendRequest)(nil),          // 2: drover.agent.v1.SendRequest
+	(*Begin)(nil),                // 3: drover.agent.v1.Begin
+	(*File)(nil),                 // 4: drover.agent.v1.File
+	(*End)(nil),                  // 5: drover.agent.v1.End
+	(*FileDigest)(nil),           // 6: drover.agent.v1.FileDigest
+	(*SendResponse)(nil),         // 7: drover.agent.v1.SendResponse
+	(*AwaitRestoreRequest)(nil),  // 8: drover.agent.v1.AwaitRestoreRequest
+	(*AwaitRestoreResponse)(nil), // 9: drover.agent.v1.AwaitRestoreResponse
+	(*RestoredRequest)(nil),      // 10: drover.agent.v1.RestoredRequest
+	(*RestoredResponse)(nil),     // 11: drover.agent.v1.RestoredResponse
+	(*HoldRequest)(nil),          // 12: drover.agent.v1.HoldRequest
+	(*HoldResponse)(nil),         // 13: drover.agent.v1.HoldResponse
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
-	1,  // 0: drover.agent.v1.SendRequest.begin:type_name -> drover.agent.v1.Begin
-	2,  // 1: drover.agent.v1.SendRequest.file:type_name -> drover.agent.v1.File
-	3,  // 2: drover.agent.v1.SendRequest.end:type_name -> drover.agent.v1.End
-	4,  // 3: drover.agent.v1.End.digests:type_name -> drover.agent.v1.FileDigest
-	0,  // 4: drover.agent.v1.Peer.Send:input_type -> drover.agent.v1.SendRequest
-	6,  // 5: drover.agent.v1.Runtime.AwaitRestore:input_type -> drover.agent.v1.AwaitRestoreRequest
-	8,  // 6: drover.agent.v1.Runtime.Restored:input_type -> drover.agent.v1.RestoredRequest
-	10, // 7: drover.agent.v1.Runtime.Hold:input_type -> drover.agent.v1.HoldRequest
-	5,  // 8: drover.agent.v1.Peer.Send:output_type -> drover.agent.v1.SendResponse
-	7,  // 9: drover.agent.v1.Runtime.AwaitRestore:output_type -> drover.agent.v1.AwaitRestoreResponse
-	9,  // 10: drover.agent.v1.Runtime.Restored:output_type -> drover.agent.v1.RestoredResponse
-	11, // 11: drover.agent.v1.Runtime.Hold:output_type -> drover.agent.v1.HoldResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	3,  // 0: drover.agent.v1.RoomRequest.begin:type_name -> drover.agent.v1.Begin
+	3,  // 1: drover.agent.v1.SendRequest.begin:type_name -> drover.agent.v1.Begin
+	4,  // 2: drover.agent.v1.SendRequest.file:type_name -> drover.agent.v1.File
+	5,  // 3: drover.agent.v1.SendRequest.end:type_name -> drover.agent.v1.End
+	6,  // 4: drover.agent.v1.End.digests:type_name -> drover.agent.v1.FileDigest
+	2,  // 5: drover.agent.v1.Peer.Send:input_type -> drover.agent.v1.SendRequest
+	0,  // 6: drover.agent.v1.Peer.Room:input_type -> drover.agent.v1.RoomRequest
+	8,  // 7: drover.agent.v1.Runtime.AwaitRestore:input_type -> drover.agent.v1.AwaitRestoreRequest
+	10, // 8: drover.agent.v1.Runtime.Restored:input_type -> drover.agent.v1.RestoredRequest
+	12, // 9: drover.agent.v1.Runtime.Hold:input_type -> drover.agent.v1.HoldRequest
+	7,  // 10: drover.agent.v1.Peer.Send:output_type -> drover.agent.v1.SendResponse
+	1,  // 11: drover.agent.v1.Peer.Room:output_type -> drover.agent.v1.RoomResponse
+	9,  // 12: drover.agent.v1.Runtime.AwaitRestore:output_type -> drover.agent.v1.AwaitRestoreResponse
+	11, // 13: drover.agent.v1.Runtime.Restored:output_type -> drover.agent.v1.RestoredResponse
+	13, // 14: drover.agent.v1.Runtime.Hold:output_type -> drover.agent.v1.HoldResponse
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -977,13 +1066,13 @@ func file_api_agent_v1_agent_proto_init() {
 	if File_api_agent_v1_agent_proto != nil {
 		return
 	}
-	file_api_agent_v1_agent_proto_msgTypes[0].OneofWrappers = []any{
+	file_api_agent_v1_agent_proto_msgTypes[2].OneofWrappers = []any{
 		(*SendRequest_Begin)(nil),
 		(*SendRequest_File)(nil),
 		(*SendRequest_Data)(nil),
 		(*SendRequest_End)(nil),
 	}
-	file_api_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
+	file_api_agent_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
 		(*AwaitRestoreResponse_Restore)(nil),
 		(*AwaitRestoreResponse_Refuse)(nil),
 		(*AwaitRestoreResponse_Fresh)(nil),
@@ -994,7 +1083,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Peer_Send_FullMethodName = "/drover.agent.v1.Peer/Send"
+	Peer_Room_FullMethodName = "/drover.agent.v1.Peer/Room"
 )
 
 // PeerClient is the client API for Peer service.
@@ -33,8 +34,12 @@ const (
 // node; a call for a move whose source is another node is refused.
 type PeerClient interface {
 	// Send carries the images of one move from its source to its target. The answer comes
-	// when every file is complete, verified and synced on the target's disk.
+	// when every file is complete and verified on the target, where nothing but a boot can
+	// lose it.
 	Send(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SendRequest, SendResponse], error)
+	// Room asks, before anything is frozen, whether the images of this move would fit: begin's
+	// total_bytes is an estimate then. Nothing is set aside.
+	Room(ctx context.Context, in *RoomRequest, opts ...grpc.CallOption) (*RoomResponse, error)
 }
 
 type peerClient struct {
@@ -58,6 +63,16 @@ func (c *peerClient) Send(ctx context.Context, opts ...grpc.CallOption) (grpc.Cl
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_SendClient = grpc.ClientStreamingClient[SendRequest, SendResponse]
 
+func (c *peerClient) Room(ctx context.Context, in *RoomRequest, opts ...grpc.CallOption) (*RoomResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RoomResponse)
+	err := c.cc.Invoke(ctx, Peer_Room_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -66,8 +81,12 @@ type Peer_SendClient = grpc.ClientStreamingClient[SendRequest, SendResponse]
 // node; a call for a move whose source is another node is refused.
 type PeerServer interface {
 	// Send carries the images of one move from its source to its target. The answer comes
-	// when every file is complete, verified and synced on the target's disk.
+	// when every file is complete and verified on the target, where nothing but a boot can
+	// lose it.
 	Send(grpc.ClientStreamingServer[SendRequest, SendResponse]) error
+	// Room asks, before anything is frozen, whether the images of this move would fit: begin's
+	// total_bytes is an estimate then. Nothing is set aside.
+	Room(context.Context, *RoomRequest) (*RoomResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -80,6 +99,9 @@ type UnimplementedPeerServer struct{}
 
 func (UnimplementedPeerServer) Send(grpc.ClientStreamingServer[SendRequest, SendResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method Send not implemented")
+}
+func (UnimplementedPeerServer) Room(context.Context, *RoomRequest) (*RoomResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Room not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -109,13 +131,36 @@ func _Peer_Send_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_SendServer = grpc.ClientStreamingServer[SendRequest, SendResponse]
 
+func _Peer_Room_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RoomRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Room(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Room_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Room(ctx, req.(*RoomRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Peer_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "drover.agent.v1.Peer",
 	HandlerType: (*PeerServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Room",
+			Handler:    _Peer_Room_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Send",

@@ -1,0 +1,67 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// Memory is about how large the images of m's container will be, and seldom less: what its
+// processes have of their own in memory and in swap. What they share is counted for each.
+func (d *Dumps) Memory(m migrate.Move) (model.Bytes, error) {
+	c, err := d.container(m)
+	if c == nil {
+		return 0, errors.Join(err, fmt.Errorf("container %s: drover-runc left no note about it", m.ContainerID))
+	}
+	group, err := d.cfg.Groups.At(c.CgroupsPath)
+	if err != nil {
+		return 0, err
+	}
+	pids, err := group.Procs()
+	if err != nil {
+		return 0, err
+	}
+	var total model.Bytes
+	for _, pid := range pids {
+		n, err := ownMemory(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// ownMemory reads proc(5) status. A process that is gone has none.
+func ownMemory(file string) (model.Bytes, error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var total model.Bytes
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		switch f[0] {
+		case "RssAnon:", "RssShmem:", "VmSwap:":
+			kib, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read %s: %q: %w", file, line, err)
+			}
+			total += model.Bytes(kib) * model.KiB
+		}
+	}
+	return total, nil
+}

@@ -1,0 +1,50 @@
+package nodeagent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// spacious dumps only what fits, here and on the target: a pod is not frozen for images that
+// nobody has room for.
+type spacious struct {
+	migrate.Checkpointer
+	// size is about how large the images of a move will be.
+	size func(migrate.Move) (model.Bytes, error)
+	// here is how much this node has room for, there asks the target.
+	here  func() (model.Bytes, error)
+	there func(context.Context, migrate.Move, model.Bytes) error
+}
+
+// spare stays free on this node beside a dump.
+const spare = 256 * model.MiB
+
+// Dump implements migrate.Checkpointer.
+func (s spacious) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error) {
+	if err := s.fits(ctx, m); err != nil {
+		return migrate.Dumped{}, fmt.Errorf("container %s was not frozen: %w", m.ContainerID, err)
+	}
+	return s.Checkpointer.Dump(ctx, m)
+}
+
+func (s spacious) fits(ctx context.Context, m migrate.Move) error {
+	size, err := s.size(m)
+	if err != nil {
+		return err
+	}
+	room, err := s.here()
+	if err != nil {
+		return err
+	}
+	if size > room-spare {
+		return fmt.Errorf("images of about %d MiB do not fit on this node: there is room for %d MiB, of which %d stay free",
+			size/model.MiB, room/model.MiB, spare/model.MiB)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return s.there(ctx, m, size)
+}
