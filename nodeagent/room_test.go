@@ -1,0 +1,60 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// dumper counts dumps.
+type dumper struct {
+	migrate.Checkpointer
+	dumps int
+}
+
+func (d *dumper) Dump(context.Context, migrate.Move) (migrate.Dumped, error) {
+	d.dumps++
+	return migrate.Dumped{}, nil
+}
+
+// Nothing is frozen for images that do not fit, or of which that is not known.
+func TestOnlyWhatFitsIsDumped(t *testing.T) {
+	const mib = model.MiB
+	full := errors.New("the target is full")
+	for name, c := range map[string]struct {
+		size, here model.Bytes
+		sizeErr    error
+		hereErr    error
+		there      error
+		says       string
+	}{
+		"fits":                {size: 100 * mib, here: 356 * mib}, // 256 of them stay free
+		"not here":            {size: 101 * mib, here: 356 * mib, says: "do not fit on this node"},
+		"not there":           {size: 1, here: 400 * mib, there: full, says: "the target is full"},
+		"size is not known":   {sizeErr: errors.New("no such container"), here: 400 * mib, says: "no such container"},
+		"the vault is closed": {hereErr: errors.New("swap is on"), says: "swap is on"},
+	} {
+		d := &dumper{}
+		s := spacious{Checkpointer: d,
+			size: func(migrate.Move) (model.Bytes, error) { return c.size, c.sizeErr },
+			here: func() (model.Bytes, error) { return c.here, c.hereErr },
+			there: func(_ context.Context, _ migrate.Move, n model.Bytes) error {
+				if n != c.size {
+					t.Errorf("%s: asked for %d, want %d", name, n, c.size)
+				}
+				return c.there
+			},
+		}
+		_, err := s.Dump(t.Context(), migrate.Move{ContainerID: "c1"})
+		if c.says == "" && (err != nil || d.dumps != 1) {
+			t.Errorf("%s: %d dumps, %v", name, d.dumps, err)
+		}
+		if c.says != "" && (d.dumps != 0 || err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "not frozen")) {
+			t.Errorf("%s: %d dumps, %v; want none and %q", name, d.dumps, err, c.says)
+		}
+	}
+}

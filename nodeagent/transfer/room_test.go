@@ -1,0 +1,55 @@
+package transfer
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/model"
+)
+
+func TestRoom(t *testing.T) {
+	x := newTarget(t)
+	x.Store.Reserve = 10
+	x.Store.Room = func() (model.Bytes, error) { return 100, nil }
+	s := x.sender(t, "a")
+	if err := s.Room(t.Context(), testMove, 90); err != nil {
+		t.Error("what fits:", err)
+	}
+	if err := s.Room(t.Context(), testMove, 91); status.Code(err) != codes.ResourceExhausted || x.refusals(noSpace) != 1 {
+		t.Errorf("one byte too many: %v", err)
+	}
+	// What others may still write is taken.
+	other := x.Store.enter("other-1", nil)
+	if _, err := x.Store.begin(other, 50); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Room(t.Context(), testMove, 41); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("beside another: %v", err)
+	}
+	x.Store.leave(other)
+	if err := s.Room(t.Context(), testMove, 90); err != nil {
+		t.Error("the other has ended:", err)
+	}
+	wantEmpty(t, x.Store.Dir)
+}
+
+// How much memory a node has is told to nobody that it is not going to take images from.
+func TestRoomIsToldToTheSourceAlone(t *testing.T) {
+	x := newTarget(t)
+	if err := x.sender(t, "c").Room(t.Context(), testMove, 1); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("another node: %v", err)
+	}
+	observer := &Sender{Address: func(string) (string, error) { return x.address, nil },
+		TLS: keeper(t, x.ca, x.ca.Identity(t, identity.Subject{Observer: "a"}, nil)).ClientConfig}
+	if err := observer.Room(t.Context(), testMove, 1); status.Code(err) != codes.PermissionDenied || x.refusals(byCaller) != 1 {
+		t.Errorf("observer: %v", err)
+	}
+	decided := testMove
+	decided.Epoch++
+	if err := x.sender(t, "a").Room(t.Context(), decided, 1); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("another epoch: %v", err)
+	}
+}
