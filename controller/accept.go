@@ -124,6 +124,7 @@ func (r *Reconciler) reject(ctx context.Context, m *v1alpha1.PodMigration, f Fac
 // finish writes the end of a move: nothing is left to do.
 func (r *Reconciler) finish(ctx context.Context, m *v1alpha1.PodMigration, f Facts, outcome Refusal) (ctrl.Result, error) {
 	phase := lastPhase(m)
+	notHeld(m, f.Now)
 	m.Status.Phase = phase
 	setCondition(m, f.Now, v1alpha1.ConditionComplete, true, outcome.Reason, outcome.Message)
 	note(m, f.Now, string(phase), outcome.Message)

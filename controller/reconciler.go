@@ -68,6 +68,11 @@ func (r *Reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.R
 			return ctrl.Result{}, err
 		}
 	}
+	if sayHeld(m, facts.Now) {
+		if err := r.save(ctx, m); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	switch s := &m.Status; {
 	case !accepted(m) && s.Decision == v1alpha1.Undecided:
 		return r.judge(ctx, m, facts)

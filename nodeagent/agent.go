@@ -26,6 +26,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/cpufeature"
 	"github.com/drover-project/drover/internal/gossip"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/identity"
@@ -42,6 +43,7 @@ type agent struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	bootID   string
+	cpu      model.CPU
 	names    names
 	unable   atomic.Pointer[string] // why this node cannot restore; nil: not looked yet
 	running  atomic.Bool            // every part was started
@@ -80,6 +82,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("read the kernel's boot ID: %w", err)
 	}
 	a.bootID = strings.TrimSpace(string(boot))
+	cpuinfo, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return fmt.Errorf("read what the processors offer: %w", err)
+	}
+	a.cpu = cpufeature.Parse(string(cpuinfo), "")
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
@@ -124,6 +131,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group) error {
 	if err := a.move(group, ctx); err != nil {
 		return err
 	}
+	group.Go(func() error { return a.serveStatus(ctx) })
 	if err := a.followRecords(ctx); err != nil {
 		return err
 	}
@@ -137,7 +145,6 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	group.Go(func() error { return a.publish(ctx) })
-	group.Go(func() error { return a.serveStatus(ctx) })
 	group.Go(func() error {
 		return decide.NewLoop(decide.LoopConfig{
 			Config: a.cfg.Decide, Interval: decideInterval, Gather: a.gather, Order: a.order, Log: a.cfg.Log,

@@ -59,7 +59,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		Records: kube, Cluster: evidence{kube, a},
 		Checkpointer: spacious{Checkpointer: dumps, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room}, Sender: a.sender, Images: images, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
-		Marks: migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun")), Log: a.log,
+		Marks: migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun")), Guard: guard{a}, Log: a.log,
 	})
 	if err := a.driver.Register(a.registry); err != nil {
 		return err

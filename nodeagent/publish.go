@@ -52,7 +52,7 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	return a.gossip.Publish(model.NodeState{
 		Address: a.cfg.Address.String(), BootID: a.bootID,
 		Load: load, Routes: a.routes.Snapshot(), Suffering: a.contention.Snapshot().Suffering(),
-		CannotRestore: a.cannotRestore(),
+		CannotRestore: a.cannotRestore(), CPU: a.cpu,
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/drover-project/drover/nodeagent/transfer"
 )
@@ -34,12 +35,37 @@ func (a *agent) serveMetrics(ctx context.Context) error {
 func (a *agent) serveStatus(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/view", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(a.gossip.Snapshot()); err != nil {
-			a.log.Warn("the view was not sent", "error", err)
+		if !a.joined.Load() {
+			http.Error(w, a.unready(), http.StatusServiceUnavailable)
+			return
 		}
+		a.answer(w, a.gossip.Snapshot(), nil)
+	})
+	mux.HandleFunc("GET /v1/pods/{namespace}/{name}/processes", func(w http.ResponseWriter, r *http.Request) {
+		found, err := a.examine(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
+		a.answer(w, found, err)
+	})
+	mux.HandleFunc("GET /v1/moves/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
+		found, err := a.lookAtMove(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
+		a.answer(w, found, err)
 	})
 	return serveHTTP(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(StatusPort)), mux)
+}
+
+// answer writes what was found, or why nothing was.
+func (a *agent) answer(w http.ResponseWriter, found any, err error) {
+	switch {
+	case apierrors.IsNotFound(err):
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(found); err != nil {
+		a.log.Warn("an answer was not sent", "error", err)
+	}
 }
 
 func serveHTTP(ctx context.Context, addr string, h http.Handler) error {

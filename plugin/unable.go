@@ -3,6 +3,7 @@ package plugin
 import (
 	"fmt"
 
+	"github.com/drover-project/drover/internal/cpufeature"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/view"
 )
@@ -26,6 +27,9 @@ func unable(s view.Snapshot, source model.NodeID, name string) string {
 		return "this node's drover-agent does not answer, so it cannot restore the pod"
 	case n.State.CannotRestore != "":
 		return fmt.Sprintf("this node cannot restore the pod: %s", n.State.CannotRestore)
+	}
+	if why := cpufeature.Obstacle(s.Nodes[source].State.CPU, n.State.CPU); why != "" {
+		return "this node cannot restore the pod: " + why
 	}
 	return ""
 }

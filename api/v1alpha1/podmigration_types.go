@@ -98,6 +98,13 @@ const (
 const (
 	// ConditionAccepted: the pod may be moved. False with a reason: it was not, nothing changed.
 	ConditionAccepted = "Accepted"
+	// ConditionMovable: what only the nodes can see of the pod, examined before anything is
+	// frozen: its processes by the source's agent, the processor by the target's. Theirs to
+	// write; nobody decides by it.
+	ConditionMovable = "Movable"
+	// ConditionHeld: the pod stands still, longer than a moment, and waits for what the message
+	// says. The controller's, for people.
+	ConditionHeld = "Held"
 	// ConditionReserved: the replacement has a node.
 	ConditionReserved = "Reserved"
 	// ConditionDecided: committed or aborted, with the reason of an abort.

@@ -110,8 +110,18 @@ type NodeState struct {
 	Suffering []Contention `json:"suffering,omitempty"`
 	// CanRestore is empty when this node can take a moved pod, else the reason why not.
 	CannotRestore string `json:"cannotRestore,omitempty"`
+	// CPU is what its processors offer.
+	CPU CPU `json:"cpu,omitzero"`
 	// Version grows with every change, so that of two states the newer is known.
 	Version uint64 `json:"version"`
+}
+
+// CPU is what the processors of a node offer to programs: see internal/cpufeature.
+type CPU struct {
+	// Architecture is Go's name for it.
+	Architecture string `json:"architecture,omitempty"`
+	// Features are bits in hexadecimal; empty: not known.
+	Features string `json:"features,omitempty"`
 }
 
 // Contention is one container that waits for CPU more than it should.

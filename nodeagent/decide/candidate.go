@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drover-project/drover/internal/cpufeature"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
 )
@@ -48,6 +49,8 @@ func unfit(config Config, in Input, pod Pod, score placement.Score, predicted fl
 		return pod.Barred[score.Node]
 	case state.CannotRestore != "":
 		return "it cannot restore a pod: " + state.CannotRestore
+	case cpufeature.Obstacle(in.View.Nodes[in.Here].State.CPU, state.CPU) != "":
+		return "it cannot restore the pod: " + cpufeature.Obstacle(in.View.Nodes[in.Here].State.CPU, state.CPU)
 	case len(state.Suffering) > 0:
 		return fmt.Sprintf("%s suffers there itself", state.Suffering[0].Pod)
 	case load.Requested.CPU+pod.Requests.CPU > load.Allocatable.CPU:

@@ -78,7 +78,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Ports are what a Driver works with. All are needed.
+// Ports are what a Driver works with. All but Guard are needed.
 type Ports struct {
 	Records      Records
 	Cluster      Cluster
@@ -89,15 +89,17 @@ type Ports struct {
 	Fences       Fences
 	Arrivals     Arrivals
 	Marks        Marks
+	Guard        Guard
 	Log          *slog.Logger
 }
 
 // Driver drives all moves of one node. It implements Notices; notices that come before
 // Run wait for it.
 type Driver struct {
-	cfg     Config
-	ports   Ports
-	metrics metrics
+	cfg      Config
+	ports    Ports
+	metrics  metrics
+	holdings *holdings
 
 	mu      sync.Mutex
 	ctx     context.Context // nil before Run
@@ -118,7 +120,8 @@ type side struct {
 // New makes a Driver. It starts nothing.
 func New(cfg Config, p Ports) *Driver {
 	d := &Driver{cfg: cfg.withDefaults(), ports: p, workers: map[side]*worker{}, creates: map[string][]Create{}}
-	d.metrics = newMetrics(d.held)
+	d.holdings = &holdings{now: d.cfg.Now, since: map[*worker]time.Time{}}
+	d.metrics = newMetrics(d.held, d.holdings)
 	return d
 }
 
@@ -246,6 +249,7 @@ func (d *Driver) start(pm *v1alpha1.PodMigration, role Role) *worker {
 	d.workers[key] = w
 	d.spawn(func() {
 		w.run(d.ctx)
+		d.holdings.set(w, false)
 		d.mu.Lock()
 		delete(d.workers, key)
 		again := role == RoleTarget && len(d.creates[w.move.Target.UID]) > 0 && d.ctx.Err() == nil

@@ -8,8 +8,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/apimachinery/pkg/api/meta"
 
+	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/handoff"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // run lets a move take its course in a bubble of its own time, and looks at how it ended.
@@ -61,6 +64,8 @@ var (
 		Source: handoff.SourceRecord{Offered: true, Ended: true}, Target: handoff.TargetRecord{Waiting: true, Resumed: true}}
 	abortedEarly = handoff.Record{Epoch: 2, Decision: handoff.Aborted,
 		Source: handoff.SourceRecord{Released: true}, Target: handoff.TargetRecord{Waiting: true, Cleaned: true}}
+	abortedBeforeWaiting = handoff.Record{Epoch: 2, Decision: handoff.Aborted,
+		Source: handoff.SourceRecord{Released: true}, Target: handoff.TargetRecord{Cleaned: true}}
 	abortedLate = handoff.Record{Epoch: 2, Decision: handoff.Aborted,
 		Source: handoff.SourceRecord{Offered: true, Released: true}, Target: handoff.TargetRecord{Waiting: true, Cleaned: true}}
 	returned = handoff.Record{Epoch: 3, Decision: handoff.Committed, Returned: true,
@@ -76,6 +81,9 @@ func TestMove(t *testing.T) {
 		want := []string{"CreateWaiting b", "Frozen a", "Dumped a", "Sent a", "Restored b", "Committed b", "Resumed b", "SourceEnded a"}
 		if d := cmp.Diff(want, steps); d != "" {
 			t.Errorf("timeline (-want +got):\n%s", d)
+		}
+		if cond := meta.FindStatusCondition(c.pm.Status.Conditions, v1alpha1.ConditionMovable); cond == nil || cond.Status != "True" {
+			t.Errorf("condition %+v, want that nothing speaks against it", cond)
 		}
 		if s := c.pm.Status; s.Bytes != 4096 || s.DecisionBy != "target b" || s.Phase != "Committed" {
 			t.Errorf("bytes %d, decided by %q, phase %q", s.Bytes, s.DecisionBy, s.Phase)
@@ -99,7 +107,14 @@ func TestAborts(t *testing.T) {
 		want             handoff.Record
 		reason           string
 	}{
-		"dump fails":    {setUp: func(c *cluster) { c.nodes["a"].dumpErr = bad }, want: abortedEarly, reason: "DumpFailed"},
+		"dump fails": {setUp: func(c *cluster) { c.nodes["a"].dumpErr = bad }, want: abortedEarly, reason: "DumpFailed"},
+		"a process that cannot be dumped": {
+			setUp: func(c *cluster) { c.leaves = []movable.Finding{movable.Found("MPTCPSocket", "descriptor 3 is one")} },
+			want:  abortedEarly, reason: "MPTCPSocket"},
+		"a processor that lacks something": {
+			setUp:  func(c *cluster) { c.comes = []movable.Finding{movable.Found("CPUFeatures", "it lacks avx2")} },
+			want:   abortedBeforeWaiting,
+			reason: "CPUFeatures"},
 		"send fails":    {setUp: func(c *cluster) { c.nodes["a"].sendErr = bad }, want: abortedEarly, reason: "SendFailed"},
 		"restore fails": {setUp: func(c *cluster) { c.nodes["b"].restoreErr = bad }, want: abortedLate, reason: "RestoreFailed"},
 		"unwanted":      {setUp: func(c *cluster) { c.unwanted = "pod web is being deleted" }, want: abortedLate, reason: "Unwanted"},
@@ -118,6 +133,12 @@ func TestAborts(t *testing.T) {
 				}
 				if len(cl.nodes["a"].fences) != 0 {
 					t.Error("the fence is still there")
+				}
+				if len(cl.leaves)+len(cl.comes) > 0 {
+					cond := meta.FindStatusCondition(cl.pm.Status.Conditions, v1alpha1.ConditionMovable)
+					if cond == nil || cond.Status != "False" || cond.Reason != c.reason || cond.Message != cl.pm.Status.DecisionMessage {
+						t.Errorf("condition %+v, decision %q", cond, cl.pm.Status.DecisionMessage)
+					}
 				}
 			})
 		})
@@ -156,10 +177,33 @@ func TestAway(t *testing.T) {
 		if got := a.driver.held() + b.driver.held(); got != 2 {
 			t.Errorf("drover_held_containers: %v, want 2", got)
 		}
+		// Time stands still but for the sleep: both are held from its beginning.
+		for _, n := range c.nodes {
+			if got := n.driver.holdings.longest(); got != 30*time.Second {
+				t.Errorf("node %s: held for %s, want 30s", n.name, got)
+			}
+			if got := n.driver.holdings.total(); got != 30*time.Second {
+				t.Errorf("node %s: held for %s in all, want 30s", n.name, got)
+			}
+		}
+		for _, f := range append(a.driver.Look(t.Context(), c.pm), b.driver.Look(t.Context(), c.pm)...) {
+			if !f.Driven || !f.Alive || !f.Frozen || f.HeldSince.IsZero() || f.Problem != "" || (f.Fence == 2) != (f.Role == RoleSource) {
+				t.Errorf("found %+v", f)
+			}
+		}
 		c.mu.Lock()
 		c.away = false
 		c.mu.Unlock()
-	}, moved, nil)
+	}, moved, func(t *testing.T, c *cluster) {
+		for _, n := range c.nodes {
+			if got := n.driver.holdings.longest(); got != 0 {
+				t.Errorf("node %s: held for %s after the move", n.name, got)
+			}
+			if got := n.driver.holdings.total(); got < 30*time.Second || got > time.Minute {
+				t.Errorf("node %s: held for %s in all", n.name, got)
+			}
+		}
+	})
 }
 
 // TestRestarts restarts both agents at every write, before it is stored.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/handoff"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // Each port of a fake node is a type of its own, so that their methods do not clash.
@@ -17,7 +18,19 @@ type (
 	fences       node
 	arrivals     node
 	marks        node
+	guard        node
 )
+
+func (x *guard) Leaves(context.Context, Move) ([]movable.Finding, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.source.Frozen {
+		x.c.t.Error("examined after something was frozen")
+	}
+	return x.c.leaves, nil
+}
+
+func (x *guard) Comes(Move) []movable.Finding { return x.c.comes }
 
 func (x *checkpointer) Inspect(context.Context, Move) (handoff.SourceFacts, error) {
 	x.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/handoff"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // cluster is an API server and two nodes, as far as a move sees them.
@@ -30,8 +31,10 @@ type cluster struct {
 	away       bool
 	lose, drop handoff.Verb
 	unwanted   string
-	boot       map[string]string // of Node objects; absent: gone
-	ends       []Report
+	// leaves and comes are the guard's findings.
+	leaves, comes []movable.Finding
+	boot          map[string]string // of Node objects; absent: gone
+	ends          []Report
 	// at is called before a change is stored, without the lock.
 	at func(verb string)
 }
@@ -88,7 +91,7 @@ func (n *node) start() {
 	}}, Ports{
 		Records: n.c, Cluster: n.c, Checkpointer: (*checkpointer)(n), Sender: (*sender)(n), Images: (*images)(n),
 		Runtime: (*copies)(n), Fences: (*fences)(n), Arrivals: (*arrivals)(n), Marks: (*marks)(n),
-		Log: slog.New(slog.NewTextHandler(n.c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.name),
+		Guard: (*guard)(n), Log: slog.New(slog.NewTextHandler(n.c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.name),
 	})
 	if err := d.Register(prometheus.NewRegistry()); err != nil {
 		n.c.t.Error(err)

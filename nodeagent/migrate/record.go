@@ -77,6 +77,8 @@ type write struct {
 	bytes int64
 	// frozen is 0 when it is not known.
 	frozen time.Duration
+	// judgement is the guard's; the zero one: none.
+	judgement judgement
 }
 
 // apply gives pm as the change leaves it, or handoff.ErrForbidden. pm stays as it is.
@@ -88,6 +90,7 @@ func (w write) apply(pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, error) 
 	next := pm.DeepCopy()
 	w.facts(&next.Status, r)
 	w.words(&next.Status)
+	w.judgement.record(&next.Status, w.change)
 	for _, e := range w.steps {
 		addStep(&next.Status, e)
 	}

@@ -40,12 +40,20 @@ func (w *worker) doSource(ctx context.Context, a handoff.Action) {
 }
 
 func (w *worker) dump(ctx context.Context) letter {
+	examined, ok := w.leaves(ctx)
+	if !ok {
+		w.log.Warn("the pod cannot be moved; nothing was frozen", "finding", examined.event.Reason)
+		return examined
+	}
 	dumped, err := w.d.ports.Checkpointer.Dump(ctx, w.move)
 	if err != nil {
 		return w.answer(handoff.OpDump, err)
 	}
 	at := w.d.cfg.Now()
 	return letter{handoff.Event{Kind: handoff.Held}, func() {
+		if examined.before != nil {
+			examined.before()
+		}
 		w.dumped, w.frozenAt = dumped, dumped.FrozenAt
 		if w.frozenAt.IsZero() {
 			w.frozenAt = at

@@ -44,11 +44,13 @@ type worker struct {
 	// arrived: the note for drover-runc is written.
 	arrived bool
 
-	steps    []v1alpha1.TimelineEntry
-	dumped   Dumped
-	bytes    int64
-	frozenAt time.Time
-	ackedAt  time.Time
+	// judgement is the guard's.
+	judgement judgement
+	steps     []v1alpha1.TimelineEntry
+	dumped    Dumped
+	bytes     int64
+	frozenAt  time.Time
+	ackedAt   time.Time
 }
 
 func newWorker(d *Driver, m Move, role Role) *worker {
@@ -162,9 +164,11 @@ func (w *worker) step(ctx context.Context, e handoff.Event) {
 	if e.Kind == handoff.Held && w.role == RoleTarget {
 		w.note(StepRestored, w.d.cfg.Now())
 	}
+	w.comes(e)
 	before := w.machine.Record()
 	actions := w.machine.Step(w.d.cfg.Now(), e)
 	w.holding.Store(w.machine.Holding())
+	w.d.holdings.set(w, w.machine.Holding())
 	if e.Kind != handoff.Tick || len(actions) > 0 {
 		w.log.Debug("step", "event", e.Kind, "op", e.Op, "outcome", e.Outcome, "reason", e.Reason, "actions", len(actions))
 	}

@@ -1,0 +1,80 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/cpufeature"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/movable"
+	"github.com/drover-project/drover/nodeagent/examine"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// proc is the node's: the agent shares its process namespace.
+const proc = examine.Proc("/proc")
+
+// guard is what this node knows against a move.
+type guard struct{ agent *agent }
+
+var _ migrate.Guard = guard{}
+
+// Leaves implements migrate.Guard.
+func (guard) Leaves(_ context.Context, m migrate.Move) ([]movable.Finding, error) {
+	return proc.Container(m.ContainerID)
+}
+
+// Comes implements migrate.Guard.
+func (g guard) Comes(m migrate.Move) []movable.Finding {
+	var all []movable.Finding
+	if why := g.agent.unable.Load(); why != nil && *why != "" {
+		all = append(all, movable.Found(movable.ReasonCannotRestore, "node %s: %s", m.Target.Node, *why))
+	}
+	if !g.agent.joined.Load() {
+		return all
+	}
+	source := g.agent.gossip.Snapshot().Nodes[model.NodeID(m.Source.Node)].State.CPU
+	if why := cpufeature.Obstacle(source, g.agent.cpu); why != "" {
+		all = append(all, movable.Found(movable.ReasonCPUFeatures, "node %s: %s", m.Target.Node, why).
+			But("choose a target with the same processor or a newer one, or start the pod where its processor has less"))
+	}
+	return all
+}
+
+// examine looks at the processes of a pod of this node.
+func (a *agent) examine(ctx context.Context, namespace, name string) ([]movable.Finding, error) {
+	var p corev1.Pod
+	if err := a.cluster.cache.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &p); err != nil {
+		return nil, fmt.Errorf("read the pod on node %s: %w", a.cfg.Node, err)
+	}
+	all := []movable.Finding{}
+	var errs []error
+	for _, s := range p.Status.ContainerStatuses {
+		id := movable.RunningID(&p, s.Name)
+		if id == "" {
+			continue
+		}
+		found, err := proc.Container(id)
+		errs = append(errs, err)
+		for _, f := range found {
+			f.Message = "container " + s.Name + ": " + f.Message
+			all = append(all, f)
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// lookAtMove finds what there is of a move on this node; the record is the one that was
+// heard of last, so that it can be asked while the API server is away.
+func (a *agent) lookAtMove(ctx context.Context, namespace, name string) ([]migrate.Found, error) {
+	var m v1alpha1.PodMigration
+	if err := a.cluster.cache.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &m); err != nil {
+		return nil, fmt.Errorf("read the move: %w", err)
+	}
+	return a.driver.Look(ctx, &m), nil
+}
