@@ -16,6 +16,7 @@ import (
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
+	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/restore"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
@@ -46,7 +47,10 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		Layout: a.cfg.Layout, Groups: groups, Cgroup: own,
 		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Runc: a.cfg.Runc, Root: checkpoint.DefaultRoot, Log: a.log,
 	})
-	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log})
+	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log,
+		Inspect: func(images, bundle string) error {
+			return inspect.Copy(images, filepath.Join(a.cfg.HostRoot, bundle))
+		}})
 	kube := migrate.Kube{Client: a.cluster.direct}
 	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy}
 	if err := images.Sweep(); err != nil {

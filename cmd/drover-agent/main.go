@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/pressure"
@@ -53,6 +54,9 @@ func command() *cobra.Command {
 		Use: "drover-agent", Short: "Measures a node, tells the others, and moves pods that suffer",
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := hosted.EnterCgroupNamespace(); err != nil {
+				return err
+			}
 			if err := complete(&cfg, f); err != nil {
 				return err
 			}

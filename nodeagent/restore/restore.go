@@ -46,7 +46,10 @@ type Config struct {
 	Groups Groups
 	// Cgroup is the path of the control group for Drover's own processes.
 	Cgroup string
-	Log    *slog.Logger
+	// Inspect looks into the images before they are restored in the container of an OCI
+	// bundle, both directories of the node; an error: they are not. May be nil.
+	Inspect func(images, bundle string) error
+	Log     *slog.Logger
 }
 
 // Copies is the state of this node's copies. Safe for concurrent use.

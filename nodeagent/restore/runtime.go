@@ -97,6 +97,11 @@ func (c *Copies) Restore(_ context.Context, m migrate.Move, id, dir string) erro
 	if _, err := c.cfg.Groups.At(n.CgroupsPath); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
+	if c.cfg.Inspect != nil {
+		if err := c.cfg.Inspect(dir, w.create.Request.GetBundle()); err != nil {
+			return fmt.Errorf("restore container %s: %w", id, err)
+		}
+	}
 	// Written first: once the wrapper knows, so must an agent that comes back.
 	if err := c.write(n); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)

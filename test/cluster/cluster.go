@@ -98,7 +98,10 @@ func (c *Cluster) install(ctx context.Context, tars []string, values map[string]
 
 // Upgrade installs the chart, or again with other values.
 func (c *Cluster) Upgrade(ctx context.Context, values map[string]any) error {
-	values = maps.Clone(values)
+	values, err := asTheMachineHas(c.root, maps.Clone(values))
+	if err != nil {
+		return err
+	}
 	values["image"] = map[string]any{"tag": c.tag, "pullPolicy": "Never"}
 	return deploy.Install(ctx, c.root, c.Lab.Kubeconfig(), values)
 }
