@@ -38,6 +38,10 @@ const (
 	// that it gets when it is handed to its owner, in case the source is gone by then.
 	AnnotationHandOver = "drover.dev/hand-over"
 
+	// AnnotationOrderedBy is set on a PodMigration by the agent that orders it: its node. An
+	// agent orders moves of its own node's pods alone.
+	AnnotationOrderedBy = "drover.dev/ordered-by"
+
 	// Finalizer keeps a PodMigration until both pods are settled.
 	Finalizer = "drover.dev/handoff"
 
