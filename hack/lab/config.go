@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -32,6 +33,9 @@ type Node struct {
 	// Speed is the CPU time its pods may use, in cores; 0 is all the machine has.
 	Speed  float64           `json:"speed,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+	// Disks are folders that are file systems of their own, of so many MiB: they can be filled
+	// without filling the machine.
+	Disks map[string]int `json:"disks,omitempty"`
 }
 
 // Link is the one-way delay between two nodes, or between a node and the control plane ("cp");
@@ -105,6 +109,11 @@ func (c Config) Validate() error {
 		ports[n.Name] = true
 		if err := checkSpeed(n.Speed); err != nil {
 			bad("node %s: %w", n.Name, err)
+		}
+		for path, mib := range n.Disks {
+			if !filepath.IsAbs(path) || mib < 1 {
+				bad("node %s: disk %q of %d MiB: want an absolute path and at least 1 MiB", n.Name, path, mib)
+			}
 		}
 	}
 	for i, l := range c.Links {

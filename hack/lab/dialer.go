@@ -18,3 +18,12 @@ func (l *Lab) DialerOn(name string) func(ctx context.Context, network, address s
 		return netns.Dial(ctx, ns, network, address)
 	}
 }
+
+// ListenPacketOn listens for datagrams on a machine of the lab.
+func (l *Lab) ListenPacketOn(name, network, address string) (net.PacketConn, error) {
+	ns, err := l.namespace(name, "net")
+	if err != nil {
+		return nil, err
+	}
+	return netns.ListenPacket(ns, network, address)
+}

@@ -16,12 +16,9 @@ func (l *Lab) Command(ctx context.Context, name string, argv ...string) (*exec.C
 	if err != nil {
 		return nil, err
 	}
-	p, err := loadProcess(m.pidFile())
+	p, err := l.running(name)
 	if err != nil {
 		return nil, err
-	}
-	if !p.alive() {
-		return nil, fmt.Errorf("%s of lab %s does not run", name, l.Config.Name)
 	}
 	if len(argv) == 0 {
 		return nil, fmt.Errorf("run on %s: no command", name)

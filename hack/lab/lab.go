@@ -105,18 +105,27 @@ func (l *Lab) find(name string) (machine, error) {
 
 // namespace is the path of one of a machine's namespaces.
 func (l *Lab) namespace(name, kind string) (string, error) {
-	m, err := l.find(name)
+	p, err := l.running(name)
 	if err != nil {
 		return "", err
+	}
+	return fmt.Sprintf("/proc/%d/ns/%s", p.PID, kind), nil
+}
+
+// running gives a machine's process 1; an error if it does not run.
+func (l *Lab) running(name string) (process, error) {
+	m, err := l.find(name)
+	if err != nil {
+		return process{}, err
 	}
 	p, err := loadProcess(m.pidFile())
 	if err != nil {
-		return "", err
+		return process{}, err
 	}
 	if !p.alive() {
-		return "", fmt.Errorf("%s of lab %s does not run", name, l.Config.Name)
+		return process{}, fmt.Errorf("%s of lab %s does not run", name, l.Config.Name)
 	}
-	return fmt.Sprintf("/proc/%d/ns/%s", p.PID, kind), nil
+	return p, nil
 }
 
 // Address is a machine's address on the switch: a node's, or the control plane's ("cp").

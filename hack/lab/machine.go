@@ -42,6 +42,7 @@ func nodeSpec(m machine, all []machine, layers []string, switchSocket string) *b
 	for _, d := range realDirs {
 		s.Binds[d] = filepath.Join(m.dir(), "disk", strings.ReplaceAll(d[1:], "/", "-"))
 	}
+	s.Disks = m.disks()
 	conf := func(name string) string { return filepath.Join(kubernetesDir, name) }
 	ready := boot.Condition{TLS: &boot.Probe{
 		URL: serverOf(all[0]) + "/readyz", CA: conf("ca.crt"), Cert: conf("kubelet.crt"), Key: conf("kubelet.key"),
@@ -156,6 +157,11 @@ func prepareNode(m machine, n Node, all []machine, c *credentials) error {
 	}
 	if err := c.forNode(m, all[0]); err != nil {
 		return err
+	}
+	for path, mib := range n.Disks {
+		if err := m.makeDisk(path, mib); err != nil {
+			return fmt.Errorf("prepare node %s: %w", m.name, err)
+		}
 	}
 	data := map[string]string{
 		"PauseImage": cache.PauseImage, "PodRange": m.podRange(), "PodNetwork": podNetwork,

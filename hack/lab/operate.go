@@ -37,6 +37,16 @@ func (l *Lab) SetDelay(ctx context.Context, a, b string, oneWay time.Duration) e
 	})
 }
 
+// SetLoss sets how likely a frame between two machines, both ways, is lost: 0 none, 1 all.
+func (l *Lab) SetLoss(ctx context.Context, a, b string, rate float64) error {
+	for _, name := range []string{a, b} {
+		if _, err := l.find(name); err != nil {
+			return err
+		}
+	}
+	return fabricd.SetLoss(ctx, l.switchSocket(), fabricd.Loss{A: a, B: b, Rate: rate})
+}
+
 // retry is for a switch that is just starting.
 func retry(ctx context.Context, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

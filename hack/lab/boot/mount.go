@@ -38,6 +38,11 @@ func makeRoot(s *Spec) error {
 			return err
 		}
 	}
+	for path, image := range s.Disks {
+		if err := mountDisk(image, filepath.Join(root, path)); err != nil {
+			return err
+		}
+	}
 	if err := unix.Chdir(root); err != nil {
 		return fmt.Errorf("enter new root: %w", err)
 	}

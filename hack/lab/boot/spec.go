@@ -21,6 +21,7 @@ type Spec struct {
 	Lower []string          // host directories, the topmost first, that make its root, read-only
 	Dir   string            // host directory with upper, work and root in it
 	Binds map[string]string // path in the node: host directory that is mounted there
+	Disks map[string]string // path in the node: host file that holds an ext4 file system
 	Logs  string            // host directory: <service>.log
 
 	Control string // host path of the unix socket made for Ask

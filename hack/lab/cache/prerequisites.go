@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// hostPackages are the Debian packages that building the cache needs on the machine itself; a lab
-// that runs needs none.
-var hostPackages = []string{"debootstrap", "debian-archive-keyring"}
+// hostPackages are the Debian packages that building the cache needs on the machine itself, and
+// e2fsprogs for labs whose nodes have disks.
+var hostPackages = []string{"debootstrap", "debian-archive-keyring", "e2fsprogs"}
 
 // Missing lists the Debian packages that are needed on the machine and not installed.
 func Missing() []string {

@@ -28,8 +28,9 @@ type frame struct {
 // link is one direction of one pair of ports. Its queue belongs to the running loop; the
 // rest may be used by anybody.
 type link struct {
-	delay                             atomic.Int64 // nanoseconds, negative when cut
-	frames, bytes, full, cut, refused atomic.Uint64
+	delay                                   atomic.Int64  // nanoseconds, negative when cut
+	loss                                    atomic.Uint64 // the bits of a float64: how likely a frame is lost
+	frames, bytes, full, cut, lost, refused atomic.Uint64
 
 	// A ring of frames in the order of their deadlines, which is the order of arrival.
 	queue []flight

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"time"
 
@@ -216,6 +217,10 @@ func (l *loop) send(from, to int, f *frame, now time.Duration) {
 	delay := time.Duration(link.delay.Load())
 	if delay < 0 {
 		link.cut.Add(1)
+		return
+	}
+	if loss := math.Float64frombits(link.loss.Load()); loss > 0 && rand.Float64() < loss {
+		link.lost.Add(1)
 		return
 	}
 	link.push(f, now+delay)

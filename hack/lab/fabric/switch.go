@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -28,8 +29,8 @@ type Stats struct {
 	From, To string
 	// Frames and Bytes were delivered.
 	Frames, Bytes uint64
-	// Full, Cut and Refused were dropped: queue full, link cut, receiver down.
-	Full, Cut, Refused uint64
+	// Full, Cut, Lost and Refused were dropped: queue full, link cut, by SetLoss, receiver down.
+	Full, Cut, Lost, Refused uint64
 }
 
 // Switch is a learning Ethernet switch with a delay for every pair of ports. All methods
@@ -87,22 +88,43 @@ func (s *Switch) index(name string) int {
 // twice that. Cut (or any negative delay) drops everything between the two, also what is
 // on its way; zero delivers at once.
 func (s *Switch) SetDelay(a, b string, oneWay time.Duration) error {
+	if oneWay < 0 {
+		oneWay = Cut
+	}
+	err := s.both(a, b, func(l *link) { l.delay.Store(int64(oneWay)) })
+	if err != nil {
+		return fmt.Errorf("set delay between %q and %q: %w", a, b, err)
+	}
+	return nil
+}
+
+// SetLoss sets how likely a frame between a and b, both ways, is lost: 0 none, 1 all.
+func (s *Switch) SetLoss(a, b string, rate float64) error {
+	if !(rate >= 0 && rate <= 1) { // NaN too
+		return fmt.Errorf("set loss between %q and %q to %g: want 0 to 1", a, b, rate)
+	}
+	err := s.both(a, b, func(l *link) { l.loss.Store(math.Float64bits(rate)) })
+	if err != nil {
+		return fmt.Errorf("set loss between %q and %q: %w", a, b, err)
+	}
+	return nil
+}
+
+// both calls f for the two directions of a pair.
+func (s *Switch) both(a, b string, f func(*link)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, j := s.index(a), s.index(b)
 	switch {
 	case i < 0:
-		return fmt.Errorf("set delay between %q and %q: no port %q", a, b, a)
+		return fmt.Errorf("no port %q", a)
 	case j < 0:
-		return fmt.Errorf("set delay between %q and %q: no port %q", a, b, b)
+		return fmt.Errorf("no port %q", b)
 	case i == j:
-		return fmt.Errorf("set delay between %q and itself: a port has no link to itself", a)
+		return errors.New("a port has no link to itself")
 	}
-	if oneWay < 0 {
-		oneWay = Cut
-	}
-	s.links[i][j].delay.Store(int64(oneWay))
-	s.links[j][i].delay.Store(int64(oneWay))
+	f(s.links[i][j])
+	f(s.links[j][i])
 	return nil
 }
 
@@ -134,7 +156,7 @@ func (s *Switch) Stats() []Stats {
 			l := s.links[i][j]
 			all = append(all, Stats{From: from.Name, To: to.Name,
 				Frames: l.frames.Load(), Bytes: l.bytes.Load(),
-				Full: l.full.Load(), Cut: l.cut.Load(), Refused: l.refused.Load()})
+				Full: l.full.Load(), Cut: l.cut.Load(), Lost: l.lost.Load(), Refused: l.refused.Load()})
 		}
 	}
 	slices.SortFunc(all, func(a, b Stats) int {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"runtime"
@@ -212,6 +213,54 @@ func TestCutAndRestore(t *testing.T) {
 	if cut == 0 {
 		t.Errorf("no frame counted as cut: %+v", s.Stats())
 	}
+}
+
+// A link that loses some frames carries the others; one that loses all is as good as cut.
+func TestLoss(t *testing.T) {
+	a, b := newNode(t, "a", 1), newNode(t, "b", 2)
+	s := New([]Port{a.port, b.port})
+	run(t, s)
+	from, to := a.listen(t), b.echo(t)
+	ping(t, from, to, 1)
+	lose := func(rate float64) {
+		t.Helper()
+		if err := s.SetLoss("b", "a", rate); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lose(0.5)
+	answered, id := 0, uint32(0)
+	for ; lost(s, "a", "b") == 0 || lost(s, "b", "a") == 0 || answered == 0; id++ {
+		if _, err := pingOnce(from, to, 1000+id, 20*time.Millisecond); err == nil {
+			answered++
+		}
+		if id == 10000 {
+			t.Fatalf("%d of %d answered, %+v: want some lost and some not", answered, id, s.Stats())
+		}
+	}
+	lose(1)
+	if rtt, err := pingOnce(from, to, 20000, 100*time.Millisecond); err == nil {
+		t.Errorf("answer over a link that loses all after %v", rtt)
+	}
+	lose(0)
+	ping(t, from, to, 3)
+	for _, rate := range []float64{-0.1, 1.1, math.NaN()} {
+		if err := s.SetLoss("a", "b", rate); err == nil {
+			t.Errorf("SetLoss %g: no error", rate)
+		}
+	}
+	if err := s.SetLoss("a", "x", 0); err == nil {
+		t.Error("SetLoss with a port that is not there: no error")
+	}
+}
+
+func lost(s *Switch, from, to string) uint64 {
+	for _, st := range s.Stats() {
+		if st.From == from && st.To == to {
+			return st.Lost
+		}
+	}
+	return 0
 }
 
 func TestPortComesBack(t *testing.T) {

@@ -21,10 +21,17 @@ type Delay struct {
 	OneWay time.Duration
 }
 
+// Loss is how likely a frame between two ports is lost, 0 to 1, both ways.
+type Loss struct {
+	A, B string
+	Rate float64
+}
+
 // request is one line of JSON; one field is set.
 type request struct {
 	Plug   string `json:",omitempty"` // a port's name; its TAP comes along as a descriptor
 	Set    *Delay `json:",omitempty"`
+	Lose   *Loss  `json:",omitempty"`
 	Delays bool   `json:",omitempty"`
 }
 
@@ -70,6 +77,14 @@ func SetDelay(ctx context.Context, socket string, d Delay) error {
 	_, err := ask(ctx, socket, request{Set: &d})
 	if err != nil {
 		return fmt.Errorf("set delay between %s and %s to %s: %w", d.A, d.B, d.OneWay, err)
+	}
+	return nil
+}
+
+// SetLoss makes the link between two ports, both of which must have been plugged in, lose frames.
+func SetLoss(ctx context.Context, socket string, l Loss) error {
+	if _, err := ask(ctx, socket, request{Lose: &l}); err != nil {
+		return fmt.Errorf("set loss between %s and %s to %g: %w", l.A, l.B, l.Rate, err)
 	}
 	return nil
 }

@@ -126,6 +126,12 @@ func (d *daemon) serve(conn *net.UnixConn) {
 	case r.Set != nil:
 		d.setDelay(*r.Set)
 		reply(conn, answer{})
+	case r.Lose != nil:
+		if err := d.sw.SetLoss(r.Lose.A, r.Lose.B, r.Lose.Rate); err != nil {
+			reply(conn, answer{Error: err.Error()})
+			return
+		}
+		reply(conn, answer{})
 	case r.Delays:
 		reply(conn, answer{Delays: d.delays()})
 	default:
