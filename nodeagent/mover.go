@@ -78,6 +78,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	group.Go(func() error { return a.servePeers(ctx) })
 	group.Go(func() error { return a.driver.Run(ctx) })
 	group.Go(func() error { return a.watchAbility(ctx) })
+	group.Go(func() error { return a.keepForgetting(ctx) })
 	if err := a.follow(ctx, &v1alpha1.PodMigration{}, migrate.FollowMigrations(a.driver)); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/drover-project/drover/internal/durable"
 )
@@ -62,6 +63,21 @@ func (d RestoredDir) Check(podUID, migration string) (bool, error) {
 		return false, fmt.Errorf("%s: %w", path, err)
 	}
 	return r.PodUID == podUID && r.Migration == migration, nil
+}
+
+// List returns the UIDs of the pods that there are notes of.
+func (d RestoredDir) List() ([]string, error) {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return nil, err
+	}
+	var uids []string
+	for _, e := range entries {
+		if uid, ok := strings.CutSuffix(e.Name(), suffix); ok && ValidUID(uid) == nil {
+			uids = append(uids, uid)
+		}
+	}
+	return uids, nil
 }
 
 // Remove forgets the note of a pod that is gone. It is no error when there is none.

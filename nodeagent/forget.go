@@ -1,0 +1,137 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/fence"
+)
+
+// forgetInterval is how often the node's disk is looked over for fences and notes that have
+// outlived what they are about. There is one small file a move: nothing is urgent.
+const forgetInterval = 10 * time.Second
+
+// kubeletPods is where kubelet keeps a directory for every pod that it may still start.
+const kubeletPods = "var/lib/kubelet/pods"
+
+func (a *agent) keepForgetting(ctx context.Context) error {
+	tick := time.NewTicker(forgetInterval)
+	defer tick.Stop()
+	for {
+		if err := a.forget(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("cannot clear away the fences and notes of pods that are gone, trying again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// forget removes the fences of pods that nothing can bring back, and the notes of arrivals of
+// pods that are gone. A pod can come back as long as the API server has it or kubelet keeps
+// anything of it; and as long as there is the record of its move, a fence is somebody's.
+func (a *agent) forget(ctx context.Context) error {
+	fences, err := a.cfg.Layout.Fences().List()
+	if err != nil {
+		return err
+	}
+	arrivals, err := a.cfg.Layout.Restored().List()
+	if err != nil {
+		return err
+	}
+	var there map[types.UID]bool // read when first needed
+	gone := func(uid string) (bool, error) {
+		if known, err := a.kubeletKnows(uid); known || err != nil {
+			return false, err
+		}
+		if there == nil {
+			var err error
+			if there, err = a.cluster.podsNow(ctx); err != nil {
+				return false, err
+			}
+		}
+		return !there[types.UID(uid)], nil
+	}
+	var errs []error
+	for _, f := range fences {
+		errs = append(errs, a.forgetFence(ctx, f, gone))
+	}
+	for _, uid := range arrivals {
+		is, err := gone(uid)
+		if err == nil && is {
+			err = a.cfg.Layout.Restored().Remove(uid)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (a *agent) forgetFence(ctx context.Context, f fence.Fence, gone func(uid string) (bool, error)) error {
+	// The cache first: nearly always it has the record, and nothing is asked.
+	if recorded, err := hasRecord(ctx, a.cluster.cache, f.Migration); recorded || err != nil {
+		return err
+	}
+	if is, err := gone(f.PodUID); !is || err != nil {
+		return err
+	}
+	if recorded, err := hasRecord(ctx, a.cluster.direct, f.Migration); recorded || err != nil {
+		return err
+	}
+	a.log.Info("the pod and its move are gone: its fence goes too", "pod", f.PodUID, "migration", f.Migration)
+	return a.cfg.Layout.Fences().Lift(f.PodUID, f.Epoch)
+}
+
+func hasRecord(ctx context.Context, from client.Reader, migration string) (bool, error) {
+	ns, name, _ := strings.Cut(migration, "/")
+	err := from.Get(ctx, client.ObjectKey{Namespace: ns, Name: name}, &v1alpha1.PodMigration{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read PodMigration %s: %w", migration, err)
+	}
+	return true, nil
+}
+
+// kubeletKnows tells whether kubelet still has something of the pod. Where kubelet's own
+// directory is not to be found that is not known, and then it may.
+func (a *agent) kubeletKnows(uid string) (bool, error) {
+	dir := filepath.Join(a.cfg.HostRoot, kubeletPods)
+	if _, err := os.Stat(dir); err != nil {
+		return true, fmt.Errorf("look for what kubelet keeps of pods: %w", err)
+	}
+	_, err := os.Stat(filepath.Join(dir, uid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return true, err
+}
+
+// podsNow are the UIDs of the node's pods as the API server has them now.
+func (c *cluster) podsNow(ctx context.Context) (map[types.UID]bool, error) {
+	var l corev1.PodList
+	err := c.direct.List(ctx, &l, client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("spec.nodeName", c.node)})
+	if err != nil {
+		return nil, fmt.Errorf("list the pods of node %s: %w", c.node, err)
+	}
+	uids := map[types.UID]bool{}
+	for _, p := range l.Items {
+		uids[p.UID] = true
+	}
+	return uids, nil
+}
