@@ -67,6 +67,26 @@ func Clear(path string) error {
 	return nil
 }
 
+// Locks lists the locks in the network namespace at path.
+func Locks(path string) ([]string, error) {
+	fd, err := socketIn(path)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	tables, err := list(fd)
+	if err != nil {
+		return nil, fmt.Errorf("list the tables of nftables: %w", err)
+	}
+	var names []string
+	for _, t := range tables {
+		if strings.HasPrefix(t.name, prefix) {
+			names = append(names, t.name)
+		}
+	}
+	return names, nil
+}
+
 // socketIn opens a netlink socket in another namespace; a socket stays where it was made.
 func socketIn(path string) (int, error) {
 	ns, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -2,6 +2,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,15 +36,18 @@ type Cluster struct {
 	Witness     *witness.Witness
 	WitnessAddr string
 
-	root string
-	tag  string // of the images
-	log  io.Writer
-	hear net.PacketConn
+	root      string
+	tag       string // of the images
+	log       io.Writer
+	hear      net.PacketConn
+	witnessOn string
 }
 
 // Options say what to bring up.
 type Options struct {
 	Lab lab.Config
+	// WitnessOn is the machine that the witness stands on; the control plane if empty.
+	WitnessOn string
 	// Values override the chart's.
 	Values map[string]any
 	// Log gets the progress.
@@ -56,7 +60,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{root: root, log: o.Log, Witness: witness.New()}
+	c := &Cluster{root: root, log: o.Log, Witness: witness.New(), witnessOn: cmp.Or(o.WitnessOn, lab.ControlPlane)}
 	step := c.step("building images")
 	built, err := deploy.Build(ctx, root, o.Log, append(append([]deploy.Image{}, deploy.Product...), deploy.Apps...))
 	if err != nil {
@@ -119,12 +123,12 @@ func (c *Cluster) connect(ctx context.Context) error {
 	if c.Client, err = client.NewWithWatch(cfg, client.Options{Scheme: s}); err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
-	host, err := c.Lab.Address(lab.ControlPlane)
+	host, err := c.Lab.Address(c.witnessOn)
 	if err != nil {
 		return err
 	}
 	c.WitnessAddr = net.JoinHostPort(host, "9999")
-	if c.hear, err = c.Lab.ListenPacket("udp4", "0.0.0.0:9999"); err != nil {
+	if c.hear, err = c.Lab.ListenPacketOn(c.witnessOn, "udp4", "0.0.0.0:9999"); err != nil {
 		return fmt.Errorf("witness: %w", err)
 	}
 	go func() {

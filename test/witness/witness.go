@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -35,6 +36,7 @@ type Heard struct {
 type Witness struct {
 	mu    sync.Mutex
 	heard map[string][]Heard
+	order []string      // of the instances, as each was first heard
 	news  chan struct{} // closed and replaced at every tick
 }
 
@@ -70,6 +72,9 @@ func (w *Witness) Run(conn net.PacketConn) error {
 func (w *Witness) Record(h Heard) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.heard[h.Instance]) == 0 {
+		w.order = append(w.order, h.Instance)
+	}
 	w.heard[h.Instance] = append(w.heard[h.Instance], h)
 	close(w.news)
 	w.news = make(chan struct{})
@@ -102,6 +107,23 @@ func (w *Witness) Last(instance string) (h Heard, ok bool) {
 		return Heard{}, false
 	}
 	return all[len(all)-1], true
+}
+
+// Since lists the instances that were first heard after the one given, in that order.
+func (w *Witness) Since(instance string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.order[slices.Index(w.order, instance)+1:])
+}
+
+// First is the first tick that was heard of an instance; ok is false if it was never heard.
+func (w *Witness) First(instance string) (h Heard, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if all := w.heard[instance]; len(all) > 0 {
+		return all[0], true
+	}
+	return Heard{}, false
 }
 
 // Account is what was heard of one instance.
