@@ -106,6 +106,9 @@ func (c *Cluster) Upgrade(ctx context.Context, values map[string]any) error {
 	if err != nil {
 		return err
 	}
+	if values == nil {
+		values = map[string]any{}
+	}
 	values["image"] = map[string]any{"tag": c.tag, "pullPolicy": "Never"}
 	return deploy.Install(ctx, c.root, c.Lab.Kubeconfig(), values)
 }
