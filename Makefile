@@ -10,7 +10,7 @@ export KUBEBUILDER_ASSETS := $(CURDIR)/out/assets
 GO      ?= go
 LAB      = $(GO) run ./hack/lab/cmd/lab
 # What runs without a cluster; test/e2e brings up its own and comes last.
-UNIT     = $$($(GO) list ./... | grep -v -e /test/e2e -e /test/checkpoint -e /hack/lab$$)
+UNIT     = $$($(GO) list ./... | grep -v -e /test/e2e -e /test/checkpoint -e /test/chaos -e /hack/lab$$)
 
 .DEFAULT_GOAL := help
 
@@ -54,6 +54,11 @@ test-e2e: lab-build ## Tests on real kubelets in labs of their own (root)
 	$(GO) test -count=1 -timeout 15m ./test/checkpoint
 	$(GO) test -count=1 -timeout 30m ./hack/lab
 	$(GO) test -count=1 -timeout 30m -v ./test/e2e
+	$(GO) test -count=1 -timeout 30m -v ./test/chaos
+
+.PHONY: chaos
+chaos: lab-build ## Every fault at every step of a move, an hour; goes on where it was interrupted; writes docs/chaos.md
+	$(GO) test -count=1 -timeout 4h -v ./test/chaos -run TestTable -chaos.table
 
 .PHONY: soak-handoff
 soak-handoff: ## 10^6 seeded runs of the hand-over's simulation
