@@ -59,7 +59,7 @@ func sourceSpeaksAgainst(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	case ownerUID(p) != s.OwnerUID:
 		return refuse(ReasonOwnerChanged, "pod %s has another owner now: UID %q, was %q", p.Name, ownerUID(p), s.OwnerUID)
 	}
-	if r := judgeOwner(p, f.ReplicaSet, f.Deployment); r != nil {
+	if r := judgeOwner(p, f); r != nil {
 		return r
 	}
 	if s.Offered {

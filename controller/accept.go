@@ -36,6 +36,7 @@ func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		Node: f.Pod.Spec.NodeName, PodName: f.Pod.Name, PodUID: f.Pod.UID,
 		Container: container, ContainerID: runningID(f.Pod, container),
 		Origin: types.UID(v1alpha1.OriginOf(f.Pod)), OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
+		KeepUntilAdopted: ofJob(f.Pod),
 	}
 	m.Status.Target.PodName = ReplacementName(f.Pod.Name, lineage, epoch)
 	m.Status.Phase = v1alpha1.PhaseReserving

@@ -25,6 +25,8 @@ const (
 	ReasonUnsupportedOwner     = "UnsupportedOwner"
 	ReasonOwnerGone            = "OwnerGone"
 	ReasonOwnerScaledToZero    = "OwnerScaledToZero"
+	ReasonOwnerSuspended       = "OwnerSuspended"
+	ReasonOwnerFinished        = "OwnerFinished"
 	ReasonOwnerChanged         = "OwnerChanged"
 	ReasonRollingUpdate        = "RollingUpdate"
 	ReasonSeveralContainers    = movable.ReasonSeveralContainers
@@ -78,7 +80,7 @@ func Judge(m *v1alpha1.PodMigration, f Facts) []movable.Finding {
 }
 
 func admitOwner(_ *v1alpha1.PodMigration, f Facts) *Refusal {
-	return judgeOwner(f.Pod, f.ReplicaSet, f.Deployment)
+	return judgeOwner(f.Pod, f)
 }
 
 // admitHolder: no other move has this pod or its lineage. The claim on the pod excludes

@@ -70,7 +70,8 @@ func TestAdmit(t *testing.T) {
 		{"another runtime class", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.RuntimeClassName = ptr("gvisor") }, ReasonWrongRuntimeClass, `"gvisor"`},
 
 		{"StatefulSet", owned("StatefulSet", "apps/v1"), ReasonUnsupportedOwner, "hold its name"},
-		{"Job", owned("Job", "batch/v1"), ReasonUnsupportedOwner, "Job own"},
+		{"Job gone", owned("Job", "batch/v1"), ReasonOwnerGone, "Job own"},
+		{"foreign Job", owned("Job", "batch.volcano.sh/v1alpha1"), ReasonUnsupportedOwner, "Job own"},
 		{"DaemonSet", owned("DaemonSet", "apps/v1"), ReasonUnsupportedOwner, "DaemonSet own"},
 		{"unknown owner", owned("Rollout", "argoproj.io/v1alpha1"), ReasonUnsupportedOwner, "Rollout own"},
 		{"foreign ReplicaSet", owned("ReplicaSet", "example.com/v1"), ReasonUnsupportedOwner, ""},

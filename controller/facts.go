@@ -4,6 +4,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -30,6 +31,8 @@ type Facts struct {
 	Deployment *appsv1.Deployment
 	// Claims are those of the pod's volumes.
 	Claims movable.Claims
+	// Job of the name that the pod's controlling owner gives, whatever its UID.
+	Job *batchv1.Job
 	// SourceNode is the pod's node.
 	SourceNode *corev1.Node
 	// TargetNode is the spec's before the replacement has a node, then the replacement's.

@@ -17,7 +17,12 @@ import (
 )
 
 // create does what the API server does beside: UID and time.
-func (w *world) create(ctx context.Context, o client.Object) error {
+func (w *world) create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
+	var options client.CreateOptions
+	options.ApplyOptions(opts)
+	if len(options.DryRun) > 0 {
+		return w.refusal(o.(*corev1.Pod))
+	}
 	o.SetUID(types.UID(fmt.Sprintf("uid-%s-%d", o.GetName(), w.made)))
 	o.SetCreationTimestamp(metav1.NewTime(w.now))
 	if err := w.api.Create(ctx, o); err != nil {
@@ -25,6 +30,14 @@ func (w *world) create(ctx context.Context, o client.Object) error {
 	}
 	if w.made++; w.made > 1 {
 		w.t.Errorf("a second replacement was made: %s", o.GetName())
+	}
+	return nil
+}
+
+// refusal is what the chart's policy says to a creation by others than the controller.
+func (w *world) refusal(p *corev1.Pod) error {
+	if w.held(nameHold(p.Namespace, p.Name)) || w.held(ownerHold(ownerUID(p))) {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, p.Name, errors.New(heldMark))
 	}
 	return nil
 }
@@ -70,6 +83,12 @@ func (w *world) adopted(owned bool) {
 		w.t.Errorf("the replacement was handed over before the target resumed (phase %s)", m.Status.Phase)
 	}
 	source := w.pod(m.Status.Source.PodName)
+	if owned && w.job() != nil {
+		if source != nil && (ofJob(source) || len(source.Labels) > 0) {
+			w.t.Error("the Job was given the replacement while it had the source")
+		}
+		return
+	}
 	// The owner does not choose among pods that are terminating.
 	if owned && source != nil && source.DeletionTimestamp == nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
 		w.t.Error("the replacement was handed over while the source was not the first to lose")

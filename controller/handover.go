@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,6 +46,9 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 			return result, err
 		}
 	}
+	if changed, err := r.letEnd(ctx, m, f, "the owner has pod "+p.Name); changed || err != nil {
+		return ctrl.Result{RequeueAfter: again}, err
+	}
 	if source != nil {
 		return r.removeSource(ctx, m, f, source)
 	}
@@ -67,6 +72,9 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	if err != nil {
 		return false, ctrl.Result{}, err
 	}
+	if ref := ownerIn(hand); ref != nil && isOf(ref, batchv1.GroupName, "Job") {
+		return r.adoptByJob(ctx, m, f, p, source, hand)
+	}
 	set, err := r.owningSet(ctx, m.Namespace, hand)
 	if err != nil {
 		return false, ctrl.Result{}, err
@@ -85,7 +93,7 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 			return false, ctrl.Result{}, err
 		}
 	}
-	if err := r.give(ctx, p, hand, owned); err != nil {
+	if err := r.give(ctx, p, hand); err != nil {
 		return false, ctrl.Result{}, err
 	}
 	return true, ctrl.Result{}, nil
@@ -97,7 +105,7 @@ func whatToHand(p, source *corev1.Pod) (HandOver, error) {
 	if err := json.Unmarshal([]byte(p.Annotations[v1alpha1.AnnotationHandOver]), &saved); err != nil {
 		return saved, fmt.Errorf("replacement %s/%s: annotation %s: %w", p.Namespace, p.Name, v1alpha1.AnnotationHandOver, err)
 	}
-	if source == nil {
+	if source == nil || releasedFromJob(source, saved) {
 		return saved, nil
 	}
 	now := handOverOf(source)
@@ -177,6 +185,10 @@ func (r *Reconciler) discard(ctx context.Context, m *v1alpha1.PodMigration, f Fa
 			return ctrl.Result{}, err
 		}
 	}
+	// The source goes by itself; its agent shall not wait for an adoption that will never be.
+	if changed, err := r.letEnd(ctx, m, f, why.Message); changed || err != nil {
+		return ctrl.Result{RequeueAfter: again}, err
+	}
 	return r.remove(ctx, p)
 }
 
@@ -204,11 +216,19 @@ func notYet(m *v1alpha1.PodMigration, f Facts, c Config, p, source *corev1.Pod) 
 // removeSource deletes the source pod. The target has acknowledged, so the source never
 // runs again and its deletion is safe at any time; that its agent ends it first is tidier.
 func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (ctrl.Result, error) {
+	if changed, err := r.letEnd(ctx, m, f, "pod "+source.Name+" is deleted, too"); changed || err != nil {
+		return ctrl.Result{RequeueAfter: again}, err
+	}
 	late := sinceDecided(m, f.Now) > r.Config.EndDeadline
 	if !m.Status.Source.Ended && f.SourceNode != nil && f.AgentOnSource && !late {
 		return r.await(ctx, m, f, refuse("WaitingForSource", "the agent on node %s has not ended the source yet", m.Status.Source.Node))
 	}
 	return r.remove(ctx, source)
+}
+
+// discarded are the reasons for which the replacement of a pod that ran is deleted.
+var discarded = []string{
+	ReasonOwnerGone, ReasonOwnerScaledToZero, ReasonOwnerSuspended, ReasonOwnerFinished, ReasonPodTerminating,
 }
 
 // afterLoss: the replacement was deleted after it had resumed. The source must not come
@@ -218,7 +238,7 @@ func (r *Reconciler) afterLoss(ctx context.Context, m *v1alpha1.PodMigration, f 
 		return r.removeSource(ctx, m, f, source)
 	}
 	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
-	if c != nil && (c.Reason == ReasonOwnerGone || c.Reason == ReasonPodTerminating) {
+	if c != nil && slices.Contains(discarded, c.Reason) {
 		return r.finish(ctx, m, f, Refusal{c.Reason, c.Message})
 	}
 	return r.finish(ctx, m, f, *refuse(ReasonReplacementDeleted,

@@ -51,16 +51,18 @@ func (r *Reconciler) look(ctx context.Context, m *v1alpha1.PodMigration) (Facts,
 }
 
 // lookOwner follows the chain of controllers above the pod.
-func (r *Reconciler) lookOwner(ctx context.Context, m *v1alpha1.PodMigration, f *Facts) error {
+func (r *Reconciler) lookOwner(ctx context.Context, m *v1alpha1.PodMigration, f *Facts) (err error) {
 	if f.Pod == nil {
 		return nil
 	}
 	ref := controllerOf(f.Pod)
-	if ref == nil || !isKind(ref, "ReplicaSet") {
-		return nil
+	switch {
+	case ref == nil:
+	case ofJob(f.Pod):
+		f.Job, err = r.job(ctx, m.Namespace, ref.Name)
+	case isKind(ref, "ReplicaSet"):
+		f.ReplicaSet, f.Deployment, err = r.owners(ctx, m.Namespace, ref.Name)
 	}
-	rs, dep, err := r.owners(ctx, m.Namespace, ref.Name)
-	f.ReplicaSet, f.Deployment = rs, dep
 	return err
 }
 

@@ -12,7 +12,6 @@ import (
 // whyNot explains owners that are not supported yet.
 var whyNot = map[string]string{
 	"StatefulSet":           "no second pod can hold its name",
-	"Job":                   "a Job would count the replacement as one more try",
 	"DaemonSet":             "it belongs to its node",
 	"Node":                  "it is a static pod and belongs to its node",
 	"ReplicationController": "use a Deployment",
@@ -21,13 +20,14 @@ var whyNot = map[string]string{
 func controllerOf(o metav1.Object) *metav1.OwnerReference { return metav1.GetControllerOf(o) }
 
 // isKind tells whether the reference is to that kind of the group apps, whatever version.
-func isKind(ref *metav1.OwnerReference, kind string) bool {
-	return ref.Kind == kind && strings.HasPrefix(ref.APIVersion, appsv1.GroupName+"/")
+func isKind(ref *metav1.OwnerReference, kind string) bool { return isOf(ref, appsv1.GroupName, kind) }
+
+func isOf(ref *metav1.OwnerReference, group, kind string) bool {
+	return ref.Kind == kind && strings.HasPrefix(ref.APIVersion, group+"/")
 }
 
-// judgeOwner tells whether the pod's owner can be given another pod in its place. rs and
-// dep are the objects that the chain of controllers names; nil: they do not exist.
-func judgeOwner(p *corev1.Pod, rs *appsv1.ReplicaSet, dep *appsv1.Deployment) *Refusal {
+// judgeOwner tells whether the pod's owner can be given another pod in its place.
+func judgeOwner(p *corev1.Pod, f Facts) *Refusal {
 	if _, static := p.Annotations[corev1.MirrorPodAnnotationKey]; static {
 		return unsupported(p, "Node", p.Spec.NodeName)
 	}
@@ -35,9 +35,18 @@ func judgeOwner(p *corev1.Pod, rs *appsv1.ReplicaSet, dep *appsv1.Deployment) *R
 	if ref == nil {
 		return nil
 	}
-	if !isKind(ref, "ReplicaSet") {
-		return unsupported(p, ref.Kind, ref.Name)
+	switch {
+	case ofJob(p):
+		return judgeJob(p, f.Job)
+	case isKind(ref, "ReplicaSet"):
+		return judgeSet(p, ref, f.ReplicaSet, f.Deployment)
 	}
+	return unsupported(p, ref.Kind, ref.Name)
+}
+
+// judgeSet: rs and dep are the objects that the chain of controllers names; nil: they do
+// not exist.
+func judgeSet(p *corev1.Pod, ref *metav1.OwnerReference, rs *appsv1.ReplicaSet, dep *appsv1.Deployment) *Refusal {
 	switch {
 	case rs == nil, rs.UID != ref.UID:
 		return refuse(ReasonOwnerGone, "ReplicaSet %s, the owner of pod %s, does not exist any more", ref.Name, p.Name)
@@ -86,6 +95,6 @@ func unsupported(p *corev1.Pod, kind, name string) *Refusal {
 	if !known {
 		why = "nothing is known of how it takes another pod for its own"
 	}
-	return refuse(ReasonUnsupportedOwner, "pod %s belongs to %s %s: only pods of Deployments and ReplicaSets and pods without owner can be moved (%s)",
+	return refuse(ReasonUnsupportedOwner, "pod %s belongs to %s %s: only pods of Deployments, ReplicaSets and Jobs and pods without owner can be moved (%s)",
 		p.Name, kind, name, why)
 }

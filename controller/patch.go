@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -35,13 +36,13 @@ func (r *Reconciler) cheapen(ctx context.Context, source *corev1.Pod) error {
 }
 
 // give is the one write by which the replacement becomes its owner's: all of it or nothing.
-func (r *Reconciler) give(ctx context.Context, p *corev1.Pod, h HandOver, owned bool) error {
+func (r *Reconciler) give(ctx context.Context, p *corev1.Pod, h HandOver) error {
 	labels := map[string]any{v1alpha1.LabelReplacement: nil}
 	for k, v := range h.Labels {
 		labels[k] = v
 	}
 	annotations := map[string]any{v1alpha1.AnnotationHandOver: nil}
-	if owned {
+	if ref := ownerIn(h); ref != nil && isKind(ref, "ReplicaSet") {
 		annotations[corev1.PodDeletionCost] = costLast
 	}
 	if h.Cost != "" {
@@ -50,6 +51,9 @@ func (r *Reconciler) give(ctx context.Context, p *corev1.Pod, h HandOver, owned 
 	metadata := map[string]any{"labels": labels, "annotations": annotations}
 	if len(h.Owners) > 0 {
 		metadata["ownerReferences"] = h.Owners
+	}
+	if len(h.Finalizers) > 0 {
+		metadata["finalizers"] = append(slices.Clone(p.Finalizers), h.Finalizers...)
 	}
 	return r.patch(ctx, p, metadata)
 }

@@ -27,7 +27,9 @@ type players struct {
 	neverEnds bool
 	// readyEarly: the replacement looks ready before the acknowledgement.
 	readyEarly bool
-	settling   int
+	// endsSoon: the restored container has done its work as soon as it runs.
+	endsSoon bool
+	settling int
 	// slow: so many turns the target takes to resume.
 	slow int
 	// ending: how long kubelet has been at ending a pod with the finalizer grace.
@@ -48,6 +50,7 @@ func (w *world) play(m *v1alpha1.PodMigration) {
 	w.ended()
 	w.kubelet()
 	w.owner()
+	w.jobController()
 }
 
 func (w *world) schedule(m *v1alpha1.PodMigration) {
@@ -89,12 +92,21 @@ func (w *world) agents() {
 		return
 	case s.Decision == v1alpha1.Commit && !dst.Resumed:
 		dst.Resumed = true
-	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds:
+	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds && (!src.KeepUntilAdopted || s.Adopted):
+		w.endSource()
 		src.Ended, s.Bytes, s.FrozenTime = true, 1<<20, &metav1.Duration{Duration: 300 * time.Millisecond}
 	default:
 		return
 	}
 	w.must(w.api.Status().Update(context.Background(), m))
+}
+
+// endSource kills the source's processes; kubelet on n1 reports that.
+func (w *world) endSource() {
+	if p := w.pod(oldName); p != nil {
+		p.Status.Phase = corev1.PodFailed
+		w.must(w.api.Status().Update(context.Background(), p))
+	}
 }
 
 // grace stands in for the grace period of a pod: it keeps the terminating object.
@@ -107,7 +119,7 @@ func (w *world) ended() {
 		return
 	}
 	if w.ending++; w.ending >= 3 {
-		p.Finalizers = nil
+		p.Finalizers = without(p.Finalizers, grace)
 		w.must(w.api.Update(context.Background(), p))
 	}
 }
@@ -119,10 +131,13 @@ func (w *world) kubelet() {
 		return
 	}
 	p := w.pod(m.Status.Target.PodName)
-	if p == nil || p.Status.Phase == corev1.PodRunning {
+	if p == nil || p.Status.Phase == corev1.PodRunning || p.Status.Phase == corev1.PodSucceeded {
 		return
 	}
 	p.Status.Phase = corev1.PodRunning
+	if w.endsSoon {
+		p.Status.Phase = corev1.PodSucceeded
+	}
 	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	w.must(w.api.Status().Update(context.Background(), p))
 }

@@ -107,6 +107,11 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	if err := r.sweep(ctx, m); err != nil {
 		return ctrl.Result{}, err
 	}
+	if m.Status.Source.KeepUntilAdopted {
+		if err := r.unhold(ctx, m, ""); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	if phase := lastPhase(m); m.Status.Phase != phase {
 		m.Status.Phase = phase // an agent that came late has written its own
 		if err := r.save(ctx, m); err != nil {

@@ -3,9 +3,11 @@ package controller
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -21,15 +23,21 @@ type HandOver struct {
 	Owners []metav1.OwnerReference `json:"owners,omitempty"`
 	// Cost is the deletion cost that the user had set; empty: none.
 	Cost string `json:"cost,omitempty"`
+	// Finalizers by which its owner counts the pod.
+	Finalizers []string `json:"finalizers,omitempty"`
 }
 
 // handOverOf reads it off the source.
 func handOverOf(source *corev1.Pod) HandOver {
-	return HandOver{
+	h := HandOver{
 		Labels: source.Labels,
 		Owners: source.OwnerReferences,
 		Cost:   source.Annotations[corev1.PodDeletionCost],
 	}
+	if ofJob(source) && slices.Contains(source.Finalizers, batchv1.JobTrackingFinalizer) {
+		h.Finalizers = []string{batchv1.JobTrackingFinalizer}
+	}
+	return h
 }
 
 // foreign annotations are others' notes about the old pod object: they are wrong for a

@@ -21,6 +21,7 @@ import (
 type scenario struct {
 	name    string
 	bare    bool
+	job     bool
 	change  func(m *v1alpha1.PodMigration)
 	players players
 	// the end
@@ -64,7 +65,7 @@ func scales(to int32) func(*world) {
 func gracefully(then func(*world)) func(*world) {
 	return func(w *world) {
 		if p := w.pod(oldName); p != nil {
-			p.Finalizers = []string{grace}
+			p.Finalizers = append(p.Finalizers, grace)
 			w.must(w.api.Update(context.Background(), p))
 		}
 		then(w)
@@ -119,7 +120,7 @@ func losesNode(w *world) {
 }
 
 func scenarios() []scenario {
-	return []scenario{
+	return append(jobScenarios(), []scenario{
 		{name: "Deployment", phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
 		{name: "to a node", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "n2" },
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
@@ -168,7 +169,7 @@ func scenarios() []scenario {
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", thirds: 1, pods: []string{newName}},
 		{name: "replacement deleted after the commit", players: players{when: resumed, then: deletes(newName)},
 			phase: v1alpha1.PhaseAborted, reason: ReasonReplacementDeleted, pods: []string{"web-5d4-third1"}, thirds: 1},
-	}
+	}...)
 }
 
 func named(name string) scenario {
@@ -183,9 +184,14 @@ func (s scenario) begin(t *testing.T, f fault) *world {
 		s.change(m)
 	}
 	objects := []client.Object{m, p, node("n1"), node("n2"), node("n3"), agent("n1"), agent("n2"), agent("n3")}
-	if s.bare {
+	objects = append(objects, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: v1alpha1.HoldsConfigMap}})
+	switch {
+	case s.bare:
 		p.OwnerReferences = nil
-	} else {
+	case s.job:
+		*p = *jobPod()
+		objects = append(objects, sumJob())
+	default:
 		objects = append(objects, replicaSet(), deployment())
 	}
 	w := newWorld(t, objects...)
@@ -251,6 +257,7 @@ func (s scenario) check(t *testing.T, w *world, m *v1alpha1.PodMigration) {
 	if p := w.pod(oldName); p != nil && p.Annotations[v1alpha1.AnnotationMoving] != "" {
 		t.Error("the source is still claimed")
 	}
+	w.checkJob(s)
 	if w.thirds != s.thirds {
 		t.Errorf("the owner made %d pods, want %d", w.thirds, s.thirds)
 	}

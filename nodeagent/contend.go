@@ -91,7 +91,7 @@ func obstacle(p *corev1.Pod) string {
 		return fmt.Sprintf("it is %s, not Running", p.Status.Phase)
 	case p.Labels[v1alpha1.LabelReplacement] != "":
 		return "it has just come here and its owner does not have it yet"
-	case owner != nil && owner.Kind != "ReplicaSet":
+	case owner != nil && owner.Kind != "ReplicaSet" && owner.Kind != "Job":
 		return fmt.Sprintf("its owner is a %s, whose pods cannot be moved yet", owner.Kind)
 	}
 	return ""

@@ -50,6 +50,8 @@ const (
 
 	// PauseConfigMap, in Drover's namespace: data["paused"]="true" stops all new moves.
 	PauseConfigMap = "drover-pause"
+	// HoldsConfigMap, in Drover's namespace: what must not be created while a pod changes hands.
+	HoldsConfigMap = "drover-holds"
 )
 
 // MoveName names a PodMigration of a pod: the beginning of its name, and a suffix of the

@@ -129,6 +129,10 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.failed) || !self.target.failed || !has(self.target.resumed) || !self.target.resumed",message="a copy has either resumed or failed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.target) || !has(oldSelf.target.podUID) || (has(self.target) && has(self.target.podUID) && self.target.podUID == oldSelf.target.podUID)",message="the replacement cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.source) || !has(oldSelf.source.podUID) || (has(self.source) && has(self.source.podUID) && self.source.podUID == oldSelf.source.podUID)",message="the source cannot be changed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.source) || !has(oldSelf.source.podUID) || (has(oldSelf.source.keepUntilAdopted) && oldSelf.source.keepUntilAdopted) == (has(self.source.keepUntilAdopted) && self.source.keepUntilAdopted)",message="whether the source is kept until it is adopted cannot be changed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.adopted) || !oldSelf.adopted || (has(self.adopted) && self.adopted)",message="an adoption cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(self.adopted) || !self.adopted || (has(self.target) && has(self.target.resumed) && self.target.resumed)",message="a pod can be adopted only after it has resumed on the target"
+// +kubebuilder:validation:XValidation:rule="!has(self.source) || !has(self.source.ended) || !self.source.ended || !has(self.source.keepUntilAdopted) || !self.source.keepUntilAdopted || (has(self.adopted) && self.adopted)",message="a source that is kept until it is adopted cannot end before"
 type PodMigrationStatus struct {
 	// Phase, derived from the rest by whoever writes.
 	// +optional
@@ -159,6 +163,10 @@ type PodMigrationStatus struct {
 	// +optional
 	Target TargetStatus `json:"target,omitempty"`
 
+	// Adopted: the owner does not count on the source pod any more: it has the replacement,
+	// or was seen not to want it. Controller.
+	// +optional
+	Adopted bool `json:"adopted,omitempty"`
 	// HandedOver: the owner has the replacement and the source object is gone. Controller.
 	// +optional
 	HandedOver bool `json:"handedOver,omitempty"`
@@ -209,6 +217,10 @@ type SourceStatus struct {
 	// BootID of the source's kernel when the move began.
 	// +optional
 	BootID string `json:"bootID,omitempty"`
+	// KeepUntilAdopted: the processes may be ended only once the status says adopted, for an
+	// owner (a Job) that would take the end of its pod for a failure. Controller, with podUID.
+	// +optional
+	KeepUntilAdopted bool `json:"keepUntilAdopted,omitempty"`
 	// Offered: frozen, dumped, fenced on disk, and the target has confirmed complete,
 	// verified images. Only now may the target commit.
 	// +optional

@@ -203,6 +203,8 @@ func (w *world) controller() {
 	switch {
 	case v.Abort != nil:
 		do("abort", func() { w.store(m.id, *v.Abort, seen.Version) })
+	case v.Adopt != nil:
+		do("adopted", func() { w.store(m.id, *v.Adopt, seen.Version) })
 	case v.HandOver && !to.begun:
 		do("hand over", func() { to.begun = true })
 	case v.HandOver && !from.deleted:

@@ -25,6 +25,7 @@ type mutant struct {
 	lostCommitIsYes bool // the target takes a lost answer to its commit for a yes
 	resumeUndecided bool // the target resumes as soon as its copy is held
 	endEarly        bool // the source ends at the commit, before the acknowledgement
+	endUnadopted    bool // the source ends before its owner has the replacement
 	noFence         bool // the source writes no fence
 	offerEarly      bool // the source offers before the target has the images
 	noConfirm       bool // the target commits without reading again

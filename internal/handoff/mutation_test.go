@@ -15,6 +15,7 @@ func TestMutants(t *testing.T) {
 		{"target takes a lost answer to its commit for a yes", options{mutant: mutant{lostCommitIsYes: true}}},
 		{"target resumes before the commit", options{mutant: mutant{resumeUndecided: true}}},
 		{"source ends before the acknowledgement", options{mutant: mutant{endEarly: true}}},
+		{"source ends before its owner has the replacement", options{mutant: mutant{endUnadopted: true}}},
 		{"source writes no fence", options{mutant: mutant{noFence: true}}},
 		{"source offers before the target has the images", options{mutant: mutant{offerEarly: true}}},
 		{"target commits without reading again", options{mutant: mutant{noConfirm: true}}},

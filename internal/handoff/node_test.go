@@ -275,6 +275,9 @@ func (n *node) sourceDo(id string, a Action) {
 					if !m.copyRan && !m.marked {
 						w.fail("the source was ended before the copy ran")
 					}
+					if w.keep && !w.api.recs[id].Adopted {
+						w.fail("the source was ended while its owner counted on it")
+					}
 				}
 			}
 			return done

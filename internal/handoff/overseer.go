@@ -29,6 +29,8 @@ type Cluster struct {
 type Verdict struct {
 	// Abort is the compare-and-swap to try.
 	Abort *Change
+	// Adopt is the compare-and-swap to try: the source's processes may be ended.
+	Adopt *Change
 	// HandOver: give the replacement to its owner and delete the source pod.
 	HandOver bool
 	// Discard: delete the replacement, for the user deleted the pod that it replaces.
@@ -55,6 +57,9 @@ func Oversee(r Record, c Cluster) Verdict {
 	case r.HandedOver:
 		return Verdict{Settled: r.Source.Ended || c.SourceNodeGone}
 	case r.Target.Resumed:
+		if !r.mayEnd() && (c.HandOverBegun || c.SourceUnwanted || c.ReplacementGone) {
+			return Verdict{Adopt: &Change{Verb: Adopt}}
+		}
 		if c.SourceUnwanted && !c.HandOverBegun {
 			return Verdict{Discard: true, Settled: c.ReplacementGone && (r.Source.Ended || c.SourceNodeGone)}
 		}

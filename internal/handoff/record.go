@@ -30,6 +30,8 @@ type Record struct {
 	Target   TargetRecord
 	// HandedOver: the owner has the replacement.
 	HandedOver bool
+	// Adopted: the owner does not count on the source pod any more.
+	Adopted bool
 	// Returned: committed, but the source has the pod back under the raised Epoch.
 	Returned bool
 }
@@ -39,6 +41,9 @@ type SourceRecord struct {
 	Node, PodUID string
 	// BootID of the node's kernel when the move began; may be empty.
 	BootID string
+	// Keep: the processes may be ended only once the record says Adopted, for an owner that
+	// would take the end of its pod for a failure.
+	Keep bool
 	// Offered: fenced, frozen, dumped, and the target has complete images.
 	Offered bool
 	// Ended: after the acknowledgement the processes are gone.
@@ -76,8 +81,12 @@ func (r Record) behind(known Record) bool {
 		lacks(known.Target.Failed, r.Target.Failed) ||
 		lacks(known.Target.Cleaned, r.Target.Cleaned) ||
 		lacks(known.HandedOver, r.HandedOver) ||
+		lacks(known.Adopted, r.Adopted) ||
 		lacks(known.Returned, r.Returned)
 }
+
+// mayEnd tells that nobody counts on the source's processes any more.
+func (r Record) mayEnd() bool { return !r.Source.Keep || r.Adopted }
 
 // NextEpoch gives the epoch of a pod's next move from the greatest that was ever given
 // out for it (0 for a pod that never moved). It grows by two: the one between belongs to
@@ -103,6 +112,7 @@ const (
 	Release  Verb = "release"   // source: I run on
 	Return   Verb = "return"    // source: mine again, under the next epoch
 	HandOver Verb = "hand-over" // controller: the owner has the replacement
+	Adopt    Verb = "adopt"     // controller: the owner does not count on the source any more
 )
 
 // Change is one change of the record.
@@ -136,7 +146,9 @@ func (c Change) allowed(r Record) bool {
 		return won && !r.Returned && !r.Target.Resumed
 	case Clean, Release:
 		return back
-	case End, HandOver:
+	case End:
+		return won && r.Target.Resumed && r.mayEnd()
+	case HandOver, Adopt:
 		return won && r.Target.Resumed
 	}
 	return false
@@ -179,5 +191,7 @@ func (c Change) set(r *Record) {
 		}
 	case HandOver:
 		r.HandedOver = true
+	case Adopt:
+		r.Adopted = true
 	}
 }

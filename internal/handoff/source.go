@@ -259,6 +259,8 @@ func (s *Source) end() []Action {
 		return nil
 	case s.doing != "" || s.pause:
 		return nil
+	case !s.rec.mayEnd() && !s.mutant.endUnadopted:
+		return s.reread()
 	case s.facts.Alive:
 		return s.do(OpEnd)
 	case s.stale:

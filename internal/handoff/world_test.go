@@ -25,9 +25,11 @@ type world struct {
 	moves  []*move
 	// crashed: something happened by which a container may lawfully lose its memory.
 	crashed bool
-	owners  map[int64]string
-	trace   *strings.Builder
-	broken  string
+	// keep: the pod's owner would take the end of its processes for a failure.
+	keep   bool
+	owners map[int64]string
+	trace  *strings.Builder
+	broken string
 	// on and loseAnswer are for transcripts: what to do once a line is written, and the call whose
 	// next answer is lost.
 	on         map[string]func()
@@ -141,6 +143,7 @@ func newWorld(seed int64, opt options) *world {
 		w.opt.epochStep = NextEpoch(0)
 	}
 	w.budget = w.rng.Intn(8)
+	w.keep = seed%2 == 0
 	for i := range w.nodes {
 		w.nodes[i] = &node{w: w, id: i, up: true, boot: 1, fences: map[string]int64{}, arrived: map[string]bool{}, begun: map[string]bool{}, images: map[string]bool{}}
 		w.nodes[i].agent = agent{up: true, sources: map[string]*Source{}, targets: map[string]*Target{}}
@@ -171,7 +174,7 @@ func (w *world) startMove(from *pod) {
 	m := &move{id: w.name("move"), container: w.nodes[from.node].proc(from.uid).id, from: from.uid, to: to.uid, src: from.node, dst: to.node, started: w.now}
 	w.moves = append(w.moves, m)
 	w.api.recs[m.id] = &Record{ID: m.id, Version: w.nextVersion(), Epoch: w.api.epoch,
-		Source: SourceRecord{Node: fmt.Sprint(m.src), PodUID: m.from}, Target: TargetRecord{Node: fmt.Sprint(m.dst), PodUID: m.to}}
+		Source: SourceRecord{Node: fmt.Sprint(m.src), PodUID: m.from, Keep: w.keep}, Target: TargetRecord{Node: fmt.Sprint(m.dst), PodUID: m.to}}
 	w.logf("move %s of %s to %s, epoch %d", m.id, m.from, m.to, w.api.epoch)
 	w.watch(m)
 }

@@ -14,9 +14,9 @@ func RecordOf(pm *v1alpha1.PodMigration) handoff.Record {
 	s := &pm.Status
 	r := handoff.Record{
 		ID: string(pm.UID), Version: pm.ResourceVersion, Epoch: s.Epoch,
-		Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Returned: s.Returned,
+		Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Adopted: s.Adopted, Returned: s.Returned,
 		Source: handoff.SourceRecord{
-			Node: s.Source.Node, PodUID: string(s.Source.PodUID), BootID: s.Source.BootID,
+			Node: s.Source.Node, PodUID: string(s.Source.PodUID), BootID: s.Source.BootID, Keep: s.Source.KeepUntilAdopted,
 			Offered: s.Source.Offered, Ended: s.Source.Ended, Released: s.Source.Released,
 		},
 		Target: handoff.TargetRecord{

@@ -1,0 +1,84 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// A hold is an entry of the ConfigMap drover-holds. While it is there the chart's
+// ValidatingAdmissionPolicy refuses the creation of certain pods by everybody but this
+// controller: so an owner that is a pod short for a moment does not make one.
+
+// nameHold holds one pod name. A namespace has no dots, so the key is nobody else's.
+func nameHold(namespace, name string) string { return namespace + "." + name }
+
+// ownerHold holds all pods of one owner.
+func ownerHold(uid types.UID) string { return string(uid) }
+
+// heldMark is part of the policy's message; the chart has it, too.
+const heldMark = "held by drover"
+
+// holder is the value of an entry.
+func holder(m *v1alpha1.PodMigration) string { return m.Namespace + "/" + m.Name + "/" + string(m.UID) }
+
+// hold makes the entry and tells whether an API server refuses probe by now. probe is
+// never created. Of several API servers only the one that answers is asked: the others
+// take as long to hear of the entry, and what slips through is seen to by the caller.
+func (r *Reconciler) hold(ctx context.Context, m *v1alpha1.PodMigration, key string, probe *corev1.Pod) (inForce bool, _ error) {
+	var holds corev1.ConfigMap
+	found, err := r.get(ctx, r.Config.Namespace, v1alpha1.HoldsConfigMap, &holds)
+	if err != nil {
+		return false, err
+	}
+	if !found {
+		return false, fmt.Errorf("hold %s: there is no ConfigMap %s/%s: install the chart's again", key, r.Config.Namespace, v1alpha1.HoldsConfigMap)
+	}
+	if holds.Data[key] != holder(m) {
+		if holds.Data == nil {
+			holds.Data = map[string]string{}
+		}
+		holds.Data[key] = holder(m)
+		if err := r.Writer.Update(ctx, &holds); err != nil {
+			return false, fmt.Errorf("hold %s: %w", key, err)
+		}
+	}
+	err = r.Writer.Create(ctx, probe, client.DryRunAll)
+	switch {
+	case err != nil && strings.Contains(err.Error(), heldMark):
+		return true, nil
+	case err == nil, apierrors.IsAlreadyExists(err):
+		return false, nil
+	}
+	return false, fmt.Errorf("ask the API server whether %s is on hold, by a dry run of a creation: %w", key, err)
+}
+
+// unhold takes away the entries of this move but the one to keep, if any.
+func (r *Reconciler) unhold(ctx context.Context, m *v1alpha1.PodMigration, keep string) error {
+	var holds corev1.ConfigMap
+	found, err := r.get(ctx, r.Config.Namespace, v1alpha1.HoldsConfigMap, &holds)
+	if err != nil || !found {
+		return err
+	}
+	changed := false
+	for key, by := range holds.Data {
+		if by == holder(m) && key != keep {
+			delete(holds.Data, key)
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	if err := r.Writer.Update(ctx, &holds); err != nil {
+		return fmt.Errorf("end the holds of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	return nil
+}
