@@ -229,6 +229,7 @@ func TestObstacle(t *testing.T) {
 	}{
 		"bare":          {func(*corev1.Pod) {}, ""},
 		"ReplicaSet":    {owned("ReplicaSet"), ""},
+		"Job":           {owned("Job"), ""},
 		"StatefulSet":   {owned("StatefulSet"), "StatefulSet"},
 		"being deleted": {func(p *corev1.Pod) { now := metav1.Now(); p.DeletionTimestamp = &now }, "deleted"},
 		"pending":       {func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }, "Pending"},
