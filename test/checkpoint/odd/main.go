@@ -71,7 +71,6 @@ var kinds = map[string]func() error{
 	"dev-kvm":       device("kvm", 10, 232),
 	"dev-tun":       device("tun", 10, 200),
 	"dev-tun-bound": boundTun,
-	"dev-tun-bound": boundTun,
 	"dev-loop":      device("loop-control", 10, 237),
 	"dev-hwrng":     device("hwrng", 10, 183),
 
