@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,30 +37,49 @@ type answer struct {
 // ask asks the agents, all at once, and gives their answers by node. No agent at all is
 // an error; an agent that does not answer is an answer.
 func (t *tool) ask(ctx context.Context, c client.Client) ([]answer, error) {
-	pods := &corev1.PodList{}
-	err := c.List(ctx, pods, client.InNamespace(t.system), client.MatchingLabels{"app.kubernetes.io/name": "drover-agent"})
-	if err != nil {
-		return nil, fmt.Errorf("list agents in namespace %q: %w", t.system, err)
-	}
-	if len(pods.Items) == 0 {
-		return nil, fmt.Errorf("there is no agent in namespace %q: is Drover installed there? (--drover-namespace)", t.system)
-	}
-	cfg, err := t.config()
+	pods, cfg, err := t.agents(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	answers := make([]answer, len(pods.Items))
+	answers := make([]answer, len(pods))
 	var wg sync.WaitGroup
-	for i := range pods.Items {
+	for i := range pods {
 		wg.Go(func() {
-			p := &pods.Items[i]
-			answers[i].node = model.NodeID(p.Spec.NodeName)
-			answers[i].view, answers[i].err = askOne(ctx, cfg, p)
+			answers[i].node = model.NodeID(pods[i].Spec.NodeName)
+			answers[i].err = fetch(ctx, cfg, &pods[i], "/v1/view", &answers[i].view)
 		})
 	}
 	wg.Wait()
 	sort.Slice(answers, func(i, j int) bool { return answers[i].node < answers[j].node })
 	return answers, nil
+}
+
+// askNode asks the agent on one node for a path.
+func (t *tool) askNode(ctx context.Context, c client.Client, node, path string, into any) error {
+	pods, cfg, err := t.agents(ctx, c)
+	if err != nil {
+		return err
+	}
+	for i := range pods {
+		if pods[i].Spec.NodeName == node {
+			return fetch(ctx, cfg, &pods[i], path, into)
+		}
+	}
+	return fmt.Errorf("there is no agent on node %s", node)
+}
+
+// agents are the agents' pods, and how the API server is reached.
+func (t *tool) agents(ctx context.Context, c client.Client) ([]corev1.Pod, *rest.Config, error) {
+	pods := &corev1.PodList{}
+	err := c.List(ctx, pods, client.InNamespace(t.system), client.MatchingLabels{"app.kubernetes.io/name": "drover-agent"})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list agents in namespace %q: %w", t.system, err)
+	}
+	if len(pods.Items) == 0 {
+		return nil, nil, fmt.Errorf("there is no agent in namespace %q: is Drover installed there? (--drover-namespace)", t.system)
+	}
+	cfg, err := t.config()
+	return pods.Items, cfg, err
 }
 
 // one gives the first good answer.
@@ -74,31 +94,32 @@ func one(answers []answer) (view.Snapshot, error) {
 	return view.Snapshot{}, fmt.Errorf("no agent answers: %w", errors.Join(errs...))
 }
 
-func askOne(ctx context.Context, cfg *rest.Config, pod *corev1.Pod) (view.Snapshot, error) {
+// fetch gets a path from one agent, as JSON.
+func fetch(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	var s view.Snapshot
 	port, stop, err := forward(ctx, cfg, pod)
 	if err != nil {
-		return s, err
+		return err
 	}
 	defer stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/v1/view", port), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", port, path), nil)
 	if err != nil {
-		return s, err
+		return err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return s, fmt.Errorf("ask for its view: %w", err)
+		return fmt.Errorf("ask it for %s: %w", path, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("ask for its view: %s", resp.Status)
+		said, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+		return fmt.Errorf("ask it for %s: %s: %s", path, resp.Status, strings.TrimSpace(string(said)))
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
-		return s, fmt.Errorf("its view is not readable: %w", err)
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("its answer to %s is not readable: %w", path, err)
 	}
-	return s, nil
+	return nil
 }
 
 // forward opens a port-forward to the pod's status port and gives the local port.
