@@ -94,6 +94,13 @@ func one(answers []answer) (view.Snapshot, error) {
 	return view.Snapshot{}, fmt.Errorf("no agent answers: %w", errors.Join(errs...))
 }
 
+// refusal is an agent's answer that is not what it was asked for. It lives, then.
+type refusal struct{ path, status, said string }
+
+func (r refusal) Error() string {
+	return fmt.Sprintf("ask it for %s: %s: %s", r.path, r.status, r.said)
+}
+
 // fetch gets a path from one agent, as JSON.
 func fetch(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
@@ -114,7 +121,7 @@ func fetch(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, path string, 
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		said, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-		return fmt.Errorf("ask it for %s: %s: %s", path, resp.Status, strings.TrimSpace(string(said)))
+		return refusal{path, resp.Status, strings.TrimSpace(string(said))}
 	}
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
 		return fmt.Errorf("its answer to %s is not readable: %w", path, err)

@@ -30,7 +30,7 @@ var (
 		{Name: "drover-scheduler", Programs: []string{"cmd/drover-scheduler"}},
 	}
 	Apps = []Image{
-		{Name: "ticker", Programs: []string{"test/apps/ticker"}},
+		{Name: "ticker", Programs: []string{"test/apps/ticker", "test/checkpoint/odd"}},
 	}
 )
 

@@ -83,7 +83,7 @@ func TestRecordsPolicy(t *testing.T) {
 		}
 		n++
 	}
-	if n != 8 {
+	if n != 10 {
 		t.Fatal(n)
 	}
 	sa := "system:serviceaccount:" + Namespace + ":drover-"
@@ -110,7 +110,7 @@ func TestRecordsPolicy(t *testing.T) {
 		do   func(*st)
 		says string
 	}{
-		{"tenant forges", tenant, func(s *st) { s.Epoch = 1 }, "only Drover's programs"},
+		{"tenant forges", tenant, func(s *st) { s.Epoch = 1 }, "who resolves a move"},
 		{"agent writes a fresh record", src, func(s *st) { s.Source.Node = "n1"; s.Epoch = 1 }, "its own node"},
 		{"controller accepts", controller, func(s *st) {
 			s.Epoch = 2
@@ -133,6 +133,13 @@ func TestRecordsPolicy(t *testing.T) {
 		{"source swaps the origin", src, func(s *st) { s.Source.Origin = "victim" }, "drover-controller alone"},
 		{"source redirects", src, func(s *st) { s.Target.Node = "n3" }, "drover-controller alone"},
 		{"source waits for the target", src, func(s *st) { s.Target.Failed = true }, "target's progress"},
+		{"source writes what it found in the processes", src, func(s *st) {
+			s.Conditions = append(s.Conditions, metav1.Condition{Type: "Movable", Status: "True", Reason: "Examined", LastTransitionTime: metav1.Now()})
+		}, ""},
+		{"source writes what it found in another's name", src, func(s *st) {
+			s.Conditions = append(s.Conditions, metav1.Condition{Type: "Held", Status: "True", Reason: "X", LastTransitionTime: metav1.Now()})
+		}, "drover-controller alone"},
+		{"source takes the acceptance back", src, func(s *st) { s.Conditions = s.Conditions[1:] }, "drover-controller alone"},
 		{"source offers", src, func(s *st) { s.Source.Offered = true; s.Bytes = 7; s.Phase = "Restoring" }, ""},
 		{"source commits", src, func(s *st) { s.Decision = "Commit" }, "target's node commits"},
 		{"target commits", dst, func(s *st) {

@@ -39,19 +39,25 @@ func TestCandidates(t *testing.T) {
 		{"good", func(*corev1.Pod, *corev1.Node, *view.Node) {}, "", ""},
 		{"a kubelet that tells no handlers", func(_ *corev1.Pod, n *corev1.Node, _ *view.Node) { n.Status.RuntimeHandlers = nil }, "", ""},
 		{"just enough room", func(p *corev1.Pod, _ *corev1.Node, _ *view.Node) { request(p, "1", "1Gi") }, "", ""},
-		{"no handler", func(_ *corev1.Pod, n *corev1.Node, _ *view.Node) { n.Status.RuntimeHandlers = n.Status.RuntimeHandlers[:1] }, ReasonNoHandler, `"drover"`},
+		{"no handler", func(_ *corev1.Pod, n *corev1.Node, _ *view.Node) {
+			n.Status.RuntimeHandlers = n.Status.RuntimeHandlers[:1]
+		}, ReasonNoHandler, `"drover"`},
 		{"cordoned", func(_ *corev1.Pod, n *corev1.Node, _ *view.Node) { n.Spec.Unschedulable = true }, ReasonBarred, "cordoned"},
 		{"tainted", func(_ *corev1.Pod, n *corev1.Node, _ *view.Node) {
 			n.Spec.Taints = []corev1.Taint{{Key: "gpu", Effect: corev1.TaintEffectNoSchedule}}
 		}, ReasonBarred, "gpu"},
-		{"another zone", func(p *corev1.Pod, _ *corev1.Node, _ *view.Node) { p.Spec.NodeSelector = map[string]string{"zone": "a"} }, ReasonBarred, "selector"},
+		{"another zone", func(p *corev1.Pod, _ *corev1.Node, _ *view.Node) {
+			p.Spec.NodeSelector = map[string]string{"zone": "a"}
+		}, ReasonBarred, "selector"},
 		{"silent", func(_ *corev1.Pod, _ *corev1.Node, v *view.Node) { v.Alive = false }, ReasonNotAlive, "not heard"},
 		{"never heard", func(_ *corev1.Pod, _ *corev1.Node, v *view.Node) { *v = view.Node{Alive: true} }, ReasonNotAlive, "not heard"},
 		{"old CRIU", func(_ *corev1.Pod, n *corev1.Node, v *view.Node) {
 			n.Status.NodeInfo.KernelVersion, v.State.CannotRestore = "6.18.0", "CRIU 4.1.1 is too old"
 		}, ReasonCannotRestore, "kernel 6.18.0): CRIU 4.1.1"},
 		{"old processor", func(_ *corev1.Pod, _ *corev1.Node, v *view.Node) { v.State.CPU = heard("sse2").State.CPU }, ReasonCPUFeatures, "avx2"},
-		{"another architecture", func(_ *corev1.Pod, _ *corev1.Node, v *view.Node) { v.State.CPU = cpufeature.Parse("Features : fp", "arm64") }, ReasonCPUFeatures, "arm64"},
+		{"another architecture", func(_ *corev1.Pod, _ *corev1.Node, v *view.Node) {
+			v.State.CPU = cpufeature.Parse("Features : fp", "arm64")
+		}, ReasonCPUFeatures, "arm64"},
 		{"no core", func(p *corev1.Pod, _ *corev1.Node, _ *view.Node) { request(p, "1100m", "1Gi") }, ReasonNoRoom, "1.00 of 4.00 cores"},
 		{"no memory", func(p *corev1.Pod, _ *corev1.Node, _ *view.Node) { request(p, "1", "2Gi") }, ReasonNoRoom, "1.00 of 8.00 GiB"},
 		{"all at once", func(p *corev1.Pod, n *corev1.Node, v *view.Node) {
