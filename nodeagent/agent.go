@@ -31,6 +31,7 @@ import (
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/decide"
 	"github.com/drover-project/drover/nodeagent/locate"
 	"github.com/drover-project/drover/nodeagent/measure"
@@ -59,7 +60,8 @@ type agent struct {
 	load       *measure.LoadMeter
 	contention *measure.Contention
 
-	vault *vault.Vault
+	vault    *vault.Vault
+	refusals *refusals.Counter
 	mover
 }
 
@@ -75,7 +77,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Layout.Prepare(); err != nil {
 		return err
 	}
-	a := &agent{vault: v, cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log)}
+	a := &agent{vault: v, refusals: refusals.New(refusals.Caller, refusals.Images, refusals.Container, refusals.Copy),
+		cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log)}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	boot, err := os.ReadFile(filepath.Join(cfg.HostRoot, "proc/sys/kernel/random/boot_id"))
 	if err != nil {

@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
 	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
@@ -49,7 +51,11 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	})
 	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log,
 		Inspect: func(images, bundle string) error {
-			return inspect.Copy(images, filepath.Join(a.cfg.HostRoot, bundle))
+			err := inspect.Copy(images, filepath.Join(a.cfg.HostRoot, bundle))
+			if errors.Is(err, inspect.ErrRefused) {
+				a.refusals.Count(refusals.Copy)
+			}
+			return err
 		}})
 	kube := migrate.Kube{Client: a.cluster.direct}
 	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy}
@@ -57,11 +63,11 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		return err
 	}
 	metrics := transfer.NewMetrics()
-	a.registry.MustRegister(metrics)
+	a.registry.MustRegister(metrics, a.refusals)
 	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
 		Records: kube, Cluster: evidence{kube, a},
-		Checkpointer: spacious{Checkpointer: dumps, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room}, Sender: a.sender, Images: images, Runtime: copies,
+		Checkpointer: spacious{Checkpointer: dumps, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: images, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
 		Marks: migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun")), Guard: guard{a}, Log: a.log,
 	})
@@ -69,7 +75,8 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		return err
 	}
 	a.receiver = &transfer.Receiver{
-		Node: a.cfg.Node, Store: images, Admission: transfer.ByRecord{Records: kube}, Arrivals: a.driver, Metrics: metrics, Log: a.log,
+		Node: a.cfg.Node, Store: images, Admission: transfer.ByRecord{Records: kube}, Arrivals: a.driver, Metrics: metrics,
+		Refusals: a.refusals, Log: a.log,
 	}
 	group.Go(func() error { return dumps.Run(ctx, a.driver) })
 	group.Go(func() error { return copies.Run(ctx, a.driver) })

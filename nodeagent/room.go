@@ -2,10 +2,13 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/refusals"
+	"github.com/drover-project/drover/nodeagent/checkpoint"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -16,8 +19,9 @@ type spacious struct {
 	// size is about how large the images of a move will be.
 	size func(migrate.Move) (model.Bytes, error)
 	// here is how much this node has room for, there asks the target.
-	here  func() (model.Bytes, error)
-	there func(context.Context, migrate.Move, model.Bytes) error
+	here     func() (model.Bytes, error)
+	there    func(context.Context, migrate.Move, model.Bytes) error
+	refusals *refusals.Counter
 }
 
 // spare stays free on this node beside a dump.
@@ -26,6 +30,9 @@ const spare = 256 * model.MiB
 // Dump implements migrate.Checkpointer.
 func (s spacious) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error) {
 	if err := s.fits(ctx, m); err != nil {
+		if errors.Is(err, checkpoint.ErrForeign) {
+			s.refusals.Count(refusals.Container)
+		}
 		return migrate.Dumped{}, fmt.Errorf("container %s was not frozen: %w", m.ContainerID, err)
 	}
 	return s.Checkpointer.Dump(ctx, m)

@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/transfer"
 )
 
@@ -85,7 +87,7 @@ func (a *agent) servePeers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for other agents: %w", err)
 	}
-	s := grpc.NewServer(transfer.ServerOptions(a.keeper.ServerConfig())...)
+	s := grpc.NewServer(transfer.ServerOptions(a.countStrangers(a.keeper.ServerConfig()))...)
 	a.receiver.Register(s)
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()
@@ -94,4 +96,17 @@ func (a *agent) servePeers(ctx context.Context) error {
 	}
 	a.receiver.Wait()
 	return nil
+}
+
+// countStrangers counts connections of whoever has a certificate that is not Drover's.
+func (a *agent) countStrangers(config *tls.Config) *tls.Config {
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(cs tls.ConnectionState) error {
+		err := verify(cs)
+		if err != nil {
+			a.refusals.Count(refusals.Caller)
+		}
+		return err
+	}
+	return config
 }

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/drover-project/drover/internal/identity/signer"
+	"github.com/drover-project/drover/internal/refusals"
 )
 
 // authority reads Drover's CA; nil without one.
@@ -42,9 +44,13 @@ func (o *options) sign(mgr ctrl.Manager, a *signer.Authority) error {
 		mgr.GetLogger().Info("no --ca-cert-file and --ca-key-file: certificate requests are left to others")
 		return nil
 	}
+	refused := refusals.New(refusals.Certificate)
+	if err := metrics.Registry.Register(refused); err != nil {
+		return fmt.Errorf("count refused certificate requests: %w", err)
+	}
 	s := &signer.Reconciler{
 		Client: mgr.GetClient(), Nodes: mgr.GetAPIReader(), Authority: a,
-		Namespace: o.controller.Namespace, Now: time.Now,
+		Namespace: o.controller.Namespace, Now: time.Now, Refusals: refused,
 	}
 	return s.SetupWithManager(mgr)
 }

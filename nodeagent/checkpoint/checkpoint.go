@@ -189,6 +189,9 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	return dumped, nil
 }
 
+// ErrForeign: the record of a move names a container of another pod.
+var ErrForeign = errors.New("the record names another pod's container")
+
 // container is drover-runc's note about m's container; nil: there is none. The record's word
 // on which container is the source pod's is not taken: drover-runc has it from the runtime.
 func (d *Dumps) container(m migrate.Move) (*layout.Container, error) {
@@ -197,7 +200,8 @@ func (d *Dumps) container(m migrate.Move) (*layout.Container, error) {
 		return nil, fmt.Errorf("container %s: %w", m.ContainerID, err)
 	}
 	if c != nil && c.PodUID != m.Source.UID {
-		return nil, fmt.Errorf("container %s is one of pod %q, not of %q, which move %s/%s is about", m.ContainerID, c.PodUID, m.Source.UID, m.Namespace, m.Name)
+		return nil, fmt.Errorf("%w: container %s is one of pod %q, not of %q, which move %s/%s is about",
+			ErrForeign, m.ContainerID, c.PodUID, m.Source.UID, m.Namespace, m.Name)
 	}
 	return c, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -50,9 +51,10 @@ type Receiver struct {
 	MaxBytes model.Bytes
 	// Idle is how long a sender may say nothing. Default 2 minutes.
 	Idle time.Duration
-	// Metrics and Log may be nil.
-	Metrics *Metrics
-	Log     *slog.Logger
+	// Metrics, Refusals and Log may be nil.
+	Metrics  *Metrics
+	Refusals *refusals.Counter
+	Log      *slog.Logger
 
 	calls sync.WaitGroup
 }
@@ -112,6 +114,9 @@ func (r *Receiver) failed(ctx context.Context, err error) error {
 		return status.Error(codes.Canceled, fmt.Sprintf("node %s lost the connection: %v", r.Node, err))
 	}
 	r.Metrics.refuse(no.reason)
+	if what, ok := dishonest[no.reason]; ok {
+		r.Refusals.Count(what)
+	}
 	return status.Error(statusCodes[no.reason], fmt.Sprintf("node %s does not take the images: %v", r.Node, no))
 }
 

@@ -30,6 +30,9 @@ func (a ByRecord) Admit(ctx context.Context, _ string, begin *agentv1.Begin) (mi
 		return migrate.Move{}, fmt.Errorf("%w: it is decided already: %s", ErrRefused, pm.Status.Decision)
 	case pm.DeletionTimestamp != nil:
 		return migrate.Move{}, fmt.Errorf("%w: its PodMigration is being deleted", ErrRefused)
+	case !pm.Status.Target.Waiting:
+		// That is this node's own word, and no source dumps before it.
+		return migrate.Move{}, fmt.Errorf("%w: no create waits for its images", ErrRefused)
 	}
 	return migrate.MoveOf(pm), nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/drover-project/drover/internal/refusals"
 )
 
 // ErrRefused says that the record of a move does not allow to receive its images. An Admit
@@ -38,6 +40,13 @@ var statusCodes = map[reason]codes.Code{
 	busy: codes.Aborted, tooMuch: codes.ResourceExhausted, noSpace: codes.ResourceExhausted,
 	misuse: codes.InvalidArgument, damaged: codes.DataLoss, different: codes.AlreadyExists,
 	discarded: codes.Aborted, silent: codes.DeadlineExceeded, diskFailed: codes.Internal,
+}
+
+// dishonest are the reasons that no honest sender gives, but for a move that was decided
+// while it sent.
+var dishonest = map[reason]refusals.What{
+	byCaller: refusals.Caller, byRecord: refusals.Images, tooMuch: refusals.Images,
+	misuse: refusals.Images, damaged: refusals.Images, different: refusals.Images,
 }
 
 // refusal is an error of this end; all others are of the connection.

@@ -3,11 +3,13 @@ package transfer
 import (
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/refusals"
 )
 
 func TestRoom(t *testing.T) {
@@ -52,4 +54,35 @@ func TestRoomIsToldToTheSourceAlone(t *testing.T) {
 	if err := x.sender(t, "a").Room(t.Context(), decided, 1); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("another epoch: %v", err)
 	}
+}
+
+// What no honest agent asks for is counted, by what it was.
+func TestRefusalsAreCounted(t *testing.T) {
+	x := newTarget(t)
+	x.Refusals = refusals.New()
+	files := writeDir(t, map[string][]byte{"a": {1}})
+	for _, node := range []model.NodeID{"c", "b"} { // the record says: from a
+		if _, err := x.sender(t, node).Send(t.Context(), testMove, files); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("from %s: %v", node, err)
+		}
+	}
+	elsewhere := testMove
+	elsewhere.Target.Node = "c"
+	x.admission.move = elsewhere
+	if _, err := x.sender(t, "a").Send(t.Context(), testMove, files); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("addressed to another node: %v", err)
+	}
+	if got := testutil.ToFloat64(x.Refusals.WithLabelValues(string(refusals.Images))); got != 3 {
+		t.Errorf("counted %v, want 3", got)
+	}
+	// An honest sender that finds no room is none of these.
+	x.admission.move = testMove
+	x.Store.Room = func() (model.Bytes, error) { return 0, nil }
+	if _, err := x.sender(t, "a").Send(t.Context(), testMove, files); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("no room: %v", err)
+	}
+	if got := testutil.ToFloat64(x.Refusals.WithLabelValues(string(refusals.Images))); got != 3 {
+		t.Errorf("counted %v, want 3 still", got)
+	}
+	wantEmpty(t, x.Store.Dir)
 }

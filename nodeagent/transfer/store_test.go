@@ -142,6 +142,10 @@ func (r records) Get(context.Context, string, string) (*v1alpha1.PodMigration, e
 func TestByRecord(t *testing.T) {
 	pm := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web-1", UID: "uid-1"}}
 	pm.Status.Epoch, pm.Status.Source.Node, pm.Status.Target.Node = 3, "a", "b"
+	if _, err := (ByRecord{records{pm: pm}}).Admit(t.Context(), "a", &agentv1.Begin{}); !errors.Is(err, ErrRefused) {
+		t.Errorf("no create waits: %v", err)
+	}
+	pm.Status.Target.Waiting = true
 	got, err := ByRecord{records{pm: pm}}.Admit(t.Context(), "a", &agentv1.Begin{})
 	if err != nil || got.UID != "uid-1" || got.Epoch != 3 || got.Source.Node != "a" || got.Target.Node != "b" {
 		t.Errorf("got %+v, %v", got, err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/refusals"
 )
 
 // Reconciler answers every request to the signer drover.dev/agent: approves and signs it,
@@ -32,6 +33,8 @@ type Reconciler struct {
 	// Namespace is Drover's.
 	Namespace string
 	Now       func() time.Time
+	// Refusals may be nil.
+	Refusals *refusals.Counter
 }
 
 // SetupWithManager registers the reconciler.
@@ -63,7 +66,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, err
 	case reason != nil:
 		log.FromContext(ctx).Info("certificate request refused", "request", csr.Name, "user", csr.Spec.Username, "reason", reason.Error())
-		return ctrl.Result{}, r.refuse(ctx, &csr, reason)
+		if err := r.refuse(ctx, &csr, reason); err != nil {
+			return ctrl.Result{}, err
+		}
+		r.Refusals.Count(refusals.Certificate)
+		return ctrl.Result{}, nil
 	case !approved(&csr):
 		if err := r.condition(ctx, &csr, certificatesv1.CertificateApproved, "Verified", "bound to "+grant.Subject.URI().String()); err != nil {
 			return ctrl.Result{}, err
