@@ -217,7 +217,8 @@ func TestRecordsPolicy(t *testing.T) {
 		t.Error(err)
 	}
 	order := func(as client.Client, name, to string) error {
-		return as.Create(ctx, &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: v1alpha1.PodMigrationSpec{PodName: "p", TargetNode: to}})
+		return as.Create(ctx, &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name,
+			Annotations: map[string]string{v1alpha1.AnnotationOrderedBy: "n1"}}, Spec: v1alpha1.PodMigrationSpec{PodName: "p", TargetNode: to}})
 	}
 	for name, err := range map[string]error{"away": order(src, "o1", "n2"), "a user's": order(tenant, "o2", ""), "a user's to a node": order(tenant, "o3", "n1"), "controller": order(controller, "o4", "")} {
 		if err != nil {
