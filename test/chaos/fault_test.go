@@ -142,45 +142,55 @@ func lose(rate float64) func(context.Context, *scene) error {
 	}
 }
 
-func ballast(s *scene, on where) (string, error) {
+// ballast are the files that fill what a node has for Drover: the disk with its fences and
+// notes, the vault with the images.
+func ballast(s *scene, on where) ([]string, error) {
 	root, err := s.lab.Root(on(s))
-	return filepath.Join(root, layout.Default.State, "ballast"), err
+	return []string{
+		filepath.Join(root, layout.Default.State, "ballast"),
+		filepath.Join(root, layout.Default.Vault(), "ballast"),
+	}, err
 }
 
-// fill takes all the room that there is on the node's disk for Drover's images and fences.
+// fill takes all the room that there is on the node for Drover's images, fences and notes.
 func fill(on where) func(context.Context, *scene) error {
 	return func(_ context.Context, s *scene) error {
-		path, err := ballast(s, on)
-		if err != nil {
-			return err
+		files, err := ballast(s, on)
+		for _, f := range files {
+			err = errors.Join(err, swell(f))
 		}
-		fd, err := unix.Open(path, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
-		if err != nil {
-			return fmt.Errorf("fill disk: %w", err)
-		}
-		defer unix.Close(fd)
-		size := int64(0)
-		for piece := int64(1 << 30); piece >= 4<<10; {
-			switch err := unix.Fallocate(fd, 0, size, piece); {
-			case err == nil:
-				size += piece
-			case errors.Is(err, unix.ENOSPC):
-				piece /= 2
-			case !errors.Is(err, unix.EINTR):
-				return fmt.Errorf("fill disk: %w", err)
-			}
-		}
-		return nil
+		return err
 	}
+}
+
+// swell makes a file that leaves no block free.
+func swell(file string) error {
+	fd, err := unix.Open(file, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("fill disk with %s: %w", file, err)
+	}
+	defer unix.Close(fd)
+	size := int64(0)
+	for piece := int64(1 << 30); piece >= 4<<10; {
+		switch err := unix.Fallocate(fd, 0, size, piece); {
+		case err == nil:
+			size += piece
+		case errors.Is(err, unix.ENOSPC):
+			piece /= 2
+		case !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("fill disk with %s: %w", file, err)
+		}
+	}
+	return nil
 }
 
 func empty(on where) func(context.Context, *scene) error {
 	return func(_ context.Context, s *scene) error {
-		path, err := ballast(s, on)
-		if err != nil {
-			return err
+		files, err := ballast(s, on)
+		for _, f := range files {
+			err = errors.Join(err, unix.Unlink(f))
 		}
-		return unix.Unlink(path)
+		return err
 	}
 }
 

@@ -47,8 +47,8 @@ const tail = `
   that set it (the create's by the target's, the source's patience by the source's, the controller's
   by its own). The simulation of [internal/handoff](../internal/handoff) is where ends that disagree
   about the time are tried.
-- **A full /run.** Notes about running copies are on tmpfs; the disk that is filled here is the one
-  with images, dumps, fences and notes of arrivals, /var/lib/drover.
+- **A full /run.** What is filled here is the disk with fences and notes of arrivals, /var/lib/drover,
+  and the tmpfs with images and dumps, /run/drover/vault; not the rest of /run.
 - **Power cuts.** A node that is restarted loses its processes, its memory and its /run, but what it
   wrote to its disk without syncing is still there: the kernel lives on.
 `

@@ -23,8 +23,10 @@ const (
 	// scheduler are there.
 	third = "n3"
 	ns    = "chaos"
-	// diskMiB is room for the images of one move and what an agent keeps free.
-	diskMiB = 768
+	// diskMiB is the size of a node's disk for fences and notes, vault that of the tmpfs for
+	// images: room for those of one move, and what an agent keeps free.
+	diskMiB = 64
+	vault   = "512M"
 )
 
 // stage is the cluster that all cases share.
@@ -72,7 +74,10 @@ func raise(ctx context.Context) error {
 		cfg.Nodes[i].Disks = map[string]int{layout.Default.State: diskMiB}
 	}
 	var err error
-	stage.Cluster, err = cluster.Up(ctx, cluster.Options{Lab: cfg, WitnessOn: third, Log: os.Stderr})
+	stage.Cluster, err = cluster.Up(ctx, cluster.Options{
+		Lab: cfg, WitnessOn: third, Log: os.Stderr,
+		Values: map[string]any{"agent": map[string]any{"images": map[string]any{"memory": vault}}},
+	})
 	if err != nil {
 		return err
 	}
