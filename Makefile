@@ -64,6 +64,13 @@ chaos: lab-build ## Every fault at every step of a move, an hour; goes on where 
 soak-handoff: ## 10^6 seeded runs of the hand-over's simulation
 	$(GO) test -timeout 3h -run TestSimulation ./internal/handoff -handoff.runs=1000000
 
+# How often "make soak-owners" moves a pod of each kind.
+SOAK_MOVES ?= 100
+
+.PHONY: soak-owners
+soak-owners: lab-build ## Move a pod of every kind SOAK_MOVES (100) times in a lab; writes out/soak/owners.json
+	$(GO) test -count=1 -timeout 6h -parallel 1 -v -run TestSoakOwners ./test/e2e -soak.moves=$(SOAK_MOVES)
+
 .PHONY: lab-build
 lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout
 	$(LAB) build

@@ -14,12 +14,14 @@ import (
 	"strings"
 
 	"github.com/drover-project/drover/hack/image"
+	"github.com/drover-project/drover/hack/lab/cache"
 )
 
 // Image is one image to build: its name, and the programs in it by import path.
 type Image struct {
 	Name     string
 	Programs []string // import paths below the module; the first is the entry point
+	Debian   []string // Debian packages that lie below the programs; none: the programs are all there is
 }
 
 // Images of the product, then of the tests and the demo.
@@ -31,6 +33,10 @@ var (
 	}
 	Apps = []Image{
 		{Name: "ticker", Programs: []string{"test/apps/ticker", "test/checkpoint/odd"}},
+	}
+	// Software is what people run, for the tests that move it.
+	Software = []Image{
+		{Name: "software", Programs: []string{"test/apps/threads"}, Debian: []string{"redis-server", "python3", "nodejs", "nginx"}},
 	}
 )
 
@@ -62,7 +68,7 @@ func Build(ctx context.Context, root string, log io.Writer, images []Image) (Bui
 	}
 	b := Built{Tag: tag}
 	for _, i := range images {
-		tar, err := writeImage(bin, tars, i, tag)
+		tar, err := writeImage(ctx, bin, tars, i, tag, log)
 		if err != nil {
 			return Built{}, err
 		}
@@ -71,10 +77,13 @@ func Build(ctx context.Context, root string, log io.Writer, images []Image) (Bui
 	return b, nil
 }
 
-// digest is over the programs of all images.
+// digest is over the programs of all images, and the packages below them.
 func digest(bin string, images []Image) (string, error) {
 	sum := sha256.New()
 	for _, i := range images {
+		if len(i.Debian) > 0 {
+			fmt.Fprintln(sum, i.Debian)
+		}
 		for _, p := range i.Programs {
 			f, err := os.Open(filepath.Join(bin, filepath.Base(p)))
 			if err != nil {
@@ -110,7 +119,7 @@ func compile(ctx context.Context, root, bin string, log io.Writer, images []Imag
 	return nil
 }
 
-func writeImage(bin, tars string, i Image, tag string) (string, error) {
+func writeImage(ctx context.Context, bin, tars string, i Image, tag string, log io.Writer) (string, error) {
 	tar := filepath.Join(tars, i.Name+"-"+tag+".tar")
 	if _, err := os.Stat(tar); err == nil {
 		return tar, nil
@@ -128,5 +137,13 @@ func writeImage(bin, tars string, i Image, tag string) (string, error) {
 	for _, p := range i.Programs {
 		files["/"+filepath.Base(p)] = filepath.Join(bin, filepath.Base(p))
 	}
-	return tar, image.Write(tar, i.Ref(tag), files, []string{"/" + filepath.Base(i.Programs[0])})
+	var base []string
+	if len(i.Debian) > 0 {
+		layer, err := cache.DebianLayer(ctx, i.Debian, func(format string, args ...any) { fmt.Fprintf(log, format+"\n", args...) })
+		if err != nil {
+			return "", fmt.Errorf("image %s: %w", i.Name, err)
+		}
+		base = append(base, layer)
+	}
+	return tar, image.Write(tar, i.Ref(tag), files, []string{"/" + filepath.Base(i.Programs[0])}, base...)
 }

@@ -1,6 +1,6 @@
-// Package image builds container images from static binaries, without a container engine
-// and without a registry: one layer, reproducible to the byte, written as the tar file
-// that "ctr images import" and "docker load" read.
+// Package image builds container images from static binaries, if need be on top of given
+// layers, without a container engine and without a registry: reproducible to the byte,
+// written as the tar file that "ctr images import" and "docker load" read.
 package image
 
 import (
@@ -27,8 +27,9 @@ var epoch = time.Unix(0, 0).UTC()
 
 // Write builds the image ref and writes it to tarPath, atomically. files maps a path in
 // the image to a file on this machine; every file becomes 0755, owned by root. A source
-// given as "" makes an empty directory.
-func Write(tarPath, ref string, files map[string]string, entrypoint []string) error {
+// given as "" makes an empty directory. base are files that hold a layer each (tar or
+// tar.gz), the lowest first; files lies over them.
+func Write(tarPath, ref string, files map[string]string, entrypoint []string, base ...string) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return fmt.Errorf("image reference %q: %w", ref, err)
@@ -43,7 +44,11 @@ func Write(tarPath, ref string, files map[string]string, entrypoint []string) er
 	if err != nil {
 		return fmt.Errorf("image %s: layer: %w", ref, err)
 	}
-	img, err := mutate.AppendLayers(empty.Image, l)
+	layers, err := fromFiles(base)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", ref, err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, append(layers, l)...)
 	if err != nil {
 		return fmt.Errorf("image %s: append layer: %w", ref, err)
 	}
@@ -51,7 +56,7 @@ func Write(tarPath, ref string, files map[string]string, entrypoint []string) er
 		Architecture: runtime.GOARCH,
 		OS:           "linux",
 		Created:      v1.Time{Time: epoch},
-		Config:       v1.Config{Entrypoint: entrypoint, Env: []string{"PATH=/"}},
+		Config:       v1.Config{Entrypoint: entrypoint, Env: []string{"PATH=/:/usr/sbin:/usr/bin"}},
 		RootFS:       rootFS(img),
 	})
 	if err != nil {
@@ -62,6 +67,18 @@ func Write(tarPath, ref string, files map[string]string, entrypoint []string) er
 		return fmt.Errorf("image %s: write %s: %w", ref, tmp, err)
 	}
 	return os.Rename(tmp, tarPath)
+}
+
+func fromFiles(paths []string) ([]v1.Layer, error) {
+	var layers []v1.Layer
+	for _, p := range paths {
+		l, err := tarball.LayerFromFile(p)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w", p, err)
+		}
+		layers = append(layers, l)
+	}
+	return layers, nil
 }
 
 func rootFS(img v1.Image) v1.RootFS {

@@ -1,6 +1,8 @@
 package image
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -39,6 +41,39 @@ func TestWriteIsReproducibleAndReadable(t *testing.T) {
 	}
 	if digests[0] != digests[1] {
 		t.Fatalf("two builds of one input differ: %v", digests)
+	}
+}
+
+// An image lies on the layers that it is given, which are as they were.
+func TestWriteOnLayers(t *testing.T) {
+	dir := t.TempDir()
+	below := filepath.Join(dir, "below.tar")
+	content, err := layer(map[string]string{"/etc": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(below, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "out.tar")
+	if err := Write(out, "drover.dev/x:1", map[string]string{"/tmp": ""}, []string{"/x"}, below); err != nil {
+		t.Fatal(err)
+	}
+	img, err := tarball.ImageFromPath(out, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.Layers()
+	if err != nil || len(layers) != 2 {
+		t.Fatalf("%d layers, want 2 (%v)", len(layers), err)
+	}
+	r, err := layers[0].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("the lowest layer is another than the one that was given (%v)", err)
 	}
 }
 

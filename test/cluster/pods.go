@@ -87,6 +87,18 @@ func (c *Cluster) Deployment(t Ticker) *appsv1.Deployment {
 	}
 }
 
+// ReplicaSet is the ticker as a ReplicaSet of one replica.
+func (c *Cluster) ReplicaSet(t Ticker) *appsv1.ReplicaSet {
+	return &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: t.Namespace, Name: t.Name},
+		Spec: appsv1.ReplicaSetSpec{
+			Replicas: ptr(int32(1)),
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": t.Name}},
+			Template: c.PodTemplate(t),
+		},
+	}
+}
+
 // Neighbour is a pod that burns CPU on one node with so many threads.
 func (c *Cluster) Neighbour(ns, name, node string, threads int) *corev1.Pod {
 	p := c.Pod(Ticker{Namespace: ns, Name: name, Node: node, Silent: true})

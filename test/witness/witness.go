@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -126,6 +127,20 @@ func (w *Witness) First(instance string) (h Heard, ok bool) {
 	return Heard{}, false
 }
 
+// Named gives the instances whose names begin with prefix, sorted.
+func (w *Witness) Named(prefix string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for n := range w.heard {
+		if strings.HasPrefix(n, prefix) {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Account is what was heard of one instance.
 type Account struct {
 	Instance string
@@ -136,6 +151,8 @@ type Account struct {
 	Doubled, Missing []uint64
 	// Overlap: an address was heard again after another had taken over.
 	Overlap bool
+	// Turns is how often a tick came from another address than the one before.
+	Turns int
 	// Intact: the heap's checksum was never other than at start.
 	Intact bool
 	// Gap is the longest time between two ticks, GapAfter the tick before it.
@@ -151,6 +168,7 @@ func (w *Witness) Account(instance string) Account {
 	a := Account{Instance: instance, Ticks: len(all), Intact: true}
 	seen := make(map[uint64]int, len(all))
 	var first, last uint64
+	before := ""
 	for i, h := range all {
 		seen[h.Seq]++
 		if seen[h.Seq] == 2 {
@@ -162,6 +180,10 @@ func (w *Witness) Account(instance string) Account {
 		last = max(last, h.Seq)
 		a.Intact = a.Intact && h.Now == h.Start && h.Start == all[0].Start
 		a.sender(h.From)
+		if i > 0 && h.From != before {
+			a.Turns++
+		}
+		before = h.From
 		if i > 0 {
 			if gap := h.At.Sub(all[i-1].At); gap > a.Gap {
 				a.Gap, a.GapAfter = gap, all[i-1].Seq
@@ -188,6 +210,18 @@ func (a *Account) sender(from string) {
 		}
 	}
 	a.Froms = append(a.Froms, from)
+}
+
+// FaultAfter is Fault for an instance that was moved so many times. Its addresses may come
+// again, as a node's do after some hundred pods; two copies at once show in more turns than
+// there were moves.
+func (a Account) FaultAfter(moves int) string {
+	a.Overlap = false
+	fault := a.Fault()
+	if fault == "" && a.Turns != moves {
+		fault = fmt.Sprintf("instance %s: its ticks changed their sender %d times in %d moves", a.Instance, a.Turns, moves)
+	}
+	return fault
 }
 
 // Fault says in one line what proves a lost, doubled or damaged process; empty if nothing.

@@ -1,6 +1,7 @@
 package witness
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,39 @@ func TestAccount(t *testing.T) {
 		if (c.fault == "") != (got == "") || !strings.Contains(got, c.fault) {
 			t.Errorf("%s: fault %q, want one with %q", name, got, c.fault)
 		}
+	}
+}
+
+// After many moves an address may be used again: then the number of turns counts.
+func TestFaultAfterMoves(t *testing.T) {
+	for name, c := range map[string]struct {
+		froms string // one a tick
+		moves int
+		fault string
+	}{
+		"stayed":                      {"aaa", 0, ""},
+		"there and back":              {"aabba", 2, ""},
+		"an old copy spoke once more": {"aabab", 1, "3 times in 1 moves"},
+		"it never went":               {"aaaaa", 1, "0 times in 1 moves"},
+	} {
+		w := New()
+		for i, from := range c.froms {
+			w.Record(Heard{Tick: Tick{Instance: "i", Seq: uint64(i + 1)}, From: string(from)})
+		}
+		got := w.Account("i").FaultAfter(c.moves)
+		if (c.fault == "") != (got == "") || !strings.Contains(got, c.fault) {
+			t.Errorf("%s: fault %q, want one with %q", name, got, c.fault)
+		}
+	}
+}
+
+func TestNamed(t *testing.T) {
+	w := New()
+	for _, n := range []string{"x-2", "y-1", "x-1", "x-1"} {
+		w.Record(Heard{Tick: Tick{Instance: n, Seq: 1}})
+	}
+	if got := w.Named("x-"); !slices.Equal(got, []string{"x-1", "x-2"}) {
+		t.Errorf("named x-: %v, want x-1 and x-2", got)
 	}
 }
 

@@ -1,5 +1,6 @@
 // Package cache holds what a lab's machines are made of, built once and kept outside the checkout:
-// a Debian root file system, Kubernetes, and a pause image. Entries are directories, keyed by
+// a Debian root file system, Kubernetes, and a pause image; and the layers of Debian packages that
+// test images lie on. Entries are directories, keyed by
 // version and content, built under a lock and renamed into place when complete.
 package cache
 

@@ -1,13 +1,19 @@
 package cache
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func quiet(string, ...any) {}
@@ -119,5 +125,63 @@ func TestKubeRequirements(t *testing.T) {
 		if got := kubeRequirements(strings.Replace(mod, test.old, test.new, 1)) == base; got != test.same {
 			t.Errorf("%q for %q: same %t, want %t", test.new, test.old, got, test.same)
 		}
+	}
+}
+
+// A layer has what programs read, each path once, root's name, and no time of its making.
+func TestLayerOfPackages(t *testing.T) {
+	pack := func(headers ...tar.Header) *tar.Reader {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for _, h := range headers {
+			h.Size, h.ModTime = int64(len(h.Name)), time.Now()
+			if h.Typeflag != tar.TypeReg {
+				h.Size = 0
+			}
+			if err := w.WriteHeader(&h); err != nil {
+				t.Fatal(err)
+			}
+			if h.Size > 0 {
+				fmt.Fprint(w, h.Name)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return tar.NewReader(&b)
+	}
+	var b bytes.Buffer
+	l := layer{to: tar.NewWriter(&b), has: map[string]bool{}}
+	for _, p := range []*tar.Reader{
+		pack(tar.Header{Typeflag: tar.TypeDir, Name: "./"}, tar.Header{Typeflag: tar.TypeDir, Name: "./usr/", Mode: 0o755},
+			tar.Header{Typeflag: tar.TypeReg, Name: "./usr/bin/a", Mode: 0o755}, tar.Header{Typeflag: tar.TypeLink, Name: "./usr/bin/b", Linkname: "./usr/bin/a"}),
+		pack(tar.Header{Typeflag: tar.TypeDir, Name: "./usr/", Mode: 0o755}, tar.Header{Typeflag: tar.TypeReg, Name: "./usr/share/doc/x"},
+			tar.Header{Typeflag: tar.TypeSymlink, Name: "./bin", Linkname: "usr/bin"}, tar.Header{Typeflag: tar.TypeReg, Name: "./usr/share/base-passwd/passwd.master"}),
+	} {
+		if err := l.copy(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.to.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for r := tar.NewReader(&b); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !h.ModTime.Equal(epoch) {
+			t.Errorf("%s is of %s", h.Name, h.ModTime)
+		}
+		got = append(got, strings.TrimSuffix(h.Name+" "+h.Linkname, " "))
+	}
+	want := []string{"usr/", "usr/bin/a", "usr/bin/b usr/bin/a", "bin usr/bin",
+		"usr/share/base-passwd/passwd.master", "etc/passwd /usr/share/base-passwd/passwd.master"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the layer has %q, want %q", got, want)
 	}
 }

@@ -1,0 +1,202 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/test/cluster"
+	"github.com/drover-project/drover/test/witness"
+)
+
+var (
+	soakMoves = flag.Int("soak.moves", 3, "moves of each kind in TestSoakOwners")
+	soakHeap  = flag.Int("soak.heap-mib", 16, "size of the heap that TestSoakOwners moves, in MiB")
+)
+
+// soakReport is where TestSoakOwners writes what it saw.
+const soakReport = "../../out/soak/owners.json"
+
+// ownerKinds are the kinds of pods that can be moved, each with what makes one.
+var ownerKinds = []struct {
+	name string
+	make func(*cluster.Cluster, cluster.Ticker) client.Object
+}{
+	{"bare", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.Pod(t) }},
+	{"deployment", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.Deployment(t) }},
+	{"replicaset", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.ReplicaSet(t) }},
+}
+
+// A pod of every kind is moved from node to node, again and again: every move comes to its
+// good end, and over all of them no tick is lost or doubled.
+func TestSoakOwners(t *testing.T) {
+	r := &soakResults{Moves: *soakMoves, HeapMiB: *soakHeap, Began: time.Now().UTC()}
+	t.Cleanup(func() { check(t, r.write(soakReport)) })
+	for _, k := range ownerKinds {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			_, c, ns := scene(t, "soak-"+k.name)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*soakMoves)*30*time.Second)
+			defer cancel()
+			check(t, c.Client.Create(ctx, k.make(c, cluster.Ticker{Namespace: ns, Name: "counter", HeapMiB: *soakHeap, Movable: true})))
+			s := &soak{kind: k.name, ns: ns}
+			defer func() { r.add(s.result(c, t.Failed())) }()
+			s.run(ctx, t, c)
+		})
+	}
+}
+
+// soak is one pod that is moved many times.
+type soak struct {
+	kind, ns string
+	instance string
+	moves    []*v1alpha1.PodMigration
+}
+
+func (s *soak) run(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	pod := must[*corev1.Pod](t)(c.OnlyPod(ctx, s.ns, "counter"))
+	was := must[witness.Tick](t)(c.Status(ctx, pod))
+	s.instance = was.Instance
+	heard(ctx, t, c, s.instance, 10)
+	for len(s.moves) < *soakMoves {
+		to := next(c.Nodes(), pod.Spec.NodeName)
+		m := must[*v1alpha1.PodMigration](t)(c.Ended(ctx, must[*v1alpha1.PodMigration](t)(c.Order(ctx, pod, to))))
+		if m.Status.Phase != v1alpha1.PhaseCompleted {
+			t.Fatalf("move %d of %s, to %s: phase %s: %s: %s", len(s.moves)+1, s.kind, to, m.Status.Phase, m.Status.DecisionReason, m.Status.DecisionMessage)
+		}
+		s.moves = append(s.moves, m)
+		if pod = must[*corev1.Pod](t)(c.OnlyPod(ctx, s.ns, "counter")); pod.Spec.NodeName != to {
+			t.Fatalf("after move %d of %s the pod is on %s, want %s", len(s.moves), s.kind, pod.Spec.NodeName, to)
+		}
+		if n := pod.Status.ContainerStatuses[0].RestartCount; n != 0 {
+			t.Fatalf("after move %d of %s its container has restarted %d times", len(s.moves), s.kind, n)
+		}
+		last, _ := c.Witness.Last(s.instance)
+		heard(ctx, t, c, s.instance, last.Seq+5)
+		a := c.Witness.Account(s.instance)
+		if fault := a.FaultAfter(len(s.moves)); fault != "" {
+			t.Fatalf("after move %d of %s: %s", len(s.moves), s.kind, fault)
+		}
+		if n := len(s.moves); n%10 == 0 || n == *soakMoves {
+			f := s.frozen()
+			t.Logf("%s: %d of %d moves, frozen median %.0f ms, max %.0f ms; %d ticks", s.kind, n, *soakMoves, middle(f), slices.Max(f), a.Ticks)
+		}
+	}
+	last, _ := c.Witness.Last(s.instance)
+	heard(ctx, t, c, s.instance, last.Seq+50) // 50 ticks sum the whole heap
+	is := must[witness.Tick](t)(c.Status(ctx, pod))
+	if is.Instance != was.Instance || is.Now != was.Start {
+		t.Errorf("before %+v, after %+v: want the same process with its memory", was, is)
+	}
+	if fault := c.Witness.Account(s.instance).FaultAfter(len(s.moves)); fault != "" {
+		t.Error(fault)
+	}
+	pods := &corev1.PodList{}
+	check(t, c.Client.List(ctx, pods, client.InNamespace(s.ns)))
+	if len(pods.Items) != 1 {
+		t.Errorf("%d pods are there after the last move, want one", len(pods.Items))
+	}
+}
+
+// frozen gives the frozen times in milliseconds.
+func (s *soak) frozen() []float64 {
+	var all []float64
+	for _, m := range s.moves {
+		if f := m.Status.FrozenTime; f != nil {
+			all = append(all, millis(f.Duration))
+		}
+	}
+	return all
+}
+
+// steps gives, for each step of the timeline, the median time since the step before it, in
+// milliseconds. The clocks are those of several nodes, in the lab one.
+func (s *soak) steps() map[string]float64 {
+	times := map[string][]float64{}
+	for _, m := range s.moves {
+		line := m.Status.Timeline
+		for i := range line[1:] {
+			times[line[i+1].Step] = append(times[line[i+1].Step], millis(line[i+1].At.Sub(line[i].At.Time)))
+		}
+	}
+	medians := map[string]float64{}
+	for step, all := range times {
+		medians[step] = middle(all)
+	}
+	return medians
+}
+
+func (s *soak) result(c *cluster.Cluster, failed bool) soakResult {
+	a := c.Witness.Account(s.instance)
+	r := soakResult{Kind: s.kind, Failed: failed, Completed: len(s.moves), Ticks: a.Ticks, Doubled: len(a.Doubled), Missing: len(a.Missing), LongestSilence: millis(a.Gap)}
+	if f := s.frozen(); len(f) > 0 {
+		r.FrozenMedian, r.FrozenMax, r.Steps = middle(f), slices.Max(f), s.steps()
+	}
+	return r
+}
+
+// next is the node after the given one, in a ring.
+func next(nodes []string, node string) string {
+	return nodes[(slices.Index(nodes, node)+1)%len(nodes)]
+}
+
+// middle is the median; the upper one of two.
+func middle(all []float64) float64 {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[len(sorted)/2]
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// soakResult is what was seen of one kind. Times are in milliseconds.
+type soakResult struct {
+	Kind           string  `json:"kind"`
+	Failed         bool    `json:"failed"`
+	Completed      int     `json:"completedMoves"`
+	Ticks          int     `json:"ticks"`
+	Doubled        int     `json:"doubledTicks"`
+	Missing        int     `json:"missingTicks"`
+	FrozenMedian   float64 `json:"frozenMedianMs"`
+	FrozenMax      float64 `json:"frozenMaxMs"`
+	LongestSilence float64 `json:"longestSilenceMs"`
+	// Steps are medians of the time since the step before, by the step's name.
+	Steps map[string]float64 `json:"stepMedianMs,omitempty"`
+}
+
+type soakResults struct {
+	Began   time.Time    `json:"began"`
+	Moves   int          `json:"movesOfEach"`
+	HeapMiB int          `json:"heapMiB"`
+	Kinds   []soakResult `json:"kinds"`
+
+	mu sync.Mutex
+}
+
+func (r *soakResults) add(k soakResult) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Kinds = append(r.Kinds, k)
+}
+
+func (r *soakResults) write(name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(b, '\n'), 0o644)
+}
