@@ -99,7 +99,7 @@ func replacementSpeaksAgainst(m *v1alpha1.PodMigration, f Facts, c Config) *Refu
 	if r := stuck(m, p); r != nil {
 		return r
 	}
-	if to := m.Spec.TargetNode; p.Spec.NodeName == m.Status.Source.Node || to != "" && p.Spec.NodeName != to {
+	if to := m.Spec.TargetNode; p.Spec.NodeName == m.Status.Source.Node && to != m.Status.Source.Node || to != "" && p.Spec.NodeName != to {
 		return refuse(ReasonWrongNode, "replacement %s was bound to node %s, want %q", p.Name, p.Spec.NodeName, to)
 	}
 	return nil

@@ -29,7 +29,6 @@ func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	_, lineage := f.Pod.Annotations[v1alpha1.AnnotationOrigin]
 	container := f.Pod.Spec.Containers[0].Name
 	m.Status.Epoch = epoch
 	m.Status.Source = v1alpha1.SourceStatus{
@@ -38,7 +37,7 @@ func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		Origin: types.UID(v1alpha1.OriginOf(f.Pod)), OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
 		KeepUntilAdopted: ofJob(f.Pod),
 	}
-	m.Status.Target.PodName = ReplacementName(f.Pod.Name, lineage, epoch)
+	m.Status.Target.PodName = nameFor(m, f.Pod, epoch)
 	m.Status.Phase = v1alpha1.PhaseReserving
 	says := fmt.Sprintf("pod %s on node %s may be moved", f.Pod.Name, f.Pod.Spec.NodeName)
 	setCondition(m, f.Now, v1alpha1.ConditionAccepted, true, "Accepted", says)

@@ -21,10 +21,12 @@ const (
 	ReasonNotOptedIn           = movable.ReasonNotOptedIn
 	ReasonWrongRuntimeClass    = movable.ReasonWrongRuntimeClass
 	ReasonAlreadyMigrating     = "AlreadyMigrating"
+	ReasonNotSecondStep        = "NotSecondStep"
 	ReasonMalformedAnnotation  = "MalformedAnnotation"
 	ReasonUnsupportedOwner     = "UnsupportedOwner"
 	ReasonOwnerGone            = "OwnerGone"
 	ReasonOwnerScaledToZero    = "OwnerScaledToZero"
+	ReasonOwnerScaledDown      = "OwnerScaledDown"
 	ReasonOwnerSuspended       = "OwnerSuspended"
 	ReasonOwnerFinished        = "OwnerFinished"
 	ReasonOwnerChanged         = "OwnerChanged"
@@ -69,7 +71,7 @@ func Judge(m *v1alpha1.PodMigration, f Facts) []movable.Finding {
 			m.Namespace, m.Spec.PodName, f.Pod.UID, m.Spec.PodUID))
 	}
 	var all []movable.Finding
-	if f.Paused {
+	if f.Paused && !returnsName(m) { // what has begun comes to its end
 		all = found(refuse(ReasonPaused, "all new moves are paused: ConfigMap %s says paused", v1alpha1.PauseConfigMap))
 	}
 	all = append(all, movable.Pod(f.Pod, f.Claims)...)
@@ -88,7 +90,11 @@ func admitOwner(_ *v1alpha1.PodMigration, f Facts) *Refusal {
 // so the records are asked too.
 func admitHolder(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	p := f.Pod
-	if p.Labels[v1alpha1.LabelReplacement] != "" {
+	parent := parentOf(m, f.Others, p)
+	if returnsName(m) && parent == nil {
+		return refuse(ReasonNotSecondStep, "keepName is %q, but pod %s/%s is not what another PodMigration has moved and owns this one for", m.Spec.KeepName, p.Namespace, p.Name)
+	}
+	if p.Labels[v1alpha1.LabelReplacement] != "" && parent == nil {
 		return refuse(ReasonAlreadyMigrating, "pod %s/%s is the replacement in PodMigration %s, which is not finished",
 			p.Namespace, p.Name, p.Annotations[v1alpha1.AnnotationMigration])
 	}
@@ -96,7 +102,7 @@ func admitHolder(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return refuse(ReasonAlreadyMigrating, "pod %s/%s is being moved by PodMigration %s", p.Namespace, p.Name, h.Name)
 	}
 	for i := range f.Others {
-		if o := &f.Others[i]; o.UID != m.UID && !v1alpha1.Finished(o) && moves(o, p) {
+		if o := &f.Others[i]; o.UID != m.UID && (parent == nil || o.UID != parent.UID) && !v1alpha1.Finished(o) && moves(o, p) {
 			return refuse(ReasonAlreadyMigrating, "pod %s/%s is part of PodMigration %s, which is not finished", p.Namespace, p.Name, o.Name)
 		}
 	}
@@ -134,7 +140,7 @@ func admitTarget(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return nil
 	case f.TargetNode == nil:
 		return refuse(ReasonNodeNotFound, "target node %s does not exist", to)
-	case to == f.Pod.Spec.NodeName:
+	case to == f.Pod.Spec.NodeName && !returnsName(m):
 		return refuse(ReasonSameNode, "pod %s/%s is on node %s already", f.Pod.Namespace, f.Pod.Name, to)
 	case f.TargetNode.Spec.Unschedulable:
 		return refuse(ReasonUnschedulable, "target node %s is cordoned", to)

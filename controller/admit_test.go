@@ -69,7 +69,7 @@ func TestAdmit(t *testing.T) {
 		{"no runtime class", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.RuntimeClassName = nil }, ReasonWrongRuntimeClass, `""`},
 		{"another runtime class", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod.Spec.RuntimeClassName = ptr("gvisor") }, ReasonWrongRuntimeClass, `"gvisor"`},
 
-		{"StatefulSet", owned("StatefulSet", "apps/v1"), ReasonUnsupportedOwner, "hold its name"},
+		{"StatefulSet gone", owned("StatefulSet", "apps/v1"), ReasonOwnerGone, "StatefulSet own"},
 		{"Job gone", owned("Job", "batch/v1"), ReasonOwnerGone, "Job own"},
 		{"foreign Job", owned("Job", "batch.volcano.sh/v1alpha1"), ReasonUnsupportedOwner, "Job own"},
 		{"DaemonSet", owned("DaemonSet", "apps/v1"), ReasonUnsupportedOwner, "DaemonSet own"},

@@ -20,6 +20,7 @@ var remedies = map[string]string{
 	ReasonAlreadyMigrating:    "wait for that PodMigration, or delete it: that aborts it",
 	ReasonMalformedAnnotation: "put the annotation right",
 	ReasonOwnerScaledToZero:   "the pod is about to be deleted",
+	ReasonOwnerScaledDown:     "the pod is about to be deleted",
 	ReasonOwnerSuspended:      "resume the Job first",
 	ReasonOwnerFinished:       "the pod is about to end",
 	ReasonRollingUpdate:       "wait for the end of the rolling update",

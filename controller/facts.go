@@ -31,6 +31,8 @@ type Facts struct {
 	Deployment *appsv1.Deployment
 	// Claims are those of the pod's volumes.
 	Claims movable.Claims
+	// StatefulSet of the name that the pod's controlling owner gives, whatever its UID.
+	StatefulSet *appsv1.StatefulSet
 	// Job of the name that the pod's controlling owner gives, whatever its UID.
 	Job *batchv1.Job
 	// SourceNode is the pod's node.

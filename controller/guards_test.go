@@ -28,7 +28,10 @@ func (w *world) create(ctx context.Context, o client.Object, opts ...client.Crea
 	if err := w.api.Create(ctx, o); err != nil {
 		return err
 	}
-	if w.made++; w.made > 1 {
+	if _, isPod := o.(*corev1.Pod); !isPod {
+		return nil
+	}
+	if w.made++; w.made > 1+w.later {
 		w.t.Errorf("a second replacement was made: %s", o.GetName())
 	}
 	return nil
@@ -71,6 +74,7 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch) er
 		return err
 	}
 	if o.GetLabels()[v1alpha1.LabelReplacement] == "" && now.Labels[v1alpha1.LabelReplacement] != "" {
+		w.adopting = o.GetUID()
 		w.adopted(controllerOf(o) != nil)
 	}
 	return nil
@@ -78,7 +82,7 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch) er
 
 // adopted looks at the moment in which the replacement becomes its owner's.
 func (w *world) adopted(owned bool) {
-	m := w.move()
+	m := w.moveOf(w.adopting)
 	if !m.Status.Target.Resumed {
 		w.t.Errorf("the replacement was handed over before the target resumed (phase %s)", m.Status.Phase)
 	}
@@ -89,10 +93,23 @@ func (w *world) adopted(owned bool) {
 		}
 		return
 	}
+	if w.statefulSet() != nil {
+		return // it takes none in place of another
+	}
 	// The owner does not choose among pods that are terminating.
 	if owned && source != nil && source.DeletionTimestamp == nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
 		w.t.Error("the replacement was handed over while the source was not the first to lose")
 	}
+}
+
+// moveOf is the move that a replacement belongs to.
+func (w *world) moveOf(replacement types.UID) *v1alpha1.PodMigration {
+	for _, m := range w.moves() {
+		if m.Status.Target.PodUID == replacement {
+			return &m
+		}
+	}
+	return w.move()
 }
 
 // delete holds the precondition on the UID and sees that no pod goes that must stay.
@@ -114,12 +131,13 @@ func (w *world) delete(ctx context.Context, o client.Object, opts ...client.Dele
 	if now.UID != *options.Preconditions.UID {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, o.GetName(), errors.New("precondition: UID"))
 	}
-	m := w.move()
-	if pod.UID == m.Status.Source.PodUID && !m.Status.Target.Resumed {
-		w.t.Errorf("the source was deleted before the target resumed (phase %s)", m.Status.Phase)
-	}
-	if pod.UID == m.Status.Target.PodUID && m.Status.Decision == v1alpha1.Undecided {
-		w.t.Error("the replacement was deleted before a decision")
+	for _, m := range w.moves() {
+		if pod.UID == m.Status.Source.PodUID && !m.Status.Target.Resumed && m.Status.Decision != v1alpha1.Abort && !m.Status.Returned {
+			w.t.Errorf("the source was deleted before the target resumed (phase %s)", m.Status.Phase)
+		}
+		if pod.UID == m.Status.Target.PodUID && m.Status.Decision == v1alpha1.Undecided {
+			w.t.Error("the replacement was deleted before a decision")
+		}
 	}
 	return w.api.Delete(ctx, o, opts...)
 }

@@ -31,6 +31,11 @@ const (
 // when it is seen to be done.
 func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
 	p, source := f.replacement(m), f.source(m)
+	if holdsName(m) {
+		if done, result, err := r.named(ctx, m, f); done || err != nil {
+			return result, err
+		}
+	}
 	if p == nil {
 		return r.afterLoss(ctx, m, f)
 	}
@@ -42,7 +47,14 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 			return r.discard(ctx, m, f, p, refuse(ReasonPodTerminating,
 				"moved to node %s, but pod %s was deleted before the owner had the replacement: a deletion counts for both", m.Status.Target.Node, m.Status.Source.PodName))
 		}
-		if done, result, err := r.adopt(ctx, m, f, p, source); !done {
+		hand, err := whatToHand(p, source)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		if keepsName(m, p, hand) {
+			return r.giveName(ctx, m, f, p, source, hand)
+		}
+		if done, result, err := r.adopt(ctx, m, f, p, source, hand); !done {
 			return result, err
 		}
 	}
@@ -67,12 +79,11 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 }
 
 // adopt gives the replacement its labels and owner. done: it has them now, go on.
-func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p, source *corev1.Pod) (done bool, _ ctrl.Result, _ error) {
-	hand, err := whatToHand(p, source)
-	if err != nil {
-		return false, ctrl.Result{}, err
-	}
-	if ref := ownerIn(hand); ref != nil && isOf(ref, batchv1.GroupName, "Job") {
+func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p, source *corev1.Pod, hand HandOver) (done bool, _ ctrl.Result, _ error) {
+	switch ref := ownerIn(hand); {
+	case ofStatefulSet(ref):
+		return r.adoptBySet(ctx, m, f, p, hand)
+	case ref != nil && isOf(ref, batchv1.GroupName, "Job"):
 		return r.adoptByJob(ctx, m, f, p, source, hand)
 	}
 	set, err := r.owningSet(ctx, m.Namespace, hand)
@@ -228,7 +239,7 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 
 // discarded are the reasons for which the replacement of a pod that ran is deleted.
 var discarded = []string{
-	ReasonOwnerGone, ReasonOwnerScaledToZero, ReasonOwnerSuspended, ReasonOwnerFinished, ReasonPodTerminating,
+	ReasonOwnerGone, ReasonOwnerScaledToZero, ReasonOwnerScaledDown, ReasonReplacementFailed, ReasonOwnerSuspended, ReasonOwnerFinished, ReasonPodTerminating,
 }
 
 // afterLoss: the replacement was deleted after it had resumed. The source must not come

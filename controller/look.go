@@ -60,6 +60,8 @@ func (r *Reconciler) lookOwner(ctx context.Context, m *v1alpha1.PodMigration, f 
 	case ref == nil:
 	case ofJob(f.Pod):
 		f.Job, err = r.job(ctx, m.Namespace, ref.Name)
+	case ofStatefulSet(ref):
+		f.StatefulSet, err = r.statefulSet(ctx, m.Namespace, ref.Name)
 	case isKind(ref, "ReplicaSet"):
 		f.ReplicaSet, f.Deployment, err = r.owners(ctx, m.Namespace, ref.Name)
 	}

@@ -11,7 +11,6 @@ import (
 
 // whyNot explains owners that are not supported yet.
 var whyNot = map[string]string{
-	"StatefulSet":           "no second pod can hold its name",
 	"DaemonSet":             "it belongs to its node",
 	"Node":                  "it is a static pod and belongs to its node",
 	"ReplicationController": "use a Deployment",
@@ -38,6 +37,8 @@ func judgeOwner(p *corev1.Pod, f Facts) *Refusal {
 	switch {
 	case ofJob(p):
 		return judgeJob(p, f.Job)
+	case ofStatefulSet(ref):
+		return judgeStatefulSet(p.Name, p.Labels[appsv1.ControllerRevisionHashLabelKey], ref, f.StatefulSet)
 	case isKind(ref, "ReplicaSet"):
 		return judgeSet(p, ref, f.ReplicaSet, f.Deployment)
 	}
@@ -95,6 +96,6 @@ func unsupported(p *corev1.Pod, kind, name string) *Refusal {
 	if !known {
 		why = "nothing is known of how it takes another pod for its own"
 	}
-	return refuse(ReasonUnsupportedOwner, "pod %s belongs to %s %s: only pods of Deployments, ReplicaSets and Jobs and pods without owner can be moved (%s)",
+	return refuse(ReasonUnsupportedOwner, "pod %s belongs to %s %s: only pods of Deployments, ReplicaSets, StatefulSets and Jobs and pods without owner can be moved (%s)",
 		p.Name, kind, name, why)
 }

@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -36,38 +37,56 @@ type players struct {
 	ending int
 	// event happens once, when the condition is true.
 	when func(*v1alpha1.PodMigration) bool
+	at   func(*world) bool
 	then func(*world)
+	// noRoom: so many second steps find no node; step2Dies: of so many the target dies
+	// after the commit.
+	noRoom, step2Dies int
+	// later is how many replacements are made beside the first, at most.
+	later int
+	// adopting is the replacement that was given away last.
+	adopting types.UID
 }
 
 // play gives everybody one turn.
-func (w *world) play(m *v1alpha1.PodMigration) {
-	w.schedule(m)
-	w.agents()
-	if w.when != nil && w.when(w.move()) {
-		w.when = nil
+func (w *world) play() {
+	for _, m := range w.moves() {
+		w.schedule(&m)
+		w.agents(w.refresh(&m))
+	}
+	if w.when != nil && w.when(w.move()) || w.at != nil && w.at(w) {
+		w.when, w.at = nil, nil
 		w.then(w)
 	}
 	w.ended()
-	w.kubelet()
+	for _, m := range w.moves() {
+		w.kubelet(&m)
+	}
 	w.owner()
 	w.jobController()
+	w.setController()
 }
 
 func (w *world) schedule(m *v1alpha1.PodMigration) {
 	p := w.pod(m.Status.Target.PodName)
-	if p == nil || p.Spec.NodeName != "" || w.noScheduler {
+	second, _ := strconv.Atoi(m.Name[len(m.Name)-1:])
+	if p == nil || p.UID != m.Status.Target.PodUID || p.Spec.NodeName != "" || w.noScheduler || returnsName(m) && second <= w.noRoom {
 		return
 	}
 	p.Spec.NodeName = "n2"
+	if m.Spec.TargetNode == "" && m.Status.Source.Node == "n2" {
+		p.Spec.NodeName = "n1"
+	}
 	w.must(w.api.Update(context.Background(), p))
 }
 
 // agents do what internal/handoff does on the two nodes, without any of its care.
-func (w *world) agents() {
-	m := w.move()
+func (w *world) agents(m *v1alpha1.PodMigration) {
 	if m == nil {
 		return
 	}
+	second, _ := strconv.Atoi(m.Name[len(m.Name)-1:])
+	targetDies := w.targetDies || returnsName(m) && second <= w.step2Dies
 	s, src, dst := &m.Status, &m.Status.Source, &m.Status.Target
 	at := metav1.NewMicroTime(w.now)
 	switch {
@@ -79,12 +98,12 @@ func (w *world) agents() {
 	case s.Decision == v1alpha1.Undecided && (dst.Node == "" || w.noWaiter):
 		return
 	case s.Decision == v1alpha1.Undecided && !dst.Waiting:
-		dst.Waiting, dst.BootID, dst.Deadline = true, "boot-n2", &at
+		dst.Waiting, dst.BootID, dst.Deadline = true, "boot-"+dst.Node, &at
 	case s.Decision == v1alpha1.Undecided && !src.Offered:
 		src.Offered = true
 	case s.Decision == v1alpha1.Undecided && !w.noCommit:
 		s.Decision, s.DecisionBy, s.DecidedAt = v1alpha1.Commit, "target n2", &at
-	case s.Decision == v1alpha1.Commit && w.targetDies:
+	case s.Decision == v1alpha1.Commit && targetDies:
 		dst.Failed, s.Returned, s.ReturnProof = true, true, "boot ID changed"
 		s.Epoch++
 	case s.Decision == v1alpha1.Commit && !dst.Resumed && w.slow > 0:
@@ -93,7 +112,7 @@ func (w *world) agents() {
 	case s.Decision == v1alpha1.Commit && !dst.Resumed:
 		dst.Resumed = true
 	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds && (!src.KeepUntilAdopted || s.Adopted):
-		w.endSource()
+		w.endSource(src.PodName)
 		src.Ended, s.Bytes, s.FrozenTime = true, 1<<20, &metav1.Duration{Duration: 300 * time.Millisecond}
 	default:
 		return
@@ -102,8 +121,8 @@ func (w *world) agents() {
 }
 
 // endSource kills the source's processes; kubelet on n1 reports that.
-func (w *world) endSource() {
-	if p := w.pod(oldName); p != nil {
+func (w *world) endSource(name string) {
+	if p := w.pod(name); p != nil {
 		p.Status.Phase = corev1.PodFailed
 		w.must(w.api.Status().Update(context.Background(), p))
 	}
@@ -114,7 +133,7 @@ const grace = "test.drover.dev/grace"
 
 // ended: kubelet on n1 lets a terminating source go in its third turn.
 func (w *world) ended() {
-	p := w.pod(oldName)
+	p := w.pod(w.old)
 	if p == nil || p.DeletionTimestamp == nil {
 		return
 	}
@@ -125,16 +144,16 @@ func (w *world) ended() {
 }
 
 // kubelet on n2 reports the pod that was restored.
-func (w *world) kubelet() {
-	m := w.move()
-	if m == nil || !m.Status.Target.Resumed && !(w.readyEarly && committed(m)) {
+func (w *world) kubelet(m *v1alpha1.PodMigration) {
+	if !m.Status.Target.Resumed && !(w.readyEarly && committed(m)) {
 		return
 	}
 	p := w.pod(m.Status.Target.PodName)
-	if p == nil || p.Status.Phase == corev1.PodRunning || p.Status.Phase == corev1.PodSucceeded {
+	if p == nil || p.UID != m.Status.Target.PodUID || p.Status.Phase == corev1.PodRunning || p.Status.Phase == corev1.PodSucceeded {
 		return
 	}
 	p.Status.Phase = corev1.PodRunning
+	p.Status.ContainerStatuses = sourcePod().Status.ContainerStatuses
 	if w.endsSoon {
 		p.Status.Phase = corev1.PodSucceeded
 	}

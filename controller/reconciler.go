@@ -73,6 +73,9 @@ func (r *Reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.R
 			return ctrl.Result{}, err
 		}
 	}
+	if err := r.witnessName(ctx, m, facts); err != nil {
+		return ctrl.Result{}, err
+	}
 	switch s := &m.Status; {
 	case !accepted(m) && s.Decision == v1alpha1.Undecided:
 		return r.judge(ctx, m, facts)
@@ -107,7 +110,7 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	if err := r.sweep(ctx, m); err != nil {
 		return ctrl.Result{}, err
 	}
-	if m.Status.Source.KeepUntilAdopted {
+	if m.Status.Source.KeepUntilAdopted || holdsName(m) {
 		if err := r.unhold(ctx, m, ""); err != nil {
 			return ctrl.Result{}, err
 		}

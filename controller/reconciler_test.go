@@ -142,7 +142,7 @@ func TestSourceNeverEnds(t *testing.T) {
 		if _, err := w.r.Reconcile(ctx, w.request()); err != nil {
 			t.Fatal(err)
 		}
-		w.play(w.move())
+		w.play()
 		w.now = w.now.Add(time.Second)
 	}
 	m := w.move()

@@ -29,6 +29,10 @@ type HandOver struct {
 
 // handOverOf reads it off the source.
 func handOverOf(source *corev1.Pod) HandOver {
+	var first HandOver
+	if source.Labels[v1alpha1.LabelReplacement] != "" && json.Unmarshal([]byte(source.Annotations[v1alpha1.AnnotationHandOver]), &first) == nil {
+		return first // in a second step: what the first one was to hand over
+	}
 	h := HandOver{
 		Labels: source.Labels,
 		Owners: source.OwnerReferences,
@@ -66,11 +70,19 @@ func ReplacementName(source string, lineage bool, epoch int64) string {
 	return source + suffix
 }
 
+// nameFor is the replacement's name in this move.
+func nameFor(m *v1alpha1.PodMigration, source *corev1.Pod, epoch int64) string {
+	if returnsName(m) {
+		return m.Spec.KeepName
+	}
+	_, lineage := source.Annotations[v1alpha1.AnnotationOrigin]
+	return ReplacementName(source.Name, lineage, epoch)
+}
+
 // Replacement is the pod that takes the source's place: the same spec, to be scheduled
 // anew away from the source's node, and nothing by which the owner or a Service would
 // take it for its own before it is handed over.
 func Replacement(m *v1alpha1.PodMigration, source *corev1.Pod) (*corev1.Pod, error) {
-	_, lineage := source.Annotations[v1alpha1.AnnotationOrigin]
 	hand, err := json.Marshal(handOverOf(source))
 	if err != nil {
 		return nil, fmt.Errorf("write down labels and owner of pod %s/%s: %w", source.Namespace, source.Name, err)
@@ -78,7 +90,7 @@ func Replacement(m *v1alpha1.PodMigration, source *corev1.Pod) (*corev1.Pod, err
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   source.Namespace,
-			Name:        ReplacementName(source.Name, lineage, m.Status.Epoch),
+			Name:        nameFor(m, source, m.Status.Epoch),
 			Labels:      map[string]string{v1alpha1.LabelReplacement: string(m.UID)},
 			Annotations: keptAnnotations(source),
 		},

@@ -22,6 +22,9 @@ type scenario struct {
 	name    string
 	bare    bool
 	job     bool
+	set     bool
+	keep    bool
+	old     string // name of the source; empty: oldName
 	change  func(m *v1alpha1.PodMigration)
 	players players
 	// the end
@@ -64,7 +67,7 @@ func scales(to int32) func(*world) {
 // end it: so its deletion is seen before it is gone.
 func gracefully(then func(*world)) func(*world) {
 	return func(w *world) {
-		if p := w.pod(oldName); p != nil {
+		if p := w.pod(w.old); p != nil {
 			p.Finalizers = append(p.Finalizers, grace)
 			w.must(w.api.Update(context.Background(), p))
 		}
@@ -120,7 +123,7 @@ func losesNode(w *world) {
 }
 
 func scenarios() []scenario {
-	return append(jobScenarios(), []scenario{
+	return append(append(jobScenarios(), nameScenarios()...), []scenario{
 		{name: "Deployment", phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
 		{name: "to a node", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "n2" },
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
@@ -188,6 +191,13 @@ func (s scenario) begin(t *testing.T, f fault) *world {
 	switch {
 	case s.bare:
 		p.OwnerReferences = nil
+		if s.keep {
+			p.Annotations[v1alpha1.AnnotationKeepName] = "true"
+		}
+	case s.set:
+		*p = *dbPod()
+		m.Spec.PodName = p.Name
+		objects = append(objects, dbSet())
 	case s.job:
 		*p = *jobPod()
 		objects = append(objects, sumJob())
@@ -196,6 +206,12 @@ func (s scenario) begin(t *testing.T, f fault) *world {
 	}
 	w := newWorld(t, objects...)
 	w.players, w.fault = s.players, f
+	if s.old != "" {
+		w.old = s.old
+	}
+	if s.set || s.keep {
+		w.later = 2
+	}
 	return w
 }
 
@@ -244,6 +260,10 @@ func (s scenario) check(t *testing.T, w *world, m *v1alpha1.PodMigration) {
 			t.Errorf("outcome %q is not one line", c.Message)
 		}
 	}
+	if s.set {
+		w.setController()
+		w.checkName(s)
+	}
 	var names []string
 	for name := range maps.Keys(w.state()) {
 		if p, ok := strings.CutPrefix(name, "pod "); ok {
@@ -254,7 +274,7 @@ func (s scenario) check(t *testing.T, w *world, m *v1alpha1.PodMigration) {
 	if !slices.Equal(names, s.pods) {
 		t.Errorf("pods %v are left, want %v", names, s.pods)
 	}
-	if p := w.pod(oldName); p != nil && p.Annotations[v1alpha1.AnnotationMoving] != "" {
+	if p := w.pod(w.old); p != nil && p.Annotations[v1alpha1.AnnotationMoving] != "" {
 		t.Error("the source is still claimed")
 	}
 	w.checkJob(s)

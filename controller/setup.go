@@ -44,6 +44,8 @@ func Setup(mgr ctrl.Manager, c Config) error {
 		For(&v1alpha1.PodMigration{}).
 		// Only names and annotations of pods are kept; what counts is read live.
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(involved), builder.OnlyMetadata).
+		// The second step of a pod that keeps its name wakes the first.
+		Watches(&v1alpha1.PodMigration{}, handler.EnqueueRequestForOwner(mgr.GetScheme(), mgr.GetRESTMapper(), &v1alpha1.PodMigration{}, handler.OnlyControllerOwner())).
 		Complete(r)
 }
 

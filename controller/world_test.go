@@ -35,6 +35,8 @@ type world struct {
 	calls, reads int
 	// made and thirds count pods that the Reconciler and the owner created.
 	made, thirds int
+	// old is the name of the pod that the test moves.
+	old string
 	players
 }
 
@@ -58,7 +60,7 @@ var testScheme = sync.OnceValue(func() *runtime.Scheme {
 
 func newWorld(t *testing.T, objects ...client.Object) *world {
 	t.Helper()
-	w := &world{t: t, now: start}
+	w := &world{t: t, now: start, old: oldName}
 	w.api = fake.NewClientBuilder().WithScheme(testScheme()).WithStatusSubresource(&v1alpha1.PodMigration{}).WithObjects(objects...).Build()
 	watched := interceptor.NewClient(w.api, w.funcs())
 	w.r = &Reconciler{
@@ -161,23 +163,25 @@ func (w *world) pod(name string) *corev1.Pod {
 }
 
 // rounds that a move takes at most here.
-const rounds = 200
+const rounds = 300
 
 // run lets everybody act in turn until the move has ended and its finalizer is off.
 func (w *world) run() *v1alpha1.PodMigration {
 	w.t.Helper()
 	failed := 0
 	for range rounds {
-		if _, err := w.r.Reconcile(context.Background(), w.request()); err != nil {
-			if failed++; failed > 1 || !errors.Is(err, errLost) {
-				w.t.Fatalf("an error without a fault: %v", err)
+		for _, m := range w.moves() {
+			if _, err := w.r.Reconcile(context.Background(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&m)}); err != nil {
+				if failed++; failed > 1 || !errors.Is(err, errLost) {
+					w.t.Fatalf("an error without a fault: %v", err)
+				}
 			}
 		}
 		m := w.move()
 		if m == nil || v1alpha1.Finished(m) && len(m.Finalizers) == 0 {
 			return m
 		}
-		w.play(m)
+		w.play()
 		w.now = w.now.Add(time.Second)
 	}
 	m := w.move()

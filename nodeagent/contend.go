@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -91,7 +92,7 @@ func obstacle(p *corev1.Pod) string {
 		return fmt.Sprintf("it is %s, not Running", p.Status.Phase)
 	case p.Labels[v1alpha1.LabelReplacement] != "":
 		return "it has just come here and its owner does not have it yet"
-	case owner != nil && owner.Kind != "ReplicaSet" && owner.Kind != "Job":
+	case owner != nil && !slices.Contains([]string{"ReplicaSet", "StatefulSet", "Job"}, owner.Kind):
 		return fmt.Sprintf("its owner is a %s, whose pods cannot be moved yet", owner.Kind)
 	}
 	return ""

@@ -16,6 +16,9 @@ const (
 
 	// AnnotationMigrate ("true") opts a pod in to being moved.
 	AnnotationMigrate = "drover.dev/migrate"
+	// AnnotationKeepName ("true") gives a pod without owner its own name back after a move;
+	// pods of StatefulSets always keep theirs.
+	AnnotationKeepName = "drover.dev/keep-name"
 	// AnnotationPeers names a pod's peers: "app=db,app=cache:3".
 	AnnotationPeers = "drover.dev/peers"
 

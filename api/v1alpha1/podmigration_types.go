@@ -52,6 +52,12 @@ type PodMigrationSpec struct {
 	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`
 	// +optional
 	TargetNode string `json:"targetNode,omitempty"`
+	// KeepName is the name that the replacement gets, in place of a new one. Written by
+	// drover-controller alone, for the second step of a pod that keeps its name.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`
+	// +optional
+	KeepName string `json:"keepName,omitempty"`
 	// Reason tells why, for people: "User", "Contention".
 	// +kubebuilder:validation:MaxLength=64
 	// +optional
@@ -113,6 +119,12 @@ const (
 	// to be deleted, for the reason "Deletion" (the replacement goes too) or "Disruption"
 	// (it stays). Never taken back.
 	ConditionSourceTerminating = "SourceTerminating"
+	// ConditionNameHeld: the pod keeps its name, which nobody else may take until this move is
+	// over. Never taken back.
+	ConditionNameHeld = "NameHeld"
+	// ConditionNameDeleted: in the second step of such a move, the pod that was to have the
+	// name was deleted before the decision, by somebody who meant it. Never taken back.
+	ConditionNameDeleted = "NameDeleted"
 	// ConditionComplete: nothing is left to do; the message is the outcome in one line.
 	ConditionComplete = "Complete"
 )

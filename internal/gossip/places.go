@@ -62,11 +62,10 @@ func (s *store) ingestLocation(e *nodeEntry, r record, now time.Time) (slot, uin
 	return at, r.version, accepted
 }
 
-// wellFormed also wants two different ends: else one node could sign for both.
 func wellFormed(l model.Location) bool {
 	short := len(l.Origin) <= maxName && len(l.Pod.Namespace) <= maxName && len(l.Pod.Name) <= maxName &&
 		len(l.Pod.UID) <= maxName && len(l.Migration) <= maxName
-	return short && l.Origin != "" && l.Pod.UID != "" && l.Node != "" && l.From != "" && l.Node != l.From && l.Epoch > 0
+	return short && l.Origin != "" && l.Pod.UID != "" && l.Node != "" && l.From != "" && l.Epoch > 0
 }
 
 func (e *nodeEntry) dropOldestSaying() {
@@ -106,8 +105,12 @@ func (s *store) confirmedPlaces() []model.Location {
 	return table.List()
 }
 
-// bothSay tells whether the other end of the move has announced the same.
+// bothSay tells whether the other end of the move has announced the same. A move within one
+// node has one end only, which cannot vouch for itself: its record must.
 func (s *store) bothSay(said model.NodeID, name string, l model.Location) bool {
+	if l.From == l.Node {
+		return false
+	}
 	other := l.From
 	if other == said {
 		other = l.Node

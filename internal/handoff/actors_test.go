@@ -50,10 +50,10 @@ func (w *world) tick(n *node) {
 		return
 	}
 	for _, m := range w.moves {
-		switch {
-		case m.src == n.id && n.agent.sources[m.id] != nil:
+		if m.src == n.id && n.agent.sources[m.id] != nil {
 			n.feedSource(m.id, Event{Kind: Tick})
-		case m.dst == n.id && n.agent.targets[m.id] != nil:
+		}
+		if m.dst == n.id && n.agent.targets[m.id] != nil {
 			n.feedTarget(m.id, Event{Kind: Tick})
 		}
 	}

@@ -89,6 +89,27 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
+// TestOneNode: the second step of a pod that keeps its name may stay on its node, whose
+// reboot takes both sides.
+func TestOneNode(t *testing.T) {
+	tally := map[string]int{}
+	for s := int64(1); s <= int64(*runs)/4; s++ {
+		broken, w := simulate(s, options{home: true}, nil)
+		if broken != "" {
+			t.Fatalf("seed %d: %s", s, broken)
+		}
+		for _, m := range w.moves {
+			tally[m.end(w)]++
+		}
+	}
+	t.Logf("%d runs: %v", *runs/4, tally)
+	for _, end := range []string{"moved", "aborted", "returned"} {
+		if tally[end] < *runs/1000 {
+			t.Errorf("only %d moves %s: the simulation does not go there often enough", tally[end], end)
+		}
+	}
+}
+
 // TestCalm: without faults every move succeeds.
 func TestCalm(t *testing.T) {
 	for s := int64(1); s <= 300; s++ {

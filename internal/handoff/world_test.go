@@ -44,6 +44,8 @@ type options struct {
 	keepMark    bool // OpKill leaves the mark of a copy that never ran
 	noFreeze    bool // the hook does not freeze: a CRIU that dies lets its processes run
 	epochStep   int64
+	// home: both sides of a move are on one node.
+	home bool
 	// calm: no faults at all.
 	calm     bool
 	maxMoves int
@@ -168,7 +170,11 @@ func (w *world) newPod(n int) *pod {
 }
 
 func (w *world) startMove(from *pod) {
-	to := w.newPod(1 - from.node)
+	target := 1 - from.node
+	if w.opt.home {
+		target = from.node
+	}
+	to := w.newPod(target)
 	to.replacement = true
 	w.api.epoch += w.opt.epochStep
 	m := &move{id: w.name("move"), container: w.nodes[from.node].proc(from.uid).id, from: from.uid, to: to.uid, src: from.node, dst: to.node, started: w.now}
