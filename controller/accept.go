@@ -123,6 +123,9 @@ func (r *Reconciler) reject(ctx context.Context, m *v1alpha1.PodMigration, f Fac
 
 // finish writes the end of a move: nothing is left to do.
 func (r *Reconciler) finish(ctx context.Context, m *v1alpha1.PodMigration, f Facts, outcome Refusal) (ctrl.Result, error) {
+	if err := r.releaseBudget(ctx, m); err != nil {
+		return ctrl.Result{}, err
+	}
 	phase := lastPhase(m)
 	notHeld(m, f.Now)
 	m.Status.Phase = phase

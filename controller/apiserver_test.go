@@ -102,6 +102,8 @@ func roles() []client.Object {
 			rule("apps", "replicasets/finalizers statefulsets/finalizers", "update"),
 			rule("batch", "jobs", "get"),
 			rule("batch", "jobs/finalizers", "update"),
+			rule("policy", "poddisruptionbudgets", "get list"),
+			rule("policy", "poddisruptionbudgets/status", "update"),
 			rule("drover.dev", "podmigrations", "get list watch create update delete"),
 			rule("drover.dev", "podmigrations/status", "update"),
 		}},

@@ -20,6 +20,9 @@ type Config struct {
 	// BindDeadline: a replacement without a node, this long after it was made, aborts the
 	// move whatever the scheduler says. Default 60 s.
 	BindDeadline time.Duration
+	// BudgetDeadline is how long a move waits for a PodDisruptionBudget that allows no
+	// disruption. Default 30 s.
+	BudgetDeadline time.Duration
 	// PrepareDeadline: a move undecided this long after it was accepted is aborted. Default 5 min.
 	PrepareDeadline time.Duration
 	// ReadyDeadline: a replacement that is not ready this long after the commit is handed
@@ -49,6 +52,7 @@ func (c Config) WithDefaults() Config {
 	}
 	fill(&c.UnschedulableAfter, 30*time.Second)
 	fill(&c.BindDeadline, time.Minute)
+	fill(&c.BudgetDeadline, 30*time.Second)
 	fill(&c.PrepareDeadline, 5*time.Minute)
 	fill(&c.ReadyDeadline, time.Minute)
 	fill(&c.EndDeadline, 30*time.Second)
@@ -68,7 +72,7 @@ func (c Config) Validate() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"unschedulable-after": c.UnschedulableAfter, "bind-deadline": c.BindDeadline,
-		"prepare-deadline": c.PrepareDeadline, "ready-deadline": c.ReadyDeadline,
+		"budget-deadline": c.BudgetDeadline, "prepare-deadline": c.PrepareDeadline, "ready-deadline": c.ReadyDeadline,
 		"end-deadline": c.EndDeadline, "settle-deadline": c.SettleDeadline, "poll": c.Poll,
 	} {
 		if d < 0 {

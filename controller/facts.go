@@ -6,6 +6,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/movable"
@@ -35,6 +36,8 @@ type Facts struct {
 	StatefulSet *appsv1.StatefulSet
 	// Job of the name that the pod's controlling owner gives, whatever its UID.
 	Job *batchv1.Job
+	// Budgets are the PodDisruptionBudgets that select the pod.
+	Budgets []policyv1.PodDisruptionBudget
 	// SourceNode is the pod's node.
 	SourceNode *corev1.Node
 	// TargetNode is the spec's before the replacement has a node, then the replacement's.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -144,6 +145,9 @@ func (w *world) delete(ctx context.Context, o client.Object, opts ...client.Dele
 
 // status holds the rules of the CRD, which the fake client does not know.
 func (w *world) status(ctx context.Context, o client.Object) error {
+	if b, is := o.(*policyv1.PodDisruptionBudget); is {
+		return w.budgetStatus(ctx, b)
+	}
 	m := o.(*v1alpha1.PodMigration)
 	var was v1alpha1.PodMigration
 	if err := w.api.Get(ctx, client.ObjectKeyFromObject(o), &was); err != nil {
@@ -163,6 +167,9 @@ func (w *world) status(ctx context.Context, o client.Object) error {
 		w.t.Error("the controller committed")
 	}
 	s := &m.Status
+	if s.Target.Node != "" && was.Status.Target.Node == "" {
+		w.entryBeforeAgents(m)
+	}
 	if v1alpha1.Finished(m) && s.Decision == v1alpha1.Abort && s.Target.Waiting &&
 		!(s.Target.Cleaned && (s.Source.Released || w.pod(s.Source.PodName) == nil)) {
 		w.t.Error("an abort was called finished before both sides were done")

@@ -41,7 +41,7 @@ func (r *Reconciler) look(ctx context.Context, m *v1alpha1.PodMigration) (Facts,
 		f.Pod = &pod
 	}
 	for _, part := range []func(context.Context, *v1alpha1.PodMigration, *Facts) error{
-		r.lookOwner, r.lookReplacement, r.lookNodes, r.lookSwitches, r.lookClaims,
+		r.lookOwner, r.lookBudgets, r.lookReplacement, r.lookNodes, r.lookSwitches, r.lookClaims,
 	} {
 		if err := part(ctx, m, &f); err != nil {
 			return f, err

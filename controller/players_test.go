@@ -19,7 +19,9 @@ import (
 // as simple as it can be, and what a test wants to happen.
 type players struct {
 	noScheduler bool
-	noCommit    bool
+	// unbound: so many turns the scheduler takes.
+	unbound  int
+	noCommit bool
 	// noWaiter: the replacement's create never reaches drover-runc.
 	noWaiter bool
 	// targetDies: after the commit, before the acknowledgement; the source takes the pod back.
@@ -65,12 +67,17 @@ func (w *world) play() {
 	w.owner()
 	w.jobController()
 	w.setController()
+	w.disruption()
 }
 
 func (w *world) schedule(m *v1alpha1.PodMigration) {
 	p := w.pod(m.Status.Target.PodName)
 	second, _ := strconv.Atoi(m.Name[len(m.Name)-1:])
 	if p == nil || p.UID != m.Status.Target.PodUID || p.Spec.NodeName != "" || w.noScheduler || returnsName(m) && second <= w.noRoom {
+		return
+	}
+	if w.unbound > 0 {
+		w.unbound--
 		return
 	}
 	p.Spec.NodeName = "n2"

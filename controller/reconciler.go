@@ -76,6 +76,12 @@ func (r *Reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.R
 	if err := r.witnessName(ctx, m, facts); err != nil {
 		return ctrl.Result{}, err
 	}
+	if m.Status.Decision != v1alpha1.Undecided && m.Status.Budget != nil {
+		// Held until the end, whatever the budget allows by now.
+		if _, err := r.budgeted(ctx, m, facts); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	switch s := &m.Status; {
 	case !accepted(m) && s.Decision == v1alpha1.Undecided:
 		return r.judge(ctx, m, facts)

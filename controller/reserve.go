@@ -21,24 +21,44 @@ func (r *Reconciler) reserve(ctx context.Context, m *v1alpha1.PodMigration, f Fa
 	}
 	own := f.replacement(m)
 	if own == nil {
+		if why := budgetSpent(f); why != nil {
+			return r.awaitBudget(ctx, m, f, why)
+		}
 		return r.makeReplacement(ctx, m, f)
 	}
-	changed := false
 	if m.Status.Target.PodUID == "" {
 		m.Status.Target.PodUID = own.UID
-		changed = true
-	}
-	if m.Status.Target.Node == "" && own.Spec.NodeName != "" {
-		m.Status.Target.Node = own.Spec.NodeName
-		m.Status.Phase = v1alpha1.PhasePreparing
-		setCondition(m, f.Now, v1alpha1.ConditionReserved, true, "Bound", fmt.Sprintf("replacement %s is bound to node %s", own.Name, own.Spec.NodeName))
-		note(m, f.Now, "Reserved", own.Spec.NodeName)
-		changed = true
-	}
-	if changed {
 		if err := r.save(ctx, m); err != nil {
 			return ctrl.Result{}, err
 		}
+	}
+	if own.Spec.NodeName == "" {
+		return r.wait()
+	}
+	if why, err := r.budgeted(ctx, m, f); err != nil {
+		return ctrl.Result{}, err
+	} else if why != nil {
+		return r.awaitBudget(ctx, m, f, why)
+	}
+	return r.name(ctx, m, f, own)
+}
+
+// name writes down on which node the replacement is. Until then no agent knows that its
+// node is the target, so no create counts as waiting and nothing is frozen.
+func (r *Reconciler) name(ctx context.Context, m *v1alpha1.PodMigration, f Facts, own *corev1.Pod) (ctrl.Result, error) {
+	if m.Status.Target.Node != "" {
+		return r.wait()
+	}
+	m.Status.Target.Node = own.Spec.NodeName
+	m.Status.Phase = v1alpha1.PhasePreparing
+	if b := m.Status.Budget; b != nil {
+		setCondition(m, f.Now, v1alpha1.ConditionBudgetReserved, true, "Reserved",
+			fmt.Sprintf("PodDisruptionBudget %s counts pod %s as disrupted until the move has ended", b.Name, m.Status.Source.PodName))
+	}
+	setCondition(m, f.Now, v1alpha1.ConditionReserved, true, "Bound", fmt.Sprintf("replacement %s is bound to node %s", own.Name, own.Spec.NodeName))
+	note(m, f.Now, "Reserved", own.Spec.NodeName)
+	if err := r.save(ctx, m); err != nil {
+		return ctrl.Result{}, err
 	}
 	return r.wait()
 }

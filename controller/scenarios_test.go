@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,6 +26,7 @@ type scenario struct {
 	set     bool
 	keep    bool
 	old     string // name of the source; empty: oldName
+	budget  *policyv1.PodDisruptionBudget
 	change  func(m *v1alpha1.PodMigration)
 	players players
 	// the end
@@ -32,7 +34,9 @@ type scenario struct {
 	reason string // of the condition Complete
 	pods   []string
 	thirds int
-	gone   bool // the PodMigration
+	// calm: the story is like another, and no calls need to fail in it.
+	calm bool
+	gone bool // the PodMigration
 }
 
 func resumed(m *v1alpha1.PodMigration) bool   { return m.Status.Target.Resumed }
@@ -123,7 +127,7 @@ func losesNode(w *world) {
 }
 
 func scenarios() []scenario {
-	return append(append(jobScenarios(), nameScenarios()...), []scenario{
+	return append(slices.Concat(jobScenarios(), nameScenarios(), budgetScenarios()), []scenario{
 		{name: "Deployment", phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
 		{name: "to a node", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "n2" },
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
@@ -204,6 +208,9 @@ func (s scenario) begin(t *testing.T, f fault) *world {
 	default:
 		objects = append(objects, replicaSet(), deployment())
 	}
+	if s.budget != nil {
+		objects = append(objects, s.budget.DeepCopy(), sibling())
+	}
 	w := newWorld(t, objects...)
 	w.players, w.fault = s.players, f
 	if s.old != "" {
@@ -235,6 +242,9 @@ func (w *world) state() map[string]any {
 		}
 		slices.Sort(conditions) // a map by type, whose order says nothing
 		m.Status.Timeline, m.Status.Conditions, m.Status.DecidedAt, m.Status.Target.Deadline = nil, nil, nil, nil
+		if m.Status.Budget != nil {
+			m.Status.Budget.ReservedAt = metav1.Time{}
+		}
 		// How long something took is part of these words.
 		m.Status.DecisionMessage = ""
 		if m.Status.Decision == v1alpha1.Abort {
@@ -265,8 +275,9 @@ func (s scenario) check(t *testing.T, w *world, m *v1alpha1.PodMigration) {
 		w.checkName(s)
 	}
 	var names []string
+	w.entriesLeft()
 	for name := range maps.Keys(w.state()) {
-		if p, ok := strings.CutPrefix(name, "pod "); ok {
+		if p, ok := strings.CutPrefix(name, "pod "); ok && p != siblingName {
 			names = append(names, p)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -50,7 +51,7 @@ var errLost = errors.New("connection reset by peer")
 
 var testScheme = sync.OnceValue(func() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, policyv1.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err)
 		}
@@ -61,12 +62,12 @@ var testScheme = sync.OnceValue(func() *runtime.Scheme {
 func newWorld(t *testing.T, objects ...client.Object) *world {
 	t.Helper()
 	w := &world{t: t, now: start, old: oldName}
-	w.api = fake.NewClientBuilder().WithScheme(testScheme()).WithStatusSubresource(&v1alpha1.PodMigration{}).WithObjects(objects...).Build()
+	w.api = fake.NewClientBuilder().WithScheme(testScheme()).WithStatusSubresource(&v1alpha1.PodMigration{}, &policyv1.PodDisruptionBudget{}).WithObjects(objects...).Build()
 	watched := interceptor.NewClient(w.api, w.funcs())
 	w.r = &Reconciler{
 		Reader: watched, Writer: watched, Status: watched, Events: &record.FakeRecorder{},
 		Now:    func() time.Time { return w.now },
-		Config: Config{Namespace: system, KeepFor: -1, BindDeadline: 5 * time.Second}.WithDefaults(),
+		Config: Config{Namespace: system, KeepFor: -1, BindDeadline: 5 * time.Second, BudgetDeadline: 5 * time.Second}.WithDefaults(),
 	}
 	return w
 }
@@ -177,6 +178,7 @@ func (w *world) run() *v1alpha1.PodMigration {
 				}
 			}
 		}
+		w.guarded()
 		m := w.move()
 		if m == nil || v1alpha1.Finished(m) && len(m.Finalizers) == 0 {
 			return m

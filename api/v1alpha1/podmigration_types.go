@@ -179,6 +179,10 @@ type PodMigrationStatus struct {
 	// or was seen not to want it. Controller.
 	// +optional
 	Adopted bool `json:"adopted,omitempty"`
+	// Budget is what is reserved of the source's PodDisruptionBudget. Controller.
+	// +optional
+	Budget *BudgetReservation `json:"budget,omitempty"`
+
 	// HandedOver: the owner has the replacement and the source object is gone. Controller.
 	// +optional
 	HandedOver bool `json:"handedOver,omitempty"`

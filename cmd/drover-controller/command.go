@@ -67,6 +67,7 @@ func (o *options) flags(c *cobra.Command) {
 	}{
 		{&o.controller.UnschedulableAfter, d.UnschedulableAfter, "unschedulable-after", "abort a move whose replacement was called unschedulable and is this old"},
 		{&o.controller.BindDeadline, d.BindDeadline, "bind-deadline", "abort a move whose replacement has no node at this age"},
+		{&o.controller.BudgetDeadline, d.BudgetDeadline, "budget-deadline", "abort a move that has waited this long for its pod's PodDisruptionBudget"},
 		{&o.controller.PrepareDeadline, d.PrepareDeadline, "prepare-deadline", "abort a move that is undecided this long after it was accepted"},
 		{&o.controller.ReadyDeadline, d.ReadyDeadline, "ready-deadline", "hand an unready replacement over this long after the commit, if the source is not ready either"},
 		{&o.controller.EndDeadline, d.EndDeadline, "end-deadline", "delete the source pod this long after the commit even if its agent has not ended it"},
