@@ -17,6 +17,7 @@ const (
 	ReasonReplacementRefused = "ReplacementRefused"
 	ReasonReplacementDeleted = "ReplacementDeleted"
 	ReasonReplacementFailed  = "ReplacementFailed"
+	ReasonReplacementAdopted = "ReplacementAdopted"
 	// ReasonReplacementStartedCold: a second copy ran on the target, without the memory.
 	ReasonReplacementStartedCold = "ReplacementStartedCold"
 	ReasonNotBound               = "NotBound"
@@ -92,6 +93,10 @@ func replacementSpeaksAgainst(m *v1alpha1.PodMigration, f Facts, c Config) *Refu
 		return refuse(ReasonReplacementDeleted, "replacement %s is being deleted", p.Name)
 	case p.Status.Phase == corev1.PodFailed, p.Status.Phase == corev1.PodSucceeded:
 		return refuse(ReasonReplacementFailed, "replacement %s is %s: %s %s", p.Name, p.Status.Phase, p.Status.Reason, p.Status.Message)
+	}
+	if ref := controllerOf(p); ref != nil {
+		return refuse(ReasonReplacementAdopted, "%s %s has taken replacement %s for its own before the move was decided: its selector matches a pod that it did not make",
+			ref.Kind, ref.Name, p.Name)
 	}
 	if p.Spec.NodeName == "" {
 		return unbound(p, f, c)

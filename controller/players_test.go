@@ -168,7 +168,8 @@ func (w *world) kubelet(m *v1alpha1.PodMigration) {
 	w.must(w.api.Status().Update(context.Background(), p))
 }
 
-// owner is the ReplicaSet controller: it keeps the number, and deletes the cheapest.
+// owner is the ReplicaSet controller: it takes pods that match and have no owner for its
+// own, keeps the number, and deletes the cheapest.
 func (w *world) owner() {
 	var rs appsv1.ReplicaSet
 	err := w.api.Get(context.Background(), client.ObjectKey{Namespace: testNamespace, Name: "web-5d4"}, &rs)
@@ -177,6 +178,13 @@ func (w *world) owner() {
 	}
 	var pods corev1.PodList
 	w.must(w.api.List(context.Background(), &pods, client.InNamespace(testNamespace), client.MatchingLabels{"app": "web"}))
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		if controllerOf(p) == nil && p.DeletionTimestamp == nil && p.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == "5d4" && p.Name != siblingName {
+			p.OwnerReferences = owner("ReplicaSet", "apps/v1", "web-5d4")
+			w.must(w.api.Update(context.Background(), p))
+		}
+	}
 	own := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
 		return p.DeletionTimestamp != nil || ownerUID(&p) != rs.UID
 	})

@@ -80,8 +80,9 @@ func nameFor(m *v1alpha1.PodMigration, source *corev1.Pod, epoch int64) string {
 }
 
 // Replacement is the pod that takes the source's place: the same spec, to be scheduled
-// anew away from the source's node, and nothing by which the owner or a Service would
-// take it for its own before it is handed over.
+// anew away from the source's node, and nothing by which the owner would take it for its
+// own before it is handed over. Which of the source's labels it can have is not its own to
+// say: see withhold.
 func Replacement(m *v1alpha1.PodMigration, source *corev1.Pod) (*corev1.Pod, error) {
 	hand, err := json.Marshal(handOverOf(source))
 	if err != nil {

@@ -70,6 +70,11 @@ func (r *Reconciler) makeReplacement(ctx context.Context, m *v1alpha1.PodMigrati
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	if why, err := r.label(ctx, m, f, p); err != nil {
+		return ctrl.Result{}, err
+	} else if why != nil {
+		return r.abort(ctx, m, f, why)
+	}
 	err = r.Writer.Create(ctx, p)
 	switch {
 	case apierrors.IsAlreadyExists(err), err == nil:
