@@ -42,6 +42,9 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 	if p.DeletionTimestamp != nil {
 		return r.await(ctx, m, f, refuse("ReplacementTerminating", "replacement %s is being deleted after the move", p.Name))
 	}
+	if err := r.noticeImages(ctx, m, f, p, source); err != nil {
+		return ctrl.Result{}, err
+	}
 	if p.Labels[v1alpha1.LabelReplacement] != "" {
 		if deletedByUser(m) {
 			return r.discard(ctx, m, f, p, refuse(ReasonPodTerminating,

@@ -27,6 +27,11 @@ func (r *Reconciler) reserve(ctx context.Context, m *v1alpha1.PodMigration, f Fa
 		return r.makeReplacement(ctx, m, f)
 	}
 	if m.Status.Target.PodUID == "" {
+		if why, err := r.inspect(m, f, own); err != nil {
+			return ctrl.Result{}, err
+		} else if why != nil {
+			return r.abort(ctx, m, f, why)
+		}
 		m.Status.Target.PodUID = own.UID
 		if err := r.save(ctx, m); err != nil {
 			return ctrl.Result{}, err
@@ -66,7 +71,7 @@ func (r *Reconciler) name(ctx context.Context, m *v1alpha1.PodMigration, f Facts
 // makeReplacement creates it under its one name. That it exists already is found out by
 // looking again: it is either this move's, or speaks against the move.
 func (r *Reconciler) makeReplacement(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
-	p, err := Replacement(m, f.Pod)
+	p, _, err := asked(m, f)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -80,7 +85,7 @@ func (r *Reconciler) makeReplacement(ctx context.Context, m *v1alpha1.PodMigrati
 	case apierrors.IsAlreadyExists(err), err == nil:
 		return ctrl.Result{RequeueAfter: again}, nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
-		return r.abort(ctx, m, f, refuse(ReasonReplacementRefused, "the API server refuses the replacement: %v", err))
+		return r.abort(ctx, m, f, refused(err))
 	}
 	return ctrl.Result{}, fmt.Errorf("create replacement %s/%s: %w", p.Namespace, p.Name, err)
 }

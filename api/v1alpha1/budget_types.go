@@ -5,10 +5,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// ConditionBudgetReserved: the pod's PodDisruptionBudget counts the pod as disrupted for the
-// move. False: it allows no disruption now, and the move waits. Absent: no budget selects the pod.
-const ConditionBudgetReserved = "BudgetReserved"
-
 // BudgetReservation is the entry that a move has in the status of the PodDisruptionBudget
 // of its source, under the name of the source pod.
 type BudgetReservation struct {

@@ -1,0 +1,15 @@
+package v1alpha1
+
+// Condition types of a PodMigration that tell what its replacement is.
+const (
+	// ConditionBudgetReserved: the pod's PodDisruptionBudget counts the pod as disrupted for
+	// the move. False: it allows no disruption now, and the move waits. Absent: no budget
+	// selects the pod.
+	ConditionBudgetReserved = "BudgetReserved"
+	// ConditionImagesPinned: the replacement names its images by the digests that the source
+	// runs. False: some keep their tags, or the replacement was seen to run another image.
+	ConditionImagesPinned = "ImagesPinned"
+	// ConditionSpecKept: admission changed nothing of the replacement by which the process
+	// would be another. The message lists what it did change. Absent: nothing.
+	ConditionSpecKept = "SpecKept"
+)
