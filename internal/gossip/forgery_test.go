@@ -243,7 +243,8 @@ func TestLocationsNeedBothEndsOrTheRecord(t *testing.T) {
 		"target, no record":    {confirmer: says(false), say: map[model.NodeID]model.Location{"b": move}},
 		"they differ":          {say: map[model.NodeID]model.Location{"a": move, "b": elsewhere}},
 		"a third":              {confirmer: says(true), say: map[model.NodeID]model.Location{"c": move}, results: map[model.NodeID]result{"c": notEntitled}},
-		"one node as both":     {confirmer: says(true), say: map[model.NodeID]model.Location{"b": self}, results: map[model.NodeID]result{"b": malformed}},
+		"within one node":      {confirmer: says(true), say: map[model.NodeID]model.Location{"b": self}, confirmed: true},
+		"one node as both":     {confirmer: says(false), say: map[model.NodeID]model.Location{"b": self}},
 		"a third and the ends": {say: map[model.NodeID]model.Location{"a": move, "b": move, "c": move}, results: map[model.NodeID]result{"c": notEntitled}, confirmed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
