@@ -181,7 +181,7 @@ func jobScenarios() []scenario {
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: moved},
 	}
 	for i := range all {
-		all[i].job = true
+		all[i].job, all[i].calm = true, !slices.Contains([]string{"Job", "Job whose pod ends right after the move", "Job deleted after the commit"}, all[i].name)
 	}
 	return all
 }

@@ -112,7 +112,7 @@ func deletesGently(name string) func(*world) {
 }
 
 func nameScenarios() []scenario {
-	set := func(s scenario) scenario { s.set, s.old = true, ownName; return s }
+	set := func(s scenario) scenario { s.set, s.old, s.calm = true, ownName, s.name != "StatefulSet"; return s }
 	own := []string{ownName}
 	return []scenario{
 		set(scenario{name: "StatefulSet", phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: own}),

@@ -207,8 +207,13 @@ func (c *Cluster) Status(ctx context.Context, p *corev1.Pod) (witness.Tick, erro
 }
 
 // Crash makes a ticker's process end with an error.
-func (c *Cluster) Crash(ctx context.Context, p *corev1.Pod) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.Status.PodIP+":8080/crash", nil)
+func (c *Cluster) Crash(ctx context.Context, p *corev1.Pod) error { return c.end(ctx, p, "/crash") }
+
+// Done makes a ticker's process end as one that has done its work.
+func (c *Cluster) Done(ctx context.Context, p *corev1.Pod) error { return c.end(ctx, p, "/done") }
+
+func (c *Cluster) end(ctx context.Context, p *corev1.Pod, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.Status.PodIP+":8080"+path, nil)
 	if err != nil {
 		return err
 	}

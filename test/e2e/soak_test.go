@@ -35,6 +35,8 @@ var ownerKinds = []struct {
 	{"bare", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.Pod(t) }},
 	{"deployment", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.Deployment(t) }},
 	{"replicaset", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.ReplicaSet(t) }},
+	{"statefulset", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.StatefulSet(t) }},
+	{"job", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.Job(t) }},
 }
 
 // A pod of every kind is moved from node to node, again and again: every move comes to its

@@ -122,6 +122,7 @@ func (t *ticker) serve(addr string) {
 		json.NewEncoder(w).Encode(witness.Tick{Instance: t.instance, Seq: t.seq.Load(), Start: t.sum, Now: checksum(t.heap)})
 	})
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("POST /done", func(http.ResponseWriter, *http.Request) { os.Exit(0) })
 	mux.HandleFunc("POST /crash", func(http.ResponseWriter, *http.Request) { os.Exit(1) })
 	log.Fatal(http.ListenAndServe(addr, mux))
 }
