@@ -75,7 +75,7 @@ func Judge(m *v1alpha1.PodMigration, f Facts) []movable.Finding {
 		all = found(refuse(ReasonPaused, "all new moves are paused: ConfigMap %s says paused", v1alpha1.PauseConfigMap))
 	}
 	all = append(all, movable.Pod(f.Pod, f.Claims)...)
-	for _, judge := range []func(*v1alpha1.PodMigration, Facts) *Refusal{admitOrder, admitOwner, admitBudget, admitHolder, admitSource, admitTarget} {
+	for _, judge := range []func(*v1alpha1.PodMigration, Facts) *Refusal{admitOrder, admitOwner, admitBudget, admitRestart, admitHolder, admitSource, admitTarget} {
 		all = append(all, found(judge(m, f))...)
 	}
 	return all

@@ -26,6 +26,13 @@ func (w *world) create(ctx context.Context, o client.Object, opts ...client.Crea
 	}
 	o.SetUID(types.UID(fmt.Sprintf("uid-%s-%d", o.GetName(), w.made)))
 	o.SetCreationTimestamp(metav1.NewTime(w.now))
+	if o.GetAnnotations()[v1alpha1.AnnotationStartedCold] != "" {
+		if err := w.api.Create(ctx, o); err != nil {
+			return err
+		}
+		w.coldStart(o)
+		return nil
+	}
 	if l := o.GetLabels(); l["app"] != "web" || l[v1alpha1.LabelReplacement] == "" {
 		w.t.Errorf("labels of the replacement: %v, want the source's and the mark", l)
 	}

@@ -26,6 +26,8 @@ type players struct {
 	noWaiter bool
 	// targetDies: after the commit, before the acknowledgement; the source takes the pod back.
 	targetDies bool
+	// targetFails: after the commit its copy is dead, and nobody takes the pod back.
+	targetFails bool
 	// neverEnds: the source's agent never says that the processes are gone.
 	neverEnds bool
 	// readyEarly: the replacement looks ready before the acknowledgement.
@@ -113,6 +115,8 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 	case s.Decision == v1alpha1.Commit && targetDies:
 		dst.Failed, s.Returned, s.ReturnProof = true, true, "boot ID changed"
 		s.Epoch++
+	case s.Decision == v1alpha1.Commit && w.targetFails:
+		dst.Failed, dst.FailedMessage = true, "CRIU: no such page"
 	case s.Decision == v1alpha1.Commit && !dst.Resumed && w.slow > 0:
 		w.slow--
 		return
@@ -138,9 +142,12 @@ func (w *world) endSource(name string) {
 // grace stands in for the grace period of a pod: it keeps the terminating object.
 const grace = "test.drover.dev/grace"
 
-// ended: kubelet on n1 lets a terminating source go in its third turn.
+// ended: kubelet lets a terminating pod go in its third turn.
 func (w *world) ended() {
 	p := w.pod(w.old)
+	if p == nil || p.DeletionTimestamp == nil {
+		p = w.pod(newName)
+	}
 	if p == nil || p.DeletionTimestamp == nil {
 		return
 	}

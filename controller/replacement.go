@@ -25,6 +25,8 @@ type HandOver struct {
 	Cost string `json:"cost,omitempty"`
 	// Finalizers by which its owner counts the pod.
 	Finalizers []string `json:"finalizers,omitempty"`
+	// Init are the source's init containers, if it may have to be started anew.
+	Init json.RawMessage `json:"init,omitempty"`
 }
 
 // handOverOf reads it off the source.
@@ -40,6 +42,9 @@ func handOverOf(source *corev1.Pod) HandOver {
 	}
 	if ofJob(source) && slices.Contains(source.Finalizers, batchv1.JobTrackingFinalizer) {
 		h.Finalizers = []string{batchv1.JobTrackingFinalizer}
+	}
+	if _, asked := source.Annotations[v1alpha1.AnnotationOnRestoreFailure]; asked && len(source.Spec.InitContainers) > 0 {
+		h.Init, _ = json.Marshal(source.Spec.InitContainers)
 	}
 	return h
 }

@@ -22,6 +22,7 @@ import (
 type scenario struct {
 	name    string
 	bare    bool
+	restart bool // the pod's annotation on-restore-failure
 	job     bool
 	set     bool
 	keep    bool
@@ -127,7 +128,7 @@ func losesNode(w *world) {
 }
 
 func scenarios() []scenario {
-	return append(slices.Concat(jobScenarios(), nameScenarios(), budgetScenarios()), []scenario{
+	return append(slices.Concat(jobScenarios(), nameScenarios(), budgetScenarios(), coldScenarios(), endScenarios()), []scenario{
 		{name: "Deployment", phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
 		{name: "to a node", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "n2" },
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
@@ -192,6 +193,10 @@ func (s scenario) begin(t *testing.T, f fault) *world {
 	}
 	objects := []client.Object{m, p, node("n1"), node("n2"), node("n3"), agent("n1"), agent("n2"), agent("n3")}
 	objects = append(objects, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: v1alpha1.HoldsConfigMap}})
+	if s.restart {
+		p.Annotations[v1alpha1.AnnotationOnRestoreFailure] = v1alpha1.OnRestoreFailureRestart
+		p.Spec.InitContainers = []corev1.Container{{Name: "init"}}
+	}
 	switch {
 	case s.bare:
 		p.OwnerReferences = nil

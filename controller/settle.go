@@ -75,7 +75,13 @@ func (r *Reconciler) awaitResume(ctx context.Context, m *v1alpha1.PodMigration, 
 	targetLost := m.Status.Target.Failed || f.TargetNode == nil
 	if sourceLost && targetLost {
 		if p := f.replacement(m); p != nil {
+			if done, result, err := r.startCold(ctx, m, f, p); !done || err != nil {
+				return result, err
+			}
 			return r.remove(ctx, p)
+		}
+		if c := coldStart(m); c != nil {
+			return r.finish(ctx, m, f, *refuse("BothGone", "committed, then target %s failed (%s): %s", m.Status.Target.Node, m.Status.Target.FailedMessage, c.Message))
 		}
 		return r.finish(ctx, m, f, *refuse("BothGone",
 			"committed, then target %s failed (%s) and the source is gone: the memory of pod %s is lost",

@@ -12,4 +12,8 @@ const (
 	// ConditionSpecKept: admission changed nothing of the replacement by which the process
 	// would be another. The message lists what it did change. Absent: nothing.
 	ConditionSpecKept = "SpecKept"
+	// ConditionStartedCold: the memory was lost on both sides, and the pod was started anew,
+	// empty, because its annotation drover.dev/on-restore-failure asks for that. False: it
+	// could not be.
+	ConditionStartedCold = "StartedCold"
 )

@@ -21,6 +21,13 @@ const (
 	AnnotationKeepName = "drover.dev/keep-name"
 	// AnnotationPeers names a pod's peers: "app=db,app=cache:3".
 	AnnotationPeers = "drover.dev/peers"
+	// AnnotationOnRestoreFailure ("restart") asks that a pod without controller is started anew,
+	// empty, if a move has lost its memory on both nodes. Nobody asks: it is not.
+	AnnotationOnRestoreFailure = "drover.dev/on-restore-failure"
+	// OnRestoreFailureRestart is its only value.
+	OnRestoreFailureRestart = "restart"
+	// AnnotationStartedCold is set on a pod that was started so: the UID of the PodMigration.
+	AnnotationStartedCold = "drover.dev/started-cold"
 
 	// AnnotationMigration is set on a replacement: the name of its PodMigration.
 	AnnotationMigration = "drover.dev/migration"

@@ -1,0 +1,113 @@
+package controller
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+func failed(m *v1alpha1.PodMigration) bool { return m.Status.Target.Failed }
+
+// boots is a source node that comes back without what was in its memory, and without the pod.
+func boots(w *world) {
+	n := node("n1")
+	w.must(w.api.Get(context.Background(), client.ObjectKeyFromObject(n), n))
+	n.Status.NodeInfo.BootID = "boot-n1-again"
+	w.must(w.api.Status().Update(context.Background(), n))
+	deletes(oldName)(w)
+}
+
+// retakes is somebody who makes a pod of the lost one's name.
+func retakes(w *world) {
+	losesNode(w)
+	p := sourcePod()
+	p.UID, p.OwnerReferences, p.ResourceVersion = "uid-other", nil, ""
+	w.must(w.api.Create(context.Background(), p))
+}
+
+// coldScenarios are moves that lose the pod's memory on both nodes.
+func coldScenarios() []scenario {
+	lost := players{targetFails: true, when: failed, then: losesNode}
+	return []scenario{
+		{name: "both lost", calm: true, bare: true, players: lost, phase: v1alpha1.PhaseAborted, reason: "BothGone"},
+		{name: "both lost, to be restarted", bare: true, restart: true, players: lost,
+			phase: v1alpha1.PhaseAborted, reason: "BothGone", pods: []string{oldName}},
+		{name: "both lost, the source by a boot, to be restarted", calm: true, bare: true, restart: true,
+			players: players{targetFails: true, when: failed, then: boots},
+			phase:   v1alpha1.PhaseAborted, reason: "BothGone", pods: []string{oldName}},
+		{name: "both lost, to be restarted, the name is taken", calm: true, bare: true, restart: true,
+			players: players{targetFails: true, when: failed, then: retakes},
+			phase:   v1alpha1.PhaseAborted, reason: "BothGone", pods: []string{oldName}},
+		{name: "both lost, to be restarted, by its owner", calm: true, restart: true, players: lost,
+			phase: v1alpha1.PhaseAborted, reason: "BothGone", pods: []string{"web-5d4-third1"}, thirds: 1},
+		{name: "deleted, then both lost, to be restarted", calm: true, bare: true, restart: true,
+			players: players{targetFails: true, when: failed, then: gracefully(deletes(oldName))},
+			phase:   v1alpha1.PhaseAborted, reason: "BothGone"},
+		{name: "target dies after the commit, to be restarted", calm: true, bare: true, restart: true, players: players{targetDies: true},
+			phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},
+	}
+}
+
+// coldStart: a pod is started anew only when neither copy can run any more, and as its
+// owner made it.
+func (w *world) coldStart(o client.Object) {
+	m, p := w.move(), o.(*corev1.Pod)
+	if s := w.pod(oldName); s != nil && s.UID == m.Status.Source.PodUID || !m.Status.Target.Failed || m.Status.Target.Resumed || m.Status.Returned {
+		w.t.Error("a pod was started anew while a copy of it may run")
+	}
+	for k := range p.Annotations {
+		if strings.HasPrefix(k, "drover.dev/") && k != v1alpha1.AnnotationMigrate && k != v1alpha1.AnnotationOnRestoreFailure && k != v1alpha1.AnnotationStartedCold {
+			w.t.Errorf("the pod that was started anew has annotation %s", k)
+		}
+	}
+	if w.pod(newName) == nil {
+		w.t.Error("the replacement was deleted before the pod was started anew")
+	}
+}
+
+// The pod that is started anew is the source as it was made, on any node, and both the
+// record and the pod say what happened.
+func TestColdPod(t *testing.T) {
+	w := named("both lost, to be restarted").begin(t, fault{})
+	before := w.pod(oldName)
+	m := w.run()
+	after := w.pod(oldName)
+	if after.UID == before.UID || after.Annotations[v1alpha1.AnnotationStartedCold] != string(m.UID) {
+		t.Errorf("pod %s, annotations %v, want a new one with its mark", after.UID, after.Annotations)
+	}
+	want := before.Spec.DeepCopy()
+	want.NodeName, want.SchedulerName, want.Hostname = "", v1alpha1.SchedulerName, oldName
+	want.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{}}
+	if diff := cmp.Diff(*want, after.Spec); diff != "" {
+		t.Errorf("spec (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(before.Labels, after.Labels); diff != "" {
+		t.Errorf("labels (-want +got):\n%s", diff)
+	}
+	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionStartedCold)
+	if c == nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "memory") {
+		t.Errorf("condition %+v", c)
+	}
+	c = meta.FindStatusCondition(named("both lost").begin(t, fault{}).run().Status.Conditions, v1alpha1.ConditionStartedCold)
+	if c != nil {
+		t.Errorf("nobody asked for it, and there is %+v", c)
+	}
+}
+
+func TestUnknownWishAboutRestores(t *testing.T) {
+	f := goodFacts()
+	for v, ok := range map[string]bool{"restart": true, "Restart": false, "": false} {
+		f.Pod.Annotations[v1alpha1.AnnotationOnRestoreFailure] = v
+		if r := Admit(wish(), f); (r == nil) != ok || r != nil && r.Reason != ReasonMalformedAnnotation {
+			t.Errorf("%q: %+v", v, r)
+		}
+	}
+}
