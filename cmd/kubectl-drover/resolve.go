@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -119,24 +120,35 @@ type end struct {
 // heard tells that the agent of the end's node answers, whatever it says.
 func (e end) heard() bool { return e.err == nil || errors.As(e.err, &refusal{}) }
 
-// ends asks the agents of both ends.
+// patience is how long an end is waited for: one that is in trouble may not answer at all.
+const patience = 5 * time.Second
+
+// ends asks the agents of both ends, at once.
 func (t *tool) ends(ctx context.Context, c client.Client, m *v1alpha1.PodMigration) []end {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	all := []end{{node: m.Status.Source.Node, role: migrate.RoleSource}, {node: m.Status.Target.Node, role: migrate.RoleTarget}}
+	var wg sync.WaitGroup
 	for i := range all {
-		e := &all[i]
-		if e.node == "" {
-			e.err = errors.New("no node is chosen yet")
-			continue
-		}
-		var found []migrate.Found
-		e.err = t.askNode(ctx, c, e.node, fmt.Sprintf("/v1/moves/%s/%s", m.Namespace, m.Name), &found)
-		for _, f := range found {
-			if f.Role == e.role {
-				e.found = &f
-			}
+		wg.Go(func() { all[i].ask(ctx, t, c, m) })
+	}
+	wg.Wait()
+	return all
+}
+
+// ask asks the end's agent what it finds.
+func (e *end) ask(ctx context.Context, t *tool, c client.Client, m *v1alpha1.PodMigration) {
+	if e.node == "" {
+		e.err = errors.New("no node is chosen yet")
+		return
+	}
+	var found []migrate.Found
+	e.err = t.askNode(ctx, c, e.node, fmt.Sprintf("/v1/moves/%s/%s", m.Namespace, m.Name), &found)
+	for _, f := range found {
+		if f.Role == e.role {
+			e.found = &f
 		}
 	}
-	return all
 }
 
 func (t *tool) listUnfinished(ctx context.Context, c client.Client, ns string) error {
