@@ -108,11 +108,12 @@ func hasRecord(ctx context.Context, from client.Reader, migration string) (bool,
 	return true, nil
 }
 
-// kubeletKnows tells whether kubelet still has something of the pod. Where kubelet's own
-// directory is not to be found that is not known, and then it may.
+// kubeletKnows tells whether kubelet still has something of the pod. Where its directory
+// is not to be found that is not known, and then it may. The agent's own pod must be in it: a
+// kubelet with another root directory may have left an old one behind.
 func (a *agent) kubeletKnows(uid string) (bool, error) {
 	dir := filepath.Join(a.cfg.HostRoot, kubeletPods)
-	if _, err := os.Stat(dir); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, a.cfg.PodUID)); err != nil {
 		return true, fmt.Errorf("look for what kubelet keeps of pods: %w", err)
 	}
 	_, err := os.Stat(filepath.Join(dir, uid))

@@ -22,19 +22,22 @@ func TestForget(t *testing.T) {
 	const uid = "0f5a2c1e-6d0b-4b52-9d2f-1c2d3e4f5a6b"
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: types.UID(uid)}, Spec: corev1.PodSpec{NodeName: "n1"}}
 	move := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web-1"}}
+	own := filepath.Join(kubeletPods, "self")
 	kubelet := filepath.Join(kubeletPods, uid)
 	for name, test := range map[string]struct {
 		objects        []client.Object // that the API server has
 		cached         []client.Object
 		dirs           []string // of the node
 		fence, arrival bool     // still there afterwards
+		fails          bool
 	}{
-		"all gone":                         {dirs: []string{kubeletPods}},
-		"the pod is there":                 {objects: []client.Object{pod}, dirs: []string{kubeletPods}, fence: true, arrival: true},
-		"kubelet keeps something of it":    {dirs: []string{kubelet}, fence: true, arrival: true},
-		"the record is there":              {objects: []client.Object{move}, dirs: []string{kubeletPods}, fence: true},
-		"the cache still has the record":   {cached: []client.Object{move}, dirs: []string{kubeletPods}, fence: true},
-		"kubelet's directory is elsewhere": {fence: true, arrival: true},
+		"all gone":                         {dirs: []string{own}},
+		"the pod is there":                 {objects: []client.Object{pod}, dirs: []string{own}, fence: true, arrival: true},
+		"kubelet keeps something of it":    {dirs: []string{own, kubelet}, fence: true, arrival: true},
+		"the record is there":              {objects: []client.Object{move}, dirs: []string{own}, fence: true},
+		"the cache still has the record":   {cached: []client.Object{move}, dirs: []string{own}, fence: true},
+		"kubelet's directory is elsewhere": {fence: true, arrival: true, fails: true},
+		"it is an old one, of nobody":      {dirs: []string{kubeletPods}, fence: true, arrival: true, fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
@@ -45,7 +48,7 @@ func TestForget(t *testing.T) {
 			}
 			a.cluster.direct = fake.NewClientBuilder().WithScheme(s).WithObjects(test.objects...).
 				WithIndex(&corev1.Pod{}, "spec.nodeName", func(o client.Object) []string { return []string{o.(*corev1.Pod).Spec.NodeName} }).Build()
-			a.cfg.HostRoot = root
+			a.cfg.HostRoot, a.cfg.PodUID = root, "self"
 			a.cfg.Layout = layout.Layout{Run: filepath.Join(root, "run"), State: filepath.Join(root, "state")}
 			for _, d := range test.dirs {
 				if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
@@ -62,7 +65,7 @@ func TestForget(t *testing.T) {
 			if err := l.Restored().Write(fence.Restored{PodUID: uid, Migration: "web-1", Epoch: 2}); err != nil {
 				t.Fatal(err)
 			}
-			if err := a.forget(t.Context()); (err != nil) != (test.dirs == nil) {
+			if err := a.forget(t.Context()); (err != nil) != test.fails {
 				t.Errorf("forget: %v", err)
 			}
 			if f, err := l.Fences().Check(uid); err != nil || (f != nil) != test.fence {

@@ -86,6 +86,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	group.Go(func() error { return a.driver.Run(ctx) })
 	group.Go(func() error { return a.watchAbility(ctx) })
 	group.Go(func() error { return a.keepForgetting(ctx) })
+	group.Go(func() error { return a.keepForgettingImages(ctx, images, dumps) })
 	if err := a.follow(ctx, &v1alpha1.PodMigration{}, migrate.FollowMigrations(a.driver)); err != nil {
 		return err
 	}

@@ -1,0 +1,41 @@
+package checkpoint
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/drover-project/drover/internal/hosted"
+)
+
+// Leftovers names the dumps that nothing works on and whose container has ended: of a move
+// whose record is gone nobody else will remove them. A container that still lives is held.
+func (d *Dumps) Leftovers() ([]string, error) {
+	entries, err := os.ReadDir(d.cfg.Layout.Dumps())
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		dir := filepath.Join(d.cfg.Layout.Dumps(), e.Name())
+		n, err := readNote(dir)
+		if err != nil || n != nil && n.Init.Alive() {
+			continue // what cannot be read may be held
+		}
+		if running, err := hosted.Running(filepath.Join(dir, runDir)); err != nil || running {
+			continue
+		}
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
+
+// Forget removes a dump that Leftovers has named, by that name.
+func (d *Dumps) Forget(_ context.Context, name string) error {
+	root, err := os.OpenRoot(d.cfg.Layout.Dumps())
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return root.RemoveAll(name)
+}
