@@ -83,7 +83,9 @@ func (b *bundle) core(core *criu_core.CoreEntry) error {
 	if err := b.credentials(t.GetCreds()); err != nil {
 		return err
 	}
-	if b.Linux.Seccomp == nil {
+	if b.Linux.Seccomp == nil || core.GetTc() == nil {
+		// Of a thread that has its process's filters CRIU says that it has none, and gives
+		// them to all threads at once.
 		return nil
 	}
 	if t.GetSeccompMode() != criu_core.SeccompMode_filter && core.GetTc().GetOldSeccompMode() != criu_core.SeccompMode_filter {

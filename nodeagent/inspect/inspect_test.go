@@ -118,12 +118,14 @@ func TestCopy(t *testing.T) {
 		"another user than the container's": {func(d *dump) {
 			d.config = strings.Replace(d.config, `"user":{"uid":1000,"gid":1000,"additionalGids":[2000]},`, root, 1)
 		}, "it is user 1000"},
-		"no credentials":    {func(d *dump) { d.core.ThreadCore.Creds = nil }, "no credentials"},
-		"nothing of a task": {func(d *dump) { d.core.ThreadCore = nil }, "no credentials"},
-		"a zombie":          {func(d *dump) { d.core.ThreadCore, d.core.Tc.TaskState = nil, proto.Uint32(taskDead) }, ""},
-		"a thread":          {func(d *dump) { d.core.Tc = nil }, ""},
-		"no seccomp":        {func(d *dump) { d.core.ThreadCore.SeccompMode = criu_core.SeccompMode_disabled.Enum() }, "seccomp"},
-		"seccomp unsaid":    {func(d *dump) { d.core.ThreadCore.SeccompMode = nil }, "seccomp"},
+		"no credentials":                      {func(d *dump) { d.core.ThreadCore.Creds = nil }, "no credentials"},
+		"nothing of a task":                   {func(d *dump) { d.core.ThreadCore = nil }, "no credentials"},
+		"a zombie":                            {func(d *dump) { d.core.ThreadCore, d.core.Tc.TaskState = nil, proto.Uint32(taskDead) }, ""},
+		"a thread":                            {func(d *dump) { d.core.Tc = nil }, ""},
+		"no seccomp":                          {func(d *dump) { d.core.ThreadCore.SeccompMode = criu_core.SeccompMode_disabled.Enum() }, "seccomp"},
+		"seccomp unsaid":                      {func(d *dump) { d.core.ThreadCore.SeccompMode = nil }, "seccomp"},
+		"a thread with its process's seccomp": {func(d *dump) { d.core.Tc, d.core.ThreadCore.SeccompMode = nil, nil }, ""},
+		"a thread with more":                  {func(d *dump) { d.core.Tc, d.creds.CapEff = nil, []uint32{1} }, "effective capabilities"},
 		"unconfined": {func(d *dump) {
 			d.config = strings.Replace(d.config, `"seccomp":{"defaultAction":"SCMP_ACT_ERRNO"},`, "", 1)
 			d.core.ThreadCore.SeccompMode = nil
