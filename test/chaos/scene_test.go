@@ -26,7 +26,7 @@ const (
 	heapMiB = 64
 	// bound is after how long a case counts as stuck. The longest wait in the product is that
 	// of a create, 100 s; an abort and kubelet's next try may follow it.
-	bound = 4 * time.Minute
+	bound = 3 * time.Minute
 	// cleanBound is after how long, once all has ended, what is left behind is left for good.
 	cleanBound = time.Minute
 )
