@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/handoff"
@@ -116,6 +118,9 @@ func (w *worker) store(ctx context.Context, c handoff.Change, pm *v1alpha1.PodMi
 	stored, outcome, err := w.d.ports.Records.UpdateStatus(ctx, pm)
 	if outcome != handoff.OK {
 		w.log.Warn("the record was not changed, or that is not known", "change", string(c.Verb), "outcome", string(outcome), "err", err)
+		if outcome == handoff.Conflict && !apierrors.IsConflict(err) {
+			w.pause(w.ctx, w.d.cfg.Tick) // nothing newer is there to be read
+		}
 		return letter{event: handoff.Event{Kind: handoff.Wrote, Outcome: outcome}}
 	}
 	w.log.Info("record changed", "change", string(c.Verb), "reason", c.Reason, "message", c.Message)

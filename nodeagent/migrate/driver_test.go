@@ -157,6 +157,16 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
+// A write that is refused for another reason than a newer version is tried again by and by:
+// reading again at once finds nothing new, and would go on for as long as the reason does.
+func TestForbidden(t *testing.T) {
+	run(t, func(c *cluster) { c.forbid, c.until = handoff.Offer, time.Now().Add(30*time.Second) }, nil, moved, func(t *testing.T, c *cluster) {
+		if c.refused < 2 || c.refused > 31 {
+			t.Errorf("%d writes in 30 s of being refused, want about one a second", c.refused)
+		}
+	})
+}
+
 // TestAway: the API server is away when it matters most; both stay held until it is back.
 func TestAway(t *testing.T) {
 	run(t, func(c *cluster) {

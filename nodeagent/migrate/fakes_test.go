@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/fence"
@@ -31,6 +33,10 @@ type cluster struct {
 	away       bool
 	lose, drop handoff.Verb
 	unwanted   string
+	// forbid: this change is refused until then, as by a policy; refused counts it.
+	forbid  handoff.Verb
+	until   time.Time
+	refused int
 	// leaves and comes are the guard's findings.
 	leaves, comes []movable.Finding
 	boot          map[string]string // of Node objects; absent: gone
@@ -167,7 +173,12 @@ func (c *cluster) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v
 	}
 	if pm.ResourceVersion != c.pm.ResourceVersion {
 		c.mu.Unlock()
-		return nil, handoff.Conflict, errors.New("conflict")
+		return nil, handoff.Conflict, apierrors.NewConflict(schema.GroupResource{}, pm.Name, errors.New("it has changed"))
+	}
+	if c.forbid == verb && time.Now().Before(c.until) {
+		c.refused++
+		c.mu.Unlock()
+		return nil, handoff.Conflict, apierrors.NewForbidden(schema.GroupResource{}, pm.Name, errors.New("a policy"))
 	}
 	c.count++
 	c.pm = pm.DeepCopy()
