@@ -33,6 +33,7 @@ import (
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/decide"
+	"github.com/drover-project/drover/nodeagent/examine"
 	"github.com/drover-project/drover/nodeagent/locate"
 	"github.com/drover-project/drover/nodeagent/measure"
 	"github.com/drover-project/drover/nodeagent/vault"
@@ -45,6 +46,7 @@ type agent struct {
 	registry *prometheus.Registry
 	bootID   string
 	cpu      model.CPU
+	proc     examine.Proc // the node's: the agent shares its process namespace
 	names    names
 	unable   atomic.Pointer[string] // why this node cannot restore; nil: not looked yet
 	running  atomic.Bool            // every part was started
@@ -78,7 +80,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	a := &agent{vault: v, refusals: refusals.New(refusals.Caller, refusals.Images, refusals.Container, refusals.Copy),
-		cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log)}
+		cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log), proc: "/proc"}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	boot, err := os.ReadFile(filepath.Join(cfg.HostRoot, "proc/sys/kernel/random/boot_id"))
 	if err != nil {

@@ -69,8 +69,16 @@ func pauseSwitch(data map[string]string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha1.PauseConfigMap}, Data: data}
 }
 
+var testContainer = strings.Repeat("ab", 32)
+
 func testPod() *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: "u1"}}
+	class := v1alpha1.RuntimeClassName
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: "u1", Annotations: map[string]string{v1alpha1.AnnotationMigrate: "true"}},
+		Spec:       corev1.PodSpec{NodeName: "n1", RuntimeClassName: &class, Containers: []corev1.Container{{Name: "app"}}},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "app", ContainerID: "containerd://" + testContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}},
+	}
 }
 
 func TestOrder(t *testing.T) {
@@ -81,7 +89,9 @@ func TestOrder(t *testing.T) {
 		fail    error
 		event   string
 		ordered bool
+		holds   string // what a process of the pod has open
 	}{
+		"cannot be moved":          {mode: Act, pause: pauseSwitch(map[string]string{"paused": "false"}), event: "CannotMigrate", holds: "anon_inode:[io_uring]"},
 		"observe":                  {mode: Observe, pause: pauseSwitch(map[string]string{"paused": "false"}), event: "WouldMigrate"},
 		"act":                      {mode: Act, pause: pauseSwitch(map[string]string{"paused": "false"}), event: "MigrationOrdered", ordered: true},
 		"paused":                   {mode: Act, pause: pauseSwitch(map[string]string{"paused": "true"}), event: "MigrationPaused"},
@@ -97,6 +107,10 @@ func TestOrder(t *testing.T) {
 			}
 			a, m, events := testAgent(t, test.mode, objects...)
 			m.fail = test.fail
+			if test.holds == "" {
+				test.holds = "anon_inode:[eventpoll]"
+			}
+			a.proc = tree(t, testContainer, test.holds)
 			if err := a.order(t.Context(), move); err != nil {
 				t.Fatal(err)
 			}

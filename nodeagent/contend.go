@@ -122,6 +122,10 @@ func (a *agent) order(ctx context.Context, m decide.Move) error {
 	if !ok {
 		return fmt.Errorf("pod %s is gone", m.Pod.ID)
 	}
+	if why := unmovable(a.proc, p); why != "" {
+		a.say(p, "CannotMigrate", fmt.Sprintf("would be better off on %s than on %s, but cannot be moved: %s", m.To, m.From, why))
+		return nil
+	}
 	if a.cfg.Mode != Act {
 		a.say(p, "WouldMigrate", fmt.Sprintf("would be moved from %s to %s: %s", m.From, m.To, m.Message))
 		return nil

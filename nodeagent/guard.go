@@ -16,17 +16,14 @@ import (
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
-// proc is the node's: the agent shares its process namespace.
-const proc = examine.Proc("/proc")
-
 // guard is what this node knows against a move.
 type guard struct{ agent *agent }
 
 var _ migrate.Guard = guard{}
 
 // Leaves implements migrate.Guard.
-func (guard) Leaves(_ context.Context, m migrate.Move) ([]movable.Finding, error) {
-	return proc.Container(m.ContainerID)
+func (g guard) Leaves(_ context.Context, m migrate.Move) ([]movable.Finding, error) {
+	return g.agent.proc.Container(m.ContainerID)
 }
 
 // Comes implements migrate.Guard.
@@ -52,10 +49,15 @@ func (a *agent) examine(ctx context.Context, namespace, name string) ([]movable.
 	if err := a.cluster.cache.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &p); err != nil {
 		return nil, fmt.Errorf("read the pod on node %s: %w", a.cfg.Node, err)
 	}
+	return examinePod(a.proc, &p)
+}
+
+// examinePod examines the processes of every container of the pod that runs.
+func examinePod(proc examine.Proc, p *corev1.Pod) ([]movable.Finding, error) {
 	all := []movable.Finding{}
 	var errs []error
 	for _, s := range p.Status.ContainerStatuses {
-		id := movable.RunningID(&p, s.Name)
+		id := movable.RunningID(p, s.Name)
 		if id == "" {
 			continue
 		}
@@ -67,6 +69,20 @@ func (a *agent) examine(ctx context.Context, namespace, name string) ([]movable.
 		}
 	}
 	return all, errors.Join(errs...)
+}
+
+// unmovable is what speaks against moving a pod of this node, so that the agent orders no
+// move that would be refused; empty: nothing is known to. What the processes hold is looked
+// at only when the objects are fine.
+func unmovable(proc examine.Proc, p *corev1.Pod) string {
+	all := movable.Pod(p, nil)
+	if len(all) == 0 {
+		all, _ = examinePod(proc, p) // what cannot be examined now is examined before the dump
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return movable.Sum(all).Message
 }
 
 // lookAtMove finds what there is of a move on this node; the record is the one that was
