@@ -140,6 +140,11 @@ func choices(m *v1alpha1.PodMigration) []string {
 			"           heard, its copy may run as well. Two copies then answer, write and send with the same identity, and",
 			fmt.Sprintf("           nothing can merge them again. Say so with --i-am-sure-node-is-off %s.", s.Target.Node),
 		}
+	case s.Decision == v1alpha1.Commit && !s.Target.Resumed && !s.Returned:
+		return []string{
+			wait + "the agent on node " + s.Target.Node + " says what has become of the copy, which may have run: so it cannot be taken back by force",
+			"           if that machine is dead for good, power it off and delete its Node object: then the source's agent settles it",
+		}
 	case s.Target.Resumed:
 		return []string{wait + "the agent on node " + s.Source.Node + " ends the source's processes and drover-controller hands the pod over; it runs on node " + s.Target.Node}
 	}

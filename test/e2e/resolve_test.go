@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/hack/lab"
 	"github.com/drover-project/drover/test/cluster"
 )
 
@@ -76,6 +78,7 @@ func TestHeldMoveIsSeenAndResolved(t *testing.T) {
 // the chart's alert is raised.
 func TestHeldPodRaisesTheAlert(t *testing.T) {
 	ctx, c, ns := scene(t, "alert")
+	loadRules(ctx, t, c)
 	m := begin(ctx, t, c, ns, nil)
 	check(t, c.Held(ctx, m.pod.Spec.NodeName))
 	check(t, c.Lab.StopAPIServer(ctx))
@@ -93,9 +96,24 @@ func signal(ctx context.Context, t *testing.T, c *cluster.Cluster, node, name st
 	}
 }
 
-// alerts waits until the expression of the chart's alert is true in the real Prometheus.
+// rulesFile is the chart's, as a plain rules file.
+var rulesFile = filepath.Join("..", "..", "manifests", "drover", "files", "alerts.yaml")
+
+// loadRules has the lab's Prometheus load the chart's rules file as it is.
+func loadRules(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	rules := base64.StdEncoding.EncodeToString(must[[]byte](t)(os.ReadFile(rulesFile)))
+	out, err := c.Lab.ExecInNode(ctx, lab.ControlPlane, "sh", "-c", "mkdir -p /var/lib/prometheus/rules && echo "+rules+
+		" | base64 -d >/var/lib/prometheus/rules/drover.yaml && promtool check rules /var/lib/prometheus/rules/drover.yaml && kill -HUP $(pidof prometheus)")
+	if err != nil {
+		t.Fatalf("load the rules: %v\n%s", err, out)
+	}
+}
+
+// alerts waits until the chart's alert fires in the real Prometheus, and has it evaluate the
+// expressions of all others.
 func alerts(ctx context.Context, c *cluster.Cluster, name string) error {
-	data, err := os.ReadFile(filepath.Join("..", "..", "manifests", "drover", "files", "alerts.yaml"))
+	data, err := os.ReadFile(rulesFile)
 	if err != nil {
 		return err
 	}
@@ -119,8 +137,9 @@ func alerts(ctx context.Context, c *cluster.Cluster, name string) error {
 		}
 		if r.Alert == name {
 			raised = cluster.Eventually(ctx, "alert "+name, func(ctx context.Context) (bool, string) {
-				got, err := ask(ctx, prometheus, r.Expr)
-				return err == nil && got != "", fmt.Sprintf("%q %v", got, err)
+				got, err := ask(ctx, prometheus, fmt.Sprintf("count(ALERTS{alertname=%q,alertstate=\"firing\"})", name))
+				value, _ := ask(ctx, prometheus, r.Expr)
+				return err == nil && got != "", fmt.Sprintf("%q firing (%v), the expression gives %q", got, err, value)
 			})
 		}
 	}
