@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/test/cluster"
+	"github.com/drover-project/drover/test/remains"
 	"github.com/drover-project/drover/test/witness"
 )
 
@@ -40,10 +42,17 @@ var ownerKinds = []struct {
 }
 
 // A pod of every kind is moved from node to node, again and again: every move comes to its
-// good end, and over all of them no tick is lost or doubled.
+// good end, over all of them no tick is lost or doubled, and they leave nothing behind.
 func TestSoakOwners(t *testing.T) {
 	r := &soakResults{Moves: *soakMoves, HeapMiB: *soakHeap, Began: time.Now().UTC()}
-	t.Cleanup(func() { check(t, r.write(soakReport)) })
+	before := must[[]string](t)(remains.Find(t.Context(), shared.Lab, shared.Client))
+	t.Cleanup(func() { // when all kinds have ended
+		r.Left = left(shared, before)
+		if len(r.Left) > 0 {
+			t.Errorf("left behind: %s", strings.Join(r.Left, "; "))
+		}
+		check(t, r.write(soakReport))
+	})
 	for _, k := range ownerKinds {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
@@ -56,6 +65,24 @@ func TestSoakOwners(t *testing.T) {
 			s.run(ctx, t, c)
 		})
 	}
+}
+
+// left is what is there and was not before, once nothing more is cleared away.
+func left(c *cluster.Cluster, before []string) (left []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	err := cluster.Eventually(ctx, "nothing is left behind", func(ctx context.Context) (bool, string) {
+		now, err := remains.Find(ctx, c.Lab, c.Client)
+		if err != nil {
+			return false, err.Error()
+		}
+		left = slices.DeleteFunc(now, func(l string) bool { return slices.Contains(before, l) })
+		return len(left) == 0, ""
+	})
+	if err != nil && len(left) == 0 {
+		left = []string{err.Error()}
+	}
+	return left
 }
 
 // soak is one pod that is moved many times.
@@ -180,6 +207,7 @@ type soakResults struct {
 	Moves   int          `json:"movesOfEach"`
 	HeapMiB int          `json:"heapMiB"`
 	Kinds   []soakResult `json:"kinds"`
+	Left    []string     `json:"leftBehind"`
 
 	mu sync.Mutex
 }
