@@ -216,6 +216,9 @@ func (w *world) controller() {
 			do("delete replacement", func() { w.deletePod(to) })
 		}
 	}
+	if v.Bury && !from.deleted {
+		do("delete source", func() { w.deletePod(from) })
+	}
 	if v.Settled {
 		m.settled = true
 		w.nextMove(m)
@@ -229,7 +232,7 @@ func (w *world) ready(m *move) bool {
 
 // nextMove begins another one, of the pod wherever it is now.
 func (w *world) nextMove(m *move) {
-	if len(w.moves) >= w.opt.maxMoves || m != w.last() {
+	if len(w.moves) >= w.opt.maxMoves || m != w.last() || w.api.recs[m.id].Lost {
 		return
 	}
 	p := w.api.pods[m.owner(w.api.recs[m.id])]

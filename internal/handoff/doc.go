@@ -17,9 +17,12 @@
 //     has confirmed complete images. The target commits only what is offered, only with a
 //     copy that is restored, held and frozen, and right after having read the record, the
 //     pods and the owner once more.
+//   - The target says in the record that its copy is starting before it lets it run.
 //   - The source ends its processes only after the target has acknowledged that it runs,
-//     and takes the pod back only with proof that the target's copy is dead, under a
-//     higher epoch.
+//     and takes the pod back only with proof that the target's copy never ran and never
+//     will, under a higher epoch: the target's own word, or, as long as it was not starting,
+//     a new boot of its kernel or the end of its node. A node that is gone after the start
+//     takes the pod with it, for an older state must never run once a newer one did.
 //
 // A machine keeps next to no history: its next step follows from the record and from
 // local facts (is there a fence, is the cgroup frozen, is CRIU's hook waiting). So an

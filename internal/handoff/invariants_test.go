@@ -1,13 +1,14 @@
 package handoff
 
-// inspect looks at the invariants that hold at every moment.
+// inspect looks at the invariants that hold at every moment, and lets time pass in what runs.
 func (w *world) inspect() {
+	w.ticks()
 	running := 0
 	for _, n := range w.nodes {
 		for _, p := range n.procs {
 			if p.runs() {
 				running++
-				w.inspectRunning(n, p)
+				w.inspectRunning(p)
 			}
 		}
 	}
@@ -23,7 +24,23 @@ func (w *world) inspect() {
 	}
 }
 
-func (w *world) inspectRunning(n *node, p *proc) {
+// ticks lets everything that runs with the moved memory count on. Whoever hears the ticks must
+// never hear one twice: that would be the memory of an older state, run once more.
+func (w *world) ticks() {
+	for _, n := range w.nodes {
+		for _, p := range n.procs {
+			if !p.memory || !p.runs() {
+				continue
+			}
+			if p.tick++; p.tick <= w.heard {
+				w.fail("tick %d of %s was sent before: an older state runs", p.tick, p.uid)
+			}
+			w.heard = p.tick
+		}
+	}
+}
+
+func (w *world) inspectRunning(p *proc) {
 	for _, m := range w.moves {
 		r := w.api.recs[m.id]
 		switch p.uid {
@@ -31,15 +48,12 @@ func (w *world) inspectRunning(n *node, p *proc) {
 			if r.Decision != Committed {
 				w.fail("the copy runs, and the move is not committed")
 			}
-			if !m.copyRan {
-				m.copyRan, m.copyBoot = true, n.boot
-			}
+			m.copyRan = true
 		case m.from:
-			dst := w.nodes[m.dst]
 			if r.Decision == Committed && !r.Returned {
 				w.fail("the source runs, and the move is committed")
 			}
-			if m.copyRan && m.copyBoot == dst.boot {
+			if m.copyRan {
 				w.fail("the source runs again after the copy ran")
 			}
 		}
@@ -66,6 +80,9 @@ func (w *world) inspectWrite(m *move, c Change, version string) {
 		}
 		w.own(r.Epoch, m.to)
 	case Return:
+		if !r.Target.Failed && !dst.lost && dst.boot == m.committer {
+			w.fail("taken back from a target that goes on")
+		}
 		w.own(r.Epoch, m.from)
 	case Fail:
 		if dst.proc(m.to) != nil {
@@ -98,6 +115,15 @@ func (w *world) inspectEnd() {
 	r := w.api.recs[m.id]
 	if !m.settled {
 		w.fail("stuck: %+v", *r)
+		return
+	}
+	if r.Lost {
+		if !w.nodes[m.dst].lost {
+			w.fail("given up for lost, and the target's node is there")
+		}
+		if p := w.nodes[m.src].proc(m.from); p != nil {
+			w.fail("the move was lost, and the source is left behind")
+		}
 		return
 	}
 	uid := m.owner(r)

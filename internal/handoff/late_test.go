@@ -7,7 +7,7 @@ import (
 
 func committedRecord() Record {
 	return Record{ID: "m", Version: "9", Epoch: 2, Decision: Committed, Source: SourceRecord{Offered: true},
-		Target: TargetRecord{Waiting: true, BootID: "b"}}
+		Target: TargetRecord{Waiting: true, BootID: "b", Starting: true}}
 }
 
 // A commit whose answer was lost may be read when the create has no time left: kubelet
@@ -35,6 +35,56 @@ func TestAThawedCopyWithoutAMarkDidNotRun(t *testing.T) {
 		acts := m.Step(time.Unix(0, 0), Event{Kind: Tick})
 		if len(acts) != 1 || acts[0].Change.Verb != want {
 			t.Errorf("begun %v: %+v, want %q", begun, acts, want)
+		}
+	}
+}
+
+// A target that was booted since its copy was starting cannot know whether it ran. It says
+// that it did, so that nobody goes on from the state before; unless its fence, which it wrote
+// before the boot, says that the copy was ended unrun.
+func TestABootAfterTheStartCountsAsHavingRun(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		facts TargetFacts
+		want  Verb
+	}{
+		{"booted", TargetFacts{BootID: "b2"}, Resume},
+		{"ended unrun, then booted", TargetFacts{BootID: "b2", Fence: true}, Fail},
+		{"ended unrun", TargetFacts{BootID: "b", Fence: true}, Fail},
+	} {
+		acts := NewTarget(DefaultConfig(), committedRecord(), c.facts).Step(time.Unix(0, 0), Event{Kind: Tick})
+		if len(acts) != 1 || acts[0].Change.Verb != c.want {
+			t.Errorf("%s: %+v, want %s", c.what, acts, c.want)
+		}
+	}
+}
+
+// Once the copy was starting, neither a new boot nor a node that is gone gives the pod back.
+func TestWhatProvesThatTheCopyNeverRan(t *testing.T) {
+	node := func(boot string, gone bool) Event {
+		return Event{Kind: Node, Outcome: OK, BootID: boot, Gone: gone}
+	}
+	for _, c := range []struct {
+		what             string
+		starting, failed bool
+		e                Event
+		want             Verb
+	}{
+		{"booted", false, false, node("b2", false), Return},
+		{"gone", false, false, node("", true), Return},
+		{"same boot", false, false, node("b", false), ""},
+		{"booted after the start", true, false, node("b2", false), ""},
+		{"gone after the start", true, false, node("", true), Lose},
+		{"failed after the start", true, true, Event{Kind: Tick}, Return},
+	} {
+		r := committedRecord()
+		r.Target.Starting, r.Target.Failed = c.starting, c.failed
+		var got Verb
+		for _, a := range NewSource(DefaultConfig(), r, SourceFacts{Fence: true, Alive: true, Frozen: true}).Step(time.Unix(0, 0), c.e) {
+			got = a.Change.Verb
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
 		}
 	}
 }

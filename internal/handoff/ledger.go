@@ -38,6 +38,9 @@ type mutant struct {
 	noTargetFence   bool // the target says failed without a fence
 	freshEarly      bool // the target lets a create start anew before the acknowledgement
 	returnEarly     bool // the source takes the pod back without proof
+	noStarting      bool // the target lets its copy run without saying so before
+	returnStarted   bool // the source takes a boot or a lost node for proof also after the start
+	resumeUnstarted bool // the target that was booted since the start says that its copy never ran
 	sameEpoch       bool // a return keeps the epoch
 	keepFence       bool // the source forgets to lift the fence
 	keepFrozen      bool // the source forgets to thaw after an abort
@@ -103,10 +106,11 @@ func (l *ledger) call(a Action) []Action {
 // write starts a compare-and-swap of c. The record is looked at once more: what it does
 // not allow is never tried.
 func (l *ledger) write(c Change) []Action {
+	c.keepEpoch, c.blind, l.last = l.mutant.sameEpoch, l.mutant.noCAS, c.Verb
+	c.bold = l.mutant.noStarting || l.mutant.returnStarted
 	if !c.allowed(l.rec) {
 		return nil
 	}
-	c.keepEpoch, c.blind, l.last = l.mutant.sameEpoch, l.mutant.noCAS, c.Verb
 	return l.call(Action{Op: OpWrite, Change: c, Version: l.rec.Version})
 }
 

@@ -181,7 +181,14 @@ func (n *node) shared(id string, a Action, uid string, feed func(Event)) bool {
 			return e
 		}, feed, Event{Kind: Read, Outcome: Unknown})
 	case OpWrite:
-		n.call("write "+string(a.Change.Verb), func() Event { return w.store(id, a.Change, a.Version) }, feed, Event{Kind: Wrote, Outcome: Unknown})
+		boot := n.boot
+		n.call("write "+string(a.Change.Verb), func() Event {
+			e := w.store(id, a.Change, a.Version)
+			if a.Change.Verb == Commit && e.Outcome == OK {
+				m.committer = boot
+			}
+			return e
+		}, feed, Event{Kind: Wrote, Outcome: Unknown})
 	case OpReadNode:
 		n.call("node", func() Event {
 			return Event{Kind: Node, Outcome: OK, BootID: w.api.nodeBoot[m.dst], Gone: w.api.nodeGone[m.dst]}
@@ -271,11 +278,14 @@ func (n *node) sourceDo(id string, a Action) {
 			for _, p := range n.procs {
 				if p.uid == m.from && !p.dead {
 					p.dead = true
-					// Killed from outside between mark and thaw counts as having run.
-					if !m.copyRan && !m.marked {
+					// Killed from outside between mark and thaw, or started and then booted or
+					// lost, counts as having run.
+					r := w.api.recs[id]
+					booted := r.Target.Starting && r.Target.BootID != w.nodes[m.dst].bootID()
+					if !m.copyRan && !m.marked && !booted {
 						w.fail("the source was ended before the copy ran")
 					}
-					if w.keep && !w.api.recs[id].Adopted {
+					if w.keep && !r.Adopted && !r.Lost {
 						w.fail("the source was ended while its owner counted on it")
 					}
 				}
@@ -314,7 +324,10 @@ func (n *node) targetDo(id string, a Action) {
 				w.fail("a restore from images that are not complete")
 			}
 			x.ordered = true
-			p := &proc{uid: m.to, id: a.ID, criu: "restoring", memory: n.sourceMemory(m)}
+			p := &proc{uid: m.to, id: a.ID, criu: "restoring"}
+			if from := w.sourceOf(m); from != nil {
+				p.memory, p.tick = from.memory, from.tick
+			}
 			n.procs = append(n.procs, p)
 			w.later("restored", func() { n.restored(m, p) })
 			return Event{Kind: Began, Op: a.Op}
@@ -370,13 +383,14 @@ func (n *node) killCopy(m *move, done Event, feed func(Event)) {
 	}, feed)
 }
 
-func (n *node) sourceMemory(m *move) bool {
-	for _, p := range n.w.nodes[m.src].procs {
-		if p.id == m.container && p.memory {
-			return true
+// sourceOf is the container that moves, frozen or dead since it was dumped.
+func (w *world) sourceOf(m *move) *proc {
+	for _, p := range w.nodes[m.src].procs {
+		if p.id == m.container {
+			return p
 		}
 	}
-	return false
+	return nil
 }
 
 // restored is CRIU reaching pre-resume, or failing.

@@ -35,6 +35,8 @@ type Verdict struct {
 	HandOver bool
 	// Discard: delete the replacement, for the user deleted the pod that it replaces.
 	Discard bool
+	// Bury: delete the source pod, which must not run any more, so that its owner makes a new one.
+	Bury bool
 	// CleanUp: delete the replacement, for the move was aborted, returned, or lost with both nodes.
 	CleanUp bool
 	// Settled: nobody has anything left to do; the finalizer may go.
@@ -54,6 +56,9 @@ func Oversee(r Record, c Cluster) Verdict {
 		released := r.Source.Released || c.SourceNodeGone || r.Source.Node == ""
 		cleaned := r.Target.Cleaned || c.TargetNodeGone || r.Target.Node == ""
 		return Verdict{CleanUp: true, Settled: released && cleaned}
+	case r.Lost:
+		ended := r.Source.Ended || c.SourceNodeGone
+		return Verdict{CleanUp: true, Bury: ended, Settled: ended && c.SourceDeleted}
 	case r.HandedOver:
 		return Verdict{Settled: r.Source.Ended || c.SourceNodeGone}
 	case r.Target.Resumed:
@@ -68,7 +73,7 @@ func Oversee(r Record, c Cluster) Verdict {
 		}
 		return Verdict{HandOver: c.ReplacementReady || c.HandOverBegun}
 	}
-	// Committed, neither acknowledged nor returned: the agents' turn. With both sides gone
+	// Committed, neither acknowledged nor returned nor lost: the agents' turn. With both sides gone
 	// there is nobody left: the pod is lost, as pods are whose node is.
 	lost := c.SourceNodeGone && (r.Target.Failed || c.TargetNodeGone)
 	return Verdict{CleanUp: lost, Settled: lost}

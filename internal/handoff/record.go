@@ -34,6 +34,9 @@ type Record struct {
 	Adopted bool
 	// Returned: committed, but the source has the pod back under the raised Epoch.
 	Returned bool
+	// Lost: committed and starting, and then the target's node was gone from the cluster. The
+	// copy may have run, so the source is not taken back: the pod's memory is lost.
+	Lost bool
 }
 
 // SourceRecord is the side that the pod leaves.
@@ -46,7 +49,7 @@ type SourceRecord struct {
 	Keep bool
 	// Offered: fenced, frozen, dumped, and the target has complete images.
 	Offered bool
-	// Ended: after the acknowledgement the processes are gone.
+	// Ended: after the acknowledgement, or a loss, the processes are gone.
 	Ended bool
 	// Released: after an abort or a return the processes run on and the fence is lifted.
 	Released bool
@@ -60,11 +63,14 @@ type TargetRecord struct {
 	// Waiting: a create waits on the target, until Deadline by the target's clock.
 	Waiting  bool
 	Deadline time.Time
+	// Starting is written before the copy is let run: from then on it may have run, whatever
+	// becomes of its node, and only the target's own word Failed says that it did not.
+	Starting bool
 	// Resumed is the acknowledgement: the copy runs, or ran and ended by itself.
 	Resumed bool
 	// Failed: the copy is dead, fenced, never ran and never will.
 	Failed bool
-	// Cleaned: after an abort or a return nothing is left of the attempt.
+	// Cleaned: after an abort, a return or a loss nothing is left of the attempt.
 	Cleaned bool
 }
 
@@ -77,16 +83,18 @@ func (r Record) behind(known Record) bool {
 		lacks(known.Source.Ended, r.Source.Ended) ||
 		lacks(known.Source.Released, r.Source.Released) ||
 		lacks(known.Target.Waiting, r.Target.Waiting) ||
+		lacks(known.Target.Starting, r.Target.Starting) ||
 		lacks(known.Target.Resumed, r.Target.Resumed) ||
 		lacks(known.Target.Failed, r.Target.Failed) ||
 		lacks(known.Target.Cleaned, r.Target.Cleaned) ||
 		lacks(known.HandedOver, r.HandedOver) ||
 		lacks(known.Adopted, r.Adopted) ||
-		lacks(known.Returned, r.Returned)
+		lacks(known.Returned, r.Returned) ||
+		lacks(known.Lost, r.Lost)
 }
 
-// mayEnd tells that nobody counts on the source's processes any more.
-func (r Record) mayEnd() bool { return !r.Source.Keep || r.Adopted }
+// mayEnd tells that nobody counts on the source's processes any more; a pod that is lost fails.
+func (r Record) mayEnd() bool { return !r.Source.Keep || r.Adopted || r.Lost }
 
 // NextEpoch gives the epoch of a pod's next move from the greatest that was ever given
 // out for it (0 for a pod that never moved). It grows by two: the one between belongs to
@@ -105,12 +113,14 @@ const (
 	Offer    Verb = "offer"     // source: you may commit
 	Commit   Verb = "commit"    // target: mine
 	Abort    Verb = "abort"     // source, target or controller
+	Start    Verb = "start"     // target: from here on my copy may run
 	Resume   Verb = "resume"    // target: my copy runs (the acknowledgement)
 	Fail     Verb = "fail"      // target: my copy is dead and never ran
 	Clean    Verb = "clean"     // target: nothing left of the attempt
 	End      Verb = "end"       // source: my processes are gone
 	Release  Verb = "release"   // source: I run on
 	Return   Verb = "return"    // source: mine again, under the next epoch
+	Lose     Verb = "lose"      // source: nobody's, for the target is gone and its copy may have run
 	HandOver Verb = "hand-over" // controller: the owner has the replacement
 	Adopt    Verb = "adopt"     // controller: the owner does not count on the source any more
 )
@@ -123,14 +133,14 @@ type Change struct {
 	// BootID and Deadline belong to Wait.
 	BootID   string
 	Deadline time.Time
-	// keepEpoch and blind belong to mutants: see there.
-	keepEpoch, blind bool
+	// keepEpoch, blind and bold belong to mutants: see there.
+	keepEpoch, blind, bold bool
 }
 
 // allowed tells when a record takes a change.
 func (c Change) allowed(r Record) bool {
-	open, won := r.Decision == Undecided, r.Decision == Committed
-	back := r.Decision == Aborted || r.Returned
+	open, won := r.Decision == Undecided, r.Decision == Committed && !r.Returned && !r.Lost
+	back, started := r.Decision == Aborted || r.Returned, r.Target.Starting || c.bold
 	switch c.Verb {
 	case Wait:
 		return open
@@ -140,14 +150,22 @@ func (c Change) allowed(r Record) bool {
 		return open && r.Target.Waiting && r.Source.Offered
 	case Abort:
 		return open
+	case Start:
+		return won && !r.Target.Failed
 	case Resume:
-		return won && !r.Returned && !r.Target.Failed
-	case Fail, Return:
-		return won && !r.Returned && !r.Target.Resumed
-	case Clean, Release:
+		return won && !r.Target.Failed && started
+	case Fail:
+		return won && !r.Target.Resumed
+	case Return:
+		return won && !r.Target.Resumed && (!r.Target.Starting || r.Target.Failed || c.bold)
+	case Lose:
+		return won && !r.Target.Resumed && !r.Target.Failed && r.Target.Starting
+	case Clean:
+		return back || r.Lost
+	case Release:
 		return back
 	case End:
-		return won && r.Target.Resumed && r.mayEnd()
+		return (won && r.Target.Resumed || r.Lost) && r.mayEnd()
 	case HandOver, Adopt:
 		return won && r.Target.Resumed
 	}
@@ -174,6 +192,8 @@ func (c Change) set(r *Record) {
 		r.Decision = Committed
 	case Abort:
 		r.Decision = Aborted
+	case Start:
+		r.Target.Starting = true
 	case Resume:
 		r.Target.Resumed = true
 	case Fail:
@@ -189,6 +209,8 @@ func (c Change) set(r *Record) {
 		if !c.keepEpoch {
 			r.Epoch++
 		}
+	case Lose:
+		r.Lost = true
 	case HandOver:
 		r.HandedOver = true
 	case Adopt:

@@ -46,6 +46,9 @@ func (w *world) quiet() bool {
 		return false
 	}
 	r := w.api.recs[m.id]
+	if r.Lost {
+		return true
+	}
 	uid := m.owner(r)
 	p := w.api.pods[uid]
 	n := w.nodes[p.node]
@@ -110,6 +113,39 @@ func TestOneNode(t *testing.T) {
 	}
 }
 
+// TestPowerLoss takes the target's power away after every single thing that happens between
+// the commit and the end of the move, for good or until it boots again.
+func TestPowerLoss(t *testing.T) {
+	tally := map[string]int{}
+	for _, fault := range []func(*world, *node){(*world).reboot, (*world).lose} {
+		for at, hit := 1, true; hit; at++ {
+			w := newWorld(1, options{calm: true, maxMoves: 1})
+			hit = false
+			left := at
+			w.play(func() {
+				if r := w.api.recs[w.last().id]; r.Decision == Committed && !r.HandedOver {
+					if left--; left == 0 {
+						fault(w, w.nodes[1])
+						hit = true
+					}
+				}
+			})
+			if w.broken != "" {
+				t.Errorf("after %d things: %s", at, w.broken)
+			}
+			if hit {
+				tally[w.last().end(w)]++
+			}
+		}
+	}
+	t.Log(tally)
+	for _, end := range []string{"moved", "returned", "lost"} {
+		if tally[end] == 0 {
+			t.Errorf("no power loss ended with a move %s: %v", end, tally)
+		}
+	}
+}
+
 // TestCalm: without faults every move succeeds.
 func TestCalm(t *testing.T) {
 	for s := int64(1); s <= 300; s++ {
@@ -130,6 +166,8 @@ func (m *move) end(w *world) string {
 	switch {
 	case r.Returned:
 		return "returned"
+	case r.Lost:
+		return "lost"
 	case r.Decision == Aborted:
 		return "aborted"
 	case r.Target.Resumed:

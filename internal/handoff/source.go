@@ -30,8 +30,10 @@ type Source struct {
 	// why is the reason for trying an abort.
 	why, message string
 	since        time.Time
-	proof        string
-	done         bool
+	// proof that the target's copy cannot run any more: its node has another boot, or is gone.
+	proof string
+	gone  bool
+	done  bool
 }
 
 // NewSource makes the machine from the record as last read and from local facts. It
@@ -145,14 +147,15 @@ func (s *Source) failed(e Event) {
 	}
 }
 
-// judge looks for proof that the target's copy is dead. It needs a Node object read after
-// the commit: one from a cache could show the boot before the one that the target wrote.
+// judge looks for proof that the target's copy runs no more. That it never ran follows only
+// as long as it was not starting. It needs a Node object read after the commit: one from a
+// cache could show the boot before the one that the target wrote.
 func (s *Source) judge(e Event) {
 	t := s.rec.Target
 	switch {
 	case e.Outcome != OK || s.rec.Decision != Committed:
 	case e.Gone:
-		s.proof = "node " + t.Node + " is gone from the cluster"
+		s.proof, s.gone = "node "+t.Node+" is gone from the cluster", true
 	case e.BootID != "" && t.BootID != "" && e.BootID != t.BootID:
 		s.proof = "node " + t.Node + " was booted since: boot ID " + e.BootID + ", not " + t.BootID
 	}
@@ -233,17 +236,20 @@ func (s *Source) goOn() []Action {
 	return s.write(Change{Verb: Release})
 }
 
-// letGo ends the source once the target runs, or takes the pod back once it cannot.
+// letGo ends the source once the target runs or is lost while it may have run, or takes the
+// pod back once it is certain that the copy never ran and never will.
 func (s *Source) letGo(ticked bool) []Action {
 	r := s.rec
 	switch {
-	case r.Target.Resumed || s.mutant.endEarly:
+	case r.Target.Resumed || r.Lost || s.mutant.endEarly:
 		return s.end()
 	case s.stale:
 		return s.reread()
 	case r.Target.Failed:
 		return s.write(Change{Verb: Return, Reason: "TargetFailed", Message: "the target says that its copy is dead and fenced"})
-	case s.proof != "" || s.mutant.returnEarly && ticked:
+	case r.Target.Starting && s.gone && !s.mutant.returnStarted:
+		return s.write(Change{Verb: Lose, Reason: "TargetLost", Message: s.proof + ", and the copy on it may have run: going on from the state before could do things twice"})
+	case s.proof != "" && (!r.Target.Starting || s.mutant.returnStarted) || s.mutant.returnEarly && ticked:
 		return s.write(Change{Verb: Return, Reason: "TargetDead", Message: s.proof})
 	case ticked:
 		return s.call(Action{Op: OpReadNode})

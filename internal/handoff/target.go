@@ -63,6 +63,11 @@ func newTarget(cfg Config, r Record, facts TargetFacts, m mutant) *Target {
 	// says that it was ended unrun.
 	thawed := facts.Alive && !facts.Frozen && !facts.Restoring
 	t.ran = !facts.Fence && facts.Begun && (thawed || !facts.Alive && !m.forgetRun)
+	// A boot takes the mark away, too. What was starting before it counts as having run: it
+	// ended by the boot, as any container does.
+	if r.Target.Starting && r.Target.BootID != facts.BootID && !facts.Fence && !m.resumeUnstarted {
+		t.ran = true
+	}
 	switch {
 	case r.Decision != Undecided || !r.Target.Waiting:
 	case r.Target.BootID != facts.BootID && !m.noBootCheck:
@@ -278,6 +283,8 @@ func (t *Target) own(now time.Time) []Action {
 	switch {
 	case r.Target.Resumed:
 		return t.after()
+	case r.Lost:
+		return t.giveBack("this node was taken for lost, and the pod with it")
 	case r.Target.Failed || r.Returned:
 		return t.giveBack("the pod went back to its source")
 	case t.pause:
@@ -289,7 +296,7 @@ func (t *Target) own(now time.Time) []Action {
 	case t.resumable() && now.Before(f.Deadline):
 		// Later kubelet would take the create, and the copy with it, for lost: a copy that
 		// never ran is better given back.
-		return t.do(Action{Op: OpResume, ID: f.Copy})
+		return t.start()
 	case t.mutant.freshEarly && f.Stranger != "":
 		return t.do(Action{Op: OpFresh, ID: f.Stranger})
 	case f.attempt() && !t.mutant.failAlive:
@@ -301,6 +308,18 @@ func (t *Target) own(now time.Time) []Action {
 	}
 	t.giveUp("NotRestored", "the copy was gone when the move was committed")
 	return t.write(Change{Verb: Fail, Reason: t.why, Message: t.detail})
+}
+
+// start lets the copy run once the record says that it may have. Were it to run before, a
+// power failure would leave nobody who knows, and the source would go on from an older state.
+func (t *Target) start() []Action {
+	switch {
+	case t.rec.Target.Starting || t.mutant.noStarting:
+		return t.do(Action{Op: OpResume, ID: t.facts.Copy})
+	case t.stale:
+		return t.reread()
+	}
+	return t.write(Change{Verb: Start})
 }
 
 // after a move a create of the same pod means that the moved container has ended: it
@@ -336,7 +355,7 @@ func (t *Target) giveBack(reason string) []Action {
 		return t.do(Action{Op: OpRefuse, ID: f.Stranger, Reason: reason})
 	case t.stale:
 		return t.reread()
-	case (r.Decision == Aborted || r.Returned) && !r.Target.Cleaned:
+	case (r.Decision == Aborted || r.Returned || r.Lost) && !r.Target.Cleaned:
 		return t.write(Change{Verb: Clean})
 	}
 	t.done = true

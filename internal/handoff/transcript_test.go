@@ -36,8 +36,12 @@ func TestTranscripts(t *testing.T) {
 			"write commit": func(w *world) { w.vanish(w.nodes[1], w.nodes[1].waiters[0]) }}},
 		"commit-then-target-reboots": {end: "returned", on: map[string]func(*world){
 			"record move4 v4: commit": func(w *world) { w.reboot(w.nodes[1]) }}},
+		"start-then-target-reboots": {end: "moved", on: map[string]func(*world){
+			"record move4 v5: start": func(w *world) { w.reboot(w.nodes[1]) }}},
+		"start-then-target-lost": {end: "lost", on: map[string]func(*world){
+			"record move4 v5: start": func(w *world) { w.lose(w.nodes[1]) }}},
 		"crash-after-move": {end: "moved", on: map[string]func(*world){
-			"record move4 v6: end": func(w *world) { w.nodes[1].kill(w.nodes[1].proc("pod3")); w.crashed = true }}},
+			"record move4 v7: end": func(w *world) { w.nodes[1].kill(w.nodes[1].proc("pod3")); w.crashed = true }}},
 	}
 	for name, s := range scenarios {
 		t.Run(name, func(t *testing.T) {
@@ -46,7 +50,7 @@ func TestTranscripts(t *testing.T) {
 			for line, f := range s.on {
 				w.on[line] = func() { f(w) }
 			}
-			w.play()
+			w.play(func() {})
 			if w.broken != "" {
 				t.Error(w.broken)
 			}
@@ -59,13 +63,14 @@ func TestTranscripts(t *testing.T) {
 }
 
 // play does everything in the order in which it was asked for.
-func (w *world) play() {
+func (w *world) play(each func()) {
 	for turn := 0; turn < 400 && w.broken == "" && !w.quiet(); turn++ {
 		for len(w.tasks) > 0 {
 			t := w.tasks[0]
 			w.tasks = w.tasks[1:]
 			t.run()
 			w.inspect()
+			each()
 		}
 		for _, n := range w.nodes {
 			w.kubelet(n)

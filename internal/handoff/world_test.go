@@ -26,7 +26,9 @@ type world struct {
 	// crashed: something happened by which a container may lawfully lose its memory.
 	crashed bool
 	// keep: the pod's owner would take the end of its processes for a failure.
-	keep   bool
+	keep bool
+	// heard is the last tick that whoever had the memory has sent.
+	heard  int
 	owners map[int64]string
 	trace  *strings.Builder
 	broken string
@@ -90,7 +92,7 @@ type move struct {
 	decision     Decision
 	marked       bool // the copy was about to run
 	copyRan      bool
-	copyBoot     int
+	committer    int // the boot of the target that committed
 	settled      bool
 }
 
@@ -123,6 +125,7 @@ type proc struct {
 	criu    string // "", "dumping", "held", "restoring"
 	dead    bool
 	memory  bool // the memory it had from the beginning
+	tick    int  // in that memory: the last that it sent
 	known   bool // to kubelet
 }
 
