@@ -157,7 +157,8 @@ func TestRecordsRules(t *testing.T) {
 		says string // empty: allowed
 	}{
 		{"commit before the offer", func(m *v1alpha1.PodMigration) { m.Status.Decision = v1alpha1.Commit }, "after its source has offered"},
-		{"resume before the commit", func(m *v1alpha1.PodMigration) { m.Status.Target.Resumed = true }, "only after a commit"},
+		{"resume before the commit", func(m *v1alpha1.PodMigration) { m.Status.Target.Starting, m.Status.Target.Resumed = true, true }, "only after a commit"},
+		{"start before the commit", func(m *v1alpha1.PodMigration) { m.Status.Target.Starting = true }, "only after a commit"},
 		{"return before the commit", func(m *v1alpha1.PodMigration) { m.Status.Returned = true }, "only after a commit"},
 		{"unknown decision", func(m *v1alpha1.PodMigration) { m.Status.Decision = "Maybe" }, "Unsupported value"},
 		{"identity", func(m *v1alpha1.PodMigration) {
@@ -171,7 +172,13 @@ func TestRecordsRules(t *testing.T) {
 		{"abort after the commit", func(m *v1alpha1.PodMigration) { m.Status.Decision = v1alpha1.Abort }, "cannot be changed"},
 		{"undecide", func(m *v1alpha1.PodMigration) { m.Status.Decision = v1alpha1.Undecided }, "cannot be changed"},
 		{"an empty status", func(m *v1alpha1.PodMigration) { m.Status = v1alpha1.PodMigrationStatus{} }, "cannot be changed"},
+		{"resume before the start", func(m *v1alpha1.PodMigration) { m.Status.Target.Resumed = true }, "starting before it resumes"},
+		{"loss before the start", func(m *v1alpha1.PodMigration) { m.Status.Lost = true }, "only if its copy was starting"},
+		{"start", func(m *v1alpha1.PodMigration) { m.Status.Target.Starting = true }, ""},
+		{"start taken back", func(m *v1alpha1.PodMigration) { m.Status.Target.Starting = false }, "cannot be taken back"},
+		{"return after the start", func(m *v1alpha1.PodMigration) { m.Status.Returned, m.Status.Epoch = true, 3 }, "only if its target says that it failed"},
 		{"resume", func(m *v1alpha1.PodMigration) { m.Status.Target.Resumed = true }, ""},
+		{"loss after the resume", func(m *v1alpha1.PodMigration) { m.Status.Lost = true }, "neither resumed nor returned"},
 		{"return after the resume", func(m *v1alpha1.PodMigration) { m.Status.Returned, m.Status.Epoch = true, 3 }, "cannot return"},
 	} {
 		switch err := change(c.do); {
@@ -238,6 +245,7 @@ func TestMoveWithRealServer(t *testing.T) {
 		func() {
 			m.Status.Decision, m.Status.DecisionBy, m.Status.DecidedAt = v1alpha1.Commit, "target n2", &at
 		},
+		func() { m.Status.Target.Starting = true },
 		func() { m.Status.Target.Resumed = true },
 		func() { m.Status.Source.Ended = true },
 	} {

@@ -143,7 +143,7 @@ func (w *world) delete(ctx context.Context, o client.Object, opts ...client.Dele
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, o.GetName(), errors.New("precondition: UID"))
 	}
 	for _, m := range w.moves() {
-		if pod.UID == m.Status.Source.PodUID && !m.Status.Target.Resumed && m.Status.Decision != v1alpha1.Abort && !m.Status.Returned {
+		if pod.UID == m.Status.Source.PodUID && !m.Status.Target.Resumed && !m.Status.Lost && m.Status.Decision != v1alpha1.Abort && !m.Status.Returned {
 			w.t.Errorf("the source was deleted before the target resumed (phase %s)", m.Status.Phase)
 		}
 		if pod.UID == m.Status.Target.PodUID && m.Status.Decision == v1alpha1.Undecided {

@@ -96,7 +96,7 @@ func (p *phases) Collect(to chan<- prometheus.Metric) {
 	for _, name := range []v1alpha1.Phase{
 		v1alpha1.PhasePending, v1alpha1.PhaseReserving, v1alpha1.PhasePreparing, v1alpha1.PhaseTransferring,
 		v1alpha1.PhaseRestoring, v1alpha1.PhaseCommitted, v1alpha1.PhaseCompleted, v1alpha1.PhaseAborted,
-		v1alpha1.PhaseReturned, v1alpha1.PhaseRejected,
+		v1alpha1.PhaseReturned, v1alpha1.PhaseLost, v1alpha1.PhaseRejected,
 	} {
 		count[name] = 0
 	}

@@ -35,6 +35,7 @@ drover_controller_migrations_total{outcome="completed",reason="Moved"} 1
 drover_migration_phase{phase="aborted"} 0
 drover_migration_phase{phase="committed"} 0
 drover_migration_phase{phase="completed"} 1
+drover_migration_phase{phase="lost"} 0
 drover_migration_phase{phase="pending"} 1
 drover_migration_phase{phase="preparing"} 0
 drover_migration_phase{phase="rejected"} 0

@@ -28,6 +28,8 @@ type players struct {
 	targetDies bool
 	// targetFails: after the commit its copy is dead, and nobody takes the pod back.
 	targetFails bool
+	// targetLost: its node is gone after the commit, when the copy was starting.
+	targetLost bool
 	// neverEnds: the source's agent never says that the processes are gone.
 	neverEnds bool
 	// readyEarly: the replacement looks ready before the acknowledgement.
@@ -117,12 +119,14 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 		s.Epoch++
 	case s.Decision == v1alpha1.Commit && w.targetFails:
 		dst.Failed, dst.FailedMessage = true, "CRIU: no such page"
-	case s.Decision == v1alpha1.Commit && !dst.Resumed && w.slow > 0:
+	case s.Decision == v1alpha1.Commit && w.targetLost && !s.Lost:
+		dst.Starting, s.Lost, s.LostMessage = true, true, "node n2 is gone"
+	case s.Decision == v1alpha1.Commit && !dst.Resumed && !s.Lost && w.slow > 0:
 		w.slow--
 		return
-	case s.Decision == v1alpha1.Commit && !dst.Resumed:
-		dst.Resumed = true
-	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds && (!src.KeepUntilAdopted || s.Adopted):
+	case s.Decision == v1alpha1.Commit && !dst.Resumed && !s.Lost:
+		dst.Starting, dst.Resumed = true, true
+	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds && (!src.KeepUntilAdopted || s.Adopted || s.Lost):
 		w.endSource(src.PodName)
 		src.Ended, s.Bytes, s.FrozenTime = true, 1<<20, &metav1.Duration{Duration: 300 * time.Millisecond}
 	default:

@@ -63,7 +63,7 @@ func (r *Reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.R
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if m.Status.Decision == v1alpha1.Commit && !m.Status.Returned {
+	if m.Status.Decision == v1alpha1.Commit && !m.Status.Returned && !m.Status.Lost {
 		if err := r.witness(ctx, m, facts); err != nil {
 			return ctrl.Result{}, err
 		}
@@ -91,6 +91,8 @@ func (r *Reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.R
 		return r.settleAborted(ctx, m, facts)
 	case s.Returned:
 		return r.settleReturned(ctx, m, facts)
+	case s.Lost:
+		return r.settleLost(ctx, m, facts)
 	case s.Target.Resumed:
 		return r.handOver(ctx, m, facts)
 	default:

@@ -25,6 +25,8 @@ func lastPhase(m *v1alpha1.PodMigration) v1alpha1.Phase {
 	switch {
 	case m.Status.Returned:
 		return v1alpha1.PhaseReturned
+	case m.Status.Lost:
+		return v1alpha1.PhaseLost
 	case m.Status.HandedOver:
 		return v1alpha1.PhaseCompleted
 	case !accepted(m):

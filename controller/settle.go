@@ -68,6 +68,24 @@ func (r *Reconciler) settleReturned(ctx context.Context, m *v1alpha1.PodMigratio
 		"committed, then the target was proven dead (%s): pod %s runs on on node %s", m.Status.ReturnProof, m.Status.Source.PodName, m.Status.Source.Node))
 }
 
+// settleLost ends a move whose target is gone since its copy was starting. Both pods go, as
+// pods do whose node is gone, and the owner makes a new one.
+func (r *Reconciler) settleLost(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	if source := f.source(m); source != nil {
+		return r.removeSource(ctx, m, f, source)
+	}
+	if p := f.replacement(m); p != nil {
+		if done, result, err := r.startCold(ctx, m, f, p); !done || err != nil {
+			return result, err
+		}
+		return r.remove(ctx, p)
+	}
+	if c := coldStart(m); c != nil {
+		return r.finish(ctx, m, f, *refuse("TargetLost", "the memory of pod %s is lost: %s; %s", m.Status.Source.PodName, m.Status.LostMessage, c.Message))
+	}
+	return r.finish(ctx, m, f, *refuse("TargetLost", "the memory of pod %s is lost: %s; its owner starts anew", m.Status.Source.PodName, m.Status.LostMessage))
+}
+
 // awaitResume: committed, not acknowledged. The target resumes, or the source's agent
 // proves it dead; the controller does neither. Only if both sides are gone is it over.
 func (r *Reconciler) awaitResume(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {

@@ -83,7 +83,7 @@ const (
 
 // Phase is a summary of the record for people and for printing; no program decides by it.
 //
-// +kubebuilder:validation:Enum="";Pending;Reserving;Preparing;Transferring;Restoring;Committed;Completed;Aborted;Returned;Rejected
+// +kubebuilder:validation:Enum="";Pending;Reserving;Preparing;Transferring;Restoring;Committed;Completed;Aborted;Returned;Lost;Rejected
 type Phase string
 
 // The phases, in the order in which a good move passes them, then the other ends.
@@ -97,6 +97,7 @@ const (
 	PhaseCompleted    Phase = "Completed"    // handed over, the source is gone
 	PhaseAborted      Phase = "Aborted"      // not moved: the source goes on, or it was deleted in the middle
 	PhaseReturned     Phase = "Returned"     // committed, but the target was proven dead: the source goes on
+	PhaseLost         Phase = "Lost"         // committed and starting, then the target was gone: its memory is lost, its owner starts anew
 	PhaseRejected     Phase = "Rejected"     // never begun; the condition Accepted says why
 )
 
@@ -139,6 +140,12 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.returned) || !self.returned || (has(self.decision) && self.decision == 'Commit')",message="ownership can return only after a commit"
 // +kubebuilder:validation:XValidation:rule="!has(self.returned) || !self.returned || !has(self.target) || !has(self.target.resumed) || !self.target.resumed",message="a pod that has resumed on the target cannot return"
 // +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.failed) || !self.target.failed || !has(self.target.resumed) || !self.target.resumed",message="a copy has either resumed or failed"
+// +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.starting) || !self.target.starting || (has(self.decision) && self.decision == 'Commit')",message="a copy can start only after a commit"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.target) || !has(oldSelf.target.starting) || !oldSelf.target.starting || (has(self.target) && has(self.target.starting) && self.target.starting)",message="that a copy was starting cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.resumed) || !self.target.resumed || (has(self.target.starting) && self.target.starting)",message="a target says that its copy is starting before it resumes"
+// +kubebuilder:validation:XValidation:rule="!has(self.returned) || !self.returned || !has(self.target) || !has(self.target.starting) || !self.target.starting || (has(self.target.failed) && self.target.failed)",message="once the copy was starting a pod returns only if its target says that it failed"
+// +kubebuilder:validation:XValidation:rule="!has(self.lost) || !self.lost || (has(self.target) && has(self.target.starting) && self.target.starting && (!has(self.target.resumed) || !self.target.resumed) && (!has(self.returned) || !self.returned))",message="a pod is lost only if its copy was starting and has neither resumed nor returned"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.lost) || !oldSelf.lost || (has(self.lost) && self.lost)",message="a loss cannot be taken back"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.target) || !has(oldSelf.target.podUID) || (has(self.target) && has(self.target.podUID) && self.target.podUID == oldSelf.target.podUID)",message="the replacement cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.source) || !has(oldSelf.source.podUID) || (has(self.source) && has(self.source.podUID) && self.source.podUID == oldSelf.source.podUID)",message="the source cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.source) || !has(oldSelf.source.podUID) || (has(oldSelf.source.keepUntilAdopted) && oldSelf.source.keepUntilAdopted) == (has(self.source.keepUntilAdopted) && self.source.keepUntilAdopted)",message="whether the source is kept until it is adopted cannot be changed"
@@ -194,6 +201,14 @@ type PodMigrationStatus struct {
 	// +optional
 	ReturnProof string `json:"returnProof,omitempty"`
 
+	// Lost: the copy was starting, and its node is gone from the cluster. It may have run, so
+	// the source is ended instead of going on from an older state. Source's agent.
+	// +optional
+	Lost bool `json:"lost,omitempty"`
+	// LostMessage says what is lost and why.
+	// +optional
+	LostMessage string `json:"lostMessage,omitempty"`
+
 	// Bytes of checkpoint images sent. Source's agent.
 	// +optional
 	Bytes int64 `json:"bytes,omitempty"`
@@ -241,7 +256,7 @@ type SourceStatus struct {
 	// verified images. Only now may the target commit.
 	// +optional
 	Offered bool `json:"offered,omitempty"`
-	// Ended: after commit and acknowledgement the source's processes are gone.
+	// Ended: after commit and acknowledgement, or a loss, the source's processes are gone.
 	// +optional
 	Ended bool `json:"ended,omitempty"`
 	// Released: after an abort (or a return) the source runs on, its fence lifted.
@@ -267,7 +282,11 @@ type TargetStatus struct {
 	// Deadline is when the waiting create gives up, by the target's clock.
 	// +optional
 	Deadline *metav1.MicroTime `json:"deadline,omitempty"`
-	// Resumed: the acknowledgement; the restored processes run.
+	// Starting: written before the copy is let run. From then on it may have run, and neither
+	// a new boot ID nor a node that is gone gives the pod back to its source.
+	// +optional
+	Starting bool `json:"starting,omitempty"`
+	// Resumed: the acknowledgement; the restored processes run, or have run.
 	// +optional
 	Resumed bool `json:"resumed,omitempty"`
 	// Failed: the target's copy is dead and fenced and will never run. After a commit
@@ -277,7 +296,7 @@ type TargetStatus struct {
 	// FailedMessage says why.
 	// +optional
 	FailedMessage string `json:"failedMessage,omitempty"`
-	// Cleaned: after an abort nothing of the attempt is left on the target.
+	// Cleaned: after an abort, a return or a loss nothing of the attempt is left on the target.
 	// +optional
 	Cleaned bool `json:"cleaned,omitempty"`
 }

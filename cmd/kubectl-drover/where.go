@@ -82,7 +82,7 @@ func currentPod(ctx context.Context, c client.Client, ns, name string) (*corev1.
 	}
 	next := map[string]string{}
 	for _, m := range moves.Items {
-		if m.Status.Decision == v1alpha1.Commit && !m.Status.Returned {
+		if m.Status.Decision == v1alpha1.Commit && !m.Status.Returned && !m.Status.Lost {
 			next[m.Spec.PodName] = m.Status.Target.PodName
 		}
 	}

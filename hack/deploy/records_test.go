@@ -147,7 +147,10 @@ func TestRecordsPolicy(t *testing.T) {
 		}, ""},
 		{"target returns it", dst, func(s *st) { s.Returned, s.Epoch = true, 3 }, "takes a pod back"},
 		{"target raises the epoch", dst, func(s *st) { s.Epoch = 9 }, "takes a pod back"},
+		{"source says starting", src, func(s *st) { s.Target.Starting = true }, "target's progress"},
+		{"target starts", dst, func(s *st) { s.Target.Starting = true }, ""},
 		{"source says resumed", src, func(s *st) { s.Target.Resumed = true }, "target's progress"},
+		{"target gives it up", dst, func(s *st) { s.Lost = true }, "gives it up"},
 		{"target resumed", dst, func(s *st) { s.Target.Resumed = true }, ""},
 		{"agent hands over", dst, func(s *st) { s.HandedOver = true }, "drover-controller alone"},
 		{"agent completes", dst, func(s *st) {

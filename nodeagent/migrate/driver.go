@@ -30,6 +30,7 @@ const (
 	Moved    Outcome = "moved"
 	Aborted  Outcome = "aborted"
 	Returned Outcome = "returned"
+	Lost     Outcome = "lost"
 )
 
 // Report tells how a move ended on this node.

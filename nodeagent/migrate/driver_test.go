@@ -54,6 +54,12 @@ func (c *cluster) count1(t *testing.T) {
 	a, b := c.nodes["a"], c.nodes["b"]
 	here := a.source.Alive && !a.source.Frozen
 	there := b.copy.Alive && !b.copy.Frozen
+	if c.record().Lost {
+		if here || there {
+			t.Errorf("source runs: %v, copy runs: %v; want none of them", here, there)
+		}
+		return
+	}
 	if here == there {
 		t.Errorf("source runs: %v, copy runs: %v; want one of them", here, there)
 	}
@@ -61,7 +67,7 @@ func (c *cluster) count1(t *testing.T) {
 
 var (
 	moved = handoff.Record{Epoch: 2, Decision: handoff.Committed,
-		Source: handoff.SourceRecord{Offered: true, Ended: true}, Target: handoff.TargetRecord{Waiting: true, Resumed: true}}
+		Source: handoff.SourceRecord{Offered: true, Ended: true}, Target: handoff.TargetRecord{Waiting: true, Starting: true, Resumed: true}}
 	abortedEarly = handoff.Record{Epoch: 2, Decision: handoff.Aborted,
 		Source: handoff.SourceRecord{Released: true}, Target: handoff.TargetRecord{Waiting: true, Cleaned: true}}
 	abortedBeforeWaiting = handoff.Record{Epoch: 2, Decision: handoff.Aborted,
@@ -69,7 +75,7 @@ var (
 	abortedLate = handoff.Record{Epoch: 2, Decision: handoff.Aborted,
 		Source: handoff.SourceRecord{Offered: true, Released: true}, Target: handoff.TargetRecord{Waiting: true, Cleaned: true}}
 	returned = handoff.Record{Epoch: 3, Decision: handoff.Committed, Returned: true,
-		Source: handoff.SourceRecord{Offered: true, Released: true}, Target: handoff.TargetRecord{Waiting: true, Failed: true, Cleaned: true}}
+		Source: handoff.SourceRecord{Offered: true, Released: true}, Target: handoff.TargetRecord{Waiting: true, Starting: true, Failed: true, Cleaned: true}}
 )
 
 func TestMove(t *testing.T) {
@@ -281,7 +287,7 @@ func TestFailedTarget(t *testing.T) {
 // TestDeadTarget: the target's node was booted after the commit.
 func TestDeadTarget(t *testing.T) {
 	want := returned
-	want.Target.Failed, want.Target.Cleaned = false, false
+	want.Target.Starting, want.Target.Failed, want.Target.Cleaned = false, false, false
 	run(t, func(c *cluster) {
 		c.at = func(verb string) {
 			if verb == "commit" {
@@ -300,6 +306,59 @@ func TestDeadTarget(t *testing.T) {
 		if c.pm.Status.ReturnProof == "" {
 			t.Error("no proof in the record")
 		}
+	})
+}
+
+// TestPowerLoss: the target loses power after the copy ran and before it has said so. It boots
+// again, or it is gone for good.
+func TestPowerLoss(t *testing.T) {
+	down := func(c *cluster) {
+		c.at = func(verb string) {
+			if verb != string(handoff.Resume) {
+				return
+			}
+			c.at = nil
+			b := c.nodes["b"]
+			b.cut()
+			c.mu.Lock()
+			c.drop = handoff.Resume // the write is lost with the node
+			delete(c.boot, "b")
+			c.mu.Unlock()
+			b.mu.Lock()
+			b.copy, b.begun, b.boot = Copy{}, false, "boot-b2"
+			b.mu.Unlock()
+		}
+	}
+	t.Run("boots", func(t *testing.T) {
+		run(t, down, func(c *cluster) {
+			synctest.Wait()
+			c.mu.Lock()
+			c.boot["b"] = "boot-b2"
+			c.mu.Unlock()
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			if r := c.record(); r.Returned || r.Lost || r.Source.Ended {
+				t.Errorf("acted before the target has said what became of the copy: %+v", r)
+			}
+			b := c.nodes["b"]
+			b.start()
+			b.create("c2")
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if got := b.answers["c2"]; got != "fresh" {
+				t.Errorf("the create after the boot was answered %q, want fresh", got)
+			}
+			b.copy = Copy{ID: "c2", Alive: true}
+		}, moved, nil)
+	})
+	t.Run("gone", func(t *testing.T) {
+		want := moved
+		want.Target.Resumed, want.Lost = false, true
+		run(t, down, nil, want, func(t *testing.T, c *cluster) {
+			if c.pm.Status.LostMessage == "" {
+				t.Error("the record does not say what is lost")
+			}
+		})
 	})
 }
 

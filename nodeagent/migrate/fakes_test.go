@@ -241,6 +241,10 @@ func verbOf(old, now handoff.Record) handoff.Verb {
 		return handoff.Abort
 	case now.Returned != old.Returned:
 		return handoff.Return
+	case now.Lost != old.Lost:
+		return handoff.Lose
+	case now.Target.Starting != old.Target.Starting:
+		return handoff.Start
 	case now.Target.Resumed != old.Target.Resumed:
 		return handoff.Resume
 	case now.Source.Offered != old.Source.Offered:

@@ -14,14 +14,15 @@ func RecordOf(pm *v1alpha1.PodMigration) handoff.Record {
 	s := &pm.Status
 	r := handoff.Record{
 		ID: string(pm.UID), Version: pm.ResourceVersion, Epoch: s.Epoch,
-		Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Adopted: s.Adopted, Returned: s.Returned,
+		Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Adopted: s.Adopted, Returned: s.Returned, Lost: s.Lost,
 		Source: handoff.SourceRecord{
 			Node: s.Source.Node, PodUID: string(s.Source.PodUID), BootID: s.Source.BootID, Keep: s.Source.KeepUntilAdopted,
 			Offered: s.Source.Offered, Ended: s.Source.Ended, Released: s.Source.Released,
 		},
 		Target: handoff.TargetRecord{
 			Node: s.Target.Node, PodUID: string(s.Target.PodUID), BootID: s.Target.BootID,
-			Waiting: s.Target.Waiting, Resumed: s.Target.Resumed, Failed: s.Target.Failed, Cleaned: s.Target.Cleaned,
+			Waiting: s.Target.Waiting, Starting: s.Target.Starting, Resumed: s.Target.Resumed,
+			Failed: s.Target.Failed, Cleaned: s.Target.Cleaned,
 		},
 	}
 	if s.Target.Deadline != nil {
@@ -53,6 +54,7 @@ const (
 	StepResumed        = "Resumed"
 	StepTargetFailed   = "TargetFailed"
 	StepReturned       = "Returned"
+	StepLost           = "Lost"
 	StepSourceEnded    = "SourceEnded"
 	StepSourceReleased = "SourceReleased"
 	StepTargetCleaned  = "TargetCleaned"
@@ -61,7 +63,7 @@ const (
 // steps names what a change of the record is in the timeline.
 var steps = map[handoff.Verb]string{
 	handoff.Wait: StepCreateWaiting, handoff.Commit: StepCommitted, handoff.Abort: StepAborted,
-	handoff.Resume: StepResumed, handoff.Fail: StepTargetFailed, handoff.Return: StepReturned,
+	handoff.Resume: StepResumed, handoff.Fail: StepTargetFailed, handoff.Return: StepReturned, handoff.Lose: StepLost,
 	handoff.End: StepSourceEnded, handoff.Release: StepSourceReleased, handoff.Clean: StepTargetCleaned,
 }
 
@@ -105,10 +107,10 @@ func (w write) apply(pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, error) 
 
 // facts copies the record's facts into the status.
 func (w write) facts(s *v1alpha1.PodMigrationStatus, r handoff.Record) {
-	s.Epoch, s.Decision, s.Returned = r.Epoch, v1alpha1.Decision(r.Decision), r.Returned
+	s.Epoch, s.Decision, s.Returned, s.Lost = r.Epoch, v1alpha1.Decision(r.Decision), r.Returned, r.Lost
 	s.Source.Offered, s.Source.Ended, s.Source.Released = r.Source.Offered, r.Source.Ended, r.Source.Released
 	t := &s.Target
-	t.BootID, t.Waiting = r.Target.BootID, r.Target.Waiting
+	t.BootID, t.Waiting, t.Starting = r.Target.BootID, r.Target.Waiting, r.Target.Starting
 	t.Resumed, t.Failed, t.Cleaned = r.Target.Resumed, r.Target.Failed, r.Target.Cleaned
 	if !r.Target.Deadline.IsZero() {
 		at := metav1.NewMicroTime(r.Target.Deadline)
@@ -127,6 +129,8 @@ func (w write) words(s *v1alpha1.PodMigrationStatus) {
 		s.Target.FailedMessage = w.change.Message
 	case handoff.Return:
 		s.ReturnProof = w.change.Message
+	case handoff.Lose:
+		s.LostMessage = w.change.Message
 	case handoff.Offer:
 		s.Bytes = w.bytes
 	case handoff.End:
@@ -155,7 +159,7 @@ func findStep(s *v1alpha1.PodMigrationStatus, step, by string) *v1alpha1.Timelin
 // phaseOf gives the phase while the agents work; "" where it is the controller's to say.
 func phaseOf(r handoff.Record) v1alpha1.Phase {
 	switch {
-	case r.Returned, r.HandedOver:
+	case r.Returned, r.HandedOver, r.Lost:
 		return ""
 	case r.Decision == handoff.Committed:
 		return v1alpha1.PhaseCommitted
@@ -175,5 +179,5 @@ func finished(r handoff.Record, role Role) bool {
 	if role == RoleSource {
 		return back && r.Source.Released || r.Source.Ended
 	}
-	return back && r.Target.Cleaned || r.Target.Resumed
+	return (back || r.Lost) && r.Target.Cleaned || r.Target.Resumed
 }

@@ -212,6 +212,8 @@ func (w *worker) report() {
 	switch {
 	case r.Returned:
 		o = Returned
+	case r.Lost:
+		o = Lost
 	case r.Decision == handoff.Aborted:
 		o = Aborted
 	}
