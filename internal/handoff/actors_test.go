@@ -42,7 +42,7 @@ func (w *world) actor() {
 
 // tick lets time pass, for everybody, and tells the agents of one node.
 func (w *world) tick(n *node) {
-	w.now = w.now.Add(time.Duration(w.rng.Intn(4000)) * time.Millisecond)
+	w.now = w.now.Add(time.Duration(w.rng.Intn(4000)/w.size) * time.Millisecond)
 	if w.slip(0.02) {
 		w.now = w.now.Add(90 * time.Second)
 	}
@@ -104,10 +104,9 @@ func (w *world) kubeletPod(n *node, p *pod) {
 		w.logf("pod %s is gone", p.uid)
 		return
 	}
-	for _, q := range n.procs {
-		if q.uid == p.uid && !q.dead && q.known {
-			return
-		}
+	known := map[int]bool{}
+	for _, q := range n.all(p.uid) {
+		known[q.name] = known[q.name] || q.known
 	}
 	if w.rng.Intn(3) > 0 {
 		return
@@ -117,27 +116,33 @@ func (w *world) kubeletPod(n *node, p *pod) {
 			return
 		}
 	}
-	w.create(n, p)
+	// One after another, in the order of the spec.
+	for name := range w.size {
+		if !known[name] {
+			w.create(n, p, name)
+			return
+		}
+	}
 }
 
 // create is drover-runc: the fence, the mark of an arrived pod, then the agent.
-func (w *world) create(n *node, p *pod) {
+func (w *world) create(n *node, p *pod, name int) {
 	if n.fences[p.uid] > 0 && !w.opt.ignoreFence {
 		w.logf("node %d: start of %s refused", n.id, p.uid)
 		return
 	}
 	id := w.name("c")
 	if w.isReplacement(p.uid) && !n.arrived[p.uid] {
-		x := &waiter{uid: p.uid, id: id, deadline: w.now.Add(createWait)}
+		x := &waiter{uid: p.uid, id: id, name: name, deadline: w.now.Add(createWait)}
 		n.waiters = append(n.waiters, x)
 		w.logf("node %d: create %s of %s waits", n.id, id, p.uid)
 		for told := true; told; told = w.slip(0.2) {
-			n.toTargets(p.uid, Event{Kind: WaiterCame, ID: id, Deadline: x.deadline})
+			n.toTargets(p.uid, Event{Kind: WaiterCame, ID: id, Name: fmt.Sprint(name), Deadline: x.deadline})
 		}
 		return
 	}
 	w.logf("node %d: %s starts anew", n.id, p.uid)
-	n.procs = append(n.procs, &proc{uid: p.uid, id: id, known: true})
+	n.procs = append(n.procs, &proc{uid: p.uid, id: id, name: name, known: true})
 }
 
 func (w *world) isReplacement(uid string) bool {
@@ -226,8 +231,7 @@ func (w *world) controller() {
 }
 
 func (w *world) ready(m *move) bool {
-	p := w.nodes[m.dst].proc(m.to)
-	return p != nil && p.runs() && !w.nodes[m.dst].lost
+	return w.nodes[m.dst].whole(m.to) && !w.nodes[m.dst].lost
 }
 
 // nextMove begins another one, of the pod wherever it is now.
@@ -236,8 +240,13 @@ func (w *world) nextMove(m *move) {
 		return
 	}
 	p := w.api.pods[m.owner(w.api.recs[m.id])]
-	q := w.nodes[p.node].proc(p.uid)
-	if p.deleted || q == nil || !q.known || w.api.nodeGone[0] || w.api.nodeGone[1] {
+	known := 0
+	for _, q := range w.nodes[p.node].all(p.uid) {
+		if q.known {
+			known++
+		}
+	}
+	if p.deleted || known < w.size || w.api.nodeGone[0] || w.api.nodeGone[1] {
 		return
 	}
 	w.startMove(p)
@@ -267,8 +276,14 @@ func (w *world) deletePod(p *pod) {
 func (w *world) mend(n *node) {
 	if n.up && n.agent.up && !w.opt.noFreeze {
 		for _, p := range n.procs {
-			if !p.dead && p.criu == "held" && !p.frozen && w.rng.Intn(4) == 0 {
-				n.answerHook(p.id) // CRIU's script calls again
+			if p.dead || p.criu != "held" || w.rng.Intn(4) > 0 {
+				continue
+			}
+			// CRIU's script calls again.
+			if !p.frozen {
+				n.answerHook(p.id)
+			} else if p.passed {
+				n.answerPassed(p)
 			}
 		}
 	}
@@ -341,13 +356,17 @@ func (w *world) fault(n *node) {
 		}
 	case k < 88:
 		// A liveness probe, an oom kill.
+		var living []*proc
 		for _, p := range n.procs {
 			if !p.dead {
-				w.logf("node %d: %s of %s is killed", n.id, p.id, p.uid)
-				n.kill(p)
-				w.crashed = true
-				break
+				living = append(living, p)
 			}
+		}
+		if len(living) > 0 {
+			p := living[w.rng.Intn(len(living))]
+			w.logf("node %d: %s of %s is killed", n.id, p.id, p.uid)
+			n.kill(p)
+			w.crashed = true
 		}
 	case k < 92:
 		w.userDeletes(w.api.pods[m.from])
@@ -407,7 +426,7 @@ func (w *world) killCRIU(n *node) {
 		case "restoring":
 			n.dropWaiter(p.id)
 			n.kill(p)
-		case "held":
+		case "held", "dumped":
 			p.criu = ""
 			n.toTargets(p.uid, Event{Kind: HookGone, ID: p.id})
 		}

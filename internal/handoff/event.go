@@ -27,8 +27,9 @@ const (
 
 // Actions of the source.
 const (
-	// OpDump: freeze and dump the container. Answered by Held once CRIU holds at post-dump
-	// with the cgroup frozen and the images complete on this node, or by Failed.
+	// OpDump: freeze the containers, all before the first is dumped, and dump them. Answered
+	// by Held once CRIU holds each at post-dump with the cgroup frozen and the images complete
+	// on this node, or by Failed.
 	OpDump Op = "dump"
 	// OpSend: send the images; Done when the target has them complete and verified, where
 	// nothing but a boot can lose them.
@@ -37,29 +38,37 @@ const (
 	OpCancel Op = "cancel"
 	// OpThaw: end a dump in whatever stage it is, then thaw; Done when the processes run.
 	OpThaw Op = "thaw"
-	// OpEnd: kill every process of the container; Done when none is left.
+	// OpEnd: kill every process of the containers; Done when none is left.
 	OpEnd Op = "end"
 )
 
 // Actions of the target.
 const (
+	// OpPass is for a copy that is held while others are still to come: let its hook go on
+	// and its create return, with its cgroup frozen all along, so that kubelet asks for the next
+	// container. Done once the create has returned well and the copy is there, frozen.
+	OpPass Op = "pass"
 	// OpRestore: tell the waiting create to restore. Answered by Held once CRIU holds at
 	// pre-resume with the cgroup frozen, or by Failed.
 	OpRestore Op = "restore"
-	// OpResume: if the waiter and the hook are still there and the cgroup is frozen, leave a
-	// mark that survives the agent but not a reboot, then thaw, then let the hook go on.
-	// Done once thawed. Failed only if the mark was not left: nothing ran.
+	// OpResume: if the waiter and the hook are still there and every copy is frozen, leave a
+	// mark that survives the agent but not a reboot, then thaw them all, then let the hook go
+	// on. Done once all are thawed. Failed only if the mark was not left: nothing ran.
 	OpResume Op = "resume"
-	// OpKill is for a copy that never ran: take its mark away, then end the restore and kill
-	// every process, without a moment in which it can run, and refuse the create it belongs
-	// to. Done when none is left or can come. A mark that outlived the copy would be taken
-	// for a copy that ran.
+	// OpResumeRest: some copies were let go, or count as such, when the agent died: thaw the
+	// others, and let the hook go. Done once all are thawed.
+	OpResumeRest Op = "resume-rest"
+	// OpKill is for copies that never ran: take their mark away, then end the restore and kill
+	// every process of every copy, without a moment in which it can run, and refuse the create
+	// that waits. Done when none is left or can come. A mark that outlived the copies would be
+	// taken for copies that ran.
 	OpKill Op = "kill"
 	// OpRefuse: tell a waiting create that its container must not be created.
 	OpRefuse Op = "refuse"
-	// OpFresh: the move is over, and the moved container has ended since, or kubelet has
-	// lost sight of it. If the create still waits, end what is left of the copy, then tell it
-	// to make its container anew. A create that is gone asks for nothing: Done.
+	// OpFresh: the move is over, and a moved container has ended since, or kubelet has lost
+	// sight of it. If the create still waits, end what is left of that container's copy, no
+	// other's, then tell it to make its container anew. A create that is gone asks for
+	// nothing: Done.
 	OpFresh Op = "fresh"
 )
 
@@ -98,7 +107,7 @@ const (
 	Began  Kind = "began"
 	// Held: CRIU's hook waits and the cgroup is frozen (post-dump or pre-resume).
 	Held Kind = "held"
-	// Died: the container's processes (source) or the copy's (target) are gone.
+	// Died: the processes of container ID (source) or of the copy ID (target) are gone.
 	Died Kind = "died"
 	// Unwanted: the source pod, its owner, the replacement or the move itself is being
 	// deleted; Reason says which.
@@ -138,9 +147,9 @@ type Event struct {
 	Unwanted  string
 	// Reason of Failed, Unwanted.
 	Reason string
-	// ID of the container that Held, HookGone, Died, WaiterCame and WaiterGone of a target
-	// are about.
-	ID string
+	// ID of the container that Died is about, and of a target also Held, HookGone, WaiterCame
+	// and WaiterGone. Name, of WaiterCame, is the container's in the pod's spec.
+	ID, Name string
 	// BootID and Gone of Node, as the Node object says.
 	BootID string
 	Gone   bool

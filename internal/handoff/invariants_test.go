@@ -1,19 +1,21 @@
 package handoff
 
+import "slices"
+
 // inspect looks at the invariants that hold at every moment, and lets time pass in what runs.
 func (w *world) inspect() {
 	w.ticks()
-	running := 0
+	var running [3]int
 	for _, n := range w.nodes {
 		for _, p := range n.procs {
 			if p.runs() {
-				running++
+				running[p.name]++
 				w.inspectRunning(p)
 			}
 		}
 	}
-	if running > 1 {
-		w.fail("%d copies run at once", running)
+	if most := slices.Max(running[:]); most > 1 {
+		w.fail("%d copies run at once", most)
 	}
 	for _, m := range w.moves {
 		d := w.api.recs[m.id].Decision
@@ -32,10 +34,10 @@ func (w *world) ticks() {
 			if !p.memory || !p.runs() {
 				continue
 			}
-			if p.tick++; p.tick <= w.heard {
+			if p.tick++; p.tick <= w.heard[p.name] {
 				w.fail("tick %d of %s was sent before: an older state runs", p.tick, p.uid)
 			}
-			w.heard = p.tick
+			w.heard[p.name] = p.tick
 		}
 	}
 }
@@ -71,10 +73,15 @@ func (w *world) inspectWrite(m *move, c Change, version string) {
 		if !dst.images[m.id] {
 			w.fail("offered before the target had the images")
 		}
-		if p := src.proc(m.from); p != nil && !p.frozen {
-			w.fail("offered while the source is not frozen")
+		for _, p := range src.all(m.from) {
+			if !p.frozen {
+				w.fail("offered while the source is not frozen")
+			}
 		}
 	case Commit:
+		if restored := len(dst.all(m.to)); dst.boot == m.committer && restored < w.size && !w.crashed {
+			w.fail("committed with %d of %d copies", restored, w.size)
+		}
 		if m.confirmed != version && !c.blind {
 			w.fail("committed without having read pods and owner again")
 		}
@@ -85,8 +92,8 @@ func (w *world) inspectWrite(m *move, c Change, version string) {
 		}
 		w.own(r.Epoch, m.from)
 	case Fail:
-		if dst.proc(m.to) != nil {
-			w.fail("failed while the copy lives")
+		if len(dst.all(m.to)) > 0 {
+			w.fail("failed while a copy lives")
 		}
 		if dst.fences[m.to] == 0 {
 			w.fail("failed without a fence")
@@ -95,8 +102,10 @@ func (w *world) inspectWrite(m *move, c Change, version string) {
 		if src.fences[m.from] > 0 {
 			w.fail("released with the fence in place")
 		}
-		if p := src.proc(m.from); p != nil && p.frozen {
-			w.fail("released while the source is frozen")
+		for _, p := range src.all(m.from) {
+			if p.frozen {
+				w.fail("released while the source is frozen")
+			}
 		}
 	}
 }
@@ -121,7 +130,7 @@ func (w *world) inspectEnd() {
 		if !w.nodes[m.dst].lost {
 			w.fail("given up for lost, and the target's node is there")
 		}
-		if p := w.nodes[m.src].proc(m.from); p != nil {
+		if len(w.nodes[m.src].all(m.from)) > 0 {
 			w.fail("the move was lost, and the source is left behind")
 		}
 		return
@@ -129,7 +138,7 @@ func (w *world) inspectEnd() {
 	uid := m.owner(r)
 	p := w.api.pods[uid]
 	n := w.nodes[p.node]
-	q := n.proc(uid)
+	cold := slices.ContainsFunc(n.all(uid), func(q *proc) bool { return !q.memory })
 	switch {
 	case n.lost || w.nodes[m.src].lost && r.Target.Failed:
 		return
@@ -137,9 +146,9 @@ func (w *world) inspectEnd() {
 		w.fail("nobody but Drover deleted pod %s, the owner", uid)
 	case p.deleted:
 		return
-	case q == nil || !q.runs():
-		w.fail("no copy runs of pod %s, the owner", uid)
-	case !q.memory && !w.crashed:
+	case !n.whole(uid):
+		w.fail("not every container runs of pod %s, the owner", uid)
+	case cold && !w.crashed:
 		w.fail("the memory was lost without a crash")
 	}
 }

@@ -22,7 +22,6 @@ type mutant struct {
 	noCAS           bool // write whatever the version, past the record's guard
 	thawOnTimeout   bool // the source resumes when its patience ends
 	lostAbortIsYes  bool // the source takes a lost answer to its abort for a yes
-	lostCommitIsYes bool // the target takes a lost answer to its commit for a yes
 	resumeUndecided bool // the target resumes as soon as its copy is held
 	endEarly        bool // the source ends at the commit, before the acknowledgement
 	endUnadopted    bool // the source ends before its owner has the replacement
@@ -31,6 +30,9 @@ type mutant struct {
 	noConfirm       bool // the target commits without reading again
 	noBootCheck     bool // the target commits though its node was booted since it waited
 	noNodeCheck     bool // the target waits before its Node object shows this boot
+	commitPart      bool // the target commits and resumes with the first copy alone
+	passThawed      bool // the target minds no passed copy that is not held any more
+	resumePart      bool // the target says resumed though it died before it thawed all copies
 	orphanResume    bool // the target resumes a copy whose create has gone
 	ownStranger     bool // the target takes its copy's own create, told late, for another
 	forgetRun       bool // the target ignores the mark that its copy ran
@@ -121,8 +123,5 @@ func (l *ledger) believe(o Outcome) {
 	}
 	if l.mutant.lostAbortIsYes && l.last == Abort {
 		l.rec.Decision = Aborted
-	}
-	if l.mutant.lostCommitIsYes && l.last == Commit {
-		l.rec.Decision = Committed
 	}
 }

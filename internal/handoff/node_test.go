@@ -2,19 +2,44 @@ package handoff
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
 func (n *node) bootID() string { return fmt.Sprintf("boot-%d-%d", n.id, n.boot) }
 
-// proc gives the living processes of a pod, with the copy of a move first.
-func (n *node) proc(uid string) *proc {
+// all gives the living containers of a pod.
+func (n *node) all(uid string) (found []*proc) {
 	for _, p := range n.procs {
 		if p.uid == uid && !p.dead {
-			return p
+			found = append(found, p)
 		}
 	}
-	return nil
+	return found
+}
+
+// moving gives the living containers that a move takes from the node.
+func (n *node) moving(m *move) (found []*proc) {
+	for _, id := range m.containers {
+		if p := n.byID(id); p != nil {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// whole: every container of the pod runs.
+func (n *node) whole(uid string) bool {
+	running := map[int]bool{}
+	for _, p := range n.all(uid) {
+		running[p.name] = running[p.name] || p.runs()
+	}
+	for name := range n.w.size {
+		if !running[name] {
+			return false
+		}
+	}
+	return true
 }
 
 func (n *node) byID(id string) *proc {
@@ -73,8 +98,10 @@ func (n *node) build(r Record) {
 	w, m := n.w, n.w.move(r.ID)
 	if m.src == n.id && n.agent.sources[r.ID] == nil {
 		f := SourceFacts{Fence: n.fences[m.from] > 0 && n.fences[m.from] <= r.Epoch}
-		if p := n.byID(m.container); p != nil {
-			f.Alive, f.Frozen, f.Dumping = true, p.frozen, p.criu == "dumping"
+		living := n.moving(m)
+		f.Alive, f.Short, f.Frozen = len(living) > 0, len(living) < w.size, len(living) > 0
+		for _, p := range living {
+			f.Frozen, f.Dumping = f.Frozen && p.frozen, f.Dumping || p.criu == "dumping"
 		}
 		n.agent.sources[r.ID] = newSource(DefaultConfig(), r, f, w.opt.mutant)
 		w.logf("node %d: source of %s built from %+v", n.id, r.ID, f)
@@ -90,14 +117,20 @@ func (n *node) build(r Record) {
 
 func (n *node) targetFacts(m *move) TargetFacts {
 	f := TargetFacts{BootID: n.bootID(), Images: n.images[m.id], Begun: n.begun[m.to], Fence: n.fences[m.to] > 0 && n.fences[m.to] <= n.w.api.recs[m.id].Epoch}
-	if p := n.proc(m.to); p != nil {
-		f.Copy, f.Alive, f.Frozen, f.Held, f.Restoring = p.id, p.criu != "restoring", p.frozen, p.criu == "held", p.criu == "restoring"
+	for _, p := range n.procs {
+		switch {
+		case p.uid != m.to:
+		case p.passed: // also one that died: its note is there
+			f.Passed = append(f.Passed, Copy{ID: p.id, Name: fmt.Sprint(p.name), Alive: !p.dead, Frozen: p.frozen})
+		case !p.dead:
+			f.Copy, f.Alive, f.Frozen, f.Held, f.Restoring = p.id, p.criu != "restoring", p.frozen, p.criu == "held", p.criu == "restoring"
+		}
 	}
 	for _, x := range n.waiters {
-		switch {
-		case x.uid != m.to:
-		case f.Copy == "" || f.Copy == x.id:
-			f.Waiter, f.Deadline = x.id, x.deadline
+		switch name := fmt.Sprint(x.name); {
+		case x.uid != m.to || f.passed(x.id, "") >= 0:
+		case f.passed("", name) < 0 && (f.Copy == "" || f.Copy == x.id):
+			f.Waiter, f.Name, f.Deadline = x.id, name, x.deadline
 		default:
 			f.Stranger = x.id
 		}
@@ -239,12 +272,15 @@ func (n *node) sourceDo(id string, a Action) {
 	switch a.Op {
 	case OpDump:
 		n.act("dump", func() Event {
-			p := n.byID(m.container)
-			if p == nil || w.slip(0.05) {
+			living := n.moving(m)
+			if len(living) < w.size || w.slip(0.05) {
 				return failed
 			}
-			p.criu = "dumping"
-			w.later("dumped", func() { n.dumped(m, p) })
+			for _, p := range living {
+				// Several are frozen before the first is dumped, one is by its dump.
+				p.criu, p.frozen = "dumping", w.size > 1 && !w.opt.noFreeze
+			}
+			w.later("dumped", func() { n.dumped(m) })
 			return Event{Kind: Began, Op: a.Op}
 		}, feed)
 	case OpSend:
@@ -265,7 +301,7 @@ func (n *node) sourceDo(id string, a Action) {
 			if w.slip(0.05) {
 				return failed
 			}
-			if p := n.byID(m.container); p != nil {
+			for _, p := range n.moving(m) {
 				p.criu, p.frozen = "", false
 			}
 			return done
@@ -295,14 +331,24 @@ func (n *node) sourceDo(id string, a Action) {
 	}
 }
 
-// dumped is CRIU reaching post-dump, or failing.
-func (n *node) dumped(m *move, p *proc) {
-	if p.dead || p.criu != "dumping" || n.w.slip(0.05) {
-		p.criu = ""
+// dumped is CRIU reaching post-dump in every container, or failing in one.
+func (n *node) dumped(m *move) {
+	living := n.moving(m)
+	failed := len(living) < n.w.size || n.w.slip(0.05)
+	for _, p := range living {
+		failed = failed || p.criu != "dumping"
+	}
+	for _, p := range living {
+		if failed {
+			p.criu = ""
+		} else {
+			p.criu, p.frozen = "dumped", !n.w.opt.noFreeze
+		}
+	}
+	if failed {
 		n.tell("dump failed", func() { n.feedSource(m.id, Event{Kind: Failed, Op: OpDump, Reason: "bad luck"}) })
 		return
 	}
-	p.criu, p.frozen = "held", !n.w.opt.noFreeze
 	n.tell("dump held", func() { n.feedSource(m.id, Event{Kind: Held}) })
 }
 
@@ -324,16 +370,20 @@ func (n *node) targetDo(id string, a Action) {
 				w.fail("a restore from images that are not complete")
 			}
 			x.ordered = true
-			p := &proc{uid: m.to, id: a.ID, criu: "restoring"}
-			if from := w.sourceOf(m); from != nil {
+			p := &proc{uid: m.to, id: a.ID, name: x.name, criu: "restoring"}
+			if from := w.sourceOf(m, x.name); from != nil {
 				p.memory, p.tick = from.memory, from.tick
 			}
 			n.procs = append(n.procs, p)
 			w.later("restored", func() { n.restored(m, p) })
 			return Event{Kind: Began, Op: a.Op}
 		}, feed)
+	case OpPass:
+		n.pass(a, feed)
 	case OpResume:
 		n.resume(m, a, feed)
+	case OpResumeRest:
+		n.thawAll(a, n.all(m.to), feed)
 	case OpKill:
 		life := n.agent.life
 		w.later("take mark", func() {
@@ -351,19 +401,26 @@ func (n *node) targetDo(id string, a Action) {
 		}, feed)
 	case OpFresh:
 		n.act("fresh", func() Event {
-			if n.waiter(a.ID) != nil || w.opt.blindFresh {
+			if x := n.waiter(a.ID); x != nil || w.opt.blindFresh {
 				if !w.api.recs[id].Target.Resumed {
 					w.fail("a cold start on the target before the move was acknowledged")
 				}
+				name := 0
+				if x != nil {
+					name = x.name
+				}
 				n.dropWaiter(a.ID)
-				for _, p := range n.procs {
-					if p.uid == m.to && !p.dead {
+				for _, p := range n.all(m.to) {
+					if p.name == name || w.opt.freshAll {
 						n.kill(p)
+					}
+					if p.dead && p.name != name {
+						w.fail("a create of one container ended another")
 					}
 				}
 				// Between create and start drover-runc looks for a fence again.
 				if n.fences[m.to] == 0 || w.opt.ignoreFence {
-					n.procs = append(n.procs, &proc{uid: m.to, id: a.ID, known: true})
+					n.procs = append(n.procs, &proc{uid: m.to, id: a.ID, name: name, known: true})
 				}
 			}
 			return done
@@ -384,9 +441,10 @@ func (n *node) killCopy(m *move, done Event, feed func(Event)) {
 }
 
 // sourceOf is the container that moves, frozen or dead since it was dumped.
-func (w *world) sourceOf(m *move) *proc {
-	for _, p := range w.nodes[m.src].procs {
-		if p.id == m.container {
+func (w *world) sourceOf(m *move, name int) *proc {
+	for _, p := range slices.Backward(w.nodes[m.src].procs) {
+		// The last: a restore that failed may have been tried again under one ID.
+		if slices.Contains(m.containers, p.id) && p.name == name {
 			return p
 		}
 	}
@@ -408,12 +466,64 @@ func (n *node) restored(m *move, p *proc) {
 	n.tell("restore held", func() { n.feedTarget(m.id, Event{Kind: Held, ID: p.id}) })
 }
 
-// resume is three effects with a possible crash between them: mark, thaw, let the hook go.
+// pass is two effects with a possible crash between them: the note, and letting the hook go.
+func (n *node) pass(a Action, feed func(Event)) {
+	w, life := n.w, n.agent.life
+	alive := func() bool { return n.agent.up && n.agent.life == life }
+	w.later("note pass", func() {
+		p, x := n.byID(a.ID), n.waiter(a.ID)
+		if !alive() {
+			return
+		}
+		if p == nil || p.criu != "held" || !p.frozen || x == nil || w.slip(0.03) {
+			w.later("pass failed", func() {
+				if alive() {
+					feed(Event{Kind: Failed, Op: OpPass, Reason: "bad luck"})
+				}
+			})
+			return
+		}
+		p.passed = true
+		w.later("answer passed hook", func() {
+			if alive() {
+				e := Event{Kind: Done, Op: OpPass}
+				if !n.answerPassed(p) {
+					e = Event{Kind: Failed, Op: OpPass, Reason: "the create has gone"}
+				}
+				w.later("pass done", func() {
+					if alive() {
+						feed(e)
+					}
+				})
+			}
+		})
+	})
+}
+
+// answerPassed lets CRIU go on with a copy that stays frozen; false: its create has gone.
+func (n *node) answerPassed(p *proc) bool {
+	if p.dead || p.criu != "held" {
+		return !p.dead && p.known
+	}
+	p.criu, p.known = "", n.waiter(p.id) != nil
+	p.frozen = p.frozen && !n.w.opt.passThaws
+	n.dropWaiter(p.id)
+	n.w.logf("node %d: create %s returns, its copy stays frozen", n.id, p.id)
+	return p.known
+}
+
+// resume is several effects with a possible crash between them: mark, thaw one after the
+// other, let the hook go.
 func (n *node) resume(m *move, a Action, feed func(Event)) {
 	w, life := n.w, n.agent.life
 	alive := func() bool { return n.agent.up && n.agent.life == life }
 	fits := func() bool {
 		p, x := n.byID(a.ID), n.waiter(a.ID)
+		for _, p := range n.procs {
+			if p.uid == m.to && p.passed && (p.dead || !p.frozen) && !w.opt.mutant.passThawed {
+				return false
+			}
+		}
 		return p != nil && p.criu == "held" && (x != nil || w.opt.mutant.orphanResume)
 	}
 	w.later("mark", func() {
@@ -429,22 +539,41 @@ func (n *node) resume(m *move, a Action, feed func(Event)) {
 			return
 		}
 		n.begun[m.to], m.marked = true, true
-		w.later("thaw copy", func() {
-			if !alive() {
-				return
+		for _, p := range n.all(m.to) {
+			if p.runs() {
+				w.fail("a copy ran before the others were let go")
 			}
-			if p := n.byID(a.ID); p != nil {
-				p.frozen = false
-				w.logf("node %d: copy %s thawed", n.id, a.ID)
+		}
+		if len(n.all(m.to)) < w.size {
+			w.fail("let go with %d of %d copies", len(n.all(m.to)), w.size)
+		}
+		n.thawAll(a, n.all(m.to), feed)
+	})
+}
+
+// thawAll thaws one copy after the other, then lets the hook of the last go.
+func (n *node) thawAll(a Action, left []*proc, feed func(Event)) {
+	w, life := n.w, n.agent.life
+	alive := func() bool { return n.agent.up && n.agent.life == life }
+	w.later("thaw copy", func() {
+		if !alive() {
+			return
+		}
+		if len(left) > 0 {
+			left[0].frozen = false
+			w.logf("node %d: copy %s thawed", n.id, left[0].id)
+		}
+		if len(left) > 1 {
+			n.thawAll(a, left[1:], feed)
+			return
+		}
+		w.later("answer hook", func() {
+			if alive() {
+				n.answerHook(a.ID)
 			}
-			w.later("answer hook", func() {
-				if alive() {
-					n.answerHook(a.ID)
-				}
-				if alive() {
-					feed(Event{Kind: Done, Op: OpResume})
-				}
-			})
+			if alive() {
+				feed(Event{Kind: Done, Op: a.Op})
+			}
 		})
 	})
 }
@@ -494,7 +623,7 @@ func (n *node) toTargets(uid string, e Event) {
 
 func (n *node) toSources(uid string, e Event) {
 	for _, m := range n.w.moves {
-		if m.from == uid && m.src == n.id && m.container == e.ID {
+		if m.from == uid && m.src == n.id && slices.Contains(m.containers, e.ID) {
 			n.tell(string(e.Kind), func() { n.feedSource(m.id, e) })
 		}
 	}

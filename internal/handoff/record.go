@@ -26,8 +26,10 @@ type Record struct {
 	// Epoch is greater than that of any earlier move of this pod or its lineage.
 	Epoch    int64
 	Decision Decision
-	Source   SourceRecord
-	Target   TargetRecord
+	// Containers is how many containers of the pod move; it never changes. 0 counts as 1.
+	Containers int
+	Source     SourceRecord
+	Target     TargetRecord
 	// HandedOver: the owner has the replacement.
 	HandedOver bool
 	// Adopted: the owner does not count on the source pod any more.
@@ -73,6 +75,9 @@ type TargetRecord struct {
 	// Cleaned: after an abort, a return or a loss nothing is left of the attempt.
 	Cleaned bool
 }
+
+// containers is how many copies make the pod.
+func (r Record) containers() int { return max(r.Containers, 1) }
 
 // behind tells that r lacks a fact that known holds: r is the older of the two.
 func (r Record) behind(known Record) bool {

@@ -18,6 +18,9 @@ func simulate(seed int64, opt options, trace *strings.Builder) (broken string, w
 	if opt.maxMoves == 0 {
 		opt.maxMoves = 1 + int(seed%3)
 	}
+	if opt.containers == 0 {
+		opt.containers = 1 + int(seed/3%3)
+	}
 	w = newWorld(seed, opt)
 	w.trace = trace
 	for i := 50 + w.rng.Intn(250); i > 0 && w.broken == ""; i-- {
@@ -60,8 +63,7 @@ func (w *world) quiet() bool {
 	if p.deleted || n.lost || w.nodes[m.src].lost && r.Target.Failed {
 		return true
 	}
-	q := n.proc(uid)
-	return q != nil && q.runs()
+	return n.whole(uid)
 }
 
 func TestSimulation(t *testing.T) {

@@ -7,11 +7,11 @@ type SourceFacts struct {
 	// Fence: a fence of the source pod is on the disk whose epoch is not above the record's:
 	// a greater one is a later move's.
 	Fence bool
-	// Alive: processes of the container that moves exist.
-	Alive bool
-	// Frozen: its cgroup is frozen.
+	// Alive: processes of a container that moves exist. Short: another one has none.
+	Alive, Short bool
+	// Frozen: the cgroup of every container that has processes is frozen.
 	Frozen bool
-	// Dumping: CRIU is at work on the container and has not reached post-dump.
+	// Dumping: CRIU is at work on a container and has not reached post-dump.
 	Dumping bool
 }
 
@@ -20,6 +20,8 @@ type Source struct {
 	ledger
 	cfg   Config
 	facts SourceFacts
+	// died are the containers that were told to have ended.
+	died map[string]bool
 	// held: this machine saw the dump complete. sent: the target confirmed the images.
 	held, sent bool
 	// doing is the local action under way; cancel: it was told to fail soon.
@@ -43,13 +45,13 @@ func NewSource(cfg Config, r Record, facts SourceFacts) *Source {
 }
 
 func newSource(cfg Config, r Record, facts SourceFacts, m mutant) *Source {
-	s := &Source{ledger: ledger{rec: r, mutant: m}, cfg: cfg, facts: facts}
+	s := &Source{ledger: ledger{rec: r, mutant: m}, cfg: cfg, facts: facts, died: map[string]bool{}}
 	if r.Decision == Undecided && !r.Source.Offered {
 		switch {
 		case facts.Fence || facts.Frozen || facts.Dumping:
 			s.giveUp("AgentRestarted", "the source's agent restarted before the images were offered")
-		case !facts.Alive:
-			s.giveUp("ProcessesGone", "the container to move does not run")
+		case !facts.Alive || facts.Short:
+			s.giveUp("ProcessesGone", "a container to move does not run")
 		}
 	}
 	return s
@@ -61,7 +63,7 @@ func (s *Source) Record() Record { return s.rec }
 // Done tells that nothing is left to do on this side.
 func (s *Source) Done() bool { return s.done }
 
-// Holding tells that the container is held frozen, as far as the machine knows.
+// Holding tells that the containers are held frozen, as far as the machine knows.
 func (s *Source) Holding() bool { return s.facts.Alive && s.facts.Frozen }
 
 // Step takes an event in and gives what is to be done. now is the source's clock.
@@ -92,9 +94,12 @@ func (s *Source) local(e Event) {
 		s.ended(OpDump)
 		s.held, s.facts.Frozen, s.facts.Dumping = true, s.facts.Alive, false
 	case Died:
-		s.facts.Alive, s.facts.Frozen, s.facts.Dumping = false, false, false
+		if s.died[e.ID] = true; len(s.died) >= s.rec.containers() {
+			s.facts.Alive, s.facts.Frozen, s.facts.Dumping = false, false, false
+		}
+		s.facts.Short = true
 		if !s.rec.Source.Offered {
-			s.giveUp("ProcessesGone", "the container to move ended")
+			s.giveUp("ProcessesGone", "a container to move has ended")
 		}
 	case Unwanted:
 		s.giveUp("Unwanted", e.Reason)
@@ -198,8 +203,8 @@ func (s *Source) undecided(now time.Time) []Action {
 		return nil
 	case !s.sent && !s.mutant.offerEarly:
 		return s.do(OpSend)
-	case !s.facts.Frozen || !s.facts.Alive:
-		s.giveUp("ProcessesGone", "the container to move is not held any more")
+	case !s.facts.Frozen || !s.facts.Alive || s.facts.Short:
+		s.giveUp("ProcessesGone", "a container to move is not held any more")
 		return s.write(Change{Verb: Abort, Reason: s.why, Message: s.message})
 	}
 	return s.write(Change{Verb: Offer})

@@ -1,17 +1,25 @@
 package handoff
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // TargetFacts is what the target's node knows by itself, also after its agent crashed.
 type TargetFacts struct {
 	// BootID of the running kernel.
 	BootID string
-	// Copy is the container ID of the copy; "" when no restore was begun.
+	// Passed are the copies whose creates have returned before the commit, so that kubelet
+	// asked for the next container: frozen, they wait for it.
+	Passed []Copy
+	// Copy is the container ID of the copy that is restored now, or last; "" when no restore
+	// was begun. All that follows is about this one.
 	Copy string
 	// Waiter is the container ID of a create that waits for an answer or whose restore is
-	// under way; if there is a copy it is the copy's own. Deadline is its own.
-	Waiter   string
-	Deadline time.Time
+	// under way; if there is a copy it is the copy's own. Name is the container's in the pod's
+	// spec, Deadline the create's own.
+	Waiter, Name string
+	Deadline     time.Time
 	// Stranger is the container ID of another, later create.
 	Stranger string
 	// Images: complete and verified on this node, until it boots.
@@ -22,14 +30,45 @@ type TargetFacts struct {
 	Held bool
 	// Alive: processes of the copy exist. Frozen: their cgroup is frozen.
 	Alive, Frozen bool
-	// Begun: OpResume left its mark for this copy, in this boot.
+	// Begun: OpResume left its mark for these copies, in this boot.
 	Begun bool
 	// Fence: the fence of the replacement is on the disk.
 	Fence bool
 }
 
+// Copy is one whose create has returned.
+type Copy struct {
+	// ID is the container's, Name its name in the pod's spec.
+	ID, Name string
+	// Alive: processes exist. Frozen: their cgroup is frozen.
+	Alive, Frozen bool
+}
+
 // attempt tells that there is something that OpKill has to end.
-func (f TargetFacts) attempt() bool { return f.Alive || f.Restoring }
+func (f TargetFacts) attempt() bool { return f.current() || len(f.Passed) > 0 }
+
+// current tells that the restore of Copy has brought something forth.
+func (f TargetFacts) current() bool { return f.Alive || f.Restoring }
+
+// whole tells that each copy that was passed is still there and frozen.
+func (f TargetFacts) whole() bool {
+	return !slices.ContainsFunc(f.Passed, func(c Copy) bool { return !c.Alive || !c.Frozen })
+}
+
+// let tells that some copy is not held any more: it is thawed, or has ended.
+func (f TargetFacts) let() bool {
+	return !f.whole() || !f.Restoring && !(f.Alive && f.Frozen)
+}
+
+// frozen tells that some copy is.
+func (f TargetFacts) frozen() bool {
+	return f.Alive && f.Frozen || slices.ContainsFunc(f.Passed, func(c Copy) bool { return c.Alive && c.Frozen })
+}
+
+// passed finds a copy by its ID or its name.
+func (f TargetFacts) passed(id, name string) int {
+	return slices.IndexFunc(f.Passed, func(c Copy) bool { return c.ID == id || name != "" && c.Name == name })
+}
 
 // Target is the machine of the node that the pod goes to. Not safe for concurrent use.
 type Target struct {
@@ -40,6 +79,7 @@ type Target struct {
 	over   bool   // this attempt has been ended; no other is made
 	node   string // boot ID in the Node object
 	doing  Action // the local action under way; OpRestore is not one, it ends by Held
+	next   *Event // the create that came while OpPass was under way
 	why    string // the reason for trying an abort, or for having failed
 	detail string
 	done   bool
@@ -54,15 +94,14 @@ func NewTarget(cfg Config, r Record, facts TargetFacts) *Target {
 
 func newTarget(cfg Config, r Record, facts TargetFacts, m mutant) *Target {
 	t := &Target{ledger: ledger{rec: r, mutant: m}, cfg: cfg, facts: facts}
-	if r.Decision != Undecided && facts.Waiter != "" && !facts.attempt() {
+	if r.Decision != Undecided && facts.Waiter != "" && !facts.current() {
 		// The copy is gone, so this create came for another.
 		t.facts.Waiter, t.facts.Stranger = "", facts.Waiter
 	}
-	// The mark comes before the thaw. A copy that bears it ran if it is not frozen, for nobody
-	// freezes one again, or if it is gone; one that bears none is thawed only to die. A fence
-	// says that it was ended unrun.
-	thawed := facts.Alive && !facts.Frozen && !facts.Restoring
-	t.ran = !facts.Fence && facts.Begun && (thawed || !facts.Alive && !m.forgetRun)
+	// The mark comes before the thaw. Copies that bear it ran if one of them is not frozen, for
+	// nobody freezes one again, or if one is gone; those that bear none are thawed only to die.
+	// A fence says that they were ended unrun.
+	t.ran = !facts.Fence && facts.Begun && facts.let() && !(m.forgetRun && !facts.Alive)
 	// A boot takes the mark away, too. What was starting before it counts as having run: it
 	// ended by the boot, as any container does.
 	if r.Target.Starting && r.Target.BootID != facts.BootID && !facts.Fence && !m.resumeUnstarted {
@@ -72,7 +111,9 @@ func newTarget(cfg Config, r Record, facts TargetFacts, m mutant) *Target {
 	case r.Decision != Undecided || !r.Target.Waiting:
 	case r.Target.BootID != facts.BootID && !m.noBootCheck:
 		t.giveUp("TargetRebooted", "the target was booted since its create began to wait")
-	case facts.Waiter == "":
+	case !facts.whole() && !m.passThawed:
+		t.giveUp("CopyDied", "a copy whose create had returned is not held any more")
+	case facts.Waiter == "" && (facts.current() || len(facts.Passed) == 0):
 		t.giveUp("WaiterGone", "the create on the target has gone")
 	case facts.Alive && !facts.Held && !facts.Restoring:
 		t.giveUp("HookGone", "the restore on the target has ended")
@@ -87,7 +128,7 @@ func (t *Target) Record() Record { return t.rec }
 func (t *Target) Done() bool { return t.done }
 
 // Holding tells that a copy is held frozen, as far as the machine knows.
-func (t *Target) Holding() bool { return t.facts.Alive && t.facts.Frozen }
+func (t *Target) Holding() bool { return t.facts.frozen() }
 
 // Step takes an event in and gives what is to be done. now is the target's clock, the one
 // by which Deadline was set.
@@ -126,10 +167,7 @@ func (t *Target) local(e Event) {
 	case HookGone:
 		t.hookGone(e)
 	case Died:
-		if e.ID == f.Copy {
-			f.Alive, f.Frozen, f.Held, f.Restoring = false, false, false, false
-			t.giveUp("CopyDied", "the restored processes ended")
-		}
+		t.died(e.ID)
 	case Unwanted:
 		t.giveUp("Unwanted", e.Reason)
 	case Done:
@@ -145,6 +183,20 @@ func (t *Target) local(e Event) {
 	}
 }
 
+func (t *Target) died(id string) {
+	f := &t.facts
+	i := f.passed(id, "")
+	switch {
+	case id == f.Copy:
+		f.Alive, f.Frozen, f.Held, f.Restoring = false, false, false, false
+	case i >= 0:
+		f.Passed[i].Alive, f.Passed[i].Frozen = false, false
+	default:
+		return
+	}
+	t.giveUp("CopyDied", "the restored processes ended")
+}
+
 func (t *Target) hookGone(e Event) {
 	f := &t.facts
 	switch {
@@ -158,17 +210,19 @@ func (t *Target) hookGone(e Event) {
 	}
 }
 
-// came takes a create in. One attempt has one create: any other is a stranger, and tells
-// that kubelet has given up the first.
+// came takes a create in. Each container has one create, and they come one after another: any
+// other is a stranger, and tells that kubelet has given up one that was here before.
 func (t *Target) came(e Event) {
 	f := &t.facts
 	switch {
 	case e.ID == f.Waiter:
 		f.Deadline = e.Deadline
-	case e.ID == f.Copy && !t.mutant.ownStranger:
+	case t.doing.Op == OpPass && e.ID != f.Copy:
+		t.next = &e
+	case (e.ID == f.Copy || f.passed(e.ID, "") >= 0) && !t.mutant.ownStranger:
 		// Told late: the copy's own create, which has ended since.
-	case f.Waiter == "" && !f.attempt() && !t.over && t.why == "" && t.rec.Decision == Undecided:
-		f.Waiter, f.Deadline = e.ID, e.Deadline
+	case f.Waiter == "" && !f.current() && f.passed(e.ID, e.Name) < 0 && !t.over && t.why == "" && t.rec.Decision == Undecided:
+		f.Waiter, f.Name, f.Deadline = e.ID, e.Name, e.Deadline
 	default:
 		f.Stranger = e.ID
 		t.giveUp("WaiterGone", "another create has taken the place of the one that waited")
@@ -177,9 +231,15 @@ func (t *Target) came(e Event) {
 
 func (t *Target) gone(e Event) {
 	f := &t.facts
+	if t.next != nil && t.next.ID == e.ID {
+		t.next = nil
+	}
 	switch e.ID {
 	case f.Waiter:
 		f.Waiter = ""
+		if t.doing.Op == OpPass {
+			return // as it shall; if it was not in good order, that is told by Failed
+		}
 		t.giveUp("WaiterGone", "the create on the target has gone")
 	case f.Stranger:
 		f.Stranger = ""
@@ -190,12 +250,20 @@ func (t *Target) finished(op Op) {
 	f, id := &t.facts, t.doing.ID
 	t.doing = Action{}
 	switch op {
-	case OpResume:
+	case OpPass:
+		f.Passed = append(f.Passed, Copy{ID: f.Copy, Name: f.Name, Alive: f.Alive, Frozen: f.Frozen})
+		f.Copy, f.Waiter, f.Name = "", "", ""
+		f.Alive, f.Frozen, f.Held = false, false, false
+		t.taken()
+	case OpResume, OpResumeRest:
 		// The create ends now, and in good order.
 		t.ran, f.Frozen, f.Held, f.Waiter = true, false, false, ""
+		for i := range f.Passed {
+			f.Passed[i].Frozen = false
+		}
 	case OpKill:
 		t.over = true
-		f.Alive, f.Frozen, f.Held, f.Restoring, f.Waiter = false, false, false, false, ""
+		f.Alive, f.Frozen, f.Held, f.Restoring, f.Waiter, f.Passed = false, false, false, false, "", nil
 	case OpFence:
 		f.Fence = true
 	case OpLift:
@@ -212,12 +280,25 @@ func (t *Target) failed(e Event) {
 		return
 	}
 	t.doing = Action{}
-	if e.Op == OpResume {
+	switch e.Op {
+	case OpResume:
 		t.facts.Held = false
 		t.giveUp("ResumeFailed", e.Reason)
-		return
+	case OpPass:
+		t.facts.Held = false
+		t.giveUp("PassFailed", e.Reason)
+		t.taken()
+	default:
+		t.pause = true
 	}
-	t.pause = true
+}
+
+// taken takes in the create that came before the end of OpPass was told.
+func (t *Target) taken() {
+	if e := t.next; e != nil {
+		t.next = nil
+		t.came(*e)
+	}
 }
 
 func (t *Target) giveUp(why, detail string) {
@@ -242,9 +323,11 @@ func (t *Target) undecided(now time.Time) []Action {
 		return nil
 	case !r.Target.Waiting:
 		return t.announce()
-	case f.Images && !f.attempt():
+	case f.Images && !f.current():
 		t.facts.Restoring, t.facts.Copy = true, f.Waiter
 		return []Action{{Op: OpRestore, ID: f.Waiter}}
+	case f.Held && t.held() && len(f.Passed)+1 < r.containers() && !t.mutant.commitPart:
+		return t.do(Action{Op: OpPass, ID: f.Copy})
 	case t.mutant.resumeUndecided && f.Held:
 		return t.do(Action{Op: OpResume, ID: f.Copy})
 	case !r.Source.Offered || !t.resumable():
@@ -270,8 +353,15 @@ func (t *Target) announce() []Action {
 	return t.write(Change{Verb: Wait, BootID: f.BootID, Deadline: f.Deadline})
 }
 
-// resumable: the copy is complete, held, and owned by a create that still waits.
+// resumable: every container has a copy that is complete and held, the last of them owned by a
+// create that still waits.
 func (t *Target) resumable() bool {
+	all := len(t.facts.Passed)+1 == t.rec.containers() || t.mutant.commitPart
+	return t.held() && all && (t.facts.whole() || t.mutant.passThawed)
+}
+
+// held: the copy at hand is complete, held, and owned by a create that still waits.
+func (t *Target) held() bool {
 	f := t.facts
 	owned := f.Waiter != "" && f.Waiter == f.Copy || t.mutant.orphanResume
 	return owned && f.Held && f.Alive && f.Frozen && !t.over
@@ -289,6 +379,9 @@ func (t *Target) own(now time.Time) []Action {
 		return t.giveBack("the pod went back to its source")
 	case t.pause:
 		return nil
+	case t.ran && f.frozen() && !t.mutant.resumePart:
+		// Some were let go when the agent died, so all are: none of them is taken back.
+		return t.do(Action{Op: OpResumeRest, ID: f.Copy})
 	case t.ran && t.stale:
 		return t.reread()
 	case t.ran:

@@ -41,7 +41,7 @@ func TestTranscripts(t *testing.T) {
 		"start-then-target-lost": {end: "lost", on: map[string]func(*world){
 			"record move4 v5: start": func(w *world) { w.lose(w.nodes[1]) }}},
 		"crash-after-move": {end: "moved", on: map[string]func(*world){
-			"record move4 v7: end": func(w *world) { w.nodes[1].kill(w.nodes[1].proc("pod3")); w.crashed = true }}},
+			"record move4 v7: end": func(w *world) { w.nodes[1].kill(w.nodes[1].all("pod3")[0]); w.crashed = true }}},
 	}
 	for name, s := range scenarios {
 		t.Run(name, func(t *testing.T) {

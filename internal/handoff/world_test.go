@@ -27,8 +27,10 @@ type world struct {
 	crashed bool
 	// keep: the pod's owner would take the end of its processes for a failure.
 	keep bool
-	// heard is the last tick that whoever had the memory has sent.
-	heard  int
+	// size is how many containers the pod has.
+	size int
+	// heard is the last tick that whoever had the memory of a container has sent.
+	heard  [3]int
 	owners map[int64]string
 	trace  *strings.Builder
 	broken string
@@ -43,6 +45,8 @@ type options struct {
 	mutant      mutant
 	ignoreFence bool // drover-runc starts what is fenced
 	blindFresh  bool // OpFresh does not look whether the create still waits
+	freshAll    bool // OpFresh ends the other containers, too
+	passThaws   bool // OpPass lets the copy run
 	keepMark    bool // OpKill leaves the mark of a copy that never ran
 	noFreeze    bool // the hook does not freeze: a CRIU that dies lets its processes run
 	epochStep   int64
@@ -51,6 +55,8 @@ type options struct {
 	// calm: no faults at all.
 	calm     bool
 	maxMoves int
+	// containers of the pod, 1 to 3; 0 counts as 1.
+	containers int
 	// reboots: nearly all faults are reboots, and the controller does not notice them.
 	reboots bool
 }
@@ -83,8 +89,8 @@ type pod struct {
 
 // move is what the test knows of one record.
 type move struct {
-	id, from, to string // record and pods
-	container    string // that moves
+	id, from, to string   // record and pods
+	containers   []string // that move
 	src, dst     int
 	started      time.Time
 	confirmed    string // version of the last confirming read
@@ -121,8 +127,10 @@ type agent struct {
 // proc is the processes of one container.
 type proc struct {
 	uid, id string
+	name    int // of the container in the pod
 	frozen  bool
-	criu    string // "", "dumping", "held", "restoring"
+	criu    string // "", "dumping", "dumped", "restoring", "held"
+	passed  bool   // its create was let return
 	dead    bool
 	memory  bool // the memory it had from the beginning
 	tick    int  // in that memory: the last that it sent
@@ -131,6 +139,7 @@ type proc struct {
 
 type waiter struct {
 	uid, id  string
+	name     int
 	deadline time.Time
 	ordered  bool
 }
@@ -154,8 +163,11 @@ func newWorld(seed int64, opt options) *world {
 		w.nodes[i].agent = agent{up: true, sources: map[string]*Source{}, targets: map[string]*Target{}}
 		w.api.nodeBoot[i] = w.nodes[i].bootID()
 	}
+	w.size = max(1, opt.containers)
 	p := w.newPod(0)
-	w.nodes[0].procs = append(w.nodes[0].procs, &proc{uid: p.uid, id: w.name("c"), memory: true, known: true})
+	for name := range w.size {
+		w.nodes[0].procs = append(w.nodes[0].procs, &proc{uid: p.uid, id: w.name("c"), name: name, memory: true, known: true})
+	}
 	w.owners[0] = p.uid
 	w.startMove(p)
 	return w
@@ -180,9 +192,12 @@ func (w *world) startMove(from *pod) {
 	to := w.newPod(target)
 	to.replacement = true
 	w.api.epoch += w.opt.epochStep
-	m := &move{id: w.name("move"), container: w.nodes[from.node].proc(from.uid).id, from: from.uid, to: to.uid, src: from.node, dst: to.node, started: w.now}
+	m := &move{id: w.name("move"), from: from.uid, to: to.uid, src: from.node, dst: to.node, started: w.now}
+	for _, p := range w.nodes[from.node].all(from.uid) {
+		m.containers = append(m.containers, p.id)
+	}
 	w.moves = append(w.moves, m)
-	w.api.recs[m.id] = &Record{ID: m.id, Version: w.nextVersion(), Epoch: w.api.epoch,
+	w.api.recs[m.id] = &Record{ID: m.id, Version: w.nextVersion(), Epoch: w.api.epoch, Containers: w.size,
 		Source: SourceRecord{Node: fmt.Sprint(m.src), PodUID: m.from, Keep: w.keep}, Target: TargetRecord{Node: fmt.Sprint(m.dst), PodUID: m.to}}
 	w.logf("move %s of %s to %s, epoch %d", m.id, m.from, m.to, w.api.epoch)
 	w.watch(m)
