@@ -100,7 +100,7 @@ func roles() []client.Object {
 			rule("", "events", "create patch"),
 			rule("apps", "replicasets deployments statefulsets", "get"),
 			rule("apps", "replicasets/finalizers statefulsets/finalizers", "update"),
-			rule("apps", "replicasets daemonsets", "list"),
+			rule("apps", "replicasets statefulsets daemonsets", "list"),
 			rule("batch", "jobs", "list"),
 			rule("", "replicationcontrollers", "list"),
 			rule("batch", "jobs", "get"),

@@ -33,8 +33,8 @@ func (w *world) create(ctx context.Context, o client.Object, opts ...client.Crea
 		w.coldStart(o)
 		return nil
 	}
-	if l := o.GetLabels(); l["app"] != "web" || l[v1alpha1.LabelReplacement] == "" {
-		w.t.Errorf("labels of the replacement: %v, want the source's and the mark", l)
+	if p, is := o.(*corev1.Pod); is {
+		w.labelled(p)
 	}
 	if err := w.api.Create(ctx, o); err != nil {
 		return err
@@ -46,6 +46,21 @@ func (w *world) create(ctx context.Context, o client.Object, opts ...client.Crea
 		w.t.Errorf("a second replacement was made: %s", o.GetName())
 	}
 	return nil
+}
+
+// labelled: the replacement has its mark and all labels but the one that tells its owner.
+func (w *world) labelled(p *corev1.Pod) {
+	hand, err := whatToHand(p, nil)
+	w.must(err)
+	lacks := 0
+	for k, v := range hand.Labels {
+		if p.Labels[k] != v {
+			lacks++
+		}
+	}
+	if p.Labels[v1alpha1.LabelReplacement] == "" || lacks > 1 {
+		w.t.Errorf("labels of replacement %s: %v, want the mark and all but one of %v", p.Name, p.Labels, hand.Labels)
+	}
 }
 
 // refusal is what the chart's policy says to a creation by others than the controller.

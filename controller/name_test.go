@@ -25,7 +25,7 @@ const (
 func dbSet() *appsv1.StatefulSet {
 	return &appsv1.StatefulSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: setName, UID: "uid-" + setName},
-		Spec:       appsv1.StatefulSetSpec{Replicas: ptr(int32(1)), ServiceName: setName},
+		Spec:       appsv1.StatefulSetSpec{Replicas: ptr(int32(1)), ServiceName: setName, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}},
 		Status:     appsv1.StatefulSetStatus{CurrentRevision: "db-1", UpdateRevision: "db-1"},
 	}
 }
@@ -46,13 +46,18 @@ func (w *world) statefulSet() *appsv1.StatefulSet {
 	return set
 }
 
-// setController is the StatefulSet controller: it wants its names, of its newest revision.
+// setController is the StatefulSet controller: it takes a pod of its name for its own, and
+// wants its names, of its newest revision.
 func (w *world) setController() {
 	set := w.statefulSet()
 	if set == nil || set.DeletionTimestamp != nil {
 		return
 	}
 	p := w.pod(ownName)
+	if p != nil && controllerOf(p) == nil && p.DeletionTimestamp == nil && p.Labels["app"] == "db" {
+		p.OwnerReferences = owner("StatefulSet", "apps/v1", "db")
+		w.must(w.api.Update(context.Background(), p))
+	}
 	switch wanted := *set.Spec.Replicas > 0; {
 	case p == nil && wanted && !w.held(nameHold(testNamespace, ownName)):
 		w.thirds++

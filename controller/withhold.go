@@ -74,11 +74,11 @@ func telling(s labels.Selector) string {
 
 // label gives the new replacement those labels of the source that it can have.
 func (r *Reconciler) label(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p *corev1.Pod) (*Refusal, error) {
-	by, err := r.adopters(ctx, m.Namespace)
+	by, err := r.adopters(ctx, m.Namespace, p.Name)
 	if err != nil {
 		return nil, err
 	}
-	kept, why := withhold(f.Pod.Labels, by)
+	kept, why := withhold(handOverOf(f.Pod).Labels, by)
 	if why != nil {
 		return why, nil
 	}
@@ -87,17 +87,18 @@ func (r *Reconciler) label(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	return nil, nil
 }
 
-// adopters are all whose controllers look for pods without owner in a namespace. A
-// StatefulSet is none: it takes only pods with its own names.
-func (r *Reconciler) adopters(ctx context.Context, namespace string) ([]adopter, error) {
+// adopters are all whose controllers would look at a pod of that name without owner. A
+// StatefulSet takes only pods with its own names.
+func (r *Reconciler) adopters(ctx context.Context, namespace, pod string) ([]adopter, error) {
 	var (
+		own     appsv1.StatefulSetList
 		sets    appsv1.ReplicaSetList
 		daemons appsv1.DaemonSetList
 		jobs    batchv1.JobList
 		old     corev1.ReplicationControllerList
 		out     []adopter
 	)
-	for _, list := range []client.ObjectList{&sets, &daemons, &jobs, &old} {
+	for _, list := range []client.ObjectList{&own, &sets, &daemons, &jobs, &old} {
 		if err := r.Reader.List(ctx, list, client.InNamespace(namespace)); err != nil {
 			return nil, fmt.Errorf("list %T in %s: %w", list, namespace, err)
 		}
@@ -105,6 +106,11 @@ func (r *Reconciler) adopters(ctx context.Context, namespace string) ([]adopter,
 	add := func(kind, name string, s *metav1.LabelSelector) {
 		if selector, err := metav1.LabelSelectorAsSelector(s); err == nil && !selector.Empty() {
 			out = append(out, adopter{kind, name, selector})
+		}
+	}
+	for i := range own.Items {
+		if _, is := ordinalOf(&own.Items[i], pod); is {
+			add("StatefulSet", own.Items[i].Name, own.Items[i].Spec.Selector)
 		}
 	}
 	for i := range sets.Items {

@@ -73,14 +73,16 @@ func TestWithhold(t *testing.T) {
 func TestAdopters(t *testing.T) {
 	app := &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	meta := metav1.ObjectMeta{Namespace: testNamespace, Name: "one"}
+	stranger := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "two"}, Spec: appsv1.StatefulSetSpec{Selector: app}}
 	elsewhere := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: "one"}, Spec: appsv1.ReplicaSetSpec{Selector: app}}
 	for _, o := range []client.Object{
+		&appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Selector: app}},
 		&appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Selector: app}},
 		&appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Selector: app}},
 		&batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{Selector: app}},
 		&corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Selector: app.MatchLabels}},
 	} {
-		by, err := newWorld(t, o, elsewhere).r.adopters(t.Context(), testNamespace)
+		by, err := newWorld(t, o, elsewhere, stranger).r.adopters(t.Context(), testNamespace, "one-0")
 		if err != nil || len(by) != 1 || !by[0].selector.Matches(labels.Set{"app": "web"}) {
 			t.Errorf("%T: %v, %v, want its selector", o, by, err)
 		}
