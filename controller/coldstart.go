@@ -32,8 +32,8 @@ func admitRestart(_ *v1alpha1.PodMigration, f Facts) *Refusal {
 }
 
 // neverAgain tells that neither copy of a committed pod can ever run again. The target's is
-// dead by its agent's word or with its node. The source's object is gone, and so is what
-// its processes were in: its node, or that node's kernel. A source that is only held would
+// dead by its agent's word or with its node. The source's object is gone, and so are its
+// processes: by its agent's word, or with its node, or with that node's kernel. A source that is only held would
 // be given its pod back; one that somebody deleted was not to go on.
 func neverAgain(m *v1alpha1.PodMigration, f Facts) bool {
 	s, t := &m.Status.Source, &m.Status.Target
@@ -42,7 +42,7 @@ func neverAgain(m *v1alpha1.PodMigration, f Facts) bool {
 	}
 	target := t.Failed || f.TargetNode == nil
 	booted := f.SourceNode != nil && s.BootID != "" && f.SourceNode.Status.NodeInfo.BootID != s.BootID
-	return target && f.source(m) == nil && (f.SourceNode == nil || booted)
+	return target && f.source(m) == nil && (s.Ended || f.SourceNode == nil || booted)
 }
 
 // startCold makes a new pod, empty, in the place of one whose memory is lost, if its owner

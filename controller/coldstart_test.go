@@ -111,3 +111,41 @@ func TestUnknownWishAboutRestores(t *testing.T) {
 		}
 	}
 }
+
+// A copy that may still run, or be taken back, is never doubled.
+func TestNeverAgain(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*v1alpha1.PodMigration, *Facts)
+		want   bool
+	}{
+		{"both gone", func(*v1alpha1.PodMigration, *Facts) {}, true},
+		{"the source's node has booted", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.SourceNode = node("n1")
+			f.SourceNode.Status.NodeInfo.BootID = "later"
+		}, true},
+		{"the source's agent has ended it", func(m *v1alpha1.PodMigration, f *Facts) { m.Status.Source.Ended, f.SourceNode = true, node("n1") }, true},
+		{"the target's node is gone, unheard", func(m *v1alpha1.PodMigration, f *Facts) { m.Status.Target.Failed, f.TargetNode = false, nil }, true},
+		{"the source's node is there", func(_ *v1alpha1.PodMigration, f *Facts) { f.SourceNode = node("n1") }, false},
+		{"no boot ID was written down", func(m *v1alpha1.PodMigration, f *Facts) { m.Status.Source.BootID, f.SourceNode = "", node("n1") }, false},
+		{"the source's object is there", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod = sourcePod() }, false},
+		{"the target may run", func(m *v1alpha1.PodMigration, _ *Facts) { m.Status.Target.Failed = false }, false},
+		{"the target runs", func(m *v1alpha1.PodMigration, _ *Facts) {
+			m.Status.Target.Failed, m.Status.Target.Resumed = false, true
+		}, false},
+		{"not decided", func(m *v1alpha1.PodMigration, _ *Facts) { m.Status.Decision = v1alpha1.Undecided }, false},
+		{"aborted", func(m *v1alpha1.PodMigration, _ *Facts) { m.Status.Decision = v1alpha1.Abort }, false},
+		{"returned", func(m *v1alpha1.PodMigration, _ *Facts) { m.Status.Returned = true }, false},
+		{"deleted by somebody", func(m *v1alpha1.PodMigration, _ *Facts) {
+			setCondition(m, start, v1alpha1.ConditionSourceTerminating, true, ReasonDeletion, "")
+		}, false},
+	} {
+		m, f := preparing()
+		m.Status.Decision, m.Status.Target.Failed, m.Status.Source.BootID = v1alpha1.Commit, true, "boot-n1"
+		f.Pod, f.SourceNode = nil, nil
+		c.change(m, &f)
+		if got := neverAgain(m, f); got != c.want {
+			t.Errorf("%s: %t, want %t", c.name, got, c.want)
+		}
+	}
+}
