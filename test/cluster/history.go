@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -11,9 +13,12 @@ import (
 
 // History is every state of some objects that the API server has shown since it began.
 type History struct {
-	watch  watch.Interface
-	ended  chan struct{}
-	events []watch.Event
+	watch watch.Interface
+	ended chan struct{}
+
+	mu      sync.Mutex
+	events  []watch.Event
+	stopped bool
 }
 
 // Follow begins the history of the list's kind of objects in a namespace.
@@ -26,14 +31,34 @@ func (c *Cluster) Follow(ctx context.Context, list client.ObjectList, ns string)
 	go func() {
 		defer close(h.ended)
 		for e := range w.ResultChan() {
-			h.events = append(h.events, e)
+			h.add(e)
 		}
 	}()
 	return h, nil
 }
 
+func (h *History) add(e watch.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.stopped || e.Type != watch.Error { // a watch that is stopped ends with an error
+		h.events = append(h.events, e)
+	}
+}
+
+// Until waits until the history has an event for which ok is true.
+func (h *History) Until(ctx context.Context, what string, ok func(watch.Event) bool) error {
+	return Eventually(ctx, what, func(context.Context) (bool, string) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return slices.ContainsFunc(h.events, ok), fmt.Sprintf("%d events", len(h.events))
+	})
+}
+
 // End stops the history and gives it, in its order.
 func (h *History) End() []watch.Event {
+	h.mu.Lock()
+	h.stopped = true
+	h.mu.Unlock()
 	h.watch.Stop()
 	<-h.ended
 	return h.events
