@@ -198,31 +198,3 @@ func TestUnreadable(t *testing.T) {
 		})
 	}
 }
-
-// FuzzCore: whatever an image holds, it is refused or it is within the bundle.
-func FuzzCore(f *testing.F) {
-	b, err := parseBundle([]byte(config))
-	if err != nil {
-		f.Fatal(err)
-	}
-	payload, err := proto.Marshal(good().core)
-	if err != nil {
-		f.Fatal(err)
-	}
-	whole := binary.LittleEndian.AppendUint32(nil, commonMagic)
-	whole = binary.LittleEndian.AppendUint32(whole, coreMagic)
-	whole = binary.LittleEndian.AppendUint32(whole, uint32(len(payload)))
-	f.Add(append(whole, payload...))
-	f.Add(whole[4:])
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		core := &criu_core.CoreEntry{}
-		if decodeOne(data, coreMagic, core) != nil || b.core(core) != nil || core.GetThreadCore() == nil {
-			return
-		}
-		c := core.GetThreadCore().GetCreds()
-		if c.GetUid() != 1000 || c.GetNoNewPrivs() == 0 || ofWords(c.GetCapEff())&^b.all != 0 {
-			t.Errorf("let through: %v", c)
-		}
-	})
-}
