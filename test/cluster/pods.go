@@ -9,7 +9,6 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -97,28 +96,6 @@ func (c *Cluster) ReplicaSet(t Ticker) *appsv1.ReplicaSet {
 			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": t.Name}},
 			Template: c.PodTemplate(t),
 		},
-	}
-}
-
-// StatefulSet is the ticker as a StatefulSet of one replica.
-func (c *Cluster) StatefulSet(t Ticker) *appsv1.StatefulSet {
-	return &appsv1.StatefulSet{
-		ObjectMeta: metav1.ObjectMeta{Namespace: t.Namespace, Name: t.Name},
-		Spec: appsv1.StatefulSetSpec{
-			Replicas: ptr(int32(1)),
-			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": t.Name}},
-			Template: c.PodTemplate(t),
-		},
-	}
-}
-
-// Job is the ticker as a Job that allows no failure.
-func (c *Cluster) Job(t Ticker) *batchv1.Job {
-	template := c.PodTemplate(t)
-	template.Spec.RestartPolicy = corev1.RestartPolicyNever
-	return &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{Namespace: t.Namespace, Name: t.Name},
-		Spec:       batchv1.JobSpec{BackoffLimit: ptr(int32(0)), Template: template},
 	}
 }
 
