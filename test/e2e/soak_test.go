@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,11 @@ var ownerKinds = []struct {
 	make func(*cluster.Cluster, cluster.Ticker) client.Object
 }{
 	{"bare", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.Pod(t) }},
+	{"bare-keeps-name", func(c *cluster.Cluster, t cluster.Ticker) client.Object {
+		p := c.Pod(t)
+		p.Annotations[v1alpha1.AnnotationKeepName] = "true"
+		return p
+	}},
 	{"deployment", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.Deployment(t) }},
 	{"replicaset", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.ReplicaSet(t) }},
 	{"statefulset", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.StatefulSet(t) }},
@@ -89,7 +95,9 @@ func left(c *cluster.Cluster, before []string) (left []string) {
 type soak struct {
 	kind, ns string
 	instance string
-	moves    []*v1alpha1.PodMigration
+	ordered  int // moves that came to their end
+	// records are of all moves: a pod that keeps its name takes two to a node.
+	records []v1alpha1.PodMigration
 }
 
 func (s *soak) run(ctx context.Context, t *testing.T, c *cluster.Cluster) {
@@ -97,28 +105,12 @@ func (s *soak) run(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	was := must[witness.Tick](t)(c.Status(ctx, pod))
 	s.instance = was.Instance
 	heard(ctx, t, c, s.instance, 10)
-	for len(s.moves) < *soakMoves {
-		to := next(c.Nodes(), pod.Spec.NodeName)
-		m := must[*v1alpha1.PodMigration](t)(c.Ended(ctx, must[*v1alpha1.PodMigration](t)(c.Order(ctx, pod, to))))
-		if m.Status.Phase != v1alpha1.PhaseCompleted {
-			t.Fatalf("move %d of %s, to %s: phase %s: %s: %s", len(s.moves)+1, s.kind, to, m.Status.Phase, m.Status.DecisionReason, m.Status.DecisionMessage)
-		}
-		s.moves = append(s.moves, m)
-		if pod = must[*corev1.Pod](t)(c.OnlyPod(ctx, s.ns, "counter")); pod.Spec.NodeName != to {
-			t.Fatalf("after move %d of %s the pod is on %s, want %s", len(s.moves), s.kind, pod.Spec.NodeName, to)
-		}
-		if n := pod.Status.ContainerStatuses[0].RestartCount; n != 0 {
-			t.Fatalf("after move %d of %s its container has restarted %d times", len(s.moves), s.kind, n)
-		}
-		last, _ := c.Witness.Last(s.instance)
-		heard(ctx, t, c, s.instance, last.Seq+5)
-		a := c.Witness.Account(s.instance)
-		if fault := a.FaultAfter(len(s.moves)); fault != "" {
-			t.Fatalf("after move %d of %s: %s", len(s.moves), s.kind, fault)
-		}
-		if n := len(s.moves); n%10 == 0 || n == *soakMoves {
+	for s.ordered < *soakMoves {
+		pod = s.move(ctx, t, c, pod)
+		s.ordered++
+		if n := s.ordered; n%10 == 0 || n == *soakMoves {
 			f := s.frozen()
-			t.Logf("%s: %d of %d moves, frozen median %.0f ms, max %.0f ms; %d ticks", s.kind, n, *soakMoves, middle(f), slices.Max(f), a.Ticks)
+			t.Logf("%s: %d of %d moves, frozen median %.0f ms, max %.0f ms; %d ticks", s.kind, n, *soakMoves, middle(f), slices.Max(f), c.Witness.Account(s.instance).Ticks)
 		}
 	}
 	last, _ := c.Witness.Last(s.instance)
@@ -127,7 +119,7 @@ func (s *soak) run(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if is.Instance != was.Instance || is.Now != was.Start {
 		t.Errorf("before %+v, after %+v: want the same process with its memory", was, is)
 	}
-	if fault := c.Witness.Account(s.instance).FaultAfter(len(s.moves)); fault != "" {
+	if fault := c.Witness.Account(s.instance).FaultAfter(len(s.records)); fault != "" {
 		t.Error(fault)
 	}
 	pods := &corev1.PodList{}
@@ -137,10 +129,55 @@ func (s *soak) run(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
+// move moves the pod to the next node, and gives the pod that is there then.
+func (s *soak) move(ctx context.Context, t *testing.T, c *cluster.Cluster, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	what := fmt.Sprintf("move %d of %s", s.ordered+1, s.kind)
+	to := next(c.Nodes(), pod.Spec.NodeName)
+	must[*v1alpha1.PodMigration](t)(c.Ended(ctx, must[*v1alpha1.PodMigration](t)(c.Order(ctx, pod, to))))
+	check(t, cluster.Eventually(ctx, what+": every record is finished", func(ctx context.Context) (bool, string) {
+		var all v1alpha1.PodMigrationList
+		if err := c.Client.List(ctx, &all, client.InNamespace(s.ns)); err != nil {
+			return false, err.Error()
+		}
+		for _, m := range all.Items {
+			if !v1alpha1.Finished(&m) {
+				return false, m.Name + " is not"
+			}
+		}
+		s.remember(all.Items)
+		return true, ""
+	}))
+	for _, m := range s.records {
+		if m.Status.Phase != v1alpha1.PhaseCompleted {
+			t.Fatalf("%s, to %s: phase %s: %s: %s", what, to, m.Status.Phase, m.Status.DecisionReason, m.Status.DecisionMessage)
+		}
+	}
+	pod = must[*corev1.Pod](t)(c.OnlyPod(ctx, s.ns, "counter"))
+	if n := pod.Status.ContainerStatuses[0].RestartCount; pod.Spec.NodeName != to || n != 0 {
+		t.Fatalf("%s: the pod is on %s and its container has restarted %d times, want it on %s", what, pod.Spec.NodeName, n, to)
+	}
+	last, _ := c.Witness.Last(s.instance)
+	heard(ctx, t, c, s.instance, last.Seq+5)
+	if fault := c.Witness.Account(s.instance).FaultAfter(len(s.records)); fault != "" {
+		t.Fatalf("%s: %s", what, fault)
+	}
+	return pod
+}
+
+// remember adds the records that are new: old ones are deleted after some time.
+func (s *soak) remember(all []v1alpha1.PodMigration) {
+	for _, m := range all {
+		if !slices.ContainsFunc(s.records, func(known v1alpha1.PodMigration) bool { return known.UID == m.UID }) {
+			s.records = append(s.records, m)
+		}
+	}
+}
+
 // frozen gives the frozen times in milliseconds.
 func (s *soak) frozen() []float64 {
 	var all []float64
-	for _, m := range s.moves {
+	for _, m := range s.records {
 		if f := m.Status.FrozenTime; f != nil {
 			all = append(all, millis(f.Duration))
 		}
@@ -152,7 +189,7 @@ func (s *soak) frozen() []float64 {
 // milliseconds. The clocks are those of several nodes, in the lab one.
 func (s *soak) steps() map[string]float64 {
 	times := map[string][]float64{}
-	for _, m := range s.moves {
+	for _, m := range s.records {
 		line := m.Status.Timeline
 		for i := range line[1:] {
 			times[line[i+1].Step] = append(times[line[i+1].Step], millis(line[i+1].At.Sub(line[i].At.Time)))
@@ -167,7 +204,7 @@ func (s *soak) steps() map[string]float64 {
 
 func (s *soak) result(c *cluster.Cluster, failed bool) soakResult {
 	a := c.Witness.Account(s.instance)
-	r := soakResult{Kind: s.kind, Failed: failed, Completed: len(s.moves), Ticks: a.Ticks, Doubled: len(a.Doubled), Missing: len(a.Missing), LongestSilence: millis(a.Gap)}
+	r := soakResult{Kind: s.kind, Failed: failed, Completed: s.ordered, Ticks: a.Ticks, Doubled: len(a.Doubled), Missing: len(a.Missing), LongestSilence: millis(a.Gap)}
 	if f := s.frozen(); len(f) > 0 {
 		r.FrozenMedian, r.FrozenMax, r.Steps = middle(f), slices.Max(f), s.steps()
 	}
