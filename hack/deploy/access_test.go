@@ -211,7 +211,7 @@ func TestResolvingIsAVerb(t *testing.T) {
 		{"abort what is committed", jane, committed, abort("user jane"), "cannot be changed"},
 		{"return in another's name", jane, committed, with(back, func(s *st) { s.ReturnProof = "node n2 was booted since" }), "in their own name"},
 		{"return under the same epoch", jane, committed, with(back, func(s *st) { s.Epoch = 2 }), "next epoch"},
-		{"say that the copy runs", jane, committed, func(s *st) { s.Target.Resumed = true }, "changes nothing else"},
+		{"say that the copy runs", jane, committed, func(s *st) { s.Target.Starting, s.Target.Resumed = true, true }, "changes nothing else"},
 		{"say that the source goes on", jane, committed, with(back, func(s *st) { s.Source.Released = true }), "changes nothing else"},
 		{"hand over", jane, undecided, with(abort("user jane"), func(s *st) { s.HandedOver = true }), "changes nothing else"},
 		{"an agent in a user's name is still an agent", agent, committed, func(s *st) {

@@ -27,7 +27,7 @@ func TestUsersWord(t *testing.T) {
 	for name, alive := range map[string]bool{"the target is off": false, "the target was cut off": true} {
 		t.Run(name, func(t *testing.T) {
 			want := returned
-			want.Target.Failed, want.Target.Cleaned = false, alive
+			want.Target.Starting, want.Target.Failed, want.Target.Cleaned = false, false, alive
 			run(t, func(c *cluster) {
 				c.at = func(verb string) {
 					if verb == "commit" {
