@@ -78,6 +78,22 @@ func (l Layout) RestoreNote(podUID string) string {
 	return filepath.Join(l.Run, "restores", podUID+".json")
 }
 
+// CopyLet is the stage in a RestoreNote from which on the copy may run.
+const CopyLet = "running"
+
+// CopyHeld tells whether a container is a pod's copy that was not let run yet.
+func (l Layout) CopyHeld(podUID, id string) (bool, error) {
+	if err := fence.ValidUID(podUID); err != nil {
+		return false, err
+	}
+	var n struct {
+		ID    string `json:"id"`
+		Stage string `json:"stage"`
+	}
+	ok, err := ReadNote(l.RestoreNote(podUID), &n)
+	return ok && n.ID == id && n.Stage != CopyLet, err
+}
+
 // RestoreNotes lists the pods that have a RestoreNote.
 func (l Layout) RestoreNotes() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(l.Run, "restores"))

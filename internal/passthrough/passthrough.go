@@ -53,7 +53,7 @@ func init() {
 // Concerns tells whether a verb is one that Drover takes part in.
 func Concerns(verb string) bool {
 	switch verb {
-	case "create", "start", "delete":
+	case "create", "start", "delete", "kill", "resume":
 		return true
 	}
 	return strings.HasPrefix(verb, "drover-")

@@ -28,12 +28,12 @@ func TestVerb(t *testing.T) {
 }
 
 func TestConcerns(t *testing.T) {
-	for _, verb := range []string{"create", "start", "delete", "drover-install", "drover-hosted", "drover-criu-hook"} {
+	for _, verb := range []string{"create", "start", "delete", "kill", "resume", "drover-install", "drover-hosted", "drover-criu-hook"} {
 		if !Concerns(verb) {
 			t.Errorf("%s is passed on", verb)
 		}
 	}
-	for _, verb := range []string{"", "state", "kill", "exec", "run", "checkpoint", "restore", "events", "ps"} {
+	for _, verb := range []string{"", "state", "exec", "run", "checkpoint", "restore", "events", "ps"} {
 		if Concerns(verb) {
 			t.Errorf("%s is kept", verb)
 		}

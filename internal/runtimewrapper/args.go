@@ -31,7 +31,7 @@ func parse(args []string) invocation {
 		return in
 	}
 	in.verb, in.rest = args[i], args[i+1:]
-	if in.verb == "create" || in.verb == "start" || in.verb == "delete" {
+	if passthrough.Concerns(in.verb) {
 		if i := in.flags(in.rest, 0); i < len(in.rest) {
 			in.id = in.rest[i]
 		}

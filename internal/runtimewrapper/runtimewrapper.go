@@ -1,13 +1,15 @@
 // Package runtimewrapper is drover-runc: an OCI runtime that stands in front of runc, in
 // the manner of nvidia-container-runtime. Almost every call becomes runc by exec. It takes
-// part in four:
+// part in these:
 //
 //   - create refuses a fenced pod, takes away org.criu annotations, and turns the create of
 //     a replacement's container into the restore of its checkpoint, after the node's agent
 //     has said so; without that it fails: a replacement is never created cold. Only when its
 //     checkpoint was restored before and the container crashed later, it starts fresh;
 //   - start says yes to a container that was restored and so runs already;
-//   - delete clears away what a failed restore may have left, then becomes runc;
+//   - kill and resume are refused as long as a move holds the container frozen;
+//   - delete clears away what a failed restore may have left, then becomes runc; a container
+//     that is held and deleted by force is ended first, without a moment in which it runs;
 //   - as drover-criu-hook it is CRIU's action script, which holds a dump or a restore until
 //     the move is decided.
 package runtimewrapper
@@ -20,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/passthrough"
@@ -36,6 +39,8 @@ type Wrapper struct {
 	runc string
 	// exec replaces this process; it returns only if it fails.
 	exec func(path string, argv []string) error
+	// group finds a control group by an OCI bundle's linux.cgroupsPath.
+	group func(path string) (cgroup.Group, error)
 	// now is the clock; began when this run began.
 	now   func() time.Time
 	began time.Time
@@ -57,7 +62,7 @@ func Main(argv []string) int {
 			return install(argv[2:])
 		}
 	}
-	w := &Wrapper{layout: layout.Default, now: time.Now, began: time.Now(), exec: func(path string, argv []string) error {
+	w := &Wrapper{layout: layout.Default, group: ownGroup, now: time.Now, began: time.Now(), exec: func(path string, argv []string) error {
 		return syscall.Exec(path, argv, os.Environ())
 	}}
 	in := parse(argv[1:])
@@ -79,7 +84,12 @@ func (w *Wrapper) run(in invocation, args []string) (err error) {
 		return w.create(in, args)
 	case in.verb == "start":
 		return w.start(in, args)
-	case in.verb == "delete":
+	}
+	// What is left is kill, resume and delete.
+	if err := w.guard(in); err != nil {
+		return err
+	}
+	if in.verb == "delete" {
 		w.clear(in)
 	}
 	return w.passOn(args)

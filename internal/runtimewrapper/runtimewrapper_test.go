@@ -35,6 +35,8 @@ func TestParse(t *testing.T) {
 			invocation{verb: "create", root: "/r", bundle: "/b", noPivot: true, id: "abc"}},
 		{"start abc", invocation{verb: "start", root: "/run/runc", bundle: ".", id: "abc"}},
 		{"delete --force abc", invocation{verb: "delete", root: "/run/runc", bundle: ".", id: "abc"}},
+		{"kill --all abc KILL", invocation{verb: "kill", root: "/run/runc", bundle: ".", id: "abc"}},
+		{"resume abc", invocation{verb: "resume", root: "/run/runc", bundle: ".", id: "abc"}},
 		{"exec --process /p --detach abc", invocation{verb: "exec", root: "/run/runc", bundle: "."}},
 		{"--version", invocation{root: "/run/runc", bundle: "."}},
 		{"", invocation{root: "/run/runc", bundle: "."}},

@@ -86,9 +86,9 @@ type hold struct {
 type stage string
 
 const (
-	begun   stage = "begun"   // the wrapper was told to restore
-	held    stage = "held"    // the script has called, the group is frozen
-	running stage = "running" // the copy was let go
+	begun   stage = "begun"        // the wrapper was told to restore
+	held    stage = "held"         // the script has called, the group is frozen
+	running stage = layout.CopyLet // the copy was let go
 )
 
 // note is what is known of a pod's restore when everybody has died.
