@@ -66,13 +66,16 @@ func sourceSpeaksAgainst(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	if s.Offered {
 		return nil // frozen, dumped and sent: what becomes of the container matters no more
 	}
-	switch id := runningID(p, s.Container); {
-	case f.SourceNode == nil:
+	if f.SourceNode == nil {
 		return refuse(ReasonNodeNotFound, "source node %s does not exist any more", s.Node)
-	case p.Status.Phase != corev1.PodRunning, id == "":
-		return refuse(ReasonNotRunning, "container %s of pod %s does not run any more", s.Container, p.Name)
-	case id != s.ContainerID:
-		return refuse(ReasonContainerRestarted, "container %s of pod %s was started anew", s.Container, p.Name)
+	}
+	for _, c := range s.Containers {
+		switch id := runningID(p, c.Name); {
+		case p.Status.Phase != corev1.PodRunning, id == "":
+			return refuse(ReasonNotRunning, "container %s of pod %s does not run any more", c.Name, p.Name)
+		case id != c.ID:
+			return refuse(ReasonContainerRestarted, "container %s of pod %s was started anew", c.Name, p.Name)
+		}
 	}
 	return nil
 }
@@ -135,15 +138,20 @@ var hopeless = []string{
 // One that runs was started without the checkpoint: by a runtime that does not know of
 // the move, beside the source. It cannot be the restored copy. kubelet calls a container
 // running when the runtime has started it, which is after drover-runc's create has
-// returned, and that returns only when the copy runs: after the commit is in the record.
+// returned. Of several containers the creates of all but the last return while their copies
+// are held; that of the last returns only when they run: after the commit is in the record.
 // The record was read before the pod was; if the commit came in between, the abort was
 // based on an old record and is refused.
 func stuck(m *v1alpha1.PodMigration, p *corev1.Pod) *Refusal {
-	for _, s := range p.Status.ContainerStatuses {
+	last := ""
+	if all := m.Status.Source.Containers; len(all) > 0 {
+		last = all[len(all)-1].Name
+	}
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		if w := s.State.Waiting; w != nil && slices.Contains(hopeless, w.Reason) {
 			return refuse(ReasonReplacementFailed, "container %s of replacement %s: %s: %s", s.Name, p.Name, w.Reason, w.Message)
 		}
-		if s.State.Running != nil && s.Name == m.Status.Source.Container {
+		if s.State.Running != nil && (s.Name == last || !m.Status.Target.Waiting) {
 			return refuse(ReasonReplacementStartedCold,
 				"container %s of replacement %s was started anew on node %s instead of restored: is the runtime handler %q set up there, with pod_annotations?",
 				s.Name, p.Name, p.Spec.NodeName, v1alpha1.RuntimeClassName)

@@ -16,7 +16,7 @@ import (
 func preparing() (*v1alpha1.PodMigration, Facts) {
 	m, f := wish(), goodFacts()
 	m.Status.Source = v1alpha1.SourceStatus{
-		Node: "n1", PodName: f.Pod.Name, PodUID: f.Pod.UID, Container: "app", ContainerID: "c0ffee", OwnerUID: ownerUID(f.Pod),
+		Node: "n1", PodName: f.Pod.Name, PodUID: f.Pod.UID, Containers: []v1alpha1.MovingContainer{{Name: "app", ID: "c0ffee"}}, OwnerUID: ownerUID(f.Pod),
 	}
 	m.Status.Target = v1alpha1.TargetStatus{Node: "n2", PodName: newName, PodUID: "uid-replacement"}
 	setCondition(m, start, v1alpha1.ConditionAccepted, true, "Accepted", "")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/handoff"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // judge accepts or rejects a wish.
@@ -29,12 +30,15 @@ func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	container := f.Pod.Spec.Containers[0].Name
+	var moving []v1alpha1.MovingContainer
+	for _, name := range movable.Containers(&f.Pod.Spec) {
+		moving = append(moving, v1alpha1.MovingContainer{Name: name, ID: runningID(f.Pod, name)})
+	}
 	m.Status.Epoch = epoch
 	m.Status.Source = v1alpha1.SourceStatus{
 		Node: f.Pod.Spec.NodeName, PodName: f.Pod.Name, PodUID: f.Pod.UID,
-		Container: container, ContainerID: runningID(f.Pod, container),
-		Origin: types.UID(v1alpha1.OriginOf(f.Pod)), OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
+		Containers: moving,
+		Origin:     types.UID(v1alpha1.OriginOf(f.Pod)), OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
 		KeepUntilAdopted: ofJob(f.Pod),
 	}
 	m.Status.Target.PodName = nameFor(m, f.Pod, epoch)

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,7 +68,7 @@ func (r *Reconciler) giveName(ctx context.Context, m *v1alpha1.PodMigration, f F
 		return r.discard(ctx, m, f, p, refuse(ReasonReplacementFailed, "moved to node %s, where pod %s then ended: %s %s",
 			m.Status.Target.Node, p.Name, p.Status.Reason, p.Status.Message))
 	}
-	if runningID(p, m.Status.Source.Container) == "" {
+	if slices.ContainsFunc(m.Status.Source.Containers, func(c v1alpha1.MovingContainer) bool { return runningID(p, c.Name) == "" }) {
 		return r.await(ctx, m, f, refuse("WaitingForReady", "the pod runs on node %s; waiting until kubelet there says so of pod %s", m.Status.Target.Node, p.Name))
 	}
 	held, err := r.hold(ctx, m, nameHold(m.Namespace, name), nameProbe(p, name))

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // HandOver is what a replacement gets when it is given to its owner.
@@ -138,8 +139,9 @@ func toFreshSpec(s *corev1.PodSpec, source *corev1.Pod) {
 	s.SchedulerName = v1alpha1.SchedulerName
 	s.SchedulingGates = nil
 	s.EphemeralContainers = nil
-	// The init containers did their work before the process began that goes on now.
-	s.InitContainers = nil
+	// The init containers did their work before the processes began that go on now; sidecars
+	// are among those.
+	s.InitContainers = movable.Sidecars(s)
 	// Computed from priorityClassName and runtimeClassName; a differing value is refused.
 	s.Priority, s.PreemptionPolicy, s.Overhead = nil, nil, nil
 	if s.Hostname == "" && len(validation.IsDNS1123Label(source.Name)) == 0 {

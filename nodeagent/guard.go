@@ -23,7 +23,13 @@ var _ migrate.Guard = guard{}
 
 // Leaves implements migrate.Guard.
 func (g guard) Leaves(_ context.Context, m migrate.Move) ([]movable.Finding, error) {
-	return g.agent.proc.Container(m.ContainerID)
+	var all []movable.Finding
+	var errs []error
+	for _, c := range m.Containers {
+		found, err := g.agent.proc.Container(c.ID)
+		all, errs = append(all, found...), append(errs, err)
+	}
+	return all, errors.Join(errs...)
 }
 
 // Comes implements migrate.Guard.

@@ -33,7 +33,7 @@ func (s spacious) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, err
 		if errors.Is(err, checkpoint.ErrForeign) {
 			s.refusals.Count(refusals.Container)
 		}
-		return migrate.Dumped{}, fmt.Errorf("container %s was not frozen: %w", m.ContainerID, err)
+		return migrate.Dumped{}, fmt.Errorf("pod %s was not frozen: %w", m.Source.Name, err)
 	}
 	return s.Checkpointer.Dump(ctx, m)
 }

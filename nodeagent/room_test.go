@@ -49,7 +49,7 @@ func TestOnlyWhatFitsIsDumped(t *testing.T) {
 				return c.there
 			},
 		}
-		_, err := s.Dump(t.Context(), migrate.Move{ContainerID: "c1"})
+		_, err := s.Dump(t.Context(), migrate.Move{Containers: []migrate.Container{{Name: "c", ID: "c1"}}})
 		if c.says == "" && (err != nil || d.dumps != 1) {
 			t.Errorf("%s: %d dumps, %v", name, d.dumps, err)
 		}

@@ -233,12 +233,10 @@ type SourceStatus struct {
 	PodName string `json:"podName,omitempty"`
 	// +optional
 	PodUID types.UID `json:"podUID,omitempty"`
-	// Container is the name of the container that moves.
+	// Containers are those that move, in the order in which kubelet starts them.
 	// +optional
-	Container string `json:"container,omitempty"`
-	// ContainerID is its runtime ID without scheme.
-	// +optional
-	ContainerID string `json:"containerID,omitempty"`
+	// +listType=atomic
+	Containers []MovingContainer `json:"containers,omitempty"`
 	// Origin is the UID of the first pod of the lineage, which names it over all its moves.
 	// +optional
 	Origin types.UID `json:"origin,omitempty"`
@@ -262,6 +260,14 @@ type SourceStatus struct {
 	// Released: after an abort (or a return) the source runs on, its fence lifted.
 	// +optional
 	Released bool `json:"released,omitempty"`
+}
+
+// MovingContainer is one container of the source pod.
+type MovingContainer struct {
+	// Name in the pod's spec.
+	Name string `json:"name"`
+	// ID is its runtime ID without scheme.
+	ID string `json:"id"`
 }
 
 // TargetStatus is the side that the pod goes to.

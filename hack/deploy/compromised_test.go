@@ -298,7 +298,7 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 	at := metav1.NowMicro()
 	err = write(controller, func(s *st) {
 		s.Epoch = 2
-		s.Source = v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u1", Container: "c", ContainerID: "c1", Origin: "u1"}
+		s.Source = v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u1", Containers: []v1alpha1.MovingContainer{{Name: "c", ID: "c1"}}, Origin: "u1"}
 		s.Target = v1alpha1.TargetStatus{Node: "n2", PodName: "p-dm2", PodUID: "u2"}
 		s.Timeline = []v1alpha1.TimelineEntry{{Step: "Accepted", By: "controller", At: at}}
 	})(t.Context())

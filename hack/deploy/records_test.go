@@ -114,7 +114,7 @@ func TestRecordsPolicy(t *testing.T) {
 		{"agent writes a fresh record", src, func(s *st) { s.Source.Node = "n1"; s.Epoch = 1 }, "its own node"},
 		{"controller accepts", controller, func(s *st) {
 			s.Epoch = 2
-			s.Source = v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u1", Container: "c", ContainerID: "c1", Origin: "u1", BootID: "b1"}
+			s.Source = v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u1", Containers: []v1alpha1.MovingContainer{{Name: "c", ID: "c1"}}, Origin: "u1", BootID: "b1"}
 			s.Target.PodName = "p-dm2"
 			s.Phase = "Reserving"
 			s.Conditions = []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", LastTransitionTime: metav1.Now()}}
@@ -129,7 +129,7 @@ func TestRecordsPolicy(t *testing.T) {
 			s.Timeline = append(s.Timeline, v1alpha1.TimelineEntry{Step: "CreateWaiting", By: "n2", At: at})
 		}, ""},
 		{"target offers for the source", dst, func(s *st) { s.Source.Offered = true }, "source's progress"},
-		{"source swaps the container", src, func(s *st) { s.Source.ContainerID = "victim" }, "drover-controller alone"},
+		{"source swaps the container", src, func(s *st) { s.Source.Containers = []v1alpha1.MovingContainer{{Name: "c", ID: "victim"}} }, "drover-controller alone"},
 		{"source swaps the origin", src, func(s *st) { s.Source.Origin = "victim" }, "drover-controller alone"},
 		{"source redirects", src, func(s *st) { s.Target.Node = "n3" }, "drover-controller alone"},
 		{"source waits for the target", src, func(s *st) { s.Target.Failed = true }, "target's progress"},

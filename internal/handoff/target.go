@@ -101,7 +101,8 @@ func newTarget(cfg Config, r Record, facts TargetFacts, m mutant) *Target {
 	// The mark comes before the thaw. Copies that bear it ran if one of them is not frozen, for
 	// nobody freezes one again, or if one is gone; those that bear none are thawed only to die.
 	// A fence says that they were ended unrun.
-	t.ran = !facts.Fence && facts.Begun && facts.let() && !(m.forgetRun && !facts.Alive)
+	gone := len(facts.Passed)+1 < r.containers()
+	t.ran = !facts.Fence && facts.Begun && (facts.let() || gone) && !(m.forgetRun && !facts.Alive)
 	// A boot takes the mark away, too. What was starting before it counts as having run: it
 	// ended by the boot, as any container does.
 	if r.Target.Starting && r.Target.BootID != facts.BootID && !facts.Fence && !m.resumeUnstarted {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// FrozenFile, beside a dump's image directory, is made by the action script when the
+// FrozenFile, in a dump's directory, is made by the action script when the
 // processes have been stopped; its time is the beginning of the frozen time.
 const FrozenFile = "frozen"
 

@@ -73,40 +73,39 @@ func (l Layout) Dumps() string { return filepath.Join(l.Vault(), "dumps") }
 // Work is the directory for the logs of one restore.
 func (l Layout) Work(id string) string { return filepath.Join(l.Run, "work", id) }
 
-// RestoreNote is the file that says which container is restored for a pod.
-func (l Layout) RestoreNote(podUID string) string {
-	return filepath.Join(l.Run, "restores", podUID+".json")
+// RestoreNote is the file about a container that is restored.
+func (l Layout) RestoreNote(id string) string {
+	return filepath.Join(l.Run, "restores", id+".json")
 }
 
 // CopyLet is the stage in a RestoreNote from which on the copy may run.
 const CopyLet = "running"
 
-// CopyHeld tells whether a container is a pod's copy that was not let run yet.
-func (l Layout) CopyHeld(podUID, id string) (bool, error) {
-	if err := fence.ValidUID(podUID); err != nil {
+// CopyHeld tells whether a container is a copy that was not let run yet.
+func (l Layout) CopyHeld(id string) (bool, error) {
+	if err := ValidContainerID(id); err != nil {
 		return false, err
 	}
 	var n struct {
-		ID    string `json:"id"`
 		Stage string `json:"stage"`
 	}
-	ok, err := ReadNote(l.RestoreNote(podUID), &n)
-	return ok && n.ID == id && n.Stage != CopyLet, err
+	ok, err := ReadNote(l.RestoreNote(id), &n)
+	return ok && n.Stage != CopyLet, err
 }
 
-// RestoreNotes lists the pods that have a RestoreNote.
+// RestoreNotes lists the containers that have a RestoreNote.
 func (l Layout) RestoreNotes() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(l.Run, "restores"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	var uids []string
+	var ids []string
 	for _, e := range entries {
-		if uid, ok := strings.CutSuffix(e.Name(), ".json"); ok && fence.ValidUID(uid) == nil {
-			uids = append(uids, uid)
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && ValidContainerID(id) == nil {
+			ids = append(ids, id)
 		}
 	}
-	return uids, nil
+	return ids, nil
 }
 
 func (l Layout) criu() string       { return filepath.Join(l.Run, "criu") }

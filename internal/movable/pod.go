@@ -2,6 +2,7 @@ package movable
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,7 +55,7 @@ func will(p *corev1.Pod) []Finding {
 func shape(p *corev1.Pod) []Finding {
 	var all []Finding
 	s := &p.Spec
-	if n := len(s.Containers) + len(sidecars(s)); n != 1 {
+	if n := len(s.Containers) + len(Sidecars(s)); n != 1 {
 		all = append(all, Found(ReasonSeveralContainers, "pod %s/%s has %d containers that run side by side: only pods of one container can be moved",
 			p.Namespace, p.Name, n))
 	}
@@ -93,8 +94,8 @@ func hostShares(s *corev1.PodSpec) []string {
 	return shared
 }
 
-// sidecars are the init containers that keep running.
-func sidecars(s *corev1.PodSpec) []corev1.Container {
+// Sidecars are the init containers that keep running.
+func Sidecars(s *corev1.PodSpec) []corev1.Container {
 	var found []corev1.Container
 	for _, c := range s.InitContainers {
 		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
@@ -112,7 +113,7 @@ func devices(p *corev1.Pod) []Finding {
 		all = append(all, Found(ReasonUnsupportedDevice, "pod %s/%s claims devices (%s): their state cannot be taken along",
 			p.Namespace, p.Name, c.Name).But(remedy))
 	}
-	for _, c := range append(sidecars(&p.Spec), p.Spec.Containers...) {
+	for _, c := range append(Sidecars(&p.Spec), p.Spec.Containers...) {
 		for _, name := range extended(c.Resources) {
 			all = append(all, Found(ReasonUnsupportedDevice, "container %s is given %s, a device or what a device plugin makes of one: its state cannot be taken along",
 				c.Name, name).But(remedy))
@@ -142,9 +143,19 @@ func state(p *corev1.Pod) []Finding {
 	return all
 }
 
+// Containers are the names of those of a pod that run side by side, in the order in which
+// kubelet starts them: the sidecars among the init containers come first.
+func Containers(s *corev1.PodSpec) []string {
+	var names []string
+	for _, c := range append(Sidecars(s), s.Containers...) {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
 // RunningID is the runtime's ID of the container, without scheme; empty when it does not run.
 func RunningID(p *corev1.Pod, container string) string {
-	for _, s := range p.Status.ContainerStatuses {
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		if s.Name == container && s.State.Running != nil {
 			if _, bare, ok := strings.Cut(s.ContainerID, "://"); ok {
 				return bare

@@ -61,7 +61,7 @@ func (w *Wrapper) holder(note layout.Container) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	held, err := w.layout.CopyHeld(note.PodUID, note.ID)
+	held, err := w.layout.CopyHeld(note.ID)
 	if held {
 		return "it is a copy that a migration has not let run yet", nil
 	}

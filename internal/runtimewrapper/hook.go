@@ -91,5 +91,5 @@ func imageDir() (string, error) {
 // noteFrozen marks the moment at which the processes have been stopped. The mark is only
 // for the figure that is shown, so nothing fails over it.
 func noteFrozen(dir string) {
-	_ = os.WriteFile(filepath.Join(filepath.Dir(dir), layout.FrozenFile), nil, 0o600)
+	_ = os.WriteFile(filepath.Join(filepath.Dir(filepath.Dir(dir)), layout.FrozenFile), nil, 0o600)
 }

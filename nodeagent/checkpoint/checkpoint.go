@@ -1,5 +1,6 @@
-// Package checkpoint dumps the container that leaves this node, and holds, ends or releases
-// it. It is the Checkpointer of package migrate.
+// Package checkpoint dumps the containers that leave this node, and holds, ends or releases
+// them. It is the Checkpointer of package migrate. Several containers of a pod are all frozen
+// before the first is dumped, so that what one has heard from another, that one has said.
 //
 // "runc checkpoint" runs on the node and outside of the agent's container, so that it
 // outlives the agent (package hosted). At post-dump CRIU's action script calls: the
@@ -68,7 +69,7 @@ type Dumps struct {
 	life    context.Context
 	ready   chan struct{}
 	mu      sync.Mutex
-	holds   map[string]*hold // by directory
+	holds   map[string]*hold // by directory of images
 	changed chan struct{}
 }
 
@@ -77,7 +78,7 @@ type hold struct {
 	proceed chan bool
 }
 
-// note is written into a dump's directory before anything is done to the container.
+// note is written into a container's part of a dump's directory before anything is done to the container.
 type note struct {
 	ContainerID string          `json:"containerID"`
 	Init        process.Process `json:"init"`
@@ -102,16 +103,22 @@ func (d *Dumps) Run(ctx context.Context, notices Notices) error {
 	}
 	var wg sync.WaitGroup
 	for _, e := range entries {
-		n, err := readNote(filepath.Join(d.cfg.Layout.Dumps(), e.Name()))
+		parts, err := filepath.Glob(filepath.Join(d.cfg.Layout.Dumps(), e.Name(), partDir, "*"))
 		if err != nil {
-			d.cfg.Log.Warn("the note about a dump cannot be read", "dump", e.Name(), "err", err)
+			return fmt.Errorf("look for dumps of an earlier life: %w", err)
 		}
-		if n != nil {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				d.watch(ctx, *n)
-			}()
+		for _, dir := range parts {
+			n, err := readNote(dir)
+			if err != nil {
+				d.cfg.Log.Warn("the note about a dump cannot be read", "dump", dir, "err", err)
+			}
+			if n != nil {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					d.watch(ctx, *n)
+				}()
+			}
 		}
 	}
 	<-ctx.Done()
@@ -126,13 +133,28 @@ func (d *Dumps) watch(ctx context.Context, n note) {
 	d.notices.ContainerEnded(n.ContainerID)
 }
 
-// Files in a dump's directory, beside layout.FrozenFile.
+// ErrForeign: the record of a move names a container of another pod.
+var ErrForeign = errors.New("the record names another pod's container")
+
+// Directories of a dump, beside layout.FrozenFile: images/NAME holds the images of container
+// NAME, parts/NAME all else about it.
 const (
-	noteFile = "container"
 	imageDir = "images"
+	partDir  = "parts"
+	noteFile = "container"
 	workDir  = "work"
 	runDir   = "run"
 )
+
+// part is the dump of one container.
+type part struct {
+	move migrate.Move
+	migrate.Container
+	// dump is the directory of the whole dump, dir the part's own.
+	dump, dir string
+}
+
+func (p part) images() string { return filepath.Join(p.dump, imageDir, p.Name) }
 
 func (d *Dumps) dir(m migrate.Move) (string, error) {
 	name, err := layout.MoveDir(m.UID, uint64(m.Epoch))
@@ -140,6 +162,23 @@ func (d *Dumps) dir(m migrate.Move) (string, error) {
 		return "", err
 	}
 	return filepath.Join(d.cfg.Layout.Dumps(), name), nil
+}
+
+// parts are the dumps that a move is made of.
+func (d *Dumps) parts(m migrate.Move) (dump string, all []part, err error) {
+	if dump, err = d.dir(m); err != nil {
+		return "", nil, err
+	}
+	for _, c := range m.Containers {
+		if err := layout.ValidContainerID(c.Name); err != nil {
+			return "", nil, fmt.Errorf("move %s/%s: name of a container: %w", m.Namespace, m.Name, err)
+		}
+		all = append(all, part{move: m, Container: c, dump: dump, dir: filepath.Join(dump, partDir, c.Name)})
+	}
+	if len(all) == 0 {
+		return "", nil, fmt.Errorf("the record of move %s/%s names no container", m.Namespace, m.Name)
+	}
+	return dump, all, nil
 }
 
 func readNote(dir string) (*note, error) {
@@ -151,117 +190,145 @@ func readNote(dir string) (*note, error) {
 	return &n, nil
 }
 
-// Dump dumps m's container and returns when it is held.
+// Dump dumps m's containers and returns when they are held.
 func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error) {
-	dir, err := d.dir(m)
+	dump, parts, err := d.parts(m)
 	if err != nil {
 		return migrate.Dumped{}, err
 	}
 	began := time.Now()
-	group, err := d.prepare(m, dir)
+	groups, err := d.prepare(dump, parts)
 	if err != nil {
 		return migrate.Dumped{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return migrate.Dumped{}, errors.Join(err, os.RemoveAll(dir))
+		return migrate.Dumped{}, errors.Join(err, os.RemoveAll(dump))
 	}
-	// From here on CRIU works inside the container's processes: breaking it off would leave
+	for _, g := range groups {
+		if len(groups) == 1 {
+			break // CRIU stops it, later than this would
+		}
+		if err := g.Freeze(ctx); err != nil {
+			return migrate.Dumped{}, err
+		}
+	}
+	// From here on CRIU works inside the containers' processes: breaking it off would leave
 	// them damaged. It comes to the hold, or fails by itself.
-	err = hosted.Start(hosted.Command{
-		Program: filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper), Dir: filepath.Join(dir, runDir), Cgroup: d.cfg.Cgroup,
-		Args: []string{d.cfg.Runc, "--root", d.cfg.Root, "checkpoint", "--leave-running",
-			"--manage-cgroups-mode", "ignore",
-			"--image-path", filepath.Join(dir, imageDir), "--work-path", filepath.Join(dir, workDir), m.ContainerID},
-	})
-	if err != nil {
-		return migrate.Dumped{}, fmt.Errorf("dump container %s: %w", m.ContainerID, err)
+	for _, p := range parts {
+		if err := d.start(p); err != nil {
+			return migrate.Dumped{}, err
+		}
 	}
-	if err := d.untilHeld(dir, m.ContainerID); err != nil {
-		return migrate.Dumped{}, err
+	for i, p := range parts {
+		if err := d.untilHeld(p); err != nil {
+			return migrate.Dumped{}, err
+		}
+		if frozen, err := groups[i].Frozen(); err != nil || !frozen {
+			return migrate.Dumped{}, fmt.Errorf("dump container %s: its control group did not stay frozen (%v)", p.ID, err)
+		}
 	}
-	if frozen, err := group.Frozen(); err != nil || !frozen {
-		return migrate.Dumped{}, fmt.Errorf("dump container %s: its control group did not stay frozen (%v)", m.ContainerID, err)
-	}
-	dumped := migrate.Dumped{Dir: filepath.Join(dir, imageDir), FrozenAt: began}
-	if info, err := os.Stat(filepath.Join(dir, layout.FrozenFile)); err == nil {
+	dumped := migrate.Dumped{Dir: filepath.Join(dump, imageDir), FrozenAt: began}
+	if info, err := os.Stat(filepath.Join(dump, layout.FrozenFile)); err == nil && len(parts) == 1 {
 		dumped.FrozenAt = info.ModTime()
 	}
 	return dumped, nil
 }
 
-// ErrForeign: the record of a move names a container of another pod.
-var ErrForeign = errors.New("the record names another pod's container")
-
-// container is drover-runc's note about m's container; nil: there is none. The record's word
-// on which container is the source pod's is not taken: drover-runc has it from the runtime.
-func (d *Dumps) container(m migrate.Move) (*layout.Container, error) {
-	c, err := d.cfg.Layout.ReadContainer(m.ContainerID)
+func (d *Dumps) start(p part) error {
+	err := hosted.Start(hosted.Command{
+		Program: filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper), Dir: filepath.Join(p.dir, runDir), Cgroup: d.cfg.Cgroup,
+		Args: []string{d.cfg.Runc, "--root", d.cfg.Root, "checkpoint", "--leave-running",
+			"--manage-cgroups-mode", "ignore",
+			"--image-path", p.images(), "--work-path", filepath.Join(p.dir, workDir), p.ID},
+	})
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", m.ContainerID, err)
+		return fmt.Errorf("dump container %s: %w", p.ID, err)
 	}
-	if c != nil && c.PodUID != m.Source.UID {
+	return nil
+}
+
+// container is drover-runc's note about the container; nil: there is none. The record's word
+// on which container is the source pod's is not taken: drover-runc has it from the runtime.
+func (d *Dumps) container(p part) (*layout.Container, error) {
+	c, err := d.cfg.Layout.ReadContainer(p.ID)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", p.ID, err)
+	}
+	if m := p.move; c != nil && c.PodUID != m.Source.UID {
 		return nil, fmt.Errorf("%w: container %s is one of pod %q, not of %q, which move %s/%s is about",
-			ErrForeign, m.ContainerID, c.PodUID, m.Source.UID, m.Namespace, m.Name)
+			ErrForeign, p.ID, c.PodUID, m.Source.UID, m.Namespace, m.Name)
 	}
 	return c, nil
 }
 
-// prepare checks that the dump will come to a hold, and makes its directory.
-func (d *Dumps) prepare(m migrate.Move, dir string) (cgroup.Group, error) {
-	s, err := d.state(m.ContainerID)
-	if err != nil {
-		return cgroup.Group{}, err
-	}
-	if s == nil {
-		return cgroup.Group{}, fmt.Errorf("dump container %s: runc knows no such container", m.ContainerID)
-	}
-	config := d.cfg.Layout.CriuConfig(m.ContainerID)
-	if !s.labelled("org.criu.config", config) {
-		return cgroup.Group{}, fmt.Errorf("dump container %s: it was not created by drover-runc for a pod that opted in; restart the pod with RuntimeClass drover and annotation drover.dev/migrate: \"true\"", m.ContainerID)
-	}
-	init, err := process.Of(s.InitPID)
-	if err != nil {
-		return cgroup.Group{}, fmt.Errorf("dump container %s: %w", m.ContainerID, err)
-	}
-	c, err := d.container(m)
-	if err != nil {
-		return cgroup.Group{}, err
-	}
-	if c == nil {
-		return cgroup.Group{}, fmt.Errorf("dump container %s: drover-runc left no note about its control group", m.ContainerID)
-	}
-	group, err := d.cfg.Groups.Container(s.InitPID, c.CgroupsPath)
-	if err != nil {
-		return cgroup.Group{}, fmt.Errorf("dump container %s: %w", m.ContainerID, err)
+// prepare checks that the dumps will come to a hold, and makes their directories.
+func (d *Dumps) prepare(dump string, parts []part) ([]cgroup.Group, error) {
+	groups, notes := make([]cgroup.Group, len(parts)), make([]note, len(parts))
+	for i, p := range parts {
+		n, err := d.examine(p)
+		if err != nil {
+			return nil, err
+		}
+		if groups[i], err = d.cfg.Groups.Container(n.Init.PID, n.CgroupsPath); err != nil {
+			return nil, fmt.Errorf("dump container %s: %w", p.ID, err)
+		}
+		notes[i] = n
 	}
 	hook, err := layout.EnsureHook(filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper))
 	if err != nil {
-		return cgroup.Group{}, err
+		return nil, err
 	}
 	hook = filepath.Join(filepath.Dir(d.cfg.Wrapper), filepath.Base(hook))
-	if err := d.cfg.Layout.WriteCriuConfig(m.ContainerID, hook); err != nil {
-		return cgroup.Group{}, err
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return cgroup.Group{}, err
-	}
-	for _, sub := range []string{imageDir, workDir, runDir} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return cgroup.Group{}, err
-		}
-	}
-	n := note{ContainerID: m.ContainerID, Init: init, CgroupsPath: c.CgroupsPath}
-	if err := layout.WriteNote(filepath.Join(dir, noteFile), n); err != nil {
-		return cgroup.Group{}, err
+	if err := os.RemoveAll(dump); err != nil {
+		return nil, err
 	}
 	<-d.ready
-	go d.watch(d.life, n)
-	return group, durable.SyncDir(filepath.Dir(dir))
+	for i, p := range parts {
+		if err := d.cfg.Layout.WriteCriuConfig(p.ID, hook); err != nil {
+			return nil, err
+		}
+		for _, dir := range []string{p.images(), filepath.Join(p.dir, workDir), filepath.Join(p.dir, runDir)} {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return nil, err
+			}
+		}
+		if err := layout.WriteNote(filepath.Join(p.dir, noteFile), notes[i]); err != nil {
+			return nil, err
+		}
+		go d.watch(d.life, notes[i])
+	}
+	return groups, durable.SyncDir(filepath.Dir(dump))
+}
+
+// examine gives what has to be known of a container before it is dumped.
+func (d *Dumps) examine(p part) (note, error) {
+	s, err := d.state(p.ID)
+	if err != nil {
+		return note{}, err
+	}
+	if s == nil {
+		return note{}, fmt.Errorf("dump container %s: runc knows no such container", p.ID)
+	}
+	if !s.labelled("org.criu.config", d.cfg.Layout.CriuConfig(p.ID)) {
+		return note{}, fmt.Errorf("dump container %s: it was not created by drover-runc for a pod that opted in; restart the pod with RuntimeClass drover and annotation drover.dev/migrate: \"true\"", p.ID)
+	}
+	init, err := process.Of(s.InitPID)
+	if err != nil {
+		return note{}, fmt.Errorf("dump container %s: %w", p.ID, err)
+	}
+	c, err := d.container(p)
+	if err != nil {
+		return note{}, err
+	}
+	if c == nil {
+		return note{}, fmt.Errorf("dump container %s: drover-runc left no note about its control group", p.ID)
+	}
+	return note{ContainerID: p.ID, Init: init, CgroupsPath: c.CgroupsPath}, nil
 }
 
 // untilHeld returns nil when the action script holds, or why the dump ended without that.
 // It does not end with a context: only the dump knows when its processes may be left.
-func (d *Dumps) untilHeld(dir, id string) error {
+func (d *Dumps) untilHeld(p part) error {
 	type end struct {
 		exit hosted.Exit
 		ok   bool
@@ -269,12 +336,12 @@ func (d *Dumps) untilHeld(dir, id string) error {
 	}
 	ended := make(chan end, 1)
 	go func() {
-		exit, ok, err := hosted.Wait(d.life, filepath.Join(dir, runDir))
+		exit, ok, err := hosted.Wait(d.life, filepath.Join(p.dir, runDir))
 		ended <- end{exit, ok, err}
 	}()
 	for {
 		d.mu.Lock()
-		held, changed := d.holds[dir] != nil, d.changed
+		held, changed := d.holds[p.images()] != nil, d.changed
 		d.mu.Unlock()
 		if held {
 			return nil
@@ -283,9 +350,9 @@ func (d *Dumps) untilHeld(dir, id string) error {
 		case <-changed:
 		case e := <-ended:
 			if e.err != nil {
-				return fmt.Errorf("dump container %s: %w", id, e.err)
+				return fmt.Errorf("dump container %s: %w", p.ID, e.err)
 			}
-			return fmt.Errorf("dump container %s: %s", id, why(dir, e.exit, e.ok))
+			return fmt.Errorf("dump container %s: %s", p.ID, why(p.dir, e.exit, e.ok))
 		}
 	}
 }

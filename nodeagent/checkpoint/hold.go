@@ -20,7 +20,8 @@ var _ runtimeapi.Holds = (*Dumps)(nil)
 // Hold serves CRIU's action script at post-dump: it freezes the container's group and keeps
 // the script until Release or End. A dump that is not Drover's goes on at once.
 func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
-	dir := filepath.Dir(h.ImageDir)
+	images := filepath.Dir(h.ImageDir)
+	dump := filepath.Dir(images)
 	own, err := d.cfg.Layout.OwnImages(h.ImageDir)
 	if err != nil {
 		return false, err
@@ -30,10 +31,10 @@ func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 		// Dump would fail and the container run on.
 		return true, nil
 	}
-	if filepath.Dir(dir) != filepath.Clean(d.cfg.Layout.Dumps()) || filepath.Base(h.ImageDir) != imageDir {
+	if filepath.Dir(dump) != filepath.Clean(d.cfg.Layout.Dumps()) || filepath.Base(images) != imageDir {
 		return false, fmt.Errorf("%s is no directory of a dump", h.ImageDir)
 	}
-	n, err := readNote(dir)
+	n, err := readNote(filepath.Join(dump, partDir, filepath.Base(h.ImageDir)))
 	if err != nil {
 		return false, err
 	}
@@ -53,14 +54,14 @@ func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	}
 	mine := &hold{proceed: make(chan bool, 1)}
 	d.mu.Lock()
-	d.holds[dir] = mine
+	d.holds[h.ImageDir] = mine
 	d.signal()
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if d.holds[dir] == mine {
-			delete(d.holds, dir)
+		if d.holds[h.ImageDir] == mine {
+			delete(d.holds, h.ImageDir)
 		}
 		d.signal()
 	}()
@@ -78,78 +79,103 @@ func (d *Dumps) signal() {
 	d.changed = make(chan struct{})
 }
 
-// Inspect tells what there is of m's container and of its dump.
+// Inspect tells what there is of m's containers and of their dumps.
 func (d *Dumps) Inspect(_ context.Context, m migrate.Move) (handoff.SourceFacts, error) {
-	dir, err := d.dir(m)
+	_, parts, err := d.parts(m)
 	if err != nil {
 		return handoff.SourceFacts{}, err
 	}
-	group, err := d.group(m, dir)
-	if err != nil {
-		return handoff.SourceFacts{}, err
-	}
-	var facts handoff.SourceFacts
-	if group.Exists() {
-		pids, err := group.Procs()
+	facts := handoff.SourceFacts{Frozen: true}
+	for _, p := range parts {
+		alive, frozen, dumping, err := d.look(p)
 		if err != nil {
 			return handoff.SourceFacts{}, err
 		}
-		facts.Alive = len(pids) > 0
-		if facts.Frozen, err = group.Frozen(); err != nil && group.Exists() {
-			return handoff.SourceFacts{}, err
-		}
+		facts.Alive, facts.Short = facts.Alive || alive, facts.Short || !alive
+		facts.Frozen = facts.Frozen && (frozen || !alive)
+		facts.Dumping = facts.Dumping || dumping
 	}
-	d.mu.Lock()
-	held := d.holds[dir] != nil
-	d.mu.Unlock()
-	running, err := hosted.Running(filepath.Join(dir, runDir))
-	if err != nil {
-		return handoff.SourceFacts{}, err
-	}
-	// A script that has not called again yet left its group frozen.
-	facts.Dumping = running && !held && !facts.Frozen
+	facts.Frozen = facts.Frozen && facts.Alive
 	return facts, nil
 }
 
-// Release undoes the dump: the container runs on.
-func (d *Dumps) Release(ctx context.Context, m migrate.Move) error {
-	dir, err := d.dir(m)
+// look tells what there is of one container: processes, in a group that is frozen; a dump
+// that has not come to its hold.
+func (d *Dumps) look(p part) (alive, frozen, dumping bool, err error) {
+	group, err := d.group(p)
 	if err != nil {
-		return err
+		return false, false, false, err
 	}
-	n, err := readNote(dir)
-	if err != nil {
-		return err
+	if group.Exists() {
+		pids, err := group.Procs()
+		if err != nil {
+			return false, false, false, err
+		}
+		alive = len(pids) > 0
+		if frozen, err = group.Frozen(); err != nil && group.Exists() {
+			return false, false, false, err
+		}
 	}
-	if n == nil {
-		return os.RemoveAll(dir)
-	}
-	group, err := d.group(m, dir)
-	if err != nil {
-		return err
-	}
-	if err := d.letGo(ctx, dir, group.Thaw, false); err != nil {
-		return fmt.Errorf("release container %s: %w", n.ContainerID, err)
-	}
-	// Also when CRIU died and nobody was there to be let go.
-	err = errors.Join(d.unlockNetwork(n.Init), group.Thaw())
-	if err != nil {
-		return fmt.Errorf("release container %s: %w", n.ContainerID, err)
-	}
-	return os.RemoveAll(dir)
+	d.mu.Lock()
+	held := d.holds[p.images()] != nil
+	d.mu.Unlock()
+	running, err := hosted.Running(filepath.Join(p.dir, runDir))
+	// A script that has not called again yet left its group frozen.
+	dumping = running && !held && !frozen
+	return alive, frozen, dumping, err
 }
 
-// End kills the container where it stands.
+// Release undoes the dumps: the containers run on.
+func (d *Dumps) Release(ctx context.Context, m migrate.Move) error {
+	dump, parts, err := d.parts(m)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := d.release(ctx, p); err != nil {
+			return fmt.Errorf("release container %s: %w", p.ID, err)
+		}
+	}
+	return os.RemoveAll(dump)
+}
+
+func (d *Dumps) release(ctx context.Context, p part) error {
+	n, err := readNote(p.dir)
+	if n == nil {
+		return err
+	}
+	group, err := d.group(p)
+	if err != nil {
+		return err
+	}
+	if err := d.letGo(ctx, p, group.Thaw, false); err != nil {
+		return err
+	}
+	// Also when CRIU died and nobody was there to be let go; and CRIU leaves a group frozen
+	// that it found so.
+	return errors.Join(d.unlockNetwork(n.Init), group.Thaw())
+}
+
+// End kills the containers where they stand.
 func (d *Dumps) End(ctx context.Context, m migrate.Move) error {
-	dir, err := d.dir(m)
+	dump, parts, err := d.parts(m)
 	if err != nil {
 		return err
 	}
-	group, err := d.group(m, dir)
+	for _, p := range parts {
+		if err := d.end(ctx, p); err != nil {
+			return fmt.Errorf("end container %s: %w", p.ID, err)
+		}
+	}
+	return os.RemoveAll(dump)
+}
+
+func (d *Dumps) end(ctx context.Context, p part) error {
+	group, err := d.group(p)
 	if err != nil {
 		return err
 	}
-	n, err := readNote(dir)
+	n, err := readNote(p.dir)
 	if err != nil {
 		return err
 	}
@@ -160,30 +186,30 @@ func (d *Dumps) End(ctx context.Context, m migrate.Move) error {
 		}
 	}
 	if err := group.Kill(ctx); err != nil {
-		return fmt.Errorf("end container %s: %w", m.ContainerID, err)
+		return err
 	}
-	if err := d.letGo(ctx, dir, func() error { return group.Kill(ctx) }, true); err != nil {
-		return fmt.Errorf("end container %s: %w", m.ContainerID, err)
+	if err := d.letGo(ctx, p, func() error { return group.Kill(ctx) }, true); err != nil {
+		return err
 	}
-	if s, err := criu.ReadDumpStats(filepath.Join(dir, workDir)); err == nil {
-		d.cfg.Log.Info("the dump of a moved container", "container", m.ContainerID, "freezing", s.Freezing, "memory", s.Memory, "pages", s.Pages)
+	if s, err := criu.ReadDumpStats(filepath.Join(p.dir, workDir)); err == nil {
+		d.cfg.Log.Info("the dump of a moved container", "container", p.ID, "freezing", s.Freezing, "memory", s.Memory, "pages", s.Pages)
 	}
-	return os.RemoveAll(dir)
+	return group.Thaw() // empty, and left frozen by CRIU if it was when CRIU came
 }
 
 // letGo returns when runc and CRIU have ended. Whenever the action script calls, before is
 // done and then it is answered.
-func (d *Dumps) letGo(ctx context.Context, dir string, before func() error, proceed bool) error {
+func (d *Dumps) letGo(ctx context.Context, p part, before func() error, proceed bool) error {
 	ended := make(chan error, 1)
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		_, _, err := hosted.Wait(wctx, filepath.Join(dir, runDir))
+		_, _, err := hosted.Wait(wctx, filepath.Join(p.dir, runDir))
 		ended <- err
 	}()
 	for {
 		d.mu.Lock()
-		h, changed := d.holds[dir], d.changed
+		h, changed := d.holds[p.images()], d.changed
 		d.mu.Unlock()
 		if h != nil {
 			if err := before(); err != nil {
@@ -203,8 +229,8 @@ func (d *Dumps) letGo(ctx context.Context, dir string, before func() error, proc
 }
 
 // group is the container's control group; the zero Group when there is no container.
-func (d *Dumps) group(m migrate.Move, dir string) (cgroup.Group, error) {
-	n, err := readNote(dir)
+func (d *Dumps) group(p part) (cgroup.Group, error) {
+	n, err := readNote(p.dir)
 	if err != nil {
 		return cgroup.Group{}, err
 	}
@@ -218,7 +244,7 @@ func (d *Dumps) group(m migrate.Move, dir string) (cgroup.Group, error) {
 		}
 		return d.cfg.Groups.At(n.CgroupsPath)
 	}
-	c, err := d.container(m)
+	c, err := d.container(p)
 	if c == nil {
 		return cgroup.Group{}, err
 	}

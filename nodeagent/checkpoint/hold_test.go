@@ -18,12 +18,13 @@ func TestHoldOfOthers(t *testing.T) {
 	}
 	d := New(Config{Layout: l})
 	for images, want := range map[string]struct{ proceed, fails bool }{
-		"/var/lib/kubelet/checkpoints/x/images":      {proceed: true},
-		filepath.Join(l.Dumps(), "m-2", "images"):    {}, // undone before it came here
-		filepath.Join(l.Dumps(), "m-2", "work"):      {fails: true},
-		filepath.Join(l.Dumps(), "m-2", "x", "y"):    {fails: true},
-		filepath.Join(l.Images(), "m-2", "images"):   {fails: true},
-		filepath.Join(l.State+"-old", "m", "images"): {proceed: true},
+		"/var/lib/kubelet/checkpoints/x/images":        {proceed: true},
+		filepath.Join(l.Dumps(), "m-2", "images", "c"): {}, // undone before it came here
+		filepath.Join(l.Dumps(), "m-2", "work"):        {fails: true},
+		filepath.Join(l.Dumps(), "m-2", "images"):      {fails: true},
+		filepath.Join(l.Dumps(), "m-2", "x", "y"):      {fails: true},
+		filepath.Join(l.Images(), "m-2", "images"):     {fails: true},
+		filepath.Join(l.State+"-old", "m", "images"):   {proceed: true},
 	} {
 		proceed, err := d.Hold(t.Context(), runtimeapi.Hold{ImageDir: images, InitPID: 1})
 		if proceed != want.proceed || (err != nil) != want.fails {
@@ -42,18 +43,18 @@ func TestContainerOfAnotherPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := New(Config{Layout: l})
-	m := migrate.Move{Namespace: "x", Name: "m", UID: "uid-m", Epoch: 2, ContainerID: "c0ffee", Source: migrate.Pod{UID: "attacker"}}
+	m := migrate.Move{Namespace: "x", Name: "m", UID: "uid-m", Epoch: 2, Containers: []migrate.Container{{Name: "main", ID: "c0ffee"}}, Source: migrate.Pod{UID: "attacker"}}
 	if _, err := d.Inspect(t.Context(), m); err == nil {
 		t.Error("inspected")
 	}
 	if err := d.End(t.Context(), m); err == nil {
 		t.Error("ended")
 	}
-	if c, err := d.container(m); err == nil {
+	if c, err := d.container(part{move: m, Container: m.Containers[0]}); err == nil {
 		t.Errorf("container %+v is taken for the move's", c)
 	}
 	m.Source.UID = "victim"
-	if c, err := d.container(m); err != nil || c == nil {
+	if c, err := d.container(part{move: m, Container: m.Containers[0]}); err != nil || c == nil {
 		t.Errorf("its own container: %+v, %v", c, err)
 	}
 }

@@ -13,12 +13,28 @@ import (
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
-// Memory is about how large the images of m's container will be, and seldom less: what its
+// Memory is about how large the images of m's containers will be, and seldom less: what their
 // processes have of their own in memory and in swap. What they share is counted for each.
 func (d *Dumps) Memory(m migrate.Move) (model.Bytes, error) {
-	c, err := d.container(m)
+	_, parts, err := d.parts(m)
+	if err != nil {
+		return 0, err
+	}
+	var total model.Bytes
+	for _, p := range parts {
+		n, err := d.memory(p)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+func (d *Dumps) memory(p part) (model.Bytes, error) {
+	c, err := d.container(p)
 	if c == nil {
-		return 0, errors.Join(err, fmt.Errorf("container %s: drover-runc left no note about it", m.ContainerID))
+		return 0, errors.Join(err, fmt.Errorf("container %s: drover-runc left no note about it", p.ID))
 	}
 	group, err := d.cfg.Groups.At(c.CgroupsPath)
 	if err != nil {

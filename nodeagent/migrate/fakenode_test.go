@@ -147,6 +147,40 @@ func (x *copies) Resume(_ context.Context, _ Move, id string, mark func() error)
 	}
 	x.mu.Lock()
 	x.copy.Frozen, x.copy.Held = false, false
+	for i := range x.copy.Passed {
+		x.copy.Passed[i].Frozen = false
+	}
+	x.mu.Unlock()
+	(*node)(x).endCreate(id)
+	return nil
+}
+
+func (x *copies) Pass(_ context.Context, _ Move, id string) error {
+	x.mu.Lock()
+	if !x.copy.Held || !x.copy.Frozen || x.copy.ID != id {
+		x.mu.Unlock()
+		return errors.New("the wrapper or the hook is gone")
+	}
+	name := ""
+	for _, c := range x.copy.Creates {
+		if c.ID == id {
+			name = c.Name
+		}
+	}
+	x.copy.Passed = append(x.copy.Passed, handoff.Copy{ID: id, Name: name, Alive: true, Frozen: true})
+	x.copy.ID, x.copy.Alive, x.copy.Frozen, x.copy.Held = "", false, false, false
+	x.mu.Unlock()
+	(*node)(x).endCreate(id)
+	return nil
+}
+
+func (x *copies) ResumeRest(context.Context, Move) error {
+	x.mu.Lock()
+	id := x.copy.ID
+	x.copy.Frozen, x.copy.Held = false, false
+	for i := range x.copy.Passed {
+		x.copy.Passed[i].Frozen = false
+	}
 	x.mu.Unlock()
 	(*node)(x).endCreate(id)
 	return nil

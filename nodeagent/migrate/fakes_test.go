@@ -77,7 +77,7 @@ func newCluster(t *testing.T) *cluster {
 	pm := &v1alpha1.PodMigration{}
 	pm.Namespace, pm.Name, pm.UID, pm.ResourceVersion = "default", "move", "uid-1", "1"
 	pm.Status.Epoch = 2
-	pm.Status.Source = v1alpha1.SourceStatus{Node: "a", PodName: "web", PodUID: sourcePod, Container: "web", ContainerID: "c-source"}
+	pm.Status.Source = v1alpha1.SourceStatus{Node: "a", PodName: "web", PodUID: sourcePod, Containers: []v1alpha1.MovingContainer{{Name: "web", ID: "c-source"}}}
 	pm.Status.Target = v1alpha1.TargetStatus{Node: "b", PodName: "web-dm2", PodUID: targetPod}
 	c.pm, c.count = pm, 1
 	for _, name := range []string{"a", "b"} {

@@ -80,6 +80,10 @@ func (d *Driver) lookAt(ctx context.Context, pm *v1alpha1.PodMigration, role Rol
 func (d *Driver) lookAtCopy(ctx context.Context, m Move, f *Found) error {
 	c, err := d.ports.Runtime.Inspect(ctx, m)
 	f.Alive, f.Frozen, f.Busy, f.Creates = c.Alive, c.Frozen, c.Restoring, len(c.Creates)
+	for _, p := range c.Passed {
+		f.Frozen = p.Frozen && (f.Frozen || !f.Alive)
+		f.Alive = f.Alive || p.Alive
+	}
 	dir, err2 := d.ports.Images.Complete(ctx, m)
 	f.Images = dir != ""
 	var err3, err4 error

@@ -50,7 +50,7 @@ func (d *Driver) CreateWaits(c Create) {
 }
 
 func (d *Driver) adopt(c Create) {
-	e := handoff.Event{Kind: handoff.WaiterCame, ID: c.ID, Deadline: c.Deadline}
+	e := handoff.Event{Kind: handoff.WaiterCame, ID: c.ID, Name: c.Name, Deadline: c.Deadline}
 	if d.find(isTarget(c.PodUID), func(w *worker) { w.post(e) }) {
 		return
 	}
@@ -108,7 +108,7 @@ func (d *Driver) tellWaits(c Create) {
 	}
 	for _, w := range d.workers {
 		if isTarget(c.PodUID)(w) {
-			w.post(handoff.Event{Kind: handoff.WaiterCame, ID: c.ID, Deadline: c.Deadline})
+			w.post(handoff.Event{Kind: handoff.WaiterCame, ID: c.ID, Name: c.Name, Deadline: c.Deadline})
 		}
 	}
 }
@@ -151,7 +151,7 @@ func (d *Driver) RestoreEnded(podUID, id string, err error) {
 // ContainerEnded tells the move whose container has no process left.
 func (d *Driver) ContainerEnded(id string) {
 	d.find(func(*worker) bool { return true }, func(w *worker) {
-		if w.role == RoleTarget || w.move.ContainerID == id {
+		if w.role == RoleTarget || w.move.moves(id) {
 			w.post(handoff.Event{Kind: handoff.Died, ID: id})
 		}
 	})

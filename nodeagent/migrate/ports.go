@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -16,12 +17,22 @@ type Move struct {
 	Epoch                int64
 	// Source is the pod that leaves, Target its replacement.
 	Source, Target Pod
-	// Container is the name of the container that moves, in both pods' specs.
-	Container string
-	// ContainerID is the source container's runtime ID, without scheme.
-	ContainerID string
+	// Containers are those that move, in the order in which kubelet creates them.
+	Containers []Container
 	// OwnerUID of the source pod's controlling owner; empty for a bare pod.
 	OwnerUID string
+}
+
+// Container is one that moves.
+type Container struct {
+	// Name is the same in both pods' specs; ID is the source container's runtime ID, without
+	// scheme.
+	Name, ID string
+}
+
+// moves tells whether a container of the source is one of those.
+func (m Move) moves(id string) bool {
+	return slices.ContainsFunc(m.Containers, func(c Container) bool { return c.ID == id })
 }
 
 // Pod is one end of a move.
@@ -50,17 +61,17 @@ type Cluster interface {
 	BootID(ctx context.Context, node string) (bootID string, gone bool, err error)
 }
 
-// Checkpointer works on the container that leaves this node. Every method may be called
+// Checkpointer works on the containers that leave this node. Every method may be called
 // again after the agent restarted, in any order, for the same move; CRIU and its hook live
 // outside the agent's cgroup and outlive it.
 type Checkpointer interface {
-	// Inspect tells what there is of m.ContainerID: are there processes, is the cgroup
+	// Inspect tells what there is of m's containers: are there processes, are the cgroups
 	// frozen, is a dump under way that has not reached its hold. The fence is not its matter.
 	Inspect(ctx context.Context, m Move) (handoff.SourceFacts, error)
-	// Dump freezes the container's cgroup and dumps it. It returns once CRIU's hook holds
-	// at post-dump: the cgroup frozen, every image complete in Dumped.Dir. From then on the
-	// container stays frozen until Release or End, whatever dies. When it fails, the
-	// container may be left frozen: Release follows. ctx ends when the move was aborted, or
+	// Dump freezes the containers' cgroups, all before the first is dumped, and dumps them. It
+	// returns once CRIU's hooks hold at post-dump: the cgroups frozen, every image complete in
+	// Dumped.Dir. From then on the containers stay frozen until Release or End, whatever
+	// dies. When it fails, they may be left frozen: Release follows. ctx ends when the move was aborted, or
 	// the agent stops: then Dump gives up soon if that does the container no harm, or else
 	// goes on to the hold.
 	Dump(ctx context.Context, m Move) (Dumped, error)
@@ -76,7 +87,7 @@ type Checkpointer interface {
 
 // Dumped is a complete dump.
 type Dumped struct {
-	// Dir holds the images, on this node.
+	// Dir holds a directory of images for each container, under its name, on this node.
 	Dir string
 	// FrozenAt is when the cgroup was frozen.
 	FrozenAt time.Time
@@ -105,10 +116,15 @@ type Runtime interface {
 	// Restore answers the create of container id with "restore from dir" and returns.
 	// What comes of it is told by Held or RestoreEnded of Notices.
 	Restore(ctx context.Context, m Move, id, dir string) error
-	// Resume lets the copy run: it makes sure that the wrapper and the hook of container id
-	// are there and its cgroup is frozen, calls mark, thaws, and answers the hook. An error
-	// before mark was called: nothing ran. An error after: call Resume again.
+	// Pass lets the create of container id return while its copy stays frozen: it answers the
+	// hook and returns when the create has said that all is well and the copy is there, frozen.
+	Pass(ctx context.Context, m Move, id string) error
+	// Resume lets the copies run: it makes sure that the wrapper and the hook of container id
+	// are there and that every copy is frozen, calls mark, thaws them, and answers the hook. An
+	// error before mark was called: nothing ran. An error after: call ResumeRest.
 	Resume(ctx context.Context, m Move, id string, mark func() error) error
+	// ResumeRest thaws every copy that there is, and answers a hook that waits: the mark is left.
+	ResumeRest(ctx context.Context, m Move) error
 	// Kill ends what there is of a restore or a copy for m.Target: CRIU, wrapper, every
 	// process in the cgroup, without a moment in which user code runs. nil: nothing is left
 	// and nothing can come of it. Nothing there: nil.
@@ -116,12 +132,15 @@ type Runtime interface {
 	// Refuse answers the create of container id: it must not be created, because of reason.
 	// The wrapper is gone: nil.
 	Refuse(ctx context.Context, m Move, id, reason string) error
-	// Fresh answers the create of container id: make it anew, without a checkpoint.
+	// Fresh ends what is left of the copy whose place the create of container id takes, then
+	// answers it: make it anew, without a checkpoint.
 	Fresh(ctx context.Context, m Move, id string) error
 }
 
-// Copy is what a node finds of a moved pod's container.
+// Copy is what a node finds of a moved pod's containers.
 type Copy struct {
+	// Passed are the copies whose creates were let return.
+	Passed []handoff.Copy
 	// ID of the container that is being restored or was; "" when there is none.
 	ID string
 	// Alive: processes exist. Frozen: the cgroup is. Held: CRIU's hook waits at pre-resume.
@@ -136,8 +155,8 @@ type Create struct {
 	// Namespace and Pod name the pod, PodUID is the pod object; Migration is the name that
 	// its annotation drover.dev/migration holds.
 	Namespace, Pod, PodUID, Migration string
-	// ID of the container to create.
-	ID string
+	// ID of the container to create, and its Name in the pod's spec.
+	ID, Name string
 	// Deadline is when the wrapper gives up, by this node's clock.
 	Deadline time.Time
 }

@@ -14,7 +14,7 @@ func RecordOf(pm *v1alpha1.PodMigration) handoff.Record {
 	s := &pm.Status
 	r := handoff.Record{
 		ID: string(pm.UID), Version: pm.ResourceVersion, Epoch: s.Epoch,
-		Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Adopted: s.Adopted, Returned: s.Returned, Lost: s.Lost,
+		Containers: len(s.Source.Containers), Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Adopted: s.Adopted, Returned: s.Returned, Lost: s.Lost,
 		Source: handoff.SourceRecord{
 			Node: s.Source.Node, PodUID: string(s.Source.PodUID), BootID: s.Source.BootID, Keep: s.Source.KeepUntilAdopted,
 			Offered: s.Source.Offered, Ended: s.Source.Ended, Released: s.Source.Released,
@@ -36,10 +36,18 @@ func MoveOf(pm *v1alpha1.PodMigration) Move {
 	s := &pm.Status
 	return Move{
 		Namespace: pm.Namespace, Name: pm.Name, UID: string(pm.UID), Epoch: s.Epoch,
-		Source:    Pod{Node: s.Source.Node, Namespace: pm.Namespace, Name: s.Source.PodName, UID: string(s.Source.PodUID)},
-		Target:    Pod{Node: s.Target.Node, Namespace: pm.Namespace, Name: s.Target.PodName, UID: string(s.Target.PodUID)},
-		Container: s.Source.Container, ContainerID: s.Source.ContainerID, OwnerUID: string(s.Source.OwnerUID),
+		Source:     Pod{Node: s.Source.Node, Namespace: pm.Namespace, Name: s.Source.PodName, UID: string(s.Source.PodUID)},
+		Target:     Pod{Node: s.Target.Node, Namespace: pm.Namespace, Name: s.Target.PodName, UID: string(s.Target.PodUID)},
+		Containers: containers(s), OwnerUID: string(s.Source.OwnerUID),
 	}
+}
+
+func containers(s *v1alpha1.PodMigrationStatus) []Container {
+	all := make([]Container, len(s.Source.Containers))
+	for i, c := range s.Source.Containers {
+		all[i] = Container{Name: c.Name, ID: c.ID}
+	}
+	return all
 }
 
 // Steps of the timeline that a node writes.

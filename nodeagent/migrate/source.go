@@ -18,7 +18,7 @@ func (w *worker) facts(ctx context.Context, r handoff.Record) (machine, error) {
 	if f.Fence, err = w.fenced(r); err != nil {
 		return nil, err
 	}
-	w.log.Info("source of a move", "container", w.move.ContainerID, "to", w.move.Target.Node, "facts", f)
+	w.log.Info("source of a move", "containers", w.move.Containers, "to", w.move.Target.Node, "facts", f)
 	return handoff.NewSource(w.d.cfg.Handoff, r, f), nil
 }
 

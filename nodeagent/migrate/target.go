@@ -23,7 +23,7 @@ func (w *worker) targetFacts(ctx context.Context, r handoff.Record) (machine, er
 		return nil, err
 	}
 	f := handoff.TargetFacts{
-		BootID: w.d.cfg.BootID, Copy: c.ID,
+		BootID: w.d.cfg.BootID, Passed: c.Passed, Copy: c.ID,
 		Alive: c.Alive, Frozen: c.Frozen, Held: c.Held, Restoring: c.Restoring,
 	}
 	creates(&f, c.Creates)
@@ -44,10 +44,14 @@ func (w *worker) targetFacts(ctx context.Context, r handoff.Record) (machine, er
 
 // creates tells the copy's own create from a later one.
 func creates(f *handoff.TargetFacts, all []Create) {
+	has := func(fits func(handoff.Copy) bool) bool { return slices.ContainsFunc(f.Passed, fits) }
 	for _, c := range all {
-		if f.Copy == "" || f.Copy == c.ID {
-			f.Waiter, f.Deadline = c.ID, c.Deadline
-		} else {
+		switch {
+		case has(func(p handoff.Copy) bool { return p.ID == c.ID }):
+			// It is about to return.
+		case !has(func(p handoff.Copy) bool { return p.Name == c.Name }) && (f.Copy == "" || f.Copy == c.ID):
+			f.Waiter, f.Name, f.Deadline = c.ID, c.Name, c.Deadline
+		default:
 			f.Stranger = c.ID
 		}
 	}
@@ -58,6 +62,10 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 	switch a.Op {
 	case handoff.OpRestore:
 		w.start(ctx, func(ctx context.Context) letter { return w.restore(ctx, a.ID) })
+	case handoff.OpPass:
+		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Pass(ctx, w.move, a.ID) })
+	case handoff.OpResumeRest:
+		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.ResumeRest(ctx, w.move) })
 	case handoff.OpResume:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return w.resume(ctx, a.ID) })
 	case handoff.OpKill:
@@ -78,8 +86,8 @@ func (w *worker) kill(ctx context.Context) error {
 	return w.d.ports.Runtime.Kill(ctx, w.move)
 }
 
-// fresh answers a create that waits; what is left of the copy is ended before. A create that
-// was told late and is gone must not cost the copy its life.
+// fresh answers a create that waits. One that was told late and is gone must not cost the
+// copy its life.
 func (w *worker) fresh(ctx context.Context, id string) error {
 	rt := w.d.ports.Runtime
 	c, err := rt.Inspect(ctx, w.move)
@@ -88,11 +96,6 @@ func (w *worker) fresh(ctx context.Context, id string) error {
 	}
 	if !slices.ContainsFunc(c.Creates, func(o Create) bool { return o.ID == id }) {
 		return nil
-	}
-	if c.Alive && c.ID != id {
-		if err := rt.Kill(ctx, w.move); err != nil {
-			return err
-		}
 	}
 	return rt.Fresh(ctx, w.move, id)
 }
@@ -112,8 +115,8 @@ func (w *worker) restore(ctx context.Context, id string) letter {
 	return letter{event: handoff.Event{Kind: handoff.Began, Op: handoff.OpRestore}}
 }
 
-// resume lets the copy run. Once the mark is left it cannot fail any more: it is tried
-// until the copy runs, or is found to be gone.
+// resume lets the copies run. Once the mark is left it cannot fail any more: it is tried
+// until they run, or are found to be gone.
 func (w *worker) resume(ctx context.Context, id string) error {
 	p, marked := w.d.ports, false
 	mark := func() error {
@@ -123,20 +126,15 @@ func (w *worker) resume(ctx context.Context, id string) error {
 		marked = true
 		return nil
 	}
-	for {
-		err := p.Runtime.Resume(ctx, w.move, id, mark)
-		if err == nil || !marked {
-			return err
-		}
-		w.log.Error("the copy was about to run; trying again", "err", err)
-		c, looked := p.Runtime.Inspect(ctx, w.move)
-		if looked == nil && (!c.Alive || !c.Frozen) {
-			return nil
-		}
+	err := p.Runtime.Resume(ctx, w.move, id, mark)
+	for err != nil && marked {
+		w.log.Error("the copies were about to run; trying again", "err", err)
 		if !w.pause(ctx, 50*time.Millisecond) {
 			return ctx.Err()
 		}
+		err = p.Runtime.ResumeRest(ctx, w.move)
 	}
+	return err
 }
 
 // arrive tells drover-runc, once the record says so, that the pod is an ordinary one now.

@@ -91,10 +91,12 @@ const (
 	running stage = layout.CopyLet // the copy was let go
 )
 
-// note is what is known of a pod's restore when everybody has died.
+// note is what is known of a container's restore when everybody has died.
 type note struct {
-	PodUID      string          `json:"podUID"`
-	ID          string          `json:"id"`
+	PodUID string `json:"podUID"`
+	ID     string `json:"id"`
+	// Name is the container's in the pod's spec.
+	Name        string          `json:"name"`
 	Images      string          `json:"images"`
 	CgroupsPath string          `json:"cgroupsPath"`
 	Wrapper     process.Process `json:"wrapper"`
@@ -102,6 +104,8 @@ type note struct {
 	Init   process.Process `json:"init"`
 	Script process.Process `json:"script"`
 	Stage  stage           `json:"stage"`
+	// Passed: its create was let return while the copy is held; the next container's follows.
+	Passed bool `json:"passed,omitempty"`
 }
 
 // New makes the state of a node without copies. It does no I/O.
@@ -115,17 +119,17 @@ func New(cfg Config) *Copies {
 func (c *Copies) Run(ctx context.Context, notices Notices) error {
 	c.notices, c.life = notices, ctx
 	close(c.ready)
-	uids, err := c.cfg.Layout.RestoreNotes()
+	ids, err := c.cfg.Layout.RestoreNotes()
 	if err != nil {
 		return fmt.Errorf("look for copies of an earlier life: %w", err)
 	}
 	var wg sync.WaitGroup
-	for _, uid := range uids {
-		n, err := c.read(uid)
+	for _, id := range ids {
+		n, err := c.read(id)
 		if err != nil {
-			c.cfg.Log.Warn("a note about a restore cannot be read", "pod", uid, "err", err)
+			c.cfg.Log.Warn("a note about a restore cannot be read", "container", id, "err", err)
 		}
-		if n != nil && n.Stage == running {
+		if n != nil && (n.Passed || n.Stage == running) {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
@@ -138,13 +142,16 @@ func (c *Copies) Run(ctx context.Context, notices Notices) error {
 	return nil
 }
 
-// watch tells when a copy that runs has ended.
+// watch tells when a copy that was passed, or runs, has ended. The note of one that never ran
+// stays: it says that the pod is not whole.
 func (c *Copies) watch(ctx context.Context, n note) {
 	if err := n.Init.Wait(ctx); err != nil {
 		return
 	}
-	if err := c.forget(n); err != nil {
-		c.cfg.Log.Warn("cannot remove the note about a restore", "pod", n.PodUID, "err", err)
+	if now, err := c.read(n.ID); err != nil || now != nil && now.Stage == running {
+		if err := c.forget(n); err != nil {
+			c.cfg.Log.Warn("cannot remove the note about a restore", "pod", n.PodUID, "err", err)
+		}
 	}
 	c.told(func(to Notices) { to.ContainerEnded(n.ID) })
 }
@@ -182,20 +189,46 @@ func (c *Copies) until(ctx context.Context, done func() bool) error {
 	}
 }
 
-func (c *Copies) read(podUID string) (*note, error) {
-	if err := fence.ValidUID(podUID); err != nil {
+// read gives the note about a container; nil: there is none.
+func (c *Copies) read(id string) (*note, error) {
+	if err := layout.ValidContainerID(id); err != nil {
 		return nil, err
 	}
 	var n note
-	ok, err := layout.ReadNote(c.cfg.Layout.RestoreNote(podUID), &n)
+	ok, err := layout.ReadNote(c.cfg.Layout.RestoreNote(id), &n)
 	if !ok {
 		return nil, err
 	}
 	return &n, nil
 }
 
+// of gives the notes about a pod's containers: those that were passed first.
+func (c *Copies) of(podUID string) ([]note, error) {
+	if err := fence.ValidUID(podUID); err != nil {
+		return nil, err
+	}
+	ids, err := c.cfg.Layout.RestoreNotes()
+	if err != nil {
+		return nil, err
+	}
+	var passed, others []note
+	for _, id := range ids {
+		n, err := c.read(id)
+		switch {
+		case err != nil:
+			return nil, err
+		case n == nil || n.PodUID != podUID:
+		case n.Passed:
+			passed = append(passed, *n)
+		default:
+			others = append(others, *n)
+		}
+	}
+	return append(passed, others...), nil
+}
+
 func (c *Copies) write(n note) error {
-	return layout.WriteNote(c.cfg.Layout.RestoreNote(n.PodUID), n)
+	return layout.WriteNote(c.cfg.Layout.RestoreNote(n.ID), n)
 }
 
 // forget removes what is kept about a restore.
@@ -203,7 +236,7 @@ func (c *Copies) forget(n note) error {
 	c.mu.Lock()
 	delete(c.words, n.ID)
 	c.mu.Unlock()
-	err := os.Remove(c.cfg.Layout.RestoreNote(n.PodUID))
+	err := os.Remove(c.cfg.Layout.RestoreNote(n.ID))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}

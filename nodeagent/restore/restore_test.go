@@ -180,7 +180,7 @@ func TestResumeOfADeadCopy(t *testing.T) {
 	if frozen, err := b.group.Frozen(); err != nil || !frozen {
 		t.Errorf("frozen %v, %v", frozen, err)
 	}
-	if n, err := b.read(b.note.PodUID); err != nil || n == nil || n.Stage != held {
+	if n, err := b.read(b.note.ID); err != nil || n == nil || n.Stage != held {
 		t.Errorf("got note %+v, %v", n, err)
 	}
 }

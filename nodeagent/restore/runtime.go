@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/handoff"
+	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
@@ -18,39 +21,46 @@ var _ migrate.Runtime = (*Copies)(nil)
 // errNoWrapper: nobody is there to be answered.
 var errNoWrapper = errors.New("drover-runc does not wait any more")
 
-// Inspect tells what there is of the pod's copy.
+// Inspect tells what there is of the pod's copies.
 func (c *Copies) Inspect(_ context.Context, m migrate.Move) (migrate.Copy, error) {
-	n, err := c.read(m.Target.UID)
+	notes, err := c.of(m.Target.UID)
 	if err != nil {
 		return migrate.Copy{}, err
 	}
 	var found migrate.Copy
-	c.mu.Lock()
-	found.Creates = c.creates(m.Target.UID)
-	if n != nil {
-		found.ID = n.ID
-		found.Held = c.holds[n.ID] != nil
-	}
-	c.mu.Unlock()
-	if n == nil {
-		return found, nil
-	}
-	group, err := c.group(*n)
-	if err != nil {
-		return migrate.Copy{}, err
-	}
-	if group.Exists() {
-		pids, err := group.Procs()
+	for _, n := range notes {
+		alive, frozen, err := c.look(n)
 		if err != nil {
 			return migrate.Copy{}, err
 		}
-		found.Alive = len(pids) > 0
-		if found.Frozen, err = group.Frozen(); err != nil && group.Exists() {
-			return migrate.Copy{}, err
+		if n.Passed {
+			found.Passed = append(found.Passed, handoff.Copy{ID: n.ID, Name: n.Name, Alive: alive, Frozen: frozen})
+			continue
 		}
+		h, _ := c.both(n.ID)
+		found.ID, found.Alive, found.Frozen, found.Held = n.ID, alive, frozen, h != nil
+		found.Restoring = n.Stage == begun && !found.Held && (alive || n.Wrapper.Alive())
 	}
-	found.Restoring = n.Stage == begun && !found.Held && (found.Alive || n.Wrapper.Alive())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found.Creates = c.creates(m.Target.UID)
 	return found, nil
+}
+
+// look tells whether the copy has processes, and whether its group is frozen.
+func (c *Copies) look(n note) (alive, frozen bool, err error) {
+	group, err := c.group(n)
+	if err != nil || !group.Exists() {
+		return false, false, err
+	}
+	pids, err := group.Procs()
+	if err != nil {
+		return false, false, err
+	}
+	if frozen, err = group.Frozen(); err != nil && group.Exists() {
+		return false, false, err
+	}
+	return len(pids) > 0, frozen, nil
 }
 
 // creates lists the pod's wrappers, oldest first. The lock is held.
@@ -81,7 +91,7 @@ func (c *Copies) group(n note) (cgroup.Group, error) {
 }
 
 // Restore answers the create of container id.
-func (c *Copies) Restore(_ context.Context, m migrate.Move, id, dir string) error {
+func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) error {
 	c.mu.Lock()
 	w := c.waiters[id]
 	delete(c.words, id) // of an earlier attempt
@@ -92,7 +102,15 @@ func (c *Copies) Restore(_ context.Context, m migrate.Move, id, dir string) erro
 	if w.create.Request.GetRestoring() {
 		return fmt.Errorf("restore container %s: its restore has been begun already", id)
 	}
-	n := note{PodUID: m.Target.UID, ID: id, Images: dir, CgroupsPath: w.create.Request.GetCgroupsPath(),
+	name := w.create.Request.GetContainer()
+	if err := layout.ValidContainerID(name); err != nil {
+		return fmt.Errorf("restore container %s: its name: %w", id, err)
+	}
+	if err := c.clear(ctx, m, id, name); err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
+	}
+	dir = filepath.Join(dir, name)
+	n := note{PodUID: m.Target.UID, ID: id, Name: name, Images: dir, CgroupsPath: w.create.Request.GetCgroupsPath(),
 		Wrapper: w.create.Wrapper, Stage: begun}
 	if _, err := c.cfg.Groups.At(n.CgroupsPath); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
@@ -109,6 +127,22 @@ func (c *Copies) Restore(_ context.Context, m migrate.Move, id, dir string) erro
 	return c.answer(m, id, runtimeapi.Answer{Restore: dir})
 }
 
+// clear ends what an earlier create of the same container has left of a copy.
+func (c *Copies) clear(ctx context.Context, m migrate.Move, id, name string) error {
+	notes, err := c.of(m.Target.UID)
+	if err != nil {
+		return err
+	}
+	for _, n := range notes {
+		if n.Name == name && n.ID != id {
+			if err := c.kill(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Refuse answers the create of container id.
 func (c *Copies) Refuse(_ context.Context, m migrate.Move, id, reason string) error {
 	if err := c.answer(m, id, runtimeapi.Answer{Refuse: reason}); err != nil && !errors.Is(err, errNoWrapper) {
@@ -118,7 +152,12 @@ func (c *Copies) Refuse(_ context.Context, m migrate.Move, id, reason string) er
 }
 
 // Fresh answers the create of container id.
-func (c *Copies) Fresh(_ context.Context, m migrate.Move, id string) error {
+func (c *Copies) Fresh(ctx context.Context, m migrate.Move, id string) error {
+	if _, w := c.both(id); w != nil {
+		if err := c.clear(ctx, m, id, w.create.Request.GetContainer()); err != nil {
+			return fmt.Errorf("make container %s anew: %w", id, err)
+		}
+	}
 	return c.answer(m, id, runtimeapi.Answer{Fresh: true})
 }
 
@@ -137,22 +176,132 @@ func (c *Copies) answer(m migrate.Move, id string, a runtimeapi.Answer) error {
 	}
 }
 
-// Resume lets the copy run, and returns when runc has said that it does.
-func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark func() error) error {
-	n, err := c.read(m.Target.UID)
+// Pass lets a create return while its copy stays frozen.
+func (c *Copies) Pass(ctx context.Context, m migrate.Move, id string) error {
+	n, err := c.own(m, id)
+	if err != nil {
+		return fmt.Errorf("pass container %s: %w", id, err)
+	}
+	h, w, err := c.awaitBoth(ctx, *n)
+	if err != nil {
+		return fmt.Errorf("pass container %s: %w", id, err)
+	}
+	if err := c.still(*n); err != nil {
+		return fmt.Errorf("pass container %s: %w", id, err)
+	}
+	// Written first: a script that calls again after the agent's restart is answered by it.
+	n.Passed = true
+	if err := c.write(*n); err != nil {
+		return fmt.Errorf("pass container %s: %w", id, err)
+	}
+	<-c.ready
+	go c.watch(c.life, *n)
+	h.answer(true)
+	for {
+		alive := w.create.Wrapper.Alive()
+		said, failure, err := c.word(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case failure != "":
+			return fmt.Errorf("pass container %s: %s", id, failure)
+		case said:
+			return c.still(*n)
+		case !alive:
+			return fmt.Errorf("pass container %s: %w", id, errNoWrapper)
+		}
+		if err := c.waitForWrapper(ctx, *n, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// own is the note about this move's restore of a container.
+func (c *Copies) own(m migrate.Move, id string) (*note, error) {
+	n, err := c.read(id)
+	if err == nil && (n == nil || n.PodUID != m.Target.UID) {
+		err = errors.New("it was not restored here")
+	}
+	return n, err
+}
+
+// still makes sure that a copy is there and frozen. The kernel kills also what is frozen, when
+// memory runs out; CRIU keeps the group alive.
+func (c *Copies) still(n note) error {
+	group, err := c.group(n)
 	if err != nil {
 		return err
 	}
-	if n == nil || n.ID != id {
-		return fmt.Errorf("resume container %s: it was not restored here", id)
+	if frozen, err := group.Frozen(); err != nil || !frozen {
+		return fmt.Errorf("the control group of container %s is not frozen (%v)", n.ID, err)
 	}
-	_, w := c.both(id)
-	if n.Stage != running {
-		if n, w, err = c.commit(ctx, *n, mark); err != nil {
-			return fmt.Errorf("resume container %s: %w", id, err)
+	if !n.Init.Alive() {
+		return fmt.Errorf("the first process of container %s, %d, has ended while it was held", n.ID, n.Init.PID)
+	}
+	return nil
+}
+
+// Resume lets the copies run, and returns when runc has said that the last does.
+func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark func() error) error {
+	n, err := c.own(m, id)
+	if err != nil {
+		return fmt.Errorf("resume container %s: %w", id, err)
+	}
+	if n.Stage == running {
+		return c.ResumeRest(ctx, m)
+	}
+	if _, _, err := c.awaitBoth(ctx, *n); err != nil {
+		return fmt.Errorf("resume container %s: %w", id, err)
+	}
+	notes, err := c.of(m.Target.UID)
+	if err != nil {
+		return err
+	}
+	if len(notes) != max(1, len(m.Containers)) {
+		return fmt.Errorf("resume pod %s: it has %d copies, want %d", m.Target.UID, len(notes), max(1, len(m.Containers)))
+	}
+	for _, n := range notes {
+		if err := c.still(n); err != nil {
+			return fmt.Errorf("resume pod %s: %w", m.Target.UID, err)
 		}
 	}
-	group, err := c.group(*n)
+	if err := mark(); err != nil {
+		return err
+	}
+	return c.ResumeRest(ctx, m)
+}
+
+// ResumeRest lets every copy that there is run. It notes for each that it does before it
+// thaws one: from there on there is no way back.
+func (c *Copies) ResumeRest(ctx context.Context, m migrate.Move) error {
+	notes, err := c.of(m.Target.UID)
+	if err != nil {
+		return err
+	}
+	for i, n := range notes {
+		if n.Stage == running {
+			continue
+		}
+		notes[i].Stage = running
+		if err := c.write(notes[i]); err != nil {
+			return err
+		}
+		if !n.Passed {
+			<-c.ready
+			go c.watch(c.life, notes[i])
+		}
+	}
+	var errs []error
+	for _, n := range notes {
+		errs = append(errs, c.let(ctx, n))
+	}
+	return errors.Join(errs...)
+}
+
+// let thaws a copy, and waits until its create has returned.
+func (c *Copies) let(ctx context.Context, n note) error {
+	_, w := c.both(n.ID)
+	group, err := c.group(n)
 	if err != nil {
 		return err
 	}
@@ -160,36 +309,13 @@ func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark fun
 		return err
 	}
 	// Looked up after the thaw: a script that calls just now is seen here, or sees the thaw.
-	if h, _ := c.both(id); h != nil {
+	if h, _ := c.both(n.ID); h != nil {
 		h.answer(true)
 	}
-	return c.resumed(ctx, *n, w)
-}
-
-// commit makes sure that the copy can run, calls mark and notes that the copy runs: from
-// there on there is no way back.
-func (c *Copies) commit(ctx context.Context, n note, mark func() error) (*note, *waiter, error) {
-	h, w, err := c.awaitBoth(ctx, n)
-	if err != nil {
-		return nil, nil, err
+	if n.Passed {
+		return nil
 	}
-	if frozen, err := h.group.Frozen(); err != nil || !frozen {
-		return nil, nil, fmt.Errorf("its control group is not frozen (%v)", err)
-	}
-	// The kernel kills also what is frozen, when memory runs out. CRIU keeps the group alive.
-	if !n.Init.Alive() {
-		return nil, nil, fmt.Errorf("its first process, %d, has ended while it was held", n.Init.PID)
-	}
-	if err := mark(); err != nil {
-		return nil, nil, err
-	}
-	n.Stage = running
-	if err := c.write(n); err != nil {
-		return nil, nil, err
-	}
-	<-c.ready
-	go c.watch(c.life, n)
-	return &n, w, nil
+	return c.resumed(ctx, n, w)
 }
 
 func (c *Copies) both(id string) (*hold, *waiter) {
@@ -275,13 +401,22 @@ func (c *Copies) disown(ctx context.Context, n note) error {
 // impatience is when a wrapper whose restore was broken off is no longer waited for.
 const impatience = 10 * time.Second
 
-// Kill ends the copy and everything that could still bring it forth.
+// Kill ends the copies and everything that could still bring one forth.
 func (c *Copies) Kill(ctx context.Context, m migrate.Move) error {
-	n, err := c.read(m.Target.UID)
-	if n == nil {
+	notes, err := c.of(m.Target.UID)
+	if err != nil {
 		return err
 	}
-	group, err := c.group(*n)
+	for _, n := range notes {
+		if err := c.kill(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Copies) kill(ctx context.Context, n note) error {
+	group, err := c.group(n)
 	if err != nil {
 		return err
 	}
@@ -304,9 +439,9 @@ func (c *Copies) Kill(ctx context.Context, m migrate.Move) error {
 		}
 		c.mu.Unlock()
 		if !alive {
-			return c.forget(*n)
+			return c.forget(n)
 		}
-		if err := c.waitForWrapper(ctx, *n, patience); err != nil {
+		if err := c.waitForWrapper(ctx, n, patience); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,7 @@ func (c *Copies) Await(ctx context.Context, create runtimeapi.Create, send func(
 func (w *waiter) describe() migrate.Create {
 	r := w.create.Request
 	return migrate.Create{Namespace: r.GetNamespace(), Pod: r.GetPod(), PodUID: r.GetPodUid(),
-		Migration: r.GetMigration(), ID: r.GetContainerId(), Deadline: w.create.Deadline}
+		Migration: r.GetMigration(), ID: r.GetContainerId(), Name: r.GetContainer(), Deadline: w.create.Deadline}
 }
 
 // leave is the end of a stream: the wrapper has gone, in one way or another.
@@ -58,8 +58,8 @@ func (c *Copies) leave(w *waiter) {
 	_, told := c.words[id]
 	c.signal()
 	c.mu.Unlock()
-	n, err := c.read(uid)
-	if err == nil && n != nil && n.ID == id && n.Stage != running && !told {
+	n, err := c.read(id)
+	if err == nil && n != nil && n.PodUID == uid && n.Stage != running && !n.Passed && !told {
 		c.told(func(to Notices) { to.RestoreEnded(uid, id, errors.New("drover-runc was killed")) })
 	}
 	c.told(func(to Notices) { to.CreateEnded(uid, id) })
@@ -112,6 +112,11 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	c.holds[n.ID] = mine
 	c.signal()
 	c.mu.Unlock()
+	if n.Passed && n.Stage != running {
+		// The agent died before it could answer: the copy stays frozen.
+		c.drop(n.ID, mine)
+		return true, nil
+	}
 	if n.Stage == running {
 		// The agent died between the thaw and its answer to the script: nobody else will give
 		// it. A group that is still frozen is Resume's, which may yet find that it must not
@@ -128,7 +133,7 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 		return proceed, nil
 	case <-ctx.Done():
 		c.drop(n.ID, mine)
-		if now, err := c.read(n.PodUID); err == nil && now != nil && now.ID == n.ID && now.Stage == held {
+		if now, err := c.read(n.ID); err == nil && now != nil && now.Stage == held && !now.Passed {
 			c.told(func(to Notices) {
 				to.RestoreEnded(n.PodUID, n.ID, errors.New("CRIU or its action script was killed while the copy was held"))
 			})
@@ -148,12 +153,12 @@ func (c *Copies) drop(id string, h *hold) {
 
 // byImages finds the restore that works from a directory.
 func (c *Copies) byImages(dir string) (*note, error) {
-	uids, err := c.cfg.Layout.RestoreNotes()
+	ids, err := c.cfg.Layout.RestoreNotes()
 	if err != nil {
 		return nil, err
 	}
-	for _, uid := range uids {
-		if n, err := c.read(uid); err == nil && n != nil && n.Images == dir {
+	for _, id := range ids {
+		if n, err := c.read(id); err == nil && n != nil && n.Images == dir {
 			return n, nil
 		}
 	}

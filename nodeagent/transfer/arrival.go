@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -40,6 +41,7 @@ type arrival struct {
 	syncs errgroup.Group
 	done  []*agentv1.FileDigest
 	names map[string]bool
+	dirs  map[string]bool
 	bytes uint64
 	open  *openFile
 }
@@ -62,7 +64,7 @@ func newArrival(s *Store, c *call, m *Metrics, b *agentv1.Begin) (*arrival, erro
 	}
 	a := &arrival{
 		store: s, call: c, metrics: m, kept: kept,
-		total: b.GetTotalBytes(), files: b.GetTotalFiles(), names: map[string]bool{},
+		total: b.GetTotalBytes(), files: b.GetTotalFiles(), names: map[string]bool{}, dirs: map[string]bool{},
 	}
 	a.syncs.SetLimit(syncing)
 	if kept {
@@ -118,6 +120,11 @@ func (a *arrival) begin(f *agentv1.File) error {
 	}
 	o := &openFile{name: name, size: size, left: size, sum: sha256.New()}
 	if !a.kept {
+		if dir, _, below := strings.Cut(name, "/"); below {
+			if err := a.mkdir(dir); err != nil {
+				return diskError(err)
+			}
+		}
 		// O_EXCL does not follow a link, whatever it points to.
 		file, err := a.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
@@ -129,6 +136,15 @@ func (a *arrival) begin(f *agentv1.File) error {
 	a.files--
 	a.total -= size
 	return nil
+}
+
+// mkdir makes the directory of a container's images.
+func (a *arrival) mkdir(name string) error {
+	if a.dirs[name] {
+		return nil
+	}
+	a.dirs[name] = true
+	return a.root.Mkdir(name, 0o700)
 }
 
 func (a *arrival) data(b []byte) error {
@@ -231,7 +247,13 @@ func (a *arrival) end(e *agentv1.End) error {
 	if err := a.syncs.Wait(); err != nil {
 		return diskError(err)
 	}
-	if err := durable.SyncDir(filepath.Join(a.store.Dir, a.call.name+partialSuffix)); err != nil {
+	partial := filepath.Join(a.store.Dir, a.call.name+partialSuffix)
+	for dir := range a.dirs {
+		if err := durable.SyncDir(filepath.Join(partial, dir)); err != nil {
+			return diskError(err)
+		}
+	}
+	if err := durable.SyncDir(partial); err != nil {
 		return diskError(err)
 	}
 	return a.store.finish(a.call)

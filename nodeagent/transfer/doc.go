@@ -11,7 +11,9 @@ package transfer
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -51,8 +53,17 @@ func ServerOptions(config *tls.Config) []grpc.ServerOption {
 	}
 }
 
-// checkName accepts what names a file in its directory and nothing else.
+// checkName accepts what names a file in the images' directory, or in a directory right below
+// it, which each container has of its own, and nothing else.
 func checkName(name string) error {
+	dir, file, below := strings.Cut(name, "/")
+	if !below {
+		return checkPart(name)
+	}
+	return errors.Join(checkPart(dir), checkPart(file))
+}
+
+func checkPart(name string) error {
 	if name == "" || len(name) > maxName {
 		return fmt.Errorf("file name %.40q has %d bytes, want 1 to %d", name, len(name), maxName)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +22,13 @@ func openDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 }
 
-// openRegular opens a regular file of the directory and no other: no link, and no pipe that
-// would block.
+// openRegular opens a regular file of the directory, or of one right below it, and no other:
+// no link, and no pipe that would block.
 func openRegular(dir *os.File, name string) (*os.File, uint64, error) {
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
 	if err != nil {
 		return nil, 0, &os.PathError{Op: "open", Path: dir.Name() + "/" + name, Err: err}
 	}
@@ -40,18 +44,13 @@ func openRegular(dir *os.File, name string) (*os.File, uint64, error) {
 	return f, uint64(fi.Size()), nil
 }
 
-// listImages gives the files of a directory by name, and the sum of their sizes. Anything
-// but plain files is an error: left out silently, it would be missed at the restore.
+// listImages gives the files of a directory and of those right below it by name, and the sum
+// of their sizes. Anything but plain files is an error: left out silently, it would be missed
+// at the restore.
 func listImages(dir *os.File) ([]image, uint64, error) {
-	names, err := dir.Readdirnames(maxFiles + 1)
-	if err != nil && !errors.Is(err, io.EOF) {
+	names, err := listNames(dir)
+	if err != nil {
 		return nil, 0, err
-	}
-	if len(names) == 0 {
-		return nil, 0, fmt.Errorf("%s holds no images", dir.Name())
-	}
-	if len(names) > maxFiles {
-		return nil, 0, fmt.Errorf("%s holds more than %d files", dir.Name(), maxFiles)
 	}
 	images := make([]image, 0, len(names))
 	var total uint64
@@ -69,4 +68,35 @@ func listImages(dir *os.File) ([]image, uint64, error) {
 	}
 	slices.SortFunc(images, func(a, b image) int { return cmp.Compare(a.name, b.name) })
 	return images, total, nil
+}
+
+func listNames(dir *os.File) ([]string, error) {
+	entries, err := dir.ReadDir(maxFiles + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+			continue
+		}
+		below, err := os.ReadDir(filepath.Join(dir.Name(), e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if len(below) == 0 {
+			return nil, fmt.Errorf("%s holds no images", filepath.Join(dir.Name(), e.Name()))
+		}
+		for _, f := range below {
+			names = append(names, e.Name()+"/"+f.Name())
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s holds no images", dir.Name())
+	}
+	if len(names) > maxFiles {
+		return nil, fmt.Errorf("%s holds more than %d files", dir.Name(), maxFiles)
+	}
+	return names, nil
 }

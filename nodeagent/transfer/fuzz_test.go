@@ -29,7 +29,7 @@ func (s *script) take() int {
 	return int(b)
 }
 
-var fuzzNames = []string{"a", "b", "c", "", ".", "..", "../a", "a/b", ".a", "a\x00"}
+var fuzzNames = []string{"a", "b", "c", "", ".", "..", "../a", "a/b/c", "a/..", "/a", "a/", ".a", "a\x00"}
 
 // Recv implements requests.
 func (s *script) Recv() (*agentv1.SendRequest, error) {

@@ -56,6 +56,40 @@ func TestSend(t *testing.T) {
 	wantEmpty(t, x.Store.Dir)
 }
 
+// Each container's images lie in a directory of their own.
+func TestSendDirectories(t *testing.T) {
+	x := newTarget(t)
+	s := x.sender(t, "a")
+	dir := t.TempDir()
+	files := map[string]map[string][]byte{
+		"app":   {"inventory.img": random(10), "pages-1.img": random(3 << 20)},
+		"proxy": {"inventory.img": random(11), "empty.img": {}},
+	}
+	for name, content := range files {
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(writeDir(t, content))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // the second time it is compared with what came before
+		if _, err := s.Send(t.Context(), testMove, dir); err != nil {
+			t.Fatal(err)
+		}
+		got, err := x.Store.Complete(t.Context(), testMove)
+		if err != nil || got == "" {
+			t.Fatalf("complete: %q, %v", got, err)
+		}
+		for name, content := range files {
+			wantDir(t, filepath.Join(got, name), content)
+		}
+	}
+	if err := os.Symlink("/etc", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Send(t.Context(), testMove, dir); err == nil {
+		t.Error("a link was sent")
+	}
+}
+
 // A source that did not hear the answer sends again.
 func TestSendAgain(t *testing.T) {
 	x := newTarget(t)

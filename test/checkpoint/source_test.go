@@ -13,8 +13,8 @@ import (
 // move is a move of source to target, which may be nil.
 func move(source, target *container) migrate.Move {
 	m := migrate.Move{Namespace: "default", Name: "move-" + source.id, UID: "move-" + source.id, Epoch: 1,
-		Source:    migrate.Pod{Namespace: "default", Name: "pod-" + source.id, UID: source.podUID},
-		Container: "main", ContainerID: source.id}
+		Source:     migrate.Pod{Namespace: "default", Name: "pod-" + source.id, UID: source.podUID},
+		Containers: []migrate.Container{{Name: "main", ID: source.id}}}
 	m.UID = strings.ReplaceAll(m.UID, "_", "-")
 	if target != nil {
 		m.Target = migrate.Pod{Namespace: "default", Name: "pod-" + target.id, UID: target.podUID}
@@ -135,7 +135,7 @@ func TestDumpFails(t *testing.T) {
 	last := c.next()
 	m := move(c, nil)
 	m2 := m
-	m2.ContainerID = "unknown"
+	m2.Containers = []migrate.Container{{Name: "main", ID: "unknown"}}
 	if _, err := a.dumps.Dump(within(t), m2); err == nil {
 		t.Error("dumped a container that is not there")
 	} else {
