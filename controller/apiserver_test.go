@@ -163,10 +163,13 @@ func TestRecordsRules(t *testing.T) {
 		{"unknown decision", func(m *v1alpha1.PodMigration) { m.Status.Decision = "Maybe" }, "Unsupported value"},
 		{"identity", func(m *v1alpha1.PodMigration) {
 			m.Status.Epoch, m.Status.Source.PodUID, m.Status.Target.PodUID = 2, "s", "t"
+			m.Status.Source.KeepUntilAdopted = true
 		}, ""},
 		{"epoch back", func(m *v1alpha1.PodMigration) { m.Status.Epoch = 1 }, "cannot go back"},
 		{"another source", func(m *v1alpha1.PodMigration) { m.Status.Source.PodUID = "x" }, "source cannot be changed"},
 		{"another replacement", func(m *v1alpha1.PodMigration) { m.Status.Target.PodUID = "x" }, "replacement cannot be changed"},
+		{"not kept any more", func(m *v1alpha1.PodMigration) { m.Status.Source.KeepUntilAdopted = false }, "kept until it is adopted cannot be changed"},
+		{"adopted before the resume", func(m *v1alpha1.PodMigration) { m.Status.Adopted = true }, "only after it has resumed"},
 		{"offer", func(m *v1alpha1.PodMigration) { m.Status.Source.Offered = true }, ""},
 		{"commit", func(m *v1alpha1.PodMigration) { m.Status.Decision = v1alpha1.Commit }, ""},
 		{"abort after the commit", func(m *v1alpha1.PodMigration) { m.Status.Decision = v1alpha1.Abort }, "cannot be changed"},
@@ -179,6 +182,10 @@ func TestRecordsRules(t *testing.T) {
 		{"return after the start", func(m *v1alpha1.PodMigration) { m.Status.Returned, m.Status.Epoch = true, 3 }, "only if its target says that it failed"},
 		{"resume", func(m *v1alpha1.PodMigration) { m.Status.Target.Resumed = true }, ""},
 		{"loss after the resume", func(m *v1alpha1.PodMigration) { m.Status.Lost = true }, "neither resumed nor returned"},
+		{"end before the adoption", func(m *v1alpha1.PodMigration) { m.Status.Source.Ended = true }, "cannot end before"},
+		{"adopt", func(m *v1alpha1.PodMigration) { m.Status.Adopted = true }, ""},
+		{"adopt no more", func(m *v1alpha1.PodMigration) { m.Status.Adopted = false }, "cannot be taken back"},
+		{"end", func(m *v1alpha1.PodMigration) { m.Status.Source.Ended = true }, ""},
 		{"return after the resume", func(m *v1alpha1.PodMigration) { m.Status.Returned, m.Status.Epoch = true, 3 }, "cannot return"},
 	} {
 		switch err := change(c.do); {
