@@ -40,7 +40,7 @@ func neverAgain(m *v1alpha1.PodMigration, f Facts) bool {
 	if m.Status.Decision != v1alpha1.Commit || m.Status.Returned || t.Resumed || deletedByUser(m) {
 		return false
 	}
-	target := t.Failed || f.TargetNode == nil
+	target := t.Failed || m.Status.Lost || f.TargetNode == nil
 	booted := f.SourceNode != nil && s.BootID != "" && f.SourceNode.Status.NodeInfo.BootID != s.BootID
 	return target && f.source(m) == nil && (s.Ended || f.SourceNode == nil || booted)
 }

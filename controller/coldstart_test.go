@@ -51,6 +51,8 @@ func coldScenarios() []scenario {
 		{name: "deleted, then both lost, to be restarted", calm: true, bare: true, restart: true,
 			players: players{targetFails: true, when: failed, then: gracefully(deletes(oldName))},
 			phase:   v1alpha1.PhaseAborted, reason: "BothGone"},
+		{name: "target lost after the start, to be restarted", calm: true, bare: true, restart: true, players: players{targetLost: true},
+			phase: v1alpha1.PhaseLost, reason: "TargetLost", pods: []string{oldName}},
 		{name: "target dies after the commit, to be restarted", calm: true, bare: true, restart: true, players: players{targetDies: true},
 			phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},
 	}
@@ -60,7 +62,7 @@ func coldScenarios() []scenario {
 // owner made it.
 func (w *world) coldStart(o client.Object) {
 	m, p := w.move(), o.(*corev1.Pod)
-	if s := w.pod(oldName); s != nil && s.UID == m.Status.Source.PodUID || !m.Status.Target.Failed || m.Status.Target.Resumed || m.Status.Returned {
+	if s := w.pod(oldName); s != nil && s.UID == m.Status.Source.PodUID || !m.Status.Target.Failed && !m.Status.Lost || m.Status.Target.Resumed || m.Status.Returned {
 		w.t.Error("a pod was started anew while a copy of it may run")
 	}
 	for k := range p.Annotations {
@@ -126,6 +128,9 @@ func TestNeverAgain(t *testing.T) {
 		}, true},
 		{"the source's agent has ended it", func(m *v1alpha1.PodMigration, f *Facts) { m.Status.Source.Ended, f.SourceNode = true, node("n1") }, true},
 		{"the target's node is gone, unheard", func(m *v1alpha1.PodMigration, f *Facts) { m.Status.Target.Failed, f.TargetNode = false, nil }, true},
+		{"the target is lost", func(m *v1alpha1.PodMigration, f *Facts) {
+			m.Status.Target.Failed, m.Status.Target.Starting, m.Status.Lost = false, true, true
+		}, true},
 		{"the source's node is there", func(_ *v1alpha1.PodMigration, f *Facts) { f.SourceNode = node("n1") }, false},
 		{"no boot ID was written down", func(m *v1alpha1.PodMigration, f *Facts) { m.Status.Source.BootID, f.SourceNode = "", node("n1") }, false},
 		{"the source's object is there", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod = sourcePod() }, false},
