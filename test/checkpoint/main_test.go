@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 		os.Exit(outside(m))
 	case "init":
 		os.Exit(asInit())
+	case "named":
+		os.Exit(asNamed())
 	}
 	os.Exit(m.Run())
 }
