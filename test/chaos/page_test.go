@@ -26,8 +26,8 @@ it goes on where it was interrupted, and writes this page.
 The steps are those of a move's timeline ([architecture](architecture.md)). Each is struck when the
 record shows it, or, for what an agent writes down only with its next change, when the node does:
 Frozen when CRIU's script has run, Dumped when the source's agent has frozen the control group, Sent
-when the images are whole on the target, Restored when the copy is held. Restored, Committed and
-Resumed pass within milliseconds: there the link between the API server and the agent whose turn is
+when the images are whole on the target, Restored when the copy is held. Restored, Committed,
+Starting and Resumed pass within milliseconds: there the link between the API server and the agent whose turn is
 next is slowed to %s one way, so that the fault comes before that agent knows.
 
 | outcome | what became of the process |

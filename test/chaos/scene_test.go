@@ -142,7 +142,7 @@ const farAway = 100 * time.Millisecond
 // hold slows down, once the images are there, the link to the agent whose next step would
 // come too soon.
 func (s *scene) hold(ctx context.Context, at step) error {
-	slow := map[step]string{restored: s.target.name, committed: s.target.name, resumed: s.source.name}[at]
+	slow := map[step]string{restored: s.target.name, committed: s.target.name, starting: s.target.name, resumed: s.source.name}[at]
 	if slow == "" || s.held != nil || !sent.shown(s) {
 		return nil
 	}

@@ -22,16 +22,17 @@ const (
 	sent
 	restored
 	committed
+	starting
 	resumed
 	sourceEnded
 	handedOver
 )
 
-var steps = []step{accepted, reserved, createWaiting, frozen, dumped, sent, restored, committed, resumed, sourceEnded, handedOver}
+var steps = []step{accepted, reserved, createWaiting, frozen, dumped, sent, restored, committed, starting, resumed, sourceEnded, handedOver}
 
 func (s step) String() string {
 	return [...]string{"Accepted", "Reserved", "CreateWaiting", "Frozen", "Dumped", "Sent", "Restored",
-		"Committed", "Resumed", "SourceEnded", "HandedOver"}[s]
+		"Committed", "Starting", "Resumed", "SourceEnded", "HandedOver"}[s]
 }
 
 // recorded tells whether the record shows the step. What the agents write down later, with the
@@ -47,6 +48,8 @@ func (s step) recorded(m *v1alpha1.PodMigration) bool {
 		return st.Target.Waiting
 	case committed:
 		return st.Decision == v1alpha1.Commit
+	case starting:
+		return st.Target.Starting
 	case resumed:
 		return st.Target.Resumed
 	case sourceEnded:

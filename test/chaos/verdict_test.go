@@ -23,8 +23,8 @@ const (
 )
 
 // allowed are the outcomes that the design has for a case. A process is lost only with the
-// node on which alone it was: the source until its images are offered, the target once it
-// may have run there.
+// node on which alone it was: the source until its images are offered, the target once its
+// copy may have run there.
 func (c chaos) allowed() []outcome {
 	switch c.fault.name {
 	case "source node restarted":
@@ -51,7 +51,7 @@ func (c chaos) allowed() []outcome {
 		return []outcome{moved, stayed}
 	case c.step == restored: // the commit may have been on its way
 		return []outcome{moved, stayed, returned}
-	case c.step == committed:
+	case c.step <= starting:
 		return []outcome{moved, returned}
 	}
 	return []outcome{moved}
@@ -70,8 +70,11 @@ func (s *scene) verdict(ctx context.Context, c chaos, end *v1alpha1.PodMigration
 		say("outcome %q, want one of %q", out, c.allowed())
 	}
 	on := s.source.name
-	if end.Status.Phase == v1alpha1.PhaseCompleted {
+	switch end.Status.Phase {
+	case v1alpha1.PhaseCompleted:
 		on = s.target.name
+	case v1alpha1.PhaseLost: // its owner makes a new pod, anywhere
+		on = pod.Spec.NodeName
 	}
 	if pod.Spec.NodeName != on {
 		say("the pod is on %s, want %s after phase %s", pod.Spec.NodeName, on, end.Status.Phase)
