@@ -90,7 +90,7 @@ var anonymous = map[string]bool{
 
 // known are those that it does not, with a reason of their own.
 var known = map[string]struct{ reason, what, remedy string }{
-	"[io_uring]":     {movable.ReasonIOURing, "an io_uring", "let the program use epoll or threads instead, most have a switch"},
+	"[io_uring]":     {movable.ReasonIOURing, "an io_uring", "let the program use epoll or threads instead; Node.js does under the seccomp profile RuntimeDefault"},
 	"[perf_event]":   {movable.ReasonPerf, "a perf event", "end the profiler"},
 	"bpf-map":        {movable.ReasonBPF, "a BPF map", "BPF objects belong to the node's kernel: close them"},
 	"bpf-prog":       {movable.ReasonBPF, "a BPF program", "BPF objects belong to the node's kernel: close them"},
