@@ -309,6 +309,49 @@ func TestDeadTarget(t *testing.T) {
 	})
 }
 
+// two makes the pod one of two containers.
+func two(c *cluster) {
+	c.pm.Status.Source.Containers = append(c.pm.Status.Source.Containers, v1alpha1.MovingContainer{Name: "proxy", ID: "c-proxy"})
+}
+
+// TestTwoContainers: the first create returns with its copy held, and kubelet asks for the
+// second container only then. An agent that restarts between the two finds the first.
+func TestTwoContainers(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		run(t, two, func(c *cluster) {
+			b := c.nodes["b"]
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if len(b.copy.Creates) != 0 || len(b.copy.Passed) != 1 || c.record().Decision != handoff.Undecided {
+				t.Fatalf("found %+v, decision %q; want the first create to have returned before any decision", b.copy, c.record().Decision)
+			}
+			if restart {
+				b.stop()
+				b.start()
+			}
+			b.createOf("proxy", "c2")
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if len(b.copy.Passed) != 1 || b.copy.Passed[0].Frozen {
+				t.Errorf("found %+v; want both copies thawed", b.copy)
+			}
+		}, moved, nil)
+	}
+}
+
+// TestPassedCopyRestarts: kubelet makes a container anew whose copy is held: the move is given up.
+func TestPassedCopyRestarts(t *testing.T) {
+	run(t, two, func(c *cluster) {
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		c.nodes["b"].createOf("web", "c2")
+	}, abortedLate, func(t *testing.T, c *cluster) {
+		if got := c.nodes["b"].answers["c2"]; got != "refuse" {
+			t.Errorf("the second create of the first container was answered %q, want refuse", got)
+		}
+	})
+}
+
 // TestPowerLoss: the target loses power after the copy ran and before it has said so. It boots
 // again, or it is gone for good.
 func TestPowerLoss(t *testing.T) {

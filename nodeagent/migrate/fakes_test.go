@@ -133,8 +133,10 @@ func (n *node) start() {
 }
 
 // create is a kubelet that asks for the container.
-func (n *node) create(id string) {
-	x := Create{Namespace: "default", Pod: "web-dm2", PodUID: targetPod, Migration: "move", ID: id, Deadline: time.Now().Add(100 * time.Second)}
+func (n *node) create(id string) { n.createOf("web", id) }
+
+func (n *node) createOf(name, id string) {
+	x := Create{Namespace: "default", Pod: "web-dm2", PodUID: targetPod, Migration: "move", ID: id, Name: name, Deadline: time.Now().Add(100 * time.Second)}
 	n.mu.Lock()
 	n.copy.Creates = append(n.copy.Creates, x)
 	n.mu.Unlock()
