@@ -36,8 +36,8 @@ func TestRemainsAreFound(t *testing.T) {
 		must(t, os.MkdirAll(dir, 0o700))
 		t.Cleanup(func() { os.RemoveAll(dir) })
 	}
-	must(t, layout.WriteNote(l.RestoreNote(uid), map[string]string{"id": "planted", "stage": "held"}))
-	t.Cleanup(func() { os.Remove(l.RestoreNote(uid)) })
+	must(t, layout.WriteNote(l.RestoreNote("planted"), map[string]string{"podUID": uid, "id": "planted", "stage": "held"}))
+	t.Cleanup(func() { os.Remove(l.RestoreNote("planted")) })
 	must(t, l.WriteContainer(layout.Container{ID: "planted", PodUID: uid}))
 	t.Cleanup(func() { l.RemoveContainer("planted") })
 	must(t, l.Fences().Write(fence.Fence{PodUID: uid, Epoch: 2, Migration: ns + "/planted"}))

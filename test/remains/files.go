@@ -51,17 +51,17 @@ func (n node) exists(id string) bool {
 func (n node) notes() ([]string, error) {
 	l := n.layout()
 	var left []string
-	uids, err := l.RestoreNotes()
+	ids, err := l.RestoreNotes()
 	if err != nil {
 		return nil, err
 	}
-	for _, uid := range uids {
-		var note struct{ ID, Stage string }
-		if ok, err := layout.ReadNote(l.RestoreNote(uid), &note); err != nil || !ok {
+	for _, id := range ids {
+		var note struct{ PodUID, Stage string }
+		if ok, err := layout.ReadNote(l.RestoreNote(id), &note); err != nil || !ok {
 			return nil, err
 		}
-		if note.Stage != "running" || !n.on(n.name, types.UID(uid)) || !n.exists(note.ID) {
-			left = append(left, fmt.Sprintf("note of the restore of pod %s, which is %q", uid, note.Stage))
+		if note.Stage != layout.CopyLet || !n.on(n.name, types.UID(note.PodUID)) || !n.exists(id) {
+			left = append(left, fmt.Sprintf("note of the restore of pod %s, which is %q", note.PodUID, note.Stage))
 		}
 	}
 	for _, dir := range []string{"containers", "criu"} {
