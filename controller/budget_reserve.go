@@ -16,8 +16,8 @@ import (
 
 // lookBudgets finds the budgets of the pod.
 func (r *Reconciler) lookBudgets(ctx context.Context, m *v1alpha1.PodMigration, f *Facts) error {
-	if f.Pod == nil {
-		return nil
+	if f.Pod == nil || returnsName(m) {
+		return nil // a second step ends the disruption that the first one was allowed
 	}
 	var all policyv1.PodDisruptionBudgetList
 	if err := r.Reader.List(ctx, &all, client.InNamespace(m.Namespace)); err != nil {

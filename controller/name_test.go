@@ -161,6 +161,7 @@ func lateNameScenarios() []scenario {
 		{name: "target of the second step dies after its commit", players: players{step2Dies: 1},
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: own},
 		{name: "paused in the second step", players: players{at: between, then: pauses}, phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: own},
+		{name: "budget spent between the steps", players: players{at: between, then: forbids}, phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: own},
 		{name: "the hold came too late", players: players{at: between, then: slipsThrough}, phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: own},
 	}
 	for i := range all {
@@ -173,6 +174,13 @@ func pauses(w *world) {
 	w.must(w.api.Create(context.Background(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: v1alpha1.PauseConfigMap}, Data: map[string]string{"paused": "true"},
 	}))
+}
+
+// forbids is a budget of the set's pods that allows no disruption.
+func forbids(w *world) {
+	b := budget(0)
+	b.Spec.Selector.MatchLabels = map[string]string{"app": "db"}
+	w.must(w.api.Create(context.Background(), b))
 }
 
 // slipsThrough is a pod that the set made by an API server that did not know of the hold.
