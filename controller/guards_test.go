@@ -199,6 +199,9 @@ func (w *world) status(ctx context.Context, o client.Object) error {
 		!(s.Target.Cleaned && (s.Source.Released || w.pod(s.Source.PodName) == nil)) {
 		w.t.Error("an abort was called finished before both sides were done")
 	}
+	if s.Adopted && !s.Target.Resumed {
+		w.t.Error("a pod was called adopted before it had resumed")
+	}
 	if u := was.Status.Target.PodUID; u != "" && u != m.Status.Target.PodUID {
 		w.t.Errorf("the replacement was changed from %s to %s", u, m.Status.Target.PodUID)
 	}

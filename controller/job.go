@@ -157,7 +157,7 @@ func without(all []string, one string) []string {
 // letEnd writes down that the source's processes may be ended, if the agent waits for that.
 // changed: it was written now.
 func (r *Reconciler) letEnd(ctx context.Context, m *v1alpha1.PodMigration, f Facts, says string) (changed bool, _ error) {
-	if !m.Status.Source.KeepUntilAdopted || m.Status.Adopted {
+	if !m.Status.Source.KeepUntilAdopted || m.Status.Adopted || m.Status.Lost {
 		return false, nil
 	}
 	if err := r.unhold(ctx, m, ""); err != nil {

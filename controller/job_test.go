@@ -174,6 +174,7 @@ func jobScenarios() []scenario {
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating},
 		{name: "Job deleted after the commit without its pod", players: players{when: resumed, then: orphansJob},
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: moved},
+		{name: "Job whose target is lost", players: players{targetLost: true}, phase: v1alpha1.PhaseLost, reason: "TargetLost"},
 		{name: "Job cancelled too late", players: players{when: committed, then: cancels}, gone: true, pods: moved},
 		{name: "Job whose target dies after the commit", players: players{targetDies: true},
 			phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},
@@ -200,8 +201,12 @@ func (w *world) checkJob(s scenario) {
 	if s.players.endsSoon {
 		want = 1
 	}
-	if job.Status.Failed != 0 || job.Status.Succeeded != want {
-		w.t.Errorf("the Job counts %d failed and %d succeeded, want 0 and %d", job.Status.Failed, job.Status.Succeeded, want)
+	failed := int32(0)
+	if s.players.targetLost {
+		failed = 1 // its memory is lost: that is a failure
+	}
+	if job.Status.Failed != failed || job.Status.Succeeded != want {
+		w.t.Errorf("the Job counts %d failed and %d succeeded, want %d and %d", job.Status.Failed, job.Status.Succeeded, failed, want)
 	}
 	if w.held(ownerHold(job.UID)) {
 		w.t.Error("the Job is on hold still")

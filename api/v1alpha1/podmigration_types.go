@@ -151,7 +151,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.source) || !has(oldSelf.source.podUID) || (has(oldSelf.source.keepUntilAdopted) && oldSelf.source.keepUntilAdopted) == (has(self.source.keepUntilAdopted) && self.source.keepUntilAdopted)",message="whether the source is kept until it is adopted cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.adopted) || !oldSelf.adopted || (has(self.adopted) && self.adopted)",message="an adoption cannot be taken back"
 // +kubebuilder:validation:XValidation:rule="!has(self.adopted) || !self.adopted || (has(self.target) && has(self.target.resumed) && self.target.resumed)",message="a pod can be adopted only after it has resumed on the target"
-// +kubebuilder:validation:XValidation:rule="!has(self.source) || !has(self.source.ended) || !self.source.ended || !has(self.source.keepUntilAdopted) || !self.source.keepUntilAdopted || (has(self.adopted) && self.adopted)",message="a source that is kept until it is adopted cannot end before"
+// +kubebuilder:validation:XValidation:rule="!has(self.source) || !has(self.source.ended) || !self.source.ended || !has(self.source.keepUntilAdopted) || !self.source.keepUntilAdopted || (has(self.adopted) && self.adopted) || (has(self.lost) && self.lost)",message="a source that is kept until it is adopted cannot end before"
 type PodMigrationStatus struct {
 	// Phase, derived from the rest by whoever writes.
 	// +optional
