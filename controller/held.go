@@ -32,12 +32,14 @@ func held(m *v1alpha1.PodMigration) *holding {
 	}
 	back := s.Decision == v1alpha1.Abort || s.Returned
 	switch {
-	case !s.Target.Waiting || s.Source.Released || s.Target.Resumed:
+	case !s.Target.Waiting || s.Source.Released || s.Target.Resumed || s.Lost:
 		return nil
 	case back:
 		return say("WaitingForSource", "pod %s waits on node %s for the agent there to let it go on", s.Source.PodName, source)
 	case s.Decision == v1alpha1.Commit && s.Target.Failed:
 		return say("WaitingForSource", "the copy on node %s is dead; pod %s waits on node %s for the agent there to take it back", target, s.Source.PodName, source)
+	case s.Target.Starting:
+		return say("WaitingForTarget", "the copy on node %s was about to run; pod %s on node %s waits for the agent on node %s to say that it does, or for proof that it is lost", target, s.Source.PodName, source, target)
 	case s.Decision == v1alpha1.Commit:
 		return say("WaitingForTarget", "committed; the copy on node %s and pod %s on node %s wait for the agent on node %s to let the copy run, or for proof that it cannot", target, s.Source.PodName, source, target)
 	case s.Source.Offered:

@@ -45,6 +45,8 @@ func TestHeld(t *testing.T) {
 		{"committed", committed, time.Hour, "WaitingForTarget", 2 * time.Second, "agent on node n2 to let the copy run"},
 		{"failed", func(m *v1alpha1.PodMigration) { committed(m); m.Status.Target.Failed = true }, time.Hour, "WaitingForSource", 2 * time.Second, "dead"},
 		{"resumed", func(m *v1alpha1.PodMigration) { committed(m); m.Status.Target.Resumed = true }, time.Hour, "", 0, ""},
+		{"starting", func(m *v1alpha1.PodMigration) { committed(m); m.Status.Target.Starting = true }, time.Hour, "WaitingForTarget", 2 * time.Second, "was about to run"},
+		{"lost", func(m *v1alpha1.PodMigration) { committed(m); m.Status.Target.Starting, m.Status.Lost = true, true }, time.Hour, "", 0, ""},
 		{"returned", func(m *v1alpha1.PodMigration) { committed(m); m.Status.Returned = true }, time.Hour, "WaitingForSource", 2 * time.Second, "let it go on"},
 		{"aborted", aborted, time.Hour, "WaitingForSource", 2 * time.Second, "let it go on"},
 		{"released", func(m *v1alpha1.PodMigration) { aborted(m); m.Status.Source.Released = true }, time.Hour, "", 0, ""},

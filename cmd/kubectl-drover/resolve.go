@@ -32,12 +32,15 @@ record with your name. It needs the verb "resolve" on the PodMigration.
 
   --abort    An undecided move is given up: the pod goes on where it was. Always safe: who
              decides first wins, and nobody can commit afterwards.
-  --return   A committed move whose target has not let the copy run is taken back: the pod
-             goes on where it was. Only you can know that the target's machine is powered
-             off. If it runs, and is merely not heard, its copy may run too: two copies, each
-             with connections and writes of its own. Hence --i-am-sure-node-is-off.
+  --return   A committed move whose copy was not about to run yet is taken back: the pod goes
+             on where it was, and the target may not let its copy run any more.
+  --forget   A committed move whose copy was about to run is given up. It may have run, so
+             the pod's memory is lost: both ends are ended, and its owner starts a new pod.
 
-There is nothing to force once the copy runs: the pod is there.`,
+The last two are for a target that is dead and will not tell. Only you can know that its
+machine is powered off: if it runs, and is merely not heard, its copy may run beside the pod
+that goes on or starts anew: two copies, each with connections and writes of its own. Hence
+--i-am-sure-node-is-off. There is nothing to force once the copy is known to run.`,
 		Example: "  kubectl drover resolve counter-x7k2p\n  kubectl drover resolve counter-x7k2p --return --i-am-sure-node-is-off n2",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -58,29 +61,33 @@ There is nothing to force once the copy runs: the pod is there.`,
 	}
 	c.Flags().BoolVar(&w.abort, "abort", false, "give up an undecided move; always safe")
 	c.Flags().BoolVar(&w.back, "return", false, "take back a committed move whose target is powered off")
-	c.Flags().StringVar(&w.off, "i-am-sure-node-is-off", "", "with --return: the target's name, by which you say that its machine is powered off")
+	c.Flags().BoolVar(&w.forget, "forget", false, "give up a committed move whose copy may have run on a target that is powered off: its memory is lost")
+	c.Flags().StringVar(&w.off, "i-am-sure-node-is-off", "", "with --return and --forget: the target's name, by which you say that its machine is powered off")
 	return c
 }
 
 // word is what the user has decided.
 type word struct {
-	abort, back bool
-	off         string
+	abort, back, forget bool
+	off                 string
 }
 
-func (w word) forces() bool { return w.abort || w.back }
+func (w word) forces() bool { return w.abort || w.back || w.forget }
+
+// onTrust tells that the decision rests on the user's word that the target is off.
+func (w word) onTrust() bool { return w.back || w.forget }
 
 // validate says what is wrong with the flags together.
 func (w word) validate(named bool) error {
 	switch {
-	case w.abort && w.back:
-		return fmt.Errorf("--abort and --return exclude each other (%w)", errUsage)
+	case w.abort && w.back || w.abort && w.forget || w.back && w.forget:
+		return fmt.Errorf("--abort, --return and --forget exclude each other (%w)", errUsage)
 	case w.forces() && !named:
 		return fmt.Errorf("name the PodMigration to decide about (%w)", errUsage)
-	case w.back && w.off == "":
-		return fmt.Errorf("--return makes two copies if the target still runs: power its machine off, then say so with --i-am-sure-node-is-off NODE (%w)", errUsage)
-	case !w.back && w.off != "":
-		return fmt.Errorf("--i-am-sure-node-is-off is a word for --return (%w)", errUsage)
+	case w.onTrust() && w.off == "":
+		return fmt.Errorf("this can make two copies if the target still runs: power its machine off, then say so with --i-am-sure-node-is-off NODE (%w)", errUsage)
+	case !w.onTrust() && w.off != "":
+		return fmt.Errorf("--i-am-sure-node-is-off is a word for --return and --forget (%w)", errUsage)
 	}
 	return nil
 }
@@ -103,7 +110,7 @@ func (t *tool) resolve(ctx context.Context, c client.Client, key client.ObjectKe
 		return err // before anybody is asked
 	}
 	var ends []end
-	if w.back {
+	if w.onTrust() {
 		ends = t.ends(ctx, c, m)
 	}
 	return t.force(ctx, c, m, ends, w)

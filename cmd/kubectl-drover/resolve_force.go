@@ -18,7 +18,7 @@ import (
 
 // force takes the decision: one compare-and-swap onto the record as it was shown.
 func (t *tool) force(ctx context.Context, c client.Client, m *v1alpha1.PodMigration, ends []end, w word) error {
-	if w.back {
+	if w.onTrust() {
 		if err := surelyOff(ctx, c, m, ends, w.off); err != nil {
 			return err
 		}
@@ -45,21 +45,31 @@ func (t *tool) force(ctx context.Context, c client.Client, m *v1alpha1.PodMigrat
 
 // decide changes the record as the user's word has it, by the rules of the machines.
 func decide(m *v1alpha1.PodMigration, w word, user string, now time.Time) error {
-	change := handoff.Change{Verb: handoff.Abort}
-	if w.back {
-		change.Verb = handoff.Return
+	verb := handoff.Abort
+	switch {
+	case w.back:
+		verb = handoff.Return
+	case w.forget:
+		verb = handoff.Lose
 	}
-	r, err := change.Apply(migrate.RecordOf(m))
+	r, err := handoff.Change{Verb: verb}.Apply(migrate.RecordOf(m))
 	if err != nil {
 		return fmt.Errorf("the move does not allow it (%s): %w", inWords(m), err)
 	}
 	s := &m.Status
 	at := metav1.NewMicroTime(now)
 	step, message := "AbortDecided", "user "+user+" gave the move up"
-	if w.back {
-		step, message = "ReturnDecided", fmt.Sprintf("user %s says that node %s is powered off", user, w.off)
+	if w.onTrust() {
+		message = fmt.Sprintf("user %s says that node %s is powered off", user, w.off)
+	}
+	switch verb {
+	case handoff.Return:
+		step = "ReturnDecided"
 		s.Returned, s.Epoch, s.ReturnProof = r.Returned, r.Epoch, message
-	} else {
+	case handoff.Lose:
+		step = "LossDecided"
+		s.Lost, s.LostMessage = r.Lost, message
+	default:
 		s.Decision, s.DecidedAt, s.DecisionBy = v1alpha1.Decision(r.Decision), &at, "user "+user
 		s.DecisionReason, s.DecisionMessage = "Resolved", message
 	}

@@ -47,7 +47,8 @@ func inWords(m *v1alpha1.PodMigration) string {
 		says string
 	}{
 		{s.Target.Waiting, "a create waits on the target"}, {s.Source.Offered, "the source has offered"},
-		{s.Target.Resumed, "the copy runs"}, {s.Target.Failed, "the target says that its copy is dead"}, {s.Returned, "ownership returned: " + s.ReturnProof},
+		{s.Target.Starting && !s.Target.Resumed, "the copy was about to run"}, {s.Target.Resumed, "the copy runs"}, {s.Target.Failed, "the target says that its copy is dead"}, {s.Returned, "ownership returned: " + s.ReturnProof},
+		{s.Lost, "lost: " + s.LostMessage},
 		{s.Source.Released, "the source runs on"}, {s.Source.Ended, "the source's processes are gone"}, {s.Target.Cleaned, "nothing is left on the target"},
 	} {
 		if f.is {
@@ -136,14 +137,18 @@ func choices(m *v1alpha1.PodMigration) []string {
 		return []string{
 			wait + fmt.Sprintf("the agent on node %s lets the copy run, or says that it is dead; when that node boots anew; or", s.Target.Node),
 			"           when you have powered it off and deleted its Node object: then the source's agent has its proof",
-			fmt.Sprintf("--return   pod %s goes on on node %s. Only if the machine of node %s is powered off: if it runs and is merely not", s.Source.PodName, s.Source.Node, s.Target.Node),
-			"           heard, its copy may run as well. Two copies then answer, write and send with the same identity, and",
-			fmt.Sprintf("           nothing can merge them again. Say so with --i-am-sure-node-is-off %s.", s.Target.Node),
+			fmt.Sprintf("--return   pod %s goes on on node %s, and node %s may not let its copy run any more: the record says first who may.", s.Source.PodName, s.Source.Node, s.Target.Node),
+			"           Only if that machine is powered off: one that runs and is merely not heard is held by nothing but its own",
+			"           agent, and two copies that answer, write and send with the same identity cannot be merged again.",
+			fmt.Sprintf("           Say so with --i-am-sure-node-is-off %s.", s.Target.Node),
 		}
-	case s.Decision == v1alpha1.Commit && !s.Target.Resumed && !s.Returned:
+	case allowed(handoff.Lose, r):
 		return []string{
-			wait + "the agent on node " + s.Target.Node + " says what has become of the copy, which may have run: so it cannot be taken back by force",
-			"           if that machine is dead for good, power it off and delete its Node object: then the source's agent settles it",
+			wait + fmt.Sprintf("the agent on node %s says what has become of the copy, which was about to run and may have; or", s.Target.Node),
+			"           when you have powered that machine off and deleted its Node object: then the source's agent has its proof",
+			fmt.Sprintf("--forget   the memory of pod %s is lost: what node %s holds is older than what the copy may have done, so it is ended", s.Source.PodName, s.Source.Node),
+			fmt.Sprintf("           and the owner starts a new pod. Only if the machine of node %s is powered off: if its copy runs, the new pod", s.Target.Node),
+			fmt.Sprintf("           runs beside it. Say so with --i-am-sure-node-is-off %s.", s.Target.Node),
 		}
 	case s.Target.Resumed:
 		return []string{wait + "the agent on node " + s.Source.Node + " ends the source's processes and drover-controller hands the pod over; it runs on node " + s.Target.Node}

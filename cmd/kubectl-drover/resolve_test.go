@@ -58,7 +58,8 @@ func TestForce(t *testing.T) {
 	down := []end{{node: "n1", role: migrate.RoleSource}, {node: "n2", role: migrate.RoleTarget, err: errors.New("no route to host")}}
 	up := []end{down[0], {node: "n2", role: migrate.RoleTarget}}
 	grumbling := []end{down[0], {node: "n2", role: migrate.RoleTarget, err: refusal{"/v1", "404", "no such move"}}}
-	abort, back := word{abort: true}, word{back: true, off: "n2"}
+	abort, back, forget := word{abort: true}, word{back: true, off: "n2"}, word{forget: true, off: "n2"}
+	starting := func(s *v1alpha1.PodMigrationStatus) { commit(s); s.Target.Starting = true }
 	for _, c := range []struct {
 		name   string
 		record *v1alpha1.PodMigration
@@ -75,6 +76,10 @@ func TestForce(t *testing.T) {
 		{"return an undecided one", record(func(*v1alpha1.PodMigrationStatus) {}), nil, down, back, "does not allow it"},
 		{"return what runs", record(func(s *v1alpha1.PodMigrationStatus) { commit(s); s.Target.Resumed = true }), nil, down, back, "does not allow it"},
 		{"return twice", record(func(s *v1alpha1.PodMigrationStatus) { commit(s); s.Returned = true }), nil, down, back, "does not allow it"},
+		{"return what may have run", record(starting), nil, down, back, "does not allow it"},
+		{"forget what may have run", record(starting), node("n2", "Unknown"), down, forget, ""},
+		{"forget what has not", record(commit), nil, down, forget, "does not allow it"},
+		{"forget, and the agent answers", record(starting), nil, up, forget, "its agent answers"},
 		{"the agent answers", record(commit), node("n2", "Unknown"), up, back, "its agent answers"},
 		{"the agent grumbles", record(commit), node("n2", "Unknown"), grumbling, back, "its agent answers"},
 		{"the kubelet is ready", record(commit), node("n2", "True"), down, back, "it is ready"},
@@ -109,7 +114,8 @@ func TestForce(t *testing.T) {
 			s := after.Status
 			aborted := s.Decision == v1alpha1.Abort && s.DecisionBy == "user jane" && s.DecisionReason == "Resolved" && s.DecidedAt != nil && s.Epoch == 2 && !s.Returned
 			returned := s.Decision == v1alpha1.Commit && s.Returned && s.Epoch == 3 && s.ReturnProof == "user jane says that node n2 is powered off"
-			if aborted != c.word.abort || returned != c.word.back || s.Timeline[0].By != "user jane" || !strings.HasPrefix(out.String(), "decided: ") {
+			lost := s.Decision == v1alpha1.Commit && s.Lost && s.Epoch == 2 && s.LostMessage == "user jane says that node n2 is powered off"
+			if aborted != c.word.abort || returned != c.word.back || lost != c.word.forget || s.Timeline[0].By != "user jane" || !strings.HasPrefix(out.String(), "decided: ") {
 				t.Errorf("the record is %+v", s)
 			}
 			// Whoever acts on what was shown before is refused.
@@ -129,7 +135,8 @@ func TestResolveFlags(t *testing.T) {
 		{word{}, false, ""}, {word{}, true, ""}, {word{abort: true}, true, ""}, {word{back: true, off: "n2"}, true, ""},
 		{word{abort: true}, false, "name the PodMigration"},
 		{word{abort: true, back: true, off: "n2"}, true, "exclude"},
-		{word{back: true}, true, "two copies"},
+		{word{back: true}, true, "two copies"}, {word{forget: true}, true, "two copies"}, {word{forget: true, off: "n2"}, true, ""},
+		{word{back: true, forget: true, off: "n2"}, true, "exclude"},
 		{word{abort: true, off: "n2"}, true, "--return"}, {word{off: "n2"}, true, "--return"},
 	} {
 		err := c.word.validate(c.named)
@@ -155,9 +162,10 @@ func TestResolveShowsBothEnds(t *testing.T) {
 		{func(*v1alpha1.PodMigration) {}, []string{
 			"the record    epoch 2, committed by target n2, a create waits on the target, the source has offered",
 			"held          for 1m30s: waits for n2", "source        on n1: processes, frozen, held for 1m0s, a fence of epoch 2\n",
-			"target        on n2: not known: no route; to host", "--return", "--i-am-sure-node-is-off n2", "Two copies",
+			"target        on n2: not known: no route; to host", "--return", "--i-am-sure-node-is-off n2", "two copies",
 		}, "--abort"},
 		{func(m *v1alpha1.PodMigration) { m.Status.Decision = "" }, []string{"undecided", "--abort", "No risk"}, "--return"},
+		{func(m *v1alpha1.PodMigration) { m.Status.Target.Starting = true }, []string{"the copy was about to run", "--forget", "memory of pod web is lost"}, "--return"},
 		{func(m *v1alpha1.PodMigration) { m.Status.Target.Resumed = true }, []string{"it runs on node n2"}, "--"},
 		{func(m *v1alpha1.PodMigration) { m.Status.Decision = v1alpha1.Abort }, []string{"carry out what the record says"}, "--"},
 		{func(m *v1alpha1.PodMigration) {

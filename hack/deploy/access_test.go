@@ -180,6 +180,9 @@ func TestResolvingIsAVerb(t *testing.T) {
 			s.Timeline = append(s.Timeline, v1alpha1.TimelineEntry{Step: "AbortDecided", By: by, At: at})
 		}
 	}
+	starting := *committed.DeepCopy()
+	starting.Target.Starting = true
+	forget := func(s *st) { s.Lost, s.LostMessage = true, "user jane says that node n2 is powered off" }
 	back := func(s *st) {
 		s.Returned, s.Epoch, s.ReturnProof = true, 3, "user jane says that node n2 is powered off"
 	}
@@ -203,6 +206,12 @@ func TestResolvingIsAVerb(t *testing.T) {
 	}{
 		{"abort", jane, undecided, abort("user jane"), ""},
 		{"return", jane, committed, back, ""},
+		{"forget", jane, starting, forget, ""},
+		{"forget without the verb", lacking, starting, forget, `the verb "resolve"`},
+		{"forget in another's name", jane, starting, with(forget, func(s *st) { s.LostMessage = "node n2 is gone" }), "in their own name"},
+		{"forget and return", jane, committed, with(back, forget), "only if its copy was starting"},
+		{"forget what has not started", jane, committed, forget, "only if its copy was starting"},
+		{"return what was starting", jane, starting, back, "returns only if its target says"},
 		{"abort without the verb", lacking, undecided, abort("user lacking"), `the verb "resolve"`},
 		{"return without the verb", lacking, committed, back, `the verb "resolve"`},
 		{"abort in another's name", jane, undecided, abort("user joe"), "in their own name"},
@@ -211,7 +220,7 @@ func TestResolvingIsAVerb(t *testing.T) {
 		{"abort what is committed", jane, committed, abort("user jane"), "cannot be changed"},
 		{"return in another's name", jane, committed, with(back, func(s *st) { s.ReturnProof = "node n2 was booted since" }), "in their own name"},
 		{"return under the same epoch", jane, committed, with(back, func(s *st) { s.Epoch = 2 }), "next epoch"},
-		{"say that the copy runs", jane, committed, func(s *st) { s.Target.Starting, s.Target.Resumed = true, true }, "changes nothing else"},
+		{"say that the copy runs", jane, starting, func(s *st) { s.Target.Resumed = true }, "changes nothing else"},
 		{"say that the source goes on", jane, committed, with(back, func(s *st) { s.Source.Released = true }), "changes nothing else"},
 		{"hand over", jane, undecided, with(abort("user jane"), func(s *st) { s.HandedOver = true }), "changes nothing else"},
 		{"an agent in a user's name is still an agent", agent, committed, func(s *st) {
