@@ -23,7 +23,8 @@ func TestHeldMoveIsSeenAndResolved(t *testing.T) {
 	ctx, c, ns := scene(t, "resolve")
 	m := begin(ctx, t, c, ns, nil)
 	source := m.pod.Spec.NodeName
-	must[*v1alpha1.PodMigration](t)(c.Seen(ctx, m.move, createWaits))
+	// Before the freeze the source would ask the target for room, and freeze nothing in vain.
+	check(t, c.Held(ctx, source))
 	// Stopped, not ended: nothing lets go of what it holds, and nobody takes the images.
 	signal(ctx, t, c, m.to, "STOP")
 	stopped := true
@@ -34,7 +35,6 @@ func TestHeldMoveIsSeenAndResolved(t *testing.T) {
 		}
 	}
 	t.Cleanup(wake)
-	check(t, c.Held(ctx, source))
 	held := must[*v1alpha1.PodMigration](t)(c.Until(ctx, m.move, "is held", func(m *v1alpha1.PodMigration) bool {
 		return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionHeld)
 	}))
