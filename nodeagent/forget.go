@@ -42,8 +42,8 @@ func (a *agent) keepForgetting(ctx context.Context) error {
 	}
 }
 
-// forget removes the fences of pods that nothing can bring back, and the notes of arrivals of
-// pods that are gone. A pod can come back as long as the API server has it or kubelet keeps
+// forget removes the fences of pods that nothing can bring back, the notes of arrivals of
+// pods that are gone, and those of containers that are. A pod can come back as long as the API server has it or kubelet keeps
 // anything of it; and as long as there is the record of its move, a fence is somebody's.
 func (a *agent) forget(ctx context.Context) error {
 	fences, err := a.cfg.Layout.Fences().List()
@@ -77,6 +77,29 @@ func (a *agent) forget(ctx context.Context) error {
 			err = a.cfg.Layout.Restored().Remove(uid)
 		}
 		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, a.forgetContainers())...)
+}
+
+// forgetContainers removes the notes of containers that came to nothing: a create that was
+// refused or killed is not always followed by a delete. The runtime makes a container's
+// bundle before its create, and removes it last.
+func (a *agent) forgetContainers() error {
+	l := a.cfg.Layout
+	ids, err := l.Containers()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		c, err := l.ReadContainer(id)
+		if c == nil || err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(a.cfg.HostRoot, c.Bundle)); errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, l.RemoveContainer(id))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -77,3 +77,25 @@ func TestForget(t *testing.T) {
 		})
 	}
 }
+
+// The note of a container goes when the runtime has removed the bundle, and not before.
+func TestForgetContainers(t *testing.T) {
+	root := t.TempDir()
+	a, _, _ := testAgent(t, Observe)
+	a.cfg.HostRoot = root
+	a.cfg.Layout = layout.Layout{Run: filepath.Join(root, "run"), State: filepath.Join(root, "state")}
+	for _, id := range []string{"here", "gone"} {
+		if err := a.cfg.Layout.WriteContainer(layout.Container{ID: id, Bundle: filepath.Join("/bundles", id)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(root, "bundles", "here"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.forgetContainers(); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := a.cfg.Layout.Containers(); err != nil || len(ids) != 1 || ids[0] != "here" {
+		t.Errorf("notes of %v, %v, want of the container whose bundle is there alone", ids, err)
+	}
+}

@@ -28,12 +28,14 @@ func (p Process) Signal(s unix.Signal) error {
 	return nil
 }
 
-// Program is the name of the program that runs, without its folder.
+// Program is the name of the program that runs, without its folder; of one that has given
+// itself a title ("criu: dump --rpc"), what is before the colon.
 func (p Process) Program() string {
 	if len(p.Args) == 0 {
 		return ""
 	}
-	return filepath.Base(p.Args[0])
+	name, _, _ := strings.Cut(filepath.Base(p.Args[0]), ":")
+	return name
 }
 
 // Processes lists what runs on a machine, in the order of the process numbers.

@@ -133,6 +133,21 @@ type Container struct {
 	Restored bool `json:"restored,omitempty"`
 }
 
+// Containers lists the IDs of the containers that there are notes of.
+func (l Layout) Containers() ([]string, error) {
+	entries, err := os.ReadDir(l.containers())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && ValidContainerID(id) == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
 // WriteContainer notes a container. The note lasts as long as the node is up.
 func (l Layout) WriteContainer(c Container) error {
 	if err := ValidContainerID(c.ID); err != nil {

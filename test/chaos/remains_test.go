@@ -61,7 +61,7 @@ func TestRemainsAreFound(t *testing.T) {
 	for _, want := range []string{
 		"images planted", "dump planted", "log of a restore planted", "mark planted", "note of the restore of pod " + uid,
 		"note containers/planted.json", "fence of pod " + uid, "mount /run/planted/criu-root", "network lock CRIU-planted",
-		"process criu 1000", "planted: ", "pod chaos/planted bears the annotation", "pod chaos/planted bears the deletion cost", "pod chaos/planted is a replacement",
+		"process criu: dump 1000", "planted: ", "pod chaos/planted bears the annotation", "pod chaos/planted bears the deletion cost", "pod chaos/planted is a replacement",
 	} {
 		if !strings.Contains(strings.Join(left, "\n"), want) {
 			t.Errorf("%q is not found among\n%s", want, strings.Join(left, "\n"))
@@ -106,7 +106,7 @@ func freeze(t *testing.T, c *cluster.Cluster) {
 	}
 	group := filepath.Join(mount, pods, "planted")
 	must(t, os.Mkdir(group, 0o755))
-	cmd := &exec.Cmd{Path: "/bin/sleep", Args: []string{"criu", "1000"}}
+	cmd := &exec.Cmd{Path: "/bin/sleep", Args: []string{"criu: dump", "1000"}}
 	must(t, cmd.Start())
 	set := func(name, value string) {
 		if err := os.WriteFile(filepath.Join(group, name), []byte(value), 0o644); err != nil {
