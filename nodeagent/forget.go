@@ -31,8 +31,8 @@ func (a *agent) keepForgetting(ctx context.Context) error {
 	tick := time.NewTicker(forgetInterval)
 	defer tick.Stop()
 	for {
-		if err := a.forget(ctx); err != nil && ctx.Err() == nil {
-			a.log.Warn("cannot clear away the fences and notes of pods that are gone, trying again", "err", err)
+		if err := errors.Join(a.forget(ctx), a.forgetYards()); err != nil && ctx.Err() == nil {
+			a.log.Warn("cannot clear away all that pods that are gone have left here, trying again", "err", err)
 		}
 		select {
 		case <-ctx.Done():
