@@ -49,6 +49,7 @@ const (
 	ReasonSecretMemory      = "SecretMemory"
 	ReasonFileOutside       = "FileOutside"
 	ReasonLargeDeletedFile  = "LargeDeletedFile"
+	ReasonVolumeFile        = "VolumeFileOpen"
 	ReasonTraced            = "Traced"
 	ReasonOtherNamespace    = "OtherNamespace"
 	ReasonNoProcess         = "NoProcess"

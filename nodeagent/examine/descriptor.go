@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -142,9 +143,16 @@ func (s *survey) file(dir, n, to, who string, mounts map[string]bool) error {
 	case st.Nlink == 0 && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Blocks*512 > ghostLimit:
 		s.saw(movable.Found(movable.ReasonLargeDeletedFile, "descriptor %s of %s is %s, %d KiB in a file that has no name any more: CRIU takes 1024 KiB along", n, who, to, st.Blocks/2).
 			But("let the program close deleted files, or keep their names"))
+	case dated.MatchString(to):
+		s.saw(movable.Found(movable.ReasonVolumeFile, "descriptor %s of %s is %s, a file of a ConfigMap, Secret or projected volume: its path has the time of its mounting in it, and is another on every node", n, who, to).
+			But("let the program close it; a shell keeps the script open that it runs: use sh -c with the script's text"))
 	}
 	return nil
 }
+
+// dated is how kubelet names the directory that the files of such a volume lie in, a new one
+// whenever they change (k8s.io/kubernetes/pkg/volume/util/atomic_writer.go).
+var dated = regexp.MustCompile(`/\.\.\d{4}(_\d\d){5}\.\d+/`)
 
 // dumpable are the character devices that CRIU opens anew by their path: those of memory
 // (null, zero, random, kmsg …), terminals, and tun, which has no state while it is not bound.

@@ -73,6 +73,42 @@ func TestRealProcesses(t *testing.T) {
 	}
 }
 
+// A file of a ConfigMap has another path on every node, so that no restore finds it.
+func TestOpenFilesOfVolumes(t *testing.T) {
+	for name, want := range map[string]string{
+		"..2026_11_28_05_30_18.3908369024/run.sh": movable.ReasonVolumeFile,
+		"..data-of-mine/run.sh":                   "",
+		"run.sh":                                  "",
+	} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		cmd := exec.Command("cat")
+		cmd.ExtraFiles = []*os.File{f}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		found, err := Proc("/proc").Processes([]int{cmd.Process.Pid})
+		in.Close() // cat ends
+		if werr := cmd.Wait(); err != nil || werr != nil {
+			t.Fatal(err, werr)
+		}
+		if want == "" && len(found) != 0 || want != "" && (len(found) != 1 || found[0].Reason != want) {
+			t.Errorf("%s: found %v, want %q", name, found, want)
+		}
+	}
+}
+
 // descendants are a process and its children.
 func descendants(pid int) []int {
 	all := []int{pid}
