@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -196,6 +198,9 @@ func (c *Copies) Pass(ctx context.Context, m migrate.Move, id string) error {
 	}
 	<-c.ready
 	go c.watch(c.life, *n)
+	if err := c.takeOut(*n, h.group); err != nil {
+		return fmt.Errorf("pass container %s: %w", id, err)
+	}
 	h.answer(true)
 	for {
 		alive := w.create.Wrapper.Alive()
@@ -214,6 +219,32 @@ func (c *Copies) Pass(ctx context.Context, m migrate.Move, id string) error {
 			return err
 		}
 	}
+}
+
+// takeOut moves CRIU out of the copy's group, where runc has put it and where it is frozen with
+// the copy: it has to end. What is the copy's own is in its pid namespace.
+func (c *Copies) takeOut(n note, group cgroup.Group) error {
+	pids, err := group.Procs()
+	if err != nil {
+		return err
+	}
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", n.Init.PID))
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+		if errors.Is(err, fs.ErrNotExist) || its == space {
+			continue
+		}
+		if err == nil {
+			err = c.cfg.Groups.Join(c.cfg.Cgroup, pid)
+		}
+		if err != nil {
+			return fmt.Errorf("move process %d out of the copy's control group: %w", pid, err)
+		}
+	}
+	return nil
 }
 
 // own is the note about this move's restore of a container.
