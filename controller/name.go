@@ -140,6 +140,9 @@ func (r *Reconciler) order(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 			return r.await(ctx, m, f, waitingForName(m, last, tries))
 		}
 	}
+	if err := r.unlabel(ctx, p); err != nil {
+		return ctrl.Result{}, err
+	}
 	to := p.Spec.NodeName
 	if m.Spec.TargetNode == "" && tries%2 == 1 {
 		to = ""

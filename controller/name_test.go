@@ -295,6 +295,33 @@ func TestOnlyTheSecondStepIsLetThrough(t *testing.T) {
 	}
 }
 
+// Pods that keep apart by their labels keep no second step off its node.
+func TestSecondStepDoesNotKeepItselfAway(t *testing.T) {
+	s := named("StatefulSet")
+	w := s.begin(t, fault{})
+	p := w.pod(ownName)
+	p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+			TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+		}},
+	}}
+	w.must(w.api.Update(context.Background(), p))
+	w.apart = true
+	seen := false
+	w.at, w.then = inStep2(begun), func(w *world) {
+		seen = true
+		for _, name := range []string{tempName, ownName} {
+			if l := w.pod(name).Labels; len(l) != 1 || l[v1alpha1.LabelReplacement] == "" {
+				t.Errorf("pod %s has the labels %v in the second step, want the mark alone", name, l)
+			}
+		}
+	}
+	s.check(t, w, w.run())
+	if !seen {
+		t.Error("there was no second step")
+	}
+}
+
 func TestNameBackoff(t *testing.T) {
 	last := time.Duration(0)
 	for tries := 1; tries < 40; tries++ {

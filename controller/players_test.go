@@ -48,6 +48,8 @@ type players struct {
 	// noRoom: so many second steps find no node; step2Dies: of so many the target dies
 	// after the commit.
 	noRoom, step2Dies int
+	// apart: the pods' spec keeps pods of their labels apart.
+	apart bool
 	// later is how many replacements are made beside the first, at most.
 	later int
 	// adopting is the replacement that was given away last.

@@ -74,6 +74,9 @@ func telling(s labels.Selector) string {
 
 // label gives the new replacement those labels of the source that it can have.
 func (r *Reconciler) label(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p *corev1.Pod) (*Refusal, error) {
+	if returnsName(m) && keepsApart(f.Pod) {
+		return nil, nil // see unlabel
+	}
 	by, err := r.adopters(ctx, m.Namespace, p.Name)
 	if err != nil {
 		return nil, err
