@@ -51,6 +51,12 @@ func sourceOf(pod *corev1.Pod) model.NodeID {
 	return model.NodeID(pod.Annotations[v1alpha1.AnnotationMigratingFrom])
 }
 
+// leaves tells whether a replacement comes from the node and is not ordered back to it, as
+// the second step of a pod that keeps its name is.
+func leaves(pod *corev1.Pod, node string) bool {
+	return sourceOf(pod) == model.NodeID(node) && pod.Annotations[v1alpha1.AnnotationPinned] != string(corev1.NodeSelectorOpIn)+"="+node
+}
+
 // viewpointOf finds the nodes that the pod's peers run on, in the informer's memory. A
 // malformed annotation has no peers; PreFilter tells the user.
 func viewpointOf(pod *corev1.Pod, pods corelisters.PodLister) placement.Viewpoint {

@@ -145,7 +145,11 @@ func (r *RouteTime) Filter(_ context.Context, state fwk.CycleState, pod *corev1.
 	if err != nil || !ok || node.Node() == nil {
 		return nil
 	}
-	if why := unable(s.view, sourceOf(pod), node.Node().Name); why != "" {
+	why := unable(s.view, sourceOf(pod), node.Node().Name)
+	if leaves(pod, node.Node().Name) {
+		why = "the pod is leaving this node"
+	}
+	if why != "" {
 		r.metrics.rejected.Inc()
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, why)
 	}

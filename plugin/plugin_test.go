@@ -224,6 +224,11 @@ func TestFilterForReplacements(t *testing.T) {
 			if diff := cmp.Diff(tt.want, b.filter(t, replacement("p", "n1"))); diff != "" {
 				t.Errorf("refused (-want +got):\n%s", diff)
 			}
+			back := replacement("p", "n1")
+			back.Annotations[v1alpha1.AnnotationPinned] = "In=n1"
+			if why := b.filter(t, back)["n1"]; why != "" {
+				t.Errorf("a replacement that is ordered to its own node was refused there: %s", why)
+			}
 			if got := b.filter(t, pod("ordinary")); len(got) != 0 {
 				t.Errorf("an ordinary pod was refused: %v", got)
 			}

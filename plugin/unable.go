@@ -8,15 +8,12 @@ import (
 	"github.com/drover-project/drover/internal/view"
 )
 
-// unable tells why a node is known to be unable to restore a pod that leaves source; empty
+// unable tells why a node is known to be unable to restore a pod that comes from source; empty
 // when nothing speaks against it. A node that nothing is known of passes while the picture
 // does not even know the source: then the observer has only just joined, and a cluster
 // without measurements must not be one without moves.
 func unable(s view.Snapshot, source model.NodeID, name string) string {
 	id := model.NodeID(name)
-	if id == source {
-		return "the pod is leaving this node"
-	}
 	n, known := s.Nodes[id]
 	switch {
 	case !known && s.Nodes[source].Alive:
