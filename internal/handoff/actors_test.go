@@ -58,7 +58,7 @@ func (w *world) tick(n *node) {
 		}
 	}
 	for _, x := range append([]*waiter(nil), n.waiters...) {
-		if w.now.After(x.deadline) {
+		if n.clock().After(x.deadline) {
 			w.vanish(n, x)
 		}
 	}
@@ -133,7 +133,7 @@ func (w *world) create(n *node, p *pod, name int) {
 	}
 	id := w.name("c")
 	if w.isReplacement(p.uid) && !n.arrived[p.uid] {
-		x := &waiter{uid: p.uid, id: id, name: name, deadline: w.now.Add(createWait)}
+		x := &waiter{uid: p.uid, id: id, name: name, deadline: n.clock().Add(createWait)}
 		n.waiters = append(n.waiters, x)
 		w.logf("node %d: create %s of %s waits", n.id, id, p.uid)
 		for told := true; told; told = w.slip(0.2) {

@@ -138,12 +138,15 @@ func (n *node) targetFacts(m *move) TargetFacts {
 	return f
 }
 
+// clock is the node's own: no two machines agree about the time.
+func (n *node) clock() time.Time { return n.w.now.Add(n.ahead) }
+
 func (n *node) feedSource(id string, e Event) {
 	s := n.agent.sources[id]
 	if s == nil {
 		return
 	}
-	acts := s.Step(n.w.now, e)
+	acts := s.Step(n.clock(), e)
 	n.w.logf("node %d source %s %s %s%s -> %s", n.id, id, e.Kind, e.Op, e.Outcome, ops(acts))
 	for _, a := range acts {
 		n.sourceDo(id, a)
@@ -155,7 +158,7 @@ func (n *node) feedTarget(id string, e Event) {
 	if t == nil {
 		return
 	}
-	acts := t.Step(n.w.now, e)
+	acts := t.Step(n.clock(), e)
 	if t.Done() && t.Record().Target.Resumed {
 		n.arrived[t.Record().Target.PodUID] = true
 	}

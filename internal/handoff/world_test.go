@@ -107,6 +107,7 @@ type node struct {
 	id       int
 	up, lost bool
 	cut      bool
+	ahead    time.Duration // its clock, of the world's
 	boot     int
 	fences   map[string]int64 // by pod: epoch
 	begun    map[string]bool  // tmpfs
@@ -160,6 +161,10 @@ func newWorld(seed int64, opt options) *world {
 	w.keep = seed%2 == 0
 	for i := range w.nodes {
 		w.nodes[i] = &node{w: w, id: i, up: true, boot: 1, fences: map[string]int64{}, arrived: map[string]bool{}, begun: map[string]bool{}, images: map[string]bool{}}
+		if w.faulty {
+			// Up to an hour off the controller's.
+			w.nodes[i].ahead = time.Duration((seed*7919+int64(i)*3571)%7200-3600) * time.Second
+		}
 		w.nodes[i].agent = agent{up: true, sources: map[string]*Source{}, targets: map[string]*Target{}}
 		w.api.nodeBoot[i] = w.nodes[i].bootID()
 	}

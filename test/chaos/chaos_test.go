@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,13 +30,18 @@ func TestPairwise(t *testing.T) {
 			r := play(t, c, k)
 			r.Commit = now
 			must(t, r.save())
+			stage.last = &r
 			if r.Missed != "" {
 				t.Errorf("missed: %s", r.Missed)
 			}
 		})
 	}
 	// Nor did the last one leave anything that its pod's end should have taken along.
-	must(t, (&scene{Cluster: c, lab: c.Lab}).clean(t.Context()))
+	mine, _, err := (&scene{Cluster: c, lab: c.Lab}).clean(t.Context())
+	must(t, err)
+	for _, l := range mine {
+		t.Error(l)
+	}
 }
 
 // TestTable runs every case, and goes on where it was interrupted.
@@ -67,6 +73,7 @@ func TestTable(t *testing.T) {
 			r := play(t, needStage(t), k)
 			r.Commit = now
 			must(t, r.save())
+			stage.last = &r
 		})
 	}
 }
@@ -128,15 +135,31 @@ func once(t *testing.T, c *cluster.Cluster, k chaos) result {
 		bad(err)
 		return r
 	}
-	if err := s.clean(ctx); err != nil {
+	mine, before, err := s.clean(ctx)
+	if err != nil {
 		bad(err)
 	}
+	r.Wrong = append(r.Wrong, mine...)
+	blame(t, before)
 	r.Settle = time.Since(struck).Milliseconds()
 	var wrong []string
 	r.Outcome, wrong = s.verdict(ctx, k, end)
 	r.Wrong = append(r.Wrong, wrong...)
 	r.Silence = c.Witness.Account(s.was.Instance).Gap.Milliseconds()
 	return r
+}
+
+// blame amends the result of the case before.
+func blame(t *testing.T, left []string) {
+	t.Helper()
+	if len(left) == 0 {
+		return
+	}
+	t.Errorf("by the case before: %s", strings.Join(left, "; "))
+	if stage.last != nil {
+		stage.last.Wrong = append(stage.last.Wrong, left...)
+		must(t, stage.last.save())
+	}
 }
 
 // tidy makes the stage ready for the next case, whatever came of this one.

@@ -45,8 +45,8 @@ const tail = `
 - **Clocks apart.** The lab's nodes share one kernel and so one clock; time namespaces shift only
   monotonic clocks. No deadline compares two machines' clocks: each is kept by the clock of the one
   that set it (the create's by the target's, the source's patience by the source's, the controller's
-  by its own). The simulation of [internal/handoff](../internal/handoff) is where ends that disagree
-  about the time are tried.
+  by its own). In the simulation of [internal/handoff](../internal/handoff) the three clocks are up
+  to two hours apart in every run.
 - **A full /run.** What is filled here is the disk with fences and notes of arrivals, /var/lib/drover,
   and the tmpfs with images and dumps, /run/drover/vault; not the rest of /run.
 - **Power cuts.** A node that is restarted loses its processes, its memory and its /run, but what it

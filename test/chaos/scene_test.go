@@ -183,13 +183,14 @@ func (s *scene) settled(ctx context.Context) (*v1alpha1.PodMigration, error) {
 	return end, err
 }
 
-// clean waits until nothing is left behind, also by the case before. What is left for good
-// counts once.
-func (s *scene) clean(ctx context.Context) error {
+// clean waits until nothing is left behind, and gives what was, by this case and by the one
+// before: what a pod's end should have taken along shows only then. What is left for good is
+// told once.
+func (s *scene) clean(ctx context.Context) (mine, before []string, err error) {
 	bounded, cancel := context.WithTimeout(ctx, cleanBound)
 	defer cancel()
 	var left []string
-	err := cluster.Eventually(bounded, "nothing is left behind", func(ctx context.Context) (bool, string) {
+	err = cluster.Eventually(bounded, "nothing is left behind", func(ctx context.Context) (bool, string) {
 		var err error
 		if left, err = remains.Find(ctx, s.lab, s.Client); err != nil {
 			return false, err.Error()
@@ -197,16 +198,18 @@ func (s *scene) clean(ctx context.Context) error {
 		left = slices.DeleteFunc(left, func(l string) bool { return slices.Contains(stage.left, l) })
 		return len(left) == 0, strings.Join(left, "; ")
 	})
+	if len(left) > 0 {
+		err = nil // it is told by the lists
+	}
 	stage.left = append(stage.left, left...)
-	for i, l := range left {
+	for _, l := range left {
 		if slices.Contains(s.before, l) {
-			left[i] = "by the case before: " + l
+			before = append(before, "left behind: "+l)
+		} else {
+			mine = append(mine, "left behind: "+l)
 		}
 	}
-	if len(left) > 0 {
-		return fmt.Errorf("left behind: %s", strings.Join(left, "; "))
-	}
-	return err
+	return mine, before, err
 }
 
 // clear ends the scene: the pod and the move's record go. What only they keep on the nodes

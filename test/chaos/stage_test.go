@@ -38,6 +38,7 @@ type theStage struct {
 	*cluster.Cluster
 	err  error
 	left []string // remains that have been told
+	last *result  // of the case before
 }
 
 func TestMain(m *testing.M) {
