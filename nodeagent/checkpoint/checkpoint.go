@@ -103,7 +103,7 @@ func (d *Dumps) Run(ctx context.Context, notices Notices) error {
 	}
 	var wg sync.WaitGroup
 	for _, e := range entries {
-		parts, err := filepath.Glob(filepath.Join(d.cfg.Layout.Dumps(), e.Name(), partDir, "*"))
+		parts, err := partsOf(filepath.Join(d.cfg.Layout.Dumps(), e.Name()))
 		if err != nil {
 			return fmt.Errorf("look for dumps of an earlier life: %w", err)
 		}
@@ -179,6 +179,11 @@ func (d *Dumps) parts(m migrate.Move) (dump string, all []part, err error) {
 		return "", nil, fmt.Errorf("the record of move %s/%s names no container", m.Namespace, m.Name)
 	}
 	return dump, all, nil
+}
+
+// partsOf are the parts that a dump has on the disk.
+func partsOf(dump string) ([]string, error) {
+	return filepath.Glob(filepath.Join(dump, partDir, "*"))
 }
 
 func readNote(dir string) (*note, error) {

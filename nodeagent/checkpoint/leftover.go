@@ -17,17 +17,30 @@ func (d *Dumps) Leftovers() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		dir := filepath.Join(d.cfg.Layout.Dumps(), e.Name())
-		n, err := readNote(dir)
-		if err != nil || n != nil && n.Init.Alive() {
-			continue // what cannot be read may be held
+		if d.over(filepath.Join(d.cfg.Layout.Dumps(), e.Name())) {
+			names = append(names, e.Name())
 		}
-		if running, err := hosted.Running(filepath.Join(dir, runDir)); err != nil || running {
-			continue
-		}
-		names = append(names, e.Name())
 	}
 	return names, nil
+}
+
+// over tells that no container of the dump lives and nothing works on it. What cannot be read
+// may be held.
+func (d *Dumps) over(dump string) bool {
+	parts, err := partsOf(dump)
+	if err != nil {
+		return false
+	}
+	for _, dir := range parts {
+		n, err := readNote(dir)
+		if err != nil || n != nil && n.Init.Alive() {
+			return false
+		}
+		if running, err := hosted.Running(filepath.Join(dir, runDir)); err != nil || running {
+			return false
+		}
+	}
+	return true
 }
 
 // Forget removes a dump that Leftovers has named, by that name.

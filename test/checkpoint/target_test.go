@@ -232,7 +232,7 @@ func TestRestoreFails(t *testing.T) {
 	good := at.images + ".good"
 	run(t, "cp", "-r", at.images, good)
 	defer os.RemoveAll(good)
-	if err := os.Remove(filepath.Join(at.images, "mm-1.img")); err != nil {
+	if err := os.Remove(filepath.Join(at.images, at.m.Containers[0].Name, "mm-1.img")); err != nil {
 		t.Fatal(err)
 	}
 	if err := at.a.copies.Restore(within(t), at.m, at.target.id, at.images); err != nil {
