@@ -45,7 +45,7 @@ var faults = []fault{
 	{name: "target's agent killed", to: handedOver, strike: kill(onTarget, agent)},
 	{name: "controller killed", to: handedOver, strike: kill(onThird, controller)},
 	{name: "CRIU killed on the source", from: frozen, to: starting, strike: kill(onSource, criu)},
-	{name: "CRIU killed on the target", from: sent, to: starting, strike: kill(onTarget, criu)},
+	{name: "CRIU killed on the target", from: restored, to: starting, strike: kill(onTarget, criu)},
 	{name: "runc killed on the source", from: frozen, to: starting, strike: kill(onSource, program("runc", "checkpoint"))},
 	{name: "runc killed on the target", from: sent, to: starting, strike: kill(onTarget, program("runc", "restore"))},
 	{name: "drover-runc killed on the target", from: createWaiting, to: starting, strike: kill(onTarget, wrapper)},

@@ -191,11 +191,11 @@ func (s *scene) clean(ctx context.Context) (mine, before []string, err error) {
 	defer cancel()
 	var left []string
 	err = cluster.Eventually(bounded, "nothing is left behind", func(ctx context.Context) (bool, string) {
-		var err error
-		if left, err = remains.Find(ctx, s.lab, s.Client); err != nil {
+		found, err := remains.Find(ctx, s.lab, s.Client)
+		if err != nil {
 			return false, err.Error()
 		}
-		left = slices.DeleteFunc(left, func(l string) bool { return slices.Contains(stage.left, l) })
+		left = slices.DeleteFunc(found, func(l string) bool { return slices.Contains(stage.left, l) })
 		return len(left) == 0, strings.Join(left, "; ")
 	})
 	if len(left) > 0 {
