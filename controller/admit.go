@@ -31,7 +31,6 @@ const (
 	ReasonOwnerFinished        = "OwnerFinished"
 	ReasonOwnerChanged         = "OwnerChanged"
 	ReasonRollingUpdate        = "RollingUpdate"
-	ReasonSeveralContainers    = movable.ReasonSeveralContainers
 	ReasonHostNamespace        = movable.ReasonHostNamespace
 	ReasonUnsupportedLifecycle = movable.ReasonUnsupportedLifecycle
 	ReasonUnsupportedDevice    = movable.ReasonUnsupportedDevice

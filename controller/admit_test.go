@@ -93,10 +93,17 @@ func TestAdmit(t *testing.T) {
 
 		{"two containers", func(_ *v1alpha1.PodMigration, f *Facts) {
 			f.Pod.Spec.Containers = append(f.Pod.Spec.Containers, corev1.Container{Name: "proxy"})
-		}, ReasonSeveralContainers, "2 containers"},
-		{"sidecar", func(_ *v1alpha1.PodMigration, f *Facts) {
-			f.Pod.Spec.InitContainers = []corev1.Container{{Name: "s", RestartPolicy: ptr(corev1.ContainerRestartPolicyAlways)}}
-		}, ReasonSeveralContainers, "2 containers"},
+			f.Pod.Status.ContainerStatuses = append(f.Pod.Status.ContainerStatuses, corev1.ContainerStatus{
+				Name: "proxy", ContainerID: "containerd://f00d", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+		}, "", ""},
+		{"one of two crashed", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.Containers = append(f.Pod.Spec.Containers, corev1.Container{Name: "proxy"})
+		}, ReasonNotRunning, "container proxy"},
+		{"sidecar that kubelet waits for", func(_ *v1alpha1.PodMigration, f *Facts) {
+			f.Pod.Spec.InitContainers = []corev1.Container{{Name: "s", StartupProbe: &corev1.Probe{}, RestartPolicy: ptr(corev1.ContainerRestartPolicyAlways)}}
+			f.Pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{
+				Name: "s", ContainerID: "containerd://f00d", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		}, ReasonUnsupportedLifecycle, "startupProbe"},
 		{"debug container", func(_ *v1alpha1.PodMigration, f *Facts) {
 			f.Pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{}}
 		}, movable.ReasonEphemeralContainer, ""},

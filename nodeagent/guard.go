@@ -62,15 +62,15 @@ func (a *agent) examine(ctx context.Context, namespace, name string) ([]movable.
 func examinePod(proc examine.Proc, p *corev1.Pod) ([]movable.Finding, error) {
 	all := []movable.Finding{}
 	var errs []error
-	for _, s := range p.Status.ContainerStatuses {
-		id := movable.RunningID(p, s.Name)
+	for _, name := range movable.Containers(&p.Spec) {
+		id := movable.RunningID(p, name)
 		if id == "" {
 			continue
 		}
 		found, err := proc.Container(id)
 		errs = append(errs, err)
 		for _, f := range found {
-			f.Message = "container " + s.Name + ": " + f.Message
+			f.Message = "container " + name + ": " + f.Message
 			all = append(all, f)
 		}
 	}

@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -40,7 +41,7 @@ func (n *names) Container(podUID, containerID string) (model.PodID, string, bool
 	if !ok {
 		return model.PodID{}, "", false
 	}
-	for _, s := range p.Status.ContainerStatuses {
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		if _, id, _ := strings.Cut(s.ContainerID, "://"); id == containerID {
 			return podID(p), s.Name, true
 		}

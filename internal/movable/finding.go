@@ -26,7 +26,6 @@ const (
 	ReasonNotRunning           = "NotRunning"
 	ReasonNotOptedIn           = "NotOptedIn"
 	ReasonWrongRuntimeClass    = "WrongRuntimeClass"
-	ReasonSeveralContainers    = "SeveralContainers"
 	ReasonEphemeralContainer   = "EphemeralContainer"
 	ReasonHostNamespace        = "HostNamespace"
 	ReasonUnsupportedLifecycle = "UnsupportedLifecycle"

@@ -55,10 +55,6 @@ func will(p *corev1.Pod) []Finding {
 func shape(p *corev1.Pod) []Finding {
 	var all []Finding
 	s := &p.Spec
-	if n := len(s.Containers) + len(Sidecars(s)); n != 1 {
-		all = append(all, Found(ReasonSeveralContainers, "pod %s/%s has %d containers that run side by side: only pods of one container can be moved",
-			p.Namespace, p.Name, n))
-	}
 	if n := len(s.EphemeralContainers); n > 0 {
 		all = append(all, Found(ReasonEphemeralContainer, "pod %s/%s has the ephemeral container %s, which no other pod can be given",
 			p.Namespace, p.Name, s.EphemeralContainers[0].Name).But("it stays until the pod is made anew"))
@@ -71,7 +67,14 @@ func shape(p *corev1.Pod) []Finding {
 		all = append(all, Found(ReasonHostNamespace, "pod %s/%s has shareProcessNamespace: its processes cannot be taken along without the sandbox's",
 			p.Namespace, p.Name))
 	}
-	for _, c := range s.Containers {
+	for _, c := range Sidecars(s) {
+		if c.StartupProbe != nil {
+			// Its copy is held, and answers nothing, until the last container is restored.
+			all = append(all, Found(ReasonUnsupportedLifecycle, "sidecar %s has a startupProbe: kubelet would create no further container before it succeeds", c.Name).
+				But("use a readinessProbe, or make it an ordinary container"))
+		}
+	}
+	for _, c := range append(Sidecars(s), s.Containers...) {
 		if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
 			all = append(all, Found(ReasonUnsupportedLifecycle, "container %s has a postStart hook: it would run a second time after the move", c.Name).
 				But("do its work in the container's own process or in an init container"))
@@ -134,10 +137,10 @@ func state(p *corev1.Pod) []Finding {
 		return []Finding{Found(ReasonNotRunning, "pod %s/%s is %s, not Running", p.Namespace, p.Name, p.Status.Phase)}
 	}
 	var all []Finding
-	for _, c := range p.Spec.Containers {
-		if RunningID(p, c.Name) == "" {
-			all = append(all, Found(ReasonNotRunning, "container %s of pod %s/%s is not running", c.Name, p.Namespace, p.Name).
-				But(fmt.Sprintf("see kubectl logs %s -c %s", p.Name, c.Name)))
+	for _, name := range Containers(&p.Spec) {
+		if RunningID(p, name) == "" {
+			all = append(all, Found(ReasonNotRunning, "container %s of pod %s/%s is not running", name, p.Namespace, p.Name).
+				But(fmt.Sprintf("see kubectl logs %s -c %s", p.Name, name)))
 		}
 	}
 	return all

@@ -27,6 +27,18 @@ func good() *corev1.Pod {
 	}
 }
 
+// beside adds a container that runs.
+func beside(p *corev1.Pod, c corev1.Container, sidecar bool) {
+	status := corev1.ContainerStatus{Name: c.Name, ContainerID: "containerd://f00d", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
+	if sidecar {
+		p.Spec.InitContainers = append(p.Spec.InitContainers, c)
+		p.Status.InitContainerStatuses = append(p.Status.InitContainerStatuses, status)
+		return
+	}
+	p.Spec.Containers = append(p.Spec.Containers, c)
+	p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, status)
+}
+
 func claim(modes ...corev1.PersistentVolumeAccessMode) *corev1.PersistentVolumeClaim {
 	return &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{AccessModes: modes}}
 }
@@ -68,7 +80,16 @@ func TestPod(t *testing.T) {
 		{"not opted in", func(p *corev1.Pod) { p.Annotations = nil }, "NotOptedIn", `is ""`},
 		{"opted out", func(p *corev1.Pod) { p.Annotations[v1alpha1.AnnotationMigrate] = "false" }, "NotOptedIn", `"false"`},
 		{"no class", func(p *corev1.Pod) { p.Spec.RuntimeClassName = nil }, "WrongRuntimeClass", `""`},
-		{"sidecar", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Name: "s", RestartPolicy: always}} }, "SeveralContainers", "2 containers"},
+		{"two containers", func(p *corev1.Pod) { beside(p, corev1.Container{Name: "proxy"}, false) }, "", ""},
+		{"one of two crashed", func(p *corev1.Pod) { p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "proxy"}) }, "NotRunning", "container proxy"},
+		{"sidecar", func(p *corev1.Pod) { beside(p, corev1.Container{Name: "s", RestartPolicy: always}, true) }, "", ""},
+		{"sidecar that is not there", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Name: "s", RestartPolicy: always}} }, "NotRunning", "container s"},
+		{"sidecar that kubelet waits for", func(p *corev1.Pod) {
+			beside(p, corev1.Container{Name: "s", RestartPolicy: always, StartupProbe: &corev1.Probe{}}, true)
+		}, "UnsupportedLifecycle", "startupProbe"},
+		{"sidecar with postStart", func(p *corev1.Pod) {
+			beside(p, corev1.Container{Name: "s", RestartPolicy: always, Lifecycle: &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}}}, true)
+		}, "UnsupportedLifecycle", "container s"},
 		{"init container", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Name: "s"}} }, "", ""},
 		{"debugged", func(p *corev1.Pod) {
 			p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "dbg"}}}
