@@ -80,8 +80,9 @@ func familiar(repository string) string {
 // source's did, as far as both are known.
 func otherImages(p, source *corev1.Pod) []string {
 	var out []string
-	for _, is := range p.Status.ContainerStatuses {
-		for _, was := range source.Status.ContainerStatuses {
+	before := slices.Concat(source.Status.ContainerStatuses, source.Status.InitContainerStatuses)
+	for _, is := range slices.Concat(p.Status.ContainerStatuses, p.Status.InitContainerStatuses) {
+		for _, was := range before {
 			// An image's own ID and a digest in a registry cannot be compared.
 			alike := strings.Contains(is.ImageID, "@") == strings.Contains(was.ImageID, "@")
 			if is.Name == was.Name && is.ImageID != "" && was.ImageID != "" && alike && digestOf(is.ImageID) != digestOf(was.ImageID) {

@@ -85,3 +85,13 @@ func TestAnotherImageIsTold(t *testing.T) {
 		}
 	}
 }
+
+func TestOtherImagesOfSidecars(t *testing.T) {
+	source, p := sourcePod(), sourcePod()
+	source.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "proxy", ImageID: "sha256:a"}}
+	p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "proxy", ImageID: "sha256:b"}}
+	want := "container proxy runs image sha256:b, was sha256:a"
+	if got := otherImages(p, source); len(got) != 1 || got[0] != want {
+		t.Errorf("%q, want %q alone", got, want)
+	}
+}

@@ -33,6 +33,16 @@ func tree(t *testing.T, id, link string) examine.Proc {
 	return examine.Proc(root)
 }
 
+// toSidecar makes the pod's container a native sidecar, beside one whose processes are not there.
+func toSidecar(p *corev1.Pod) {
+	always := corev1.ContainerRestartPolicyAlways
+	p.Spec.InitContainers, p.Status.InitContainerStatuses = p.Spec.Containers, p.Status.ContainerStatuses
+	p.Spec.InitContainers[0].RestartPolicy = &always
+	p.Spec.Containers = []corev1.Container{{Name: "main"}}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name: "main", ContainerID: "containerd://f00d", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+}
+
 // An agent orders no move that would be refused.
 func TestUnmovable(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -42,6 +52,7 @@ func TestUnmovable(t *testing.T) {
 	}{
 		"good":        {func(*corev1.Pod) {}, "anon_inode:[eventpoll]", ""},
 		"its objects": {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, "anon_inode:[io_uring]", "hostNetwork"},
+		"a sidecar":   {toSidecar, "anon_inode:[io_uring]", "container app: descriptor 3"},
 		"a process":   {func(*corev1.Pod) {}, "anon_inode:[io_uring]", "container app: descriptor 3 of process 1 (app) is an io_uring"},
 	} {
 		t.Run(name, func(t *testing.T) {
