@@ -26,6 +26,14 @@ type Tick struct {
 	Now   uint64 `json:"now"`
 }
 
+// Talk is what a ticker says of its talk with another one.
+type Talk struct {
+	// Last is the newest number that it heard.
+	Last uint64 `json:"last"`
+	// Odd is the first number that it must not have heard, in words; empty: none.
+	Odd string `json:"odd"`
+}
+
 // Heard is a tick with where and when it came from.
 type Heard struct {
 	Tick

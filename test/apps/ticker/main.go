@@ -8,7 +8,7 @@
 // tick. If one byte of the heap is lost, if a tick is lost or comes twice, if two copies
 // run at once: the witness knows.
 //
-// "ticker spin" is the noisy neighbour.
+// "ticker spin" is the noisy neighbour; "ticker get URL" prints what is at the URL.
 package main
 
 import (
@@ -18,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -34,19 +35,30 @@ func main() {
 		spin(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == "get" {
+		get(os.Args[2])
+		return
+	}
 	heap := flag.Int("heap-mib", 64, "size of the random heap in MiB")
 	to := flag.String("witness", "", "host:port (UDP) that every tick is sent to; empty: nobody")
 	every := flag.Duration("every", 20*time.Millisecond, "time between ticks")
 	work := flag.Duration("work", 0, "CPU time burnt in every tick")
 	listen := flag.String("listen", ":8080", "address of the HTTP status")
+	ticks := flag.Uint64("ticks", 0, "end well after so many ticks; 0: never")
+	var c talk
+	flag.StringVar(&c.on, "talk-on", "", "host:port (UDP) to talk with another ticker on; empty: no talk")
+	flag.StringVar(&c.ask, "ask", "", "host:port (UDP) of the other ticker, by the one of the two that asks")
 	flag.Parse()
 	t, err := newTicker(*heap, *to)
 	if err != nil {
 		log.Fatalf("ticker: %v", err)
 	}
-	go t.serve(*listen)
+	if err := c.begin(); err != nil {
+		log.Fatalf("ticker: %v", err)
+	}
+	go t.serve(*listen, &c)
 	log.Printf("instance %s: heap %d MiB, checksum %016x", t.instance, *heap, t.sum)
-	t.run(*every, *work)
+	t.run(*every, *work, *ticks)
 }
 
 type ticker struct {
@@ -83,9 +95,9 @@ func newTicker(mib int, to string) (*ticker, error) {
 	return t, err
 }
 
-// run ticks for ever. A slice of the heap is summed in every tick, the whole of it within
+// run ticks so often, or for ever. A slice of the heap is summed in every tick, the whole of it within
 // 50 ticks, so that damage shows soon.
-func (t *ticker) run(every, work time.Duration) {
+func (t *ticker) run(every, work time.Duration, ticks uint64) {
 	const slices = 50
 	part := (len(t.heap) + slices - 1) / slices
 	h, at := fnv.New64a(), 0
@@ -99,7 +111,10 @@ func (t *ticker) run(every, work time.Duration) {
 			h.Reset()
 			at = 0
 		}
-		t.send(t.seq.Add(1))
+		seq := t.seq.Add(1)
+		if t.send(seq); seq == ticks {
+			return
+		}
 	}
 }
 
@@ -116,11 +131,13 @@ func (t *ticker) send(seq uint64) {
 	}
 }
 
-func (t *ticker) serve(addr string) {
+func (t *ticker) serve(addr string, c *talk) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		json.NewEncoder(w).Encode(witness.Tick{Instance: t.instance, Seq: t.seq.Load(), Start: t.sum, Now: checksum(t.heap)})
 	})
+	mux.HandleFunc("GET /talk", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(c.said()) })
+	mux.HandleFunc("GET /log", func(_ http.ResponseWriter, r *http.Request) { log.Print(r.URL.Query().Get("line")) })
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST /done", func(http.ResponseWriter, *http.Request) { os.Exit(0) })
 	mux.HandleFunc("POST /crash", func(http.ResponseWriter, *http.Request) { os.Exit(1) })
@@ -143,6 +160,17 @@ func burn(d time.Duration) {
 }
 
 var sink atomic.Uint64
+
+func get(url string) {
+	resp, err := http.Get(url)
+	if err != nil {
+		log.Fatalf("ticker: %v", err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
+		log.Fatalf("ticker: read %s: %v", url, err)
+	}
+}
 
 func spin(args []string) {
 	fs := flag.NewFlagSet("spin", flag.ExitOnError)
