@@ -203,7 +203,17 @@ func (c *Cluster) Measured(ctx context.Context) error {
 // Status asks a ticker for its own account of itself.
 func (c *Cluster) Status(ctx context.Context, p *corev1.Pod) (witness.Tick, error) {
 	var t witness.Tick
-	return t, c.get(ctx, p.Spec.NodeName, p.Status.PodIP+":8080", "/status", &t)
+	return t, c.Ask(ctx, p, 8080, "/status", &t)
+}
+
+// Ask gets path from the ticker that serves at that port of the pod; into may be nil.
+func (c *Cluster) Ask(ctx context.Context, p *corev1.Pod, port int, path string, into any) error {
+	addr := fmt.Sprintf("%s:%d", p.Status.PodIP, port)
+	if into == nil {
+		_, err := c.text(ctx, p.Spec.NodeName, addr, path)
+		return err
+	}
+	return c.get(ctx, p.Spec.NodeName, addr, path, into)
 }
 
 // Crash makes a ticker's process end with an error.

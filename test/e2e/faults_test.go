@@ -114,13 +114,7 @@ func TestSourceAgentIsKilledInTheMiddle(t *testing.T) {
 // A CRIU that cannot restore: the source goes on, nothing is started empty in its place.
 func TestRestoreFails(t *testing.T) {
 	ctx, c, ns := scene(t, "restore-fails")
-	m := begin(ctx, t, c, ns, func(to string) {
-		out, err := c.Lab.ExecInNode(ctx, to, "mount", "--bind", "/usr/bin/false", "/usr/sbin/criu")
-		if err != nil {
-			t.Fatalf("break CRIU on %s: %v\n%s", to, err, out)
-		}
-		t.Cleanup(func() { c.Lab.ExecInNode(context.Background(), to, "umount", "/usr/sbin/criu") })
-	})
+	m := begin(ctx, t, c, ns, func(to string) { breakCRIU(ctx, t, c, to) })
 	end := m.settled(ctx, t, c)
 	if end.Status.Phase != v1alpha1.PhaseAborted {
 		t.Errorf("phase %s, want %s", end.Status.Phase, v1alpha1.PhaseAborted)
@@ -128,6 +122,16 @@ func TestRestoreFails(t *testing.T) {
 	if n := len(c.Witness.Account(m.was.Instance).Froms); n != 1 {
 		t.Errorf("ticks came from %d places, want from the source alone", n)
 	}
+}
+
+// breakCRIU makes the node's CRIU fail until the test ends.
+func breakCRIU(ctx context.Context, t *testing.T, c *cluster.Cluster, node string) {
+	t.Helper()
+	out, err := c.Lab.ExecInNode(ctx, node, "mount", "--bind", "/usr/bin/false", "/usr/sbin/criu")
+	if err != nil {
+		t.Fatalf("break CRIU on %s: %v\n%s", node, err, out)
+	}
+	t.Cleanup(func() { c.Lab.ExecInNode(context.Background(), node, "umount", "/usr/sbin/criu") })
 }
 
 // The user's deletion wins: the source's end is not undone by its copy.
