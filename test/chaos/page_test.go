@@ -35,7 +35,7 @@ next is slowed to %s one way, so that the fault comes before that agent knows.
 | moved | it goes on at the target |
 | stayed | the move was aborted; it goes on at the source |
 | returned | committed, then given back; it goes on at the source |
-| afresh | it was lost with the node on which alone it was, or with the kubelet or containerd that was just starting its container, and its pod has started anew |
+| afresh | it was lost with the node on which alone it was, or with the program that was just starting its container, and its pod has started anew |
 
 `
 

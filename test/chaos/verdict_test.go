@@ -24,8 +24,8 @@ const (
 
 // allowed are the outcomes that the design has for a case. A process is lost only with the
 // node on which alone it was: the source until its images are offered, the target once its
-// copy may have run there; or with the kubelet or containerd that is just starting its
-// container, for neither knows again what it was starting when it died (docs/moves.md).
+// copy may have run there; or with the program on the target that is just starting its
+// container: a start that breaks off is no container to kubelet (docs/moves.md).
 func (c chaos) allowed() []outcome {
 	switch c.fault.name {
 	case "source node restarted":
@@ -46,11 +46,12 @@ func (c chaos) allowed() []outcome {
 			return []outcome{returned, afresh}
 		}
 		return []outcome{afresh}
-	case "containerd killed on the target", "kubelet killed on the target":
+	case "CRIU killed on the target", "runc killed on the target", "drover-runc killed on the target",
+		"containerd killed on the target", "kubelet killed on the target":
 		switch c.step {
 		case committed, starting:
 			return []outcome{moved, returned, afresh}
-		case resumed, sourceEnded:
+		case resumed, sourceEnded: // CRIU, runc and drover-runc have ended by then
 			return []outcome{moved, afresh}
 		}
 	}
