@@ -149,7 +149,7 @@ func (r *Reconciler) order(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	}
 	child := &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: m.Namespace, Name: v1alpha1.MoveName(m.Name, fmt.Sprintf("%.8s-%d", m.UID, tries+1)),
+			Namespace: m.Namespace,
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: v1alpha1.GroupVersion.String(), Kind: "PodMigration", Name: m.Name, UID: m.UID, Controller: new(bool),
 			}},
@@ -160,10 +160,32 @@ func (r *Reconciler) order(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		},
 	}
 	*child.OwnerReferences[0].Controller = true
-	if err := r.Writer.Create(ctx, child); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := r.makeStep(ctx, m, child, tries+1); err != nil {
 		return ctrl.Result{}, fmt.Errorf("order the second step of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+// makeStep makes the child under the number, or under a higher one if somebody else has a record
+// of that name. One of the same number is this step, made by a call whose answer was lost.
+func (r *Reconciler) makeStep(ctx context.Context, m, child *v1alpha1.PodMigration, number int) error {
+	for ; ; number++ {
+		next := child.DeepCopy()
+		next.Name = childName(m, number)
+		err := r.Writer.Create(ctx, next)
+		if !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+		var there v1alpha1.PodMigration
+		found, err := r.get(ctx, m.Namespace, next.Name, &there)
+		if err != nil || found && metav1.IsControlledBy(&there, m) {
+			return err
+		}
+	}
+}
+
+func childName(m *v1alpha1.PodMigration, number int) string {
+	return v1alpha1.MoveName(m.Name, fmt.Sprintf("%.8s-%d", m.UID, number))
 }
 
 // waitingForName tells why the last try failed, and what can be done.

@@ -151,7 +151,7 @@ func TestMoving(t *testing.T) {
 	done := func(s *v1alpha1.PodMigrationStatus) {
 		s.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionComplete, Status: metav1.ConditionTrue}}
 	}
-	rejected := func(s *v1alpha1.PodMigrationStatus) { s.Phase = v1alpha1.PhaseRejected }
+	rejected := func(s *v1alpha1.PodMigrationStatus) { done(s); s.Phase = v1alpha1.PhaseRejected }
 	a, m, _ := testAgent(t, Act, move("done", "n1", done), move("other", "n2", nil), move("never", "n1", rejected))
 	if got, err := a.cluster.moving(t.Context()); got != "" || err != nil {
 		t.Errorf("moving %q, %v; want none", got, err)

@@ -70,9 +70,10 @@ func MoveName(pod, suffix string) string {
 	return strings.TrimRight(pod[:min(len(pod), 50)], "-.") + "-" + suffix
 }
 
-// Finished tells whether nothing is left to do for a PodMigration, however it ended.
+// Finished tells whether nothing is left to do for a PodMigration, however it ended. The
+// controller alone writes that condition; the phase is written by agents, too.
 func Finished(m *PodMigration) bool {
-	return m.Status.Phase == PhaseRejected || meta.IsStatusConditionTrue(m.Status.Conditions, ConditionComplete)
+	return meta.IsStatusConditionTrue(m.Status.Conditions, ConditionComplete)
 }
 
 // OriginOf is the UID of the first pod of the lineage that a pod belongs to: a replacement

@@ -191,7 +191,7 @@ func TestResolveShowsBothEnds(t *testing.T) {
 		t.Errorf("the list is\n%s", out.String())
 	}
 	out.Reset()
-	m.Status.Phase = v1alpha1.PhaseRejected
+	m.Status.Conditions = append(m.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionComplete, Status: metav1.ConditionTrue})
 	if printUnfinished(&out, "shop", []v1alpha1.PodMigration{*m}, now); out.String() != "every move in namespace shop has ended\n" {
 		t.Errorf("the list is\n%s", out.String())
 	}

@@ -145,6 +145,9 @@ func TestRecordsPolicy(t *testing.T) {
 		{"target commits", dst, func(s *st) {
 			s.Decision, s.DecisionBy, s.DecidedAt, s.Phase = "Commit", "target n2", &at, "Committed"
 		}, ""},
+		{"target calls it rejected", dst, func(s *st) { s.Phase = "Rejected" }, "phases in which agents work"},
+		{"source says that it decided", src, func(s *st) { s.DecisionBy = "source n1" }, "own node's name"},
+		{"target decided long ago", dst, func(s *st) { early := metav1.NewMicroTime(at.Add(-time.Hour)); s.DecidedAt = &early }, "own node's name"},
 		{"target returns it", dst, func(s *st) { s.Returned, s.Epoch = true, 3 }, "takes a pod back"},
 		{"target raises the epoch", dst, func(s *st) { s.Epoch = 9 }, "takes a pod back"},
 		{"source says starting", src, func(s *st) { s.Target.Starting = true }, "target's progress"},
