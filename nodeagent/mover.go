@@ -133,10 +133,18 @@ func (a *agent) agentOn(node string) (string, error) {
 // be installed, upgraded or broken at any time.
 const abilityInterval = time.Minute
 
+// recoveryInterval is the same while it cannot: moves wait for it.
+const recoveryInterval = 5 * time.Second
+
 func (a *agent) watchAbility(ctx context.Context) error {
-	tick := time.NewTicker(abilityInterval)
-	defer tick.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-next.C:
+		}
 		if a.vault.Problem() != "" {
 			// What was in the way may be gone; Problem tells.
 			if a.vault.Open() == nil {
@@ -152,10 +160,10 @@ func (a *agent) watchAbility(ctx context.Context) error {
 		if was := a.unable.Swap(&why); (was == nil || *was != why) && ctx.Err() == nil {
 			a.log.Info("whether this node can take moved pods", "obstacle", why)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		if why == "" {
+			next.Reset(abilityInterval)
+		} else {
+			next.Reset(recoveryInterval)
 		}
 	}
 }

@@ -200,6 +200,24 @@ func (c *Cluster) Measured(ctx context.Context) error {
 	})
 }
 
+// Able waits until every node is known to all as one that can take pods.
+func (c *Cluster) Able(ctx context.Context) error {
+	return Eventually(ctx, "every node can take pods", func(ctx context.Context) (bool, string) {
+		views, err := c.Views(ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		for by, s := range views {
+			for _, n := range c.Nodes() {
+				if why := s.Nodes[nodeID(n)].State.CannotRestore; why != "" {
+					return false, by + " says of " + n + ": " + why
+				}
+			}
+		}
+		return true, ""
+	})
+}
+
 // Status asks a ticker for its own account of itself.
 func (c *Cluster) Status(ctx context.Context, p *corev1.Pod) (witness.Tick, error) {
 	var t witness.Tick

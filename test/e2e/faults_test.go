@@ -131,7 +131,16 @@ func breakCRIU(ctx context.Context, t *testing.T, c *cluster.Cluster, node strin
 	if err != nil {
 		t.Fatalf("break CRIU on %s: %v\n%s", node, err, out)
 	}
-	t.Cleanup(func() { c.Lab.ExecInNode(context.Background(), node, "umount", "/usr/sbin/criu") })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if out, err := c.Lab.ExecInNode(ctx, node, "umount", "/usr/sbin/criu"); err != nil {
+			t.Fatalf("mend CRIU on %s: %v\n%s", node, err, out)
+		}
+		if err := c.Able(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // The user's deletion wins: the source's end is not undone by its copy.
