@@ -251,6 +251,9 @@ func (r *Reconciler) afterLoss(ctx context.Context, m *v1alpha1.PodMigration, f 
 	if source := f.source(m); source != nil {
 		return r.removeSource(ctx, m, f, source)
 	}
+	if changed, err := r.letEnd(ctx, m, f, "both pods are gone"); err != nil || changed {
+		return ctrl.Result{RequeueAfter: again}, err
+	}
 	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
 	if c != nil && slices.Contains(discarded, c.Reason) {
 		return r.finish(ctx, m, f, Refusal{c.Reason, c.Message})

@@ -68,8 +68,12 @@ func (s *Source) Holding() bool { return s.facts.Alive && s.facts.Frozen }
 
 // Step takes an event in and gives what is to be done. now is the source's clock.
 func (s *Source) Step(now time.Time, e Event) []Action {
+	was := s.rec.Target.Starting
 	if !s.absorb(e) {
 		s.local(e)
+	}
+	if s.rec.Target.Starting && !was {
+		s.proof, s.gone = "", false // from before the target was heard of again
 	}
 	if s.done {
 		return nil
@@ -157,8 +161,11 @@ func (s *Source) failed(e Event) {
 // cache could show the boot before the one that the target wrote.
 func (s *Source) judge(e Event) {
 	t := s.rec.Target
+	if e.Outcome != OK || s.rec.Decision != Committed {
+		return
+	}
+	s.proof, s.gone = "", false
 	switch {
-	case e.Outcome != OK || s.rec.Decision != Committed:
 	case e.Gone:
 		s.proof, s.gone = "node "+t.Node+" is gone from the cluster", true
 	case e.BootID != "" && t.BootID != "" && e.BootID != t.BootID:

@@ -40,16 +40,24 @@ func (w *Wrapper) guard(in invocation) error {
 		return nil // somebody else has paused it
 	}
 	if in.verb == "delete" && slices.ContainsFunc(in.rest, func(a string) bool { return a == "--force" || a == "-f" }) {
-		// The runtime has lost the container; it is gone in any case. It dies without a
-		// moment in which it runs.
-		ctx, cancel := context.WithTimeout(context.Background(), burial)
-		defer cancel()
-		return group.Kill(ctx)
+		// The runtime has lost the container; it is gone in any case.
+		return w.bury(note.CgroupsPath)
 	}
 	if err != nil {
 		return fmt.Errorf("container %s is frozen, and why is not known: %w", in.id, err)
 	}
 	return fmt.Errorf("container %s is held: %s; %s is refused until that is decided", in.id, why, in.verb)
+}
+
+// bury ends a container's processes without a moment in which they run.
+func (w *Wrapper) bury(cgroupsPath string) error {
+	group, err := w.group(cgroupsPath)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), burial)
+	defer cancel()
+	return group.Kill(ctx)
 }
 
 // holder says which move holds a container that is frozen; "" for none.

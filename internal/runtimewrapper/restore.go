@@ -90,7 +90,7 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 		return 0, err
 	}
 	if err := w.runRestore(in.restoreArgs(images, work)); err != nil {
-		w.cleanUp(in)
+		w.cleanUp(in, note)
 		if why := criu.Errors(filepath.Join(work, "restore.log")); why != "" {
 			err = fmt.Errorf("%w: %s", err, why)
 		}
@@ -120,7 +120,10 @@ func (w *Wrapper) runRestore(args []string) error {
 
 // cleanUp removes what a failed restore leaves, so that the next create of this ID does not
 // stumble over it.
-func (w *Wrapper) cleanUp(in invocation) {
+func (w *Wrapper) cleanUp(in invocation, note layout.Container) {
+	if err := w.bury(note.CgroupsPath); err != nil {
+		return // the agent's to end: runc would thaw what is left of it
+	}
 	clearRestore(in.root, in.id)
 	args := append(append([]string{}, in.global...), "delete", "--force", in.id)
 	// Its failure is not the one to report: mostly there is nothing to delete. With the

@@ -148,8 +148,12 @@ func TestAgentDiesBetweenMarkAndThaw(t *testing.T) {
 			}
 			let <- err
 		}()
-		if err := b.Resume(t.Context(), move, b.note.ID, nil); err != nil {
+		marked := false
+		if err := b.Resume(t.Context(), move, b.note.ID, func() error { marked = true; return nil }); err != nil {
 			t.Fatal(err)
+		}
+		if !marked {
+			t.Fatal("who asks is not told that there is no way back")
 		}
 		if err := <-let; err != nil {
 			t.Fatal(err)

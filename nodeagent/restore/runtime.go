@@ -279,6 +279,10 @@ func (c *Copies) Resume(ctx context.Context, m migrate.Move, id string, mark fun
 		return fmt.Errorf("resume container %s: %w", id, err)
 	}
 	if n.Stage == running {
+		// Of an earlier life of the agent: the mark was left, and whoever called has to know it.
+		if err := mark(); err != nil {
+			return err
+		}
 		return c.ResumeRest(ctx, m)
 	}
 	if _, _, err := c.awaitBoth(ctx, *n); err != nil {

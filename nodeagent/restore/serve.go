@@ -114,6 +114,9 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	c.mu.Unlock()
 	if n.Passed && n.Stage != running {
 		// The agent died before it could answer: the copy stays frozen.
+		if err := c.takeOut(*n, group); err != nil {
+			c.cfg.Log.Warn("CRIU stays in the copy's control group", "pod", n.PodUID, "err", err)
+		}
 		c.drop(n.ID, mine)
 		return true, nil
 	}
