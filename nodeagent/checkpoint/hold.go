@@ -42,15 +42,19 @@ func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 		// Its directory was removed: it was undone before it came here.
 		return false, nil
 	}
-	group, err := d.cfg.Groups.Container(h.InitPID, n.CgroupsPath)
-	if err != nil {
-		return false, fmt.Errorf("find the container's control group: %w", err)
-	}
 	if h.InitPID != n.Init.PID {
 		return false, fmt.Errorf("CRIU dumps process %d, but container %s begins with %d", h.InitPID, n.ContainerID, n.Init.PID)
 	}
-	if err := group.Freeze(ctx); err != nil {
-		return false, err
+	// An agent that comes back to a move that is over ends the container at once, before the
+	// script has called again: then nothing is left to freeze, and CRIU waits to be let go.
+	if n.Init.Alive() {
+		group, err := d.cfg.Groups.Container(h.InitPID, n.CgroupsPath)
+		if err != nil {
+			return false, fmt.Errorf("find the container's control group: %w", err)
+		}
+		if err := group.Freeze(ctx); err != nil {
+			return false, err
+		}
 	}
 	mine := &hold{proceed: make(chan bool, 1)}
 	d.mu.Lock()

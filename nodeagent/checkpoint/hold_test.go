@@ -1,10 +1,13 @@
 package checkpoint
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
@@ -56,5 +59,49 @@ func TestContainerOfAnotherPod(t *testing.T) {
 	m.Source.UID = "victim"
 	if c, err := d.container(part{move: m, Container: m.Containers[0]}); err != nil || c == nil {
 		t.Errorf("its own container: %+v, %v", c, err)
+	}
+}
+
+// TestHoldOfAnEndedContainer: the script that calls an agent which has already ended the
+// container is let go; it was never told so, and CRIU and runc stayed for ever.
+func TestHoldOfAnEndedContainer(t *testing.T) {
+	l := layout.Layout{Run: t.TempDir(), State: t.TempDir()}
+	if err := l.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	d, dump := New(Config{Layout: l}), filepath.Join(l.Dumps(), "m-2")
+	ended := process.Process{PID: os.Getpid(), Start: 1}
+	part := filepath.Join(dump, partDir, "c")
+	if err := os.MkdirAll(part, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := layout.WriteNote(filepath.Join(part, noteFile), note{ContainerID: "c", Init: ended}); err != nil {
+		t.Fatal(err)
+	}
+	images := filepath.Join(dump, imageDir, "c")
+	let := make(chan error, 1)
+	go func() {
+		proceed, err := d.Hold(t.Context(), runtimeapi.Hold{ImageDir: images, InitPID: ended.PID})
+		if err == nil && !proceed {
+			err = errors.New("told not to proceed")
+		}
+		let <- err
+	}()
+	for {
+		d.mu.Lock()
+		h, changed := d.holds[images], d.changed
+		d.mu.Unlock()
+		if h != nil {
+			h.proceed <- true
+			break
+		}
+		select {
+		case <-changed:
+		case err := <-let:
+			t.Fatalf("it does not wait to be let go: %v", err)
+		}
+	}
+	if err := <-let; err != nil {
+		t.Error(err)
 	}
 }
