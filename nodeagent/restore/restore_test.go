@@ -132,6 +132,26 @@ func TestAgentDiesBetweenThawAndAnswer(t *testing.T) {
 	}
 }
 
+// TestHoldOfADeadCopy: the copy was killed while the agent was away, and its script calls the
+// next one. It is let go, whether that has cleared the copy away already or not; it was asked
+// to call again, for ever.
+func TestHoldOfADeadCopy(t *testing.T) {
+	for name, clear := range map[string]bool{"noted": false, "cleared away": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, held)
+			b.die()
+			if clear {
+				if err := b.forget(b.note); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if proceed, err := b.hold(t.Context()); err != nil || proceed {
+				t.Errorf("got %v, %v; want that CRIU is let go and told of no copy", proceed, err)
+			}
+		})
+	}
+}
+
 // TestAgentDiesBetweenMarkAndThaw: whichever of Resume and the script comes first to the
 // next agent, the copy is thawed and the script answered.
 func TestAgentDiesBetweenMarkAndThaw(t *testing.T) {

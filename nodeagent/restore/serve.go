@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/migrate"
@@ -82,13 +83,20 @@ func (c *Copies) Restored(podUID, id string, _ int, message string) {
 // Hold serves CRIU's action script at pre-resume: it freezes the copy's group and keeps the
 // script until Resume or Kill.
 func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
+	init, err := process.Of(h.InitPID)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The copy has ended while nobody was there to be asked: nothing is left to hold, and
+		// its note may be gone, too.
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	n, err := c.byImages(h.ImageDir)
 	if err != nil {
 		return false, err
 	}
-	if n.Init, err = process.Of(h.InitPID); err != nil {
-		return false, err
-	}
+	n.Init = init
 	group, err := c.cfg.Groups.Container(h.InitPID, n.CgroupsPath)
 	if err != nil {
 		return false, fmt.Errorf("find the copy's control group: %w", err)
