@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/backend/cache"
@@ -33,6 +35,7 @@ var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 // bench is the scheduler's framework with RouteTime in it, three nodes of 4 cores and
 // 8 GiB, and a picture in which n1-n2 is 1 ms, n2-n3 3 ms and n1-n3 4 ms.
 type bench struct {
+	mu      sync.Mutex // of picture and now, once the plugin has started
 	picture view.Snapshot
 	now     time.Time
 	taken   int // how often the picture was asked for
@@ -43,10 +46,18 @@ type bench struct {
 	plugin    *RouteTime
 	metrics   *Metrics
 	events    chan string
+	activated chan string // pods that the plugin wants to be tried again
+}
+
+// Activate implements framework.PodActivator.
+func (b *bench) Activate(_ klog.Logger, pods map[string]*corev1.Pod) {
+	for name := range pods {
+		b.activated <- name
+	}
 }
 
 func newBench() *bench {
-	b := &bench{now: t0, picture: view.Snapshot{At: t0, Nodes: map[model.NodeID]view.Node{}}}
+	b := &bench{now: t0, picture: view.Snapshot{At: t0, Nodes: map[model.NodeID]view.Node{}}, activated: make(chan string, 10)}
 	for _, name := range []string{"n1", "n2", "n3"} {
 		b.add(name)
 	}
@@ -78,8 +89,16 @@ func (b *bench) use(name model.NodeID, used model.Resources) {
 	b.picture.Nodes[name] = n
 }
 
+func (b *bench) clock() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
+}
+
 // Snapshot implements Views.
 func (b *bench) Snapshot() view.Snapshot {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.taken++
 	return b.picture
 }
@@ -102,7 +121,11 @@ func (b *bench) start(t testing.TB, args string, pods ...*corev1.Pod) {
 	b.events, b.metrics = recorder.Events, NewMetrics()
 
 	registry := frameworkruntime.Registry{
-		Name:               Factory(b, b.metrics, func() time.Time { return b.now }),
+		Name: func(ctx context.Context, obj runtime.Object, h framework.Handle) (framework.Plugin, error) {
+			p, err := Factory(b, b.metrics, b.clock)(ctx, obj, h)
+			b.plugin, _ = p.(*RouteTime)
+			return p, err
+		},
 		queuesort.Name:     queuesort.New,
 		defaultbinder.Name: defaultbinder.New,
 	}
@@ -128,6 +151,7 @@ func (b *bench) start(t testing.TB, args string, pods ...*corev1.Pod) {
 		frameworkruntime.WithInformerFactory(factory),
 		frameworkruntime.WithSnapshotSharedLister(snapshot),
 		frameworkruntime.WithEventRecorder(recorder),
+		frameworkruntime.WithPodActivator(b),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -138,14 +162,7 @@ func (b *bench) start(t testing.TB, args string, pods ...*corev1.Pod) {
 	if b.infos, err = snapshot.NodeInfos().List(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := Factory(b, b.metrics, func() time.Time { return b.now })(ctx, unknown(args), fw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.plugin = p.(*RouteTime)
 }
-
-func unknown(args string) runtime.Object { return &runtime.Unknown{Raw: []byte(args)} }
 
 func newState() fwk.CycleState { return framework.NewCycleState() }
 

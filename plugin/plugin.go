@@ -16,6 +16,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
@@ -55,6 +57,9 @@ type RouteTime struct {
 	pods    corelisters.PodLister
 	events  events.EventRecorder
 
+	activator framework.PodActivator
+	refused   refusals
+
 	mu     sync.Mutex
 	survey *placement.Survey
 	taken  time.Time
@@ -71,19 +76,23 @@ var (
 // Factory makes the plugin's factory for the scheduler's registry. now is the clock by
 // which views stamps what it receives.
 func Factory(views Views, metrics *Metrics, now func() time.Time) frameworkruntime.PluginFactory {
-	return func(_ context.Context, obj runtime.Object, h framework.Handle) (framework.Plugin, error) {
+	return func(ctx context.Context, obj runtime.Object, h framework.Handle) (framework.Plugin, error) {
 		a, err := configv1alpha1.DecodeRouteTimeArgs(obj)
 		if err != nil {
 			return nil, err
 		}
-		return &RouteTime{
-			params:  args.Params(a),
-			views:   views,
-			metrics: metrics,
-			now:     now,
-			pods:    h.SharedInformerFactory().Core().V1().Pods().Lister(),
-			events:  h.EventRecorder(),
-		}, nil
+		r := &RouteTime{
+			params:    args.Params(a),
+			views:     views,
+			metrics:   metrics,
+			now:       now,
+			pods:      h.SharedInformerFactory().Core().V1().Pods().Lister(),
+			events:    h.EventRecorder(),
+			activator: h,
+			refused:   refusals{pods: map[types.UID]*refusal{}},
+		}
+		go wait.UntilWithContext(ctx, func(ctx context.Context) { r.activate(klog.FromContext(ctx)) }, retryEvery)
+		return r, nil
 	}
 }
 
@@ -130,6 +139,7 @@ func (r *RouteTime) PreFilter(ctx context.Context, state fwk.CycleState, pod *co
 	if !isReplacement(pod) {
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
+	r.refused.forget(pod)
 	state.Write(filterKey, &filterState{view: r.look().View()})
 	return nil, nil
 }
@@ -145,15 +155,20 @@ func (r *RouteTime) Filter(_ context.Context, state fwk.CycleState, pod *corev1.
 	if err != nil || !ok || node.Node() == nil {
 		return nil
 	}
-	why := unable(s.view, sourceOf(pod), node.Node().Name)
-	if leaves(pod, node.Node().Name) {
-		why = "the pod is leaving this node"
+	name := node.Node().Name
+	if leaves(pod, name) {
+		return r.reject("the pod is leaving this node")
 	}
-	if why != "" {
-		r.metrics.rejected.Inc()
-		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, why)
+	if why := unable(s.view, sourceOf(pod), name); why != "" {
+		r.refused.add(pod, name)
+		return r.reject(why)
 	}
 	return nil
+}
+
+func (r *RouteTime) reject(why string) *fwk.Status {
+	r.metrics.rejected.Inc()
+	return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, why)
 }
 
 // scoreState holds every node's points by name.
