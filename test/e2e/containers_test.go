@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -34,11 +35,10 @@ type several struct {
 	to   string
 }
 
-// startSeveral starts a Deployment of one pod: an init container that ticks once, a sidecar,
-// and two containers that talk to each other all the time.
-func startSeveral(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string) several {
-	t.Helper()
-	d := c.Deployment(cluster.Ticker{Namespace: ns, Name: "counter", HeapMiB: 48, Movable: true})
+// severalContainers is the ticker as a Deployment of one pod: an init container that ticks
+// once, a sidecar, and two containers that talk to each other all the time.
+func severalContainers(c *cluster.Cluster, t cluster.Ticker) *appsv1.Deployment {
+	d := c.Deployment(t)
 	s := &d.Spec.Template.Spec
 	first := s.Containers[0]
 	with := func(name string, port int, args ...string) corev1.Container {
@@ -55,6 +55,13 @@ func startSeveral(ctx context.Context, t *testing.T, c *cluster.Cluster, ns stri
 		with("ticker", 8080, "--talk-on=127.0.0.1:7001", "--ask=127.0.0.1:7002"),
 		with("teller", 8082, "--talk-on=127.0.0.1:7002"),
 	}
+	return d
+}
+
+// startSeveral starts a pod of several containers, and waits until they tick and talk.
+func startSeveral(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string) several {
+	t.Helper()
+	d := severalContainers(c, cluster.Ticker{Namespace: ns, Name: "counter", HeapMiB: 48, Movable: true})
 	check(t, c.Client.Create(ctx, d))
 	pod := must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, "counter"))
 	m := several{pod: pod, was: map[string]witness.Tick{}, to: other(pod.Spec.NodeName)}

@@ -45,6 +45,7 @@ var ownerKinds = []struct {
 	{"replicaset", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.ReplicaSet(t) }},
 	{"statefulset", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.StatefulSet(t) }},
 	{"job", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return c.Job(t) }},
+	{"several-containers", func(c *cluster.Cluster, t cluster.Ticker) client.Object { return severalContainers(c, t) }},
 }
 
 // A pod of every kind is moved from node to node, again and again: every move comes to its
@@ -93,39 +94,63 @@ func left(c *cluster.Cluster, before []string) (left []string) {
 
 // soak is one pod that is moved many times.
 type soak struct {
-	kind, ns string
-	instance string
-	ordered  int // moves that came to their end
+	kind, ns  string
+	processes []process
+	ordered   int // moves that came to their end
 	// records are of all moves: a pod that keeps its name takes two to a node.
 	records []v1alpha1.PodMigration
 }
 
+// process is what ticks in one container of the pod, as it was at first.
+type process struct {
+	part
+	was witness.Tick
+}
+
 func (s *soak) run(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	pod := must[*corev1.Pod](t)(c.OnlyPod(ctx, s.ns, "counter"))
-	was := must[witness.Tick](t)(c.Status(ctx, pod))
-	s.instance = was.Instance
-	heard(ctx, t, c, s.instance, 10)
+	for _, p := range parts {
+		if !slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), func(c corev1.Container) bool { return c.Name == p.name }) {
+			continue
+		}
+		one := process{part: p}
+		check(t, c.Ask(ctx, pod, p.port, "/status", &one.was))
+		s.processes = append(s.processes, one)
+	}
+	s.heard(ctx, t, c, 10)
 	for s.ordered < *soakMoves {
 		pod = s.move(ctx, t, c, pod)
 		s.ordered++
 		if n := s.ordered; n%10 == 0 || n == *soakMoves {
 			f := s.frozen()
-			t.Logf("%s: %d of %d moves, frozen median %.0f ms, max %.0f ms; %d ticks", s.kind, n, *soakMoves, middle(f), slices.Max(f), c.Witness.Account(s.instance).Ticks)
+			t.Logf("%s: %d of %d moves, frozen median %.0f ms, max %.0f ms; %d ticks", s.kind, n, *soakMoves, middle(f), slices.Max(f), s.result(c, false).Ticks)
 		}
 	}
-	last, _ := c.Witness.Last(s.instance)
-	heard(ctx, t, c, s.instance, last.Seq+50) // 50 ticks sum the whole heap
-	is := must[witness.Tick](t)(c.Status(ctx, pod))
-	if is.Instance != was.Instance || is.Now != was.Start {
-		t.Errorf("before %+v, after %+v: want the same process with its memory", was, is)
-	}
-	if fault := c.Witness.Account(s.instance).FaultAfter(len(s.records)); fault != "" {
-		t.Error(fault)
+	s.heard(ctx, t, c, 50) // 50 ticks sum the whole heap
+	for _, p := range s.processes {
+		var is witness.Tick
+		check(t, c.Ask(ctx, pod, p.port, "/status", &is))
+		if is.Instance != p.was.Instance || is.Now != p.was.Start {
+			t.Errorf("%s: before %+v, after %+v: want the same process with its memory", p.name, p.was, is)
+		}
 	}
 	pods := &corev1.PodList{}
 	check(t, c.Client.List(ctx, pods, client.InNamespace(s.ns)))
 	if len(pods.Items) != 1 {
 		t.Errorf("%d pods are there after the last move, want one", len(pods.Items))
+	}
+}
+
+// heard waits until so many more ticks of every process are heard, and wants none of all
+// doubled or missing.
+func (s *soak) heard(ctx context.Context, t *testing.T, c *cluster.Cluster, n uint64) {
+	t.Helper()
+	for _, p := range s.processes {
+		last, _ := c.Witness.Last(p.was.Instance)
+		heard(ctx, t, c, p.was.Instance, last.Seq+n)
+		if fault := c.Witness.Account(p.was.Instance).FaultAfter(len(s.records)); fault != "" {
+			t.Fatalf("%s after %d moves: %s: %s", s.kind, s.ordered, p.name, fault)
+		}
 	}
 }
 
@@ -154,14 +179,15 @@ func (s *soak) move(ctx context.Context, t *testing.T, c *cluster.Cluster, pod *
 		}
 	}
 	pod = must[*corev1.Pod](t)(c.OnlyPod(ctx, s.ns, "counter"))
-	if n := pod.Status.ContainerStatuses[0].RestartCount; pod.Spec.NodeName != to || n != 0 {
-		t.Fatalf("%s: the pod is on %s and its container has restarted %d times, want it on %s", what, pod.Spec.NodeName, n, to)
+	if pod.Spec.NodeName != to {
+		t.Fatalf("%s: the pod is on %s, want it on %s", what, pod.Spec.NodeName, to)
 	}
-	last, _ := c.Witness.Last(s.instance)
-	heard(ctx, t, c, s.instance, last.Seq+5)
-	if fault := c.Witness.Account(s.instance).FaultAfter(len(s.records)); fault != "" {
-		t.Fatalf("%s: %s", what, fault)
+	for _, is := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if is.RestartCount != 0 {
+			t.Fatalf("%s: container %s has restarted %d times", what, is.Name, is.RestartCount)
+		}
 	}
+	s.heard(ctx, t, c, 5)
 	return pod
 }
 
@@ -203,8 +229,12 @@ func (s *soak) steps() map[string]float64 {
 }
 
 func (s *soak) result(c *cluster.Cluster, failed bool) soakResult {
-	a := c.Witness.Account(s.instance)
-	r := soakResult{Kind: s.kind, Failed: failed, Completed: s.ordered, Ticks: a.Ticks, Doubled: len(a.Doubled), Missing: len(a.Missing), LongestSilence: millis(a.Gap)}
+	r := soakResult{Kind: s.kind, Failed: failed, Completed: s.ordered}
+	for _, p := range s.processes {
+		a := c.Witness.Account(p.was.Instance)
+		r.Ticks, r.Doubled, r.Missing = r.Ticks+a.Ticks, r.Doubled+len(a.Doubled), r.Missing+len(a.Missing)
+		r.LongestSilence = max(r.LongestSilence, millis(a.Gap))
+	}
 	if f := s.frozen(); len(f) > 0 {
 		r.FrozenMedian, r.FrozenMax, r.Steps = middle(f), slices.Max(f), s.steps()
 	}
