@@ -8,13 +8,14 @@
 //     checkpoint was restored before and the container crashed later, it starts fresh;
 //   - start says yes to a container that was restored and so runs already;
 //   - kill and resume are refused as long as a move holds the container frozen;
-//   - delete clears away what a failed restore may have left, then becomes runc; a container
+//   - delete clears away what a failed restore may have left, then has runc delete; a container
 //     that is held and deleted by force is ended first, without a moment in which it runs;
 //   - as drover-criu-hook it is CRIU's action script, which holds a dump or a restore until
 //     the move is decided.
 package runtimewrapper
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -66,11 +67,16 @@ func Main(argv []string) int {
 		return syscall.Exec(path, argv, os.Environ())
 	}}
 	in := parse(argv[1:])
-	if err := w.run(in, argv[1:]); err != nil {
-		in.report(os.Stderr, w.now(), err)
-		return 1
+	err := w.run(in, argv[1:])
+	var runc runcFailed
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &runc):
+		return runc.code
 	}
-	return 0
+	in.report(os.Stderr, w.now(), err)
+	return 1
 }
 
 func (w *Wrapper) run(in invocation, args []string) (err error) {
@@ -90,7 +96,7 @@ func (w *Wrapper) run(in invocation, args []string) (err error) {
 		return err
 	}
 	if in.verb == "delete" {
-		w.clear(in)
+		return w.delete(in, args)
 	}
 	return w.passOn(args)
 }
@@ -102,6 +108,11 @@ func (w *Wrapper) passOn(args []string) error {
 	}
 	return nil
 }
+
+// runcFailed is the end of a runc that has told its caller itself why.
+type runcFailed struct{ code int }
+
+func (f runcFailed) Error() string { return fmt.Sprintf("runc ended with code %d", f.code) }
 
 // findRunc returns the real runtime. A path that leads back to this program is refused.
 func findRunc(wanted string) (string, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -251,5 +252,30 @@ func TestInstall(t *testing.T) {
 	info, err := os.Stat(filepath.Join(dir, layout.Hook))
 	if err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// The note about a container goes when runc has deleted it, and not before: without it a
+// container that is still there could not be found, nor held.
+func TestDelete(t *testing.T) {
+	for _, code := range []int{0, 3} {
+		b := newBench(t, podOf(nil))
+		b.runc = filepath.Join(t.TempDir(), "runc")
+		if err := os.WriteFile(b.runc, []byte(fmt.Sprintf("#!/bin/sh\ntest \"$*\" = '--root /r delete abc' && exit %d\nexit 99\n", code)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.layout.WriteContainer(layout.Container{ID: "abc", PodUID: "uid-1"}); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"--root", "/r", "delete", "abc"}
+		err := b.delete(parse(args), args)
+		var runc runcFailed
+		if errors.As(err, &runc); runc.code != code || (err == nil) != (code == 0) {
+			t.Errorf("runc ends with %d: got %v", code, err)
+		}
+		note, err := b.layout.ReadContainer("abc")
+		if err != nil || (note == nil) != (code == 0) {
+			t.Errorf("runc ends with %d: the note is %+v, %v", code, note, err)
+		}
 	}
 }

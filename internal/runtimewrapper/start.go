@@ -3,7 +3,9 @@ package runtimewrapper
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -55,16 +57,26 @@ func (w *Wrapper) status(in invocation) (string, error) {
 	return state.Status, nil
 }
 
-// clear takes away what would keep runc from deleting the container: the mount that runc
-// makes for CRIU and leaves behind when it is killed in the middle of a restore.
-func (w *Wrapper) clear(in invocation) {
+// delete takes away what would keep runc from deleting the container: the mount that runc
+// makes for CRIU and leaves behind when it is killed in the middle of a restore. The note goes
+// when runc has deleted the container: as long as there is one, it can be found and held.
+func (w *Wrapper) delete(in invocation, args []string) error {
 	note, err := w.layout.ReadContainer(in.id)
 	if note == nil && err == nil {
-		return
+		return w.passOn(args)
 	}
 	clearRestore(in.root, in.id)
+	cmd := exec.Command(w.runc, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	var exit *exec.ExitError
+	if err := cmd.Run(); errors.As(err, &exit) {
+		return runcFailed{exit.ExitCode()}
+	} else if err != nil {
+		return fmt.Errorf("run %s: %w", w.runc, err)
+	}
 	// What cannot be removed here is a small file on tmpfs; runc's answer matters more.
 	_ = w.layout.RemoveContainer(in.id)
+	return nil
 }
 
 func clearRestore(root, id string) {
