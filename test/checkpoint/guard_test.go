@@ -21,6 +21,12 @@ func TestNobodyTouchesWhatIsHeld(t *testing.T) {
 	if n := c.alive(); n == 0 {
 		t.Fatal("the container was ended")
 	}
+	// These are runc's to answer: neither ends the hold.
+	for _, call := range [][]string{{"update", "--cpu-share", "512", c.id}, {"pause", c.id}} {
+		out, err := c.runtime(call...).CombinedOutput()
+		t.Logf("%q: %v: %s", call, err, out)
+		last = c.mustRest(last)
+	}
 	// A probe's command is refused by runc itself, which kubelet takes for no answer.
 	out, err := c.runtime("exec", c.id, "/counter").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "paused") {
