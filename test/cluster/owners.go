@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -69,13 +70,18 @@ func (c *Cluster) Resolves(ctx context.Context, service, hostname string, p *cor
 	})
 }
 
-// NothingOnHold waits until no creation is refused any more.
-func (c *Cluster) NothingOnHold(ctx context.Context) error {
+// NothingOnHold waits until no move of the namespace has creations refused any more.
+func (c *Cluster) NothingOnHold(ctx context.Context, ns string) error {
 	return Eventually(ctx, "no hold", func(ctx context.Context) (bool, string) {
 		var holds corev1.ConfigMap
 		if err := c.Client.Get(ctx, client.ObjectKey{Namespace: "drover-system", Name: v1alpha1.HoldsConfigMap}, &holds); err != nil {
 			return false, err.Error()
 		}
-		return len(holds.Data) == 0, fmt.Sprint(holds.Data)
+		for _, holder := range holds.Data {
+			if strings.HasPrefix(holder, ns+"/") {
+				return false, fmt.Sprint(holds.Data)
+			}
+		}
+		return true, ""
 	})
 }

@@ -83,7 +83,7 @@ func TestStatefulSetMoves(t *testing.T) {
 		return s.Replicas == 1 && s.ReadyReplicas == 1 && s.AvailableReplicas == 1 && s.CurrentReplicas == 1, fmt.Sprintf("%+v", s)
 	}))
 	o.made.were(t, 3) // the source, the moved one, the one with the name
-	check(t, c.NothingOnHold(ctx))
+	check(t, c.NothingOnHold(ctx, ns))
 	crashStartsFresh(ctx, t, c, pod, o.was.Instance)
 }
 
@@ -96,7 +96,7 @@ func TestBarePodKeepsItsName(t *testing.T) {
 	o := own(ctx, t, c, must[*corev1.Pod](t)(c.Ready(ctx, ns, "counter")))
 	o.moves(ctx, t, c)
 	o.goesOn(ctx, t, c, must[*corev1.Pod](t)(c.Ready(ctx, ns, "counter")))
-	check(t, c.NothingOnHold(ctx))
+	check(t, c.NothingOnHold(ctx, ns))
 }
 
 // A Job that forgives nothing counts no failure, and its pod's end once.
@@ -116,7 +116,7 @@ func TestJobMoves(t *testing.T) {
 				t.Errorf("labels %v, annotations %v, before %v, %v", pod.Labels, pod.Annotations, o.pod.Labels, o.pod.Annotations)
 			}
 			o.goesOn(ctx, t, c, pod)
-			check(t, c.NothingOnHold(ctx))
+			check(t, c.NothingOnHold(ctx, ns))
 			check(t, c.Done(ctx, pod))
 			check(t, cluster.Eventually(ctx, "the Job is complete", func(ctx context.Context) (bool, string) {
 				if err := c.Client.Get(ctx, client.ObjectKeyFromObject(job), job); err != nil {

@@ -55,7 +55,7 @@ func softwares(t *testing.T) []software {
 func TestRealSoftware(t *testing.T) {
 	_, c, ns := scene(t, "software")
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute) // a cold cache fetches packages
-	defer cancel()
+	t.Cleanup(cancel)
 	image := must[string](t)(c.LoadSoftware(ctx))
 	all := softwares(t)
 	for _, s := range all {
@@ -68,6 +68,7 @@ func TestRealSoftware(t *testing.T) {
 	}
 	for _, s := range all {
 		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
 			pod := must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, s.Name))
 			after := s.begin(ctx, t, c, pod)
 			move := must[*v1alpha1.PodMigration](t)(c.Order(ctx, pod, other(pod.Spec.NodeName)))

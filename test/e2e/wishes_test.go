@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
@@ -42,7 +43,7 @@ func TestOwnersWishWins(t *testing.T) {
 	}{
 		"delete the pod": {func(ctx context.Context, t *testing.T, m changing) { check(t, m.c.Client.Delete(ctx, m.pod)) }, 1, ""},
 		"scale to 0":     {func(ctx context.Context, t *testing.T, m changing) { m.patch(ctx, t, `{"spec":{"replicas":0}}`) }, 0, ""},
-		"scale to 2":     {func(ctx context.Context, t *testing.T, m changing) { m.patch(ctx, t, `{"spec":{"replicas":2}}`) }, 2, ""},
+		"scale to 2":     {autoscale, 2, ""},
 		"roll": {func(ctx context.Context, t *testing.T, m changing) {
 			m.patch(ctx, t, `{"spec":{"template":{"metadata":{"annotations":{"`+revision+`":"2"}}}}}`)
 		}, 1, "2"},
@@ -51,6 +52,7 @@ func TestOwnersWishWins(t *testing.T) {
 	for kind, make := range kinds {
 		for name, wish := range wishes {
 			t.Run(kind+"/"+name, func(t *testing.T) {
+				t.Parallel()
 				ctx, c, ns := scene(t, "wish")
 				m := changing{c: c, owner: make(c, cluster.Ticker{Namespace: ns, Name: "counter", HeapMiB: 64, Movable: true, CPU: "20m"})}
 				check(t, c.Client.Create(ctx, m.owner))
@@ -69,6 +71,14 @@ func TestOwnersWishWins(t *testing.T) {
 func (m changing) patch(ctx context.Context, t *testing.T, body string) {
 	t.Helper()
 	check(t, m.c.Client.Patch(ctx, m.owner, client.RawPatch(types.StrategicMergePatchType, []byte(body))))
+}
+
+// autoscale does what a HorizontalPodAutoscaler does.
+func autoscale(ctx context.Context, t *testing.T, m changing) {
+	t.Helper()
+	scale := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: 2}}
+	scale.Namespace, scale.Name = m.owner.GetNamespace(), m.owner.GetName()
+	check(t, m.c.Client.SubResource("scale").Update(ctx, m.owner, client.WithSubResourceBody(scale)))
 }
 
 // moveAgain: a second wish for the pod is rejected, the first goes on.
@@ -111,5 +121,5 @@ func (m changing) whole(ctx context.Context, t *testing.T, replicas int, rev str
 		}
 		return has == int32(replicas) && ready == has, fmt.Sprintf("%d pods, %d ready", has, ready)
 	}))
-	check(t, m.c.NothingOnHold(ctx))
+	check(t, m.c.NothingOnHold(ctx, ns))
 }
