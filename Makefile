@@ -51,10 +51,8 @@ test-unit: lab-build ## Tests that need no cluster (some load eBPF programs or r
 
 .PHONY: test-e2e
 test-e2e: lab-build ## Tests on real kubelets in labs of their own (root)
-	$(GO) test -count=1 -timeout 15m ./test/checkpoint
-	$(GO) test -count=1 -timeout 30m ./hack/lab
-	$(GO) test -count=1 -timeout 30m -v ./test/e2e
-	$(GO) test -count=1 -timeout 30m -v ./test/chaos
+	$(GO) test -count=1 -timeout 30m ./test/checkpoint ./hack/lab
+	$(GO) test -count=1 -timeout 40m -v ./test/e2e ./test/chaos
 
 .PHONY: chaos
 chaos: lab-build ## Every fault at every step of a move, an hour; goes on where it was interrupted; writes docs/chaos.md
