@@ -7,7 +7,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,18 +19,10 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/yaml"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/identity"
@@ -40,122 +31,6 @@ import (
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/refusals"
 )
-
-// cluster is a real API server with the chart's accounts, roles and policies. Nobody but the
-// test itself is an administrator.
-type cluster struct {
-	*testing.T
-	config *rest.Config
-	scheme *runtime.Scheme
-	admin  client.Client
-	set    *kubernetes.Clientset
-}
-
-func newCluster(t *testing.T) *cluster {
-	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Skip("KUBEBUILDER_ASSETS is not set: no kube-apiserver to test with")
-	}
-	env := &envtest.Environment{CRDDirectoryPaths: []string{"../../manifests/drover/crds"}}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	s := runtime.NewScheme()
-	if err := clientgoscheme.AddToScheme(s); err != nil {
-		t.Fatal(err)
-	}
-	if err := v1alpha1.AddToScheme(s); err != nil {
-		t.Fatal(err)
-	}
-	c := &cluster{T: t, config: config, scheme: s, set: kubernetes.NewForConfigOrDie(config)}
-	if c.admin, err = client.New(config, client.Options{Scheme: s}); err != nil {
-		t.Fatal(err)
-	}
-	c.install()
-	return c
-}
-
-// install creates what the chart has of accounts, roles and policies.
-func (c *cluster) install() {
-	c.Helper()
-	c.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}})
-	manifest, err := render(c.T, nil)
-	if err != nil {
-		c.Fatal(err)
-	}
-	kinds := map[string]func() client.Object{
-		"ServiceAccount":                   func() client.Object { return &corev1.ServiceAccount{} },
-		"ClusterRole":                      func() client.Object { return &rbacv1.ClusterRole{} },
-		"ClusterRoleBinding":               func() client.Object { return &rbacv1.ClusterRoleBinding{} },
-		"Role":                             func() client.Object { return &rbacv1.Role{} },
-		"RoleBinding":                      func() client.Object { return &rbacv1.RoleBinding{} },
-		"ValidatingAdmissionPolicy":        func() client.Object { return &admissionv1.ValidatingAdmissionPolicy{} },
-		"ValidatingAdmissionPolicyBinding": func() client.Object { return &admissionv1.ValidatingAdmissionPolicyBinding{} },
-	}
-	for _, doc := range strings.Split(manifest, "\n---") {
-		var kind metav1.TypeMeta
-		if err := yaml.Unmarshal([]byte(doc), &kind); err != nil {
-			c.Fatal(err)
-		}
-		if kinds[kind.Kind] == nil {
-			continue
-		}
-		o := kinds[kind.Kind]()
-		if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
-			c.Fatal(err)
-		}
-		if o.GetNamespace() == "" && (strings.HasSuffix(kind.Kind, "Account") || kind.Kind == "Role" || kind.Kind == "RoleBinding") {
-			o.SetNamespace(Namespace)
-		}
-		c.make(o)
-	}
-	for _, n := range []string{"n1", "n2", "n3"} {
-		c.make(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n}})
-	}
-}
-
-func (c *cluster) make(o client.Object) {
-	c.Helper()
-	if err := c.admin.Create(c.Context(), o); err != nil {
-		c.Fatalf("create %T %s: %v", o, o.GetName(), err)
-	}
-}
-
-// pod makes a pod on a node.
-func (c *cluster) pod(namespace, name, account, node string) *corev1.Pod {
-	c.Helper()
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec: corev1.PodSpec{ServiceAccountName: account, NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
-	c.make(p)
-	return p
-}
-
-// account gives clients with the token that a pod of a service account on a node gets from its
-// kubelet: what an attacker finds there.
-func (c *cluster) account(name, node string) (client.Client, *kubernetes.Clientset) {
-	c.Helper()
-	p := c.pod(Namespace, name+"-"+node, name, node)
-	t, err := c.set.CoreV1().ServiceAccounts(Namespace).CreateToken(c.Context(), name, &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{
-			Kind: "Pod", APIVersion: "v1", Name: p.Name, UID: p.UID}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		c.Fatal(err)
-	}
-	config := rest.AnonymousClientConfig(c.config)
-	config.BearerToken = t.Status.Token
-	k, err := client.New(config, client.Options{Scheme: c.scheme})
-	if err != nil {
-		c.Fatal(err)
-	}
-	return k, kubernetes.NewForConfigOrDie(config)
-}
 
 // denied is how often the API server's policies have refused, by its own count.
 func (c *cluster) denied() int {
@@ -200,14 +75,14 @@ func (c *cluster) run(attacks []attack) {
 func TestCompromisedAgentByRBAC(t *testing.T) {
 	c := newCluster(t)
 	agent, set := c.account("drover-agent", "n1")
-	victim := c.pod("default", "victim", "", "n2")
-	c.make(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "s"}})
-	c.make(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "cm"}})
+	victim := c.pod(c.ns, "victim", "", "n2")
+	c.make(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "s"}})
+	c.make(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "cm"}})
 	key := client.ObjectKeyFromObject(victim)
 	if err := agent.Get(t.Context(), key, &corev1.Pod{}); err != nil {
 		t.Error("an agent reads pods: a move's other end is on another node:", err)
 	}
-	own := c.pod("default", "own", "", "n1")
+	own := c.pod(c.ns, "own", "", "n1")
 	raw := func(verb, path string) func(context.Context) error {
 		return func(ctx context.Context) error {
 			return set.RESTClient().Verb(verb).AbsPath(path).Do(ctx).Error()
@@ -216,28 +91,28 @@ func TestCompromisedAgentByRBAC(t *testing.T) {
 	const no = "is forbidden"
 	c.run([]attack{
 		{"create a pod", func(ctx context.Context) error {
-			return agent.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mine"},
+			return agent.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "mine"},
 				Spec: corev1.PodSpec{NodeName: "n2", Containers: []corev1.Container{{Name: "c", Image: "i"}}}})
 		}, no},
 		{"delete another node's pod", func(ctx context.Context) error { return agent.Delete(ctx, victim.DeepCopy()) }, no},
 		{"delete its own node's pod", func(ctx context.Context) error { return agent.Delete(ctx, own.DeepCopy()) }, no},
 		{"evict", func(ctx context.Context) error {
-			return set.CoreV1().Pods("default").EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "victim"}})
+			return set.CoreV1().Pods(c.ns).EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "victim"}})
 		}, no},
 		{"patch a pod", func(ctx context.Context) error {
 			return agent.Patch(ctx, victim.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"a":"b"}}}`)))
 		}, no},
 		{"write a pod's status", func(ctx context.Context) error { return agent.Status().Update(ctx, victim.DeepCopy()) }, no},
-		{"read a pod's log", raw("GET", "/api/v1/namespaces/default/pods/victim/log"), no},
-		{"exec", raw("POST", "/api/v1/namespaces/default/pods/victim/exec?command=id"), no},
+		{"read a pod's log", raw("GET", "/api/v1/namespaces/"+c.ns+"/pods/victim/log"), no},
+		{"exec", raw("POST", "/api/v1/namespaces/"+c.ns+"/pods/victim/exec?command=id"), no},
 		{"read a secret", func(ctx context.Context) error {
-			return agent.Get(ctx, client.ObjectKey{Namespace: "default", Name: "s"}, &corev1.Secret{})
+			return agent.Get(ctx, client.ObjectKey{Namespace: c.ns, Name: "s"}, &corev1.Secret{})
 		}, no},
 		{"read the CA's key", func(ctx context.Context) error {
 			return agent.Get(ctx, client.ObjectKey{Namespace: Namespace, Name: "drover-ca"}, &corev1.Secret{})
 		}, no},
 		{"read a ConfigMap", func(ctx context.Context) error {
-			return agent.Get(ctx, client.ObjectKey{Namespace: "default", Name: "cm"}, &corev1.ConfigMap{})
+			return agent.Get(ctx, client.ObjectKey{Namespace: c.ns, Name: "cm"}, &corev1.ConfigMap{})
 		}, no},
 		{"list ConfigMaps", func(ctx context.Context) error { return agent.List(ctx, &corev1.ConfigMapList{}) }, no},
 		{"change its node", func(ctx context.Context) error {
@@ -257,10 +132,10 @@ func TestCompromisedAgentByRBAC(t *testing.T) {
 			return agent.Delete(ctx, &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "drover-records"}})
 		}, no},
 		{"delete a record", func(ctx context.Context) error {
-			return agent.Delete(ctx, &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "m"}})
+			return agent.Delete(ctx, &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "m"}})
 		}, no},
 		{"change a record's annotations", func(ctx context.Context) error {
-			return agent.Patch(ctx, &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "m"}},
+			return agent.Patch(ctx, &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "m"}},
 				client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"a":"b"}}}`)))
 		}, no},
 	})
@@ -274,7 +149,7 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		agents[n], _ = c.account("drover-agent", n)
 	}
 	controller, _ := c.account("drover-controller", "n1")
-	pm := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "m"}, Spec: v1alpha1.PodMigrationSpec{PodName: "p"}}
+	pm := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "m"}, Spec: v1alpha1.PodMigrationSpec{PodName: "p"}}
 	c.make(pm)
 	write := func(as client.Client, do func(*v1alpha1.PodMigrationStatus)) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -288,15 +163,12 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 	}
 	type st = v1alpha1.PodMigrationStatus
 	// Policies come into force a moment after they are made.
-	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		return write(agents["n3"], func(s *st) { s.Phase = "Pending" })(ctx) != nil && order(ctx, agents["n1"], "early", "n1", "n1") != nil &&
-			event(ctx, agents["n1"], "early", "n2", "drover-agent") != nil, nil
+	c.until("the policies do not come into force", func(ctx context.Context) bool {
+		return write(agents["n3"], func(s *st) { s.Phase = "Pending" })(ctx) != nil && c.order(ctx, agents["n1"], "early", "n1", "n1") != nil &&
+			c.event(ctx, agents["n1"], "early", "n2", "drover-agent") != nil
 	})
-	if err != nil {
-		t.Fatal("the policies do not come into force:", err)
-	}
 	at := metav1.NowMicro()
-	err = write(controller, func(s *st) {
+	err := write(controller, func(s *st) {
 		s.Epoch = 2
 		s.Source = v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u1", Containers: []v1alpha1.MovingContainer{{Name: "c", ID: "c1"}}, Origin: "u1"}
 		s.Target = v1alpha1.TargetStatus{Node: "n2", PodName: "p-dm2", PodUID: "u2"}
@@ -322,11 +194,11 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		{"the source tells another's steps", write(agents["n1"], func(s *st) { s.Timeline = append(s.Timeline, step("n2")) }), "takes none away"},
 		{"the source takes steps away", write(agents["n1"], func(s *st) { s.Timeline = nil }), "takes none away"},
 		{"the source rewrites a step", write(agents["n1"], func(s *st) { s.Timeline[0].Message = "x" }), "takes none away"},
-		{"order a pod to itself", func(ctx context.Context) error { return order(ctx, agents["n1"], "x", "n1", "n1") }, "not its own"},
-		{"order in another's name", func(ctx context.Context) error { return order(ctx, agents["n1"], "x", "n2", "n3") }, "own node's name"},
-		{"order in nobody's name", func(ctx context.Context) error { return order(ctx, agents["n1"], "x", "n2", "") }, "own node's name"},
-		{"an event of another node", func(ctx context.Context) error { return event(ctx, agents["n1"], "x", "n2", "drover-agent") }, "own node's name"},
-		{"an event of another program", func(ctx context.Context) error { return event(ctx, agents["n1"], "x", "n1", "kubelet") }, "own node's name"},
+		{"order a pod to itself", func(ctx context.Context) error { return c.order(ctx, agents["n1"], "x", "n1", "n1") }, "not its own"},
+		{"order in another's name", func(ctx context.Context) error { return c.order(ctx, agents["n1"], "x", "n2", "n3") }, "own node's name"},
+		{"order in nobody's name", func(ctx context.Context) error { return c.order(ctx, agents["n1"], "x", "n2", "") }, "own node's name"},
+		{"an event of another node", func(ctx context.Context) error { return c.event(ctx, agents["n1"], "x", "n2", "drover-agent") }, "own node's name"},
+		{"an event of another program", func(ctx context.Context) error { return c.event(ctx, agents["n1"], "x", "n1", "kubelet") }, "own node's name"},
 		{"a certificate of another signer", func(ctx context.Context) error {
 			r := request(t, "n1", "uid")
 			r.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName
@@ -341,8 +213,8 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 	// And its own side's word goes through.
 	for name, err := range map[string]error{
 		"the target waits": write(agents["n2"], func(s *st) { s.Target.Waiting = true; s.Timeline = append(s.Timeline, step("n2")) })(t.Context()),
-		"an order":         order(t.Context(), agents["n1"], "good", "n2", "n1"),
-		"an event":         event(t.Context(), agents["n1"], "good", "n1", "drover-agent"),
+		"an order":         c.order(t.Context(), agents["n1"], "good", "n2", "n1"),
+		"an event":         c.event(t.Context(), agents["n1"], "good", "n1", "drover-agent"),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -356,8 +228,8 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 	}
 }
 
-func order(ctx context.Context, as client.Client, name, to, by string) error {
-	m := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+func (c *cluster) order(ctx context.Context, as client.Client, name, to, by string) error {
+	m := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: name},
 		Spec: v1alpha1.PodMigrationSpec{PodName: "p", TargetNode: to}}
 	if by != "" {
 		m.Annotations = map[string]string{v1alpha1.AnnotationOrderedBy: by}
@@ -365,9 +237,9 @@ func order(ctx context.Context, as client.Client, name, to, by string) error {
 	return as.Create(ctx, m)
 }
 
-func event(ctx context.Context, as client.Client, name, host, component string) error {
-	return as.Create(ctx, &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
-		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "victim"},
+func (c *cluster) event(ctx context.Context, as client.Client, name, host, component string) error {
+	return as.Create(ctx, &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: name},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: c.ns, Name: "victim"},
 		Source:         corev1.EventSource{Component: component, Host: host}, Type: "Normal", Reason: "X", Message: "x"})
 }
 

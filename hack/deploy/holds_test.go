@@ -2,13 +2,12 @@ package deploy
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -20,10 +19,9 @@ func TestHoldsPolicy(t *testing.T) {
 	c := newCluster(t)
 	ctx := t.Context()
 	holds := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: v1alpha1.HoldsConfigMap}}
-	c.make(holds)
 	controller, _ := c.account("drover-controller", "n1")
 	pod := func(name, owner string) *corev1.Pod {
-		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: name},
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 		if owner != "" {
 			yes := true
@@ -41,12 +39,9 @@ func TestHoldsPolicy(t *testing.T) {
 	// in force, or no more, as the controller sees it.
 	force := func(p func() *corev1.Pod, want bool) {
 		t.Helper()
-		err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
-			return refused(controller, p(), client.DryRunAll) == want, nil
+		c.until(fmt.Sprintf("the hold does not come to be in force: %t", want), func(context.Context) bool {
+			return refused(controller, p(), client.DryRunAll) == want
 		})
-		if err != nil {
-			t.Fatalf("the hold does not come to be in force: %t: %v", want, err)
-		}
 	}
 	set := func(data map[string]string) {
 		t.Helper()
@@ -61,7 +56,7 @@ func TestHoldsPolicy(t *testing.T) {
 	if err := controller.Get(ctx, client.ObjectKeyFromObject(holds), holds); err != nil {
 		t.Fatalf("the controller reads its holds: %v", err)
 	}
-	set(map[string]string{"default.db-0": "m", "uid-sum": "m"})
+	set(map[string]string{c.ns + ".db-0": "m", "uid-sum": "m"})
 	force(func() *corev1.Pod { return pod("db-0", "") }, true)
 	force(func() *corev1.Pod { return pod("sum-probe", "Job") }, true)
 	if !refused(c.admin, pod("db-0", "")) || !refused(c.admin, pod("sum-x", "Job")) {
@@ -85,21 +80,18 @@ func TestKeepNameIsTheControllers(t *testing.T) {
 	c := newCluster(t)
 	for _, account := range []string{"drover-agent", "drover-controller"} {
 		as, _ := c.account(account, "n1")
-		m := wish("m-"+account, "db-0-dm2", "n2")
+		m := c.wish("m-"+account, "db-0-dm2", "n2")
 		m.Spec.KeepName = "db-0"
 		m.Annotations = map[string]string{v1alpha1.AnnotationOrderedBy: "n1"}
 		if account == "drover-controller" {
 			m.Annotations = nil
 		}
-		err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		c.until(account, func(context.Context) bool {
 			err := as.Create(t.Context(), m.DeepCopy(), client.DryRunAll)
 			if account == "drover-controller" {
-				return err == nil, nil
+				return err == nil
 			}
-			return err != nil && strings.Contains(err.Error(), "keepName is drover-controller's"), nil
+			return err != nil && strings.Contains(err.Error(), "keepName is drover-controller's")
 		})
-		if err != nil {
-			t.Errorf("%s: %v; last: %v", account, err, as.Create(t.Context(), m, client.DryRunAll))
-		}
 	}
 }

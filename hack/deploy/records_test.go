@@ -2,109 +2,36 @@ package deploy
 
 import (
 	"context"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	"sigs.k8s.io/yaml"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 )
 
 func TestRecordsPolicy(t *testing.T) {
-	ctx := context.Background()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Skip("KUBEBUILDER_ASSETS is not set: no kube-apiserver to test with")
-	}
-	env := &envtest.Environment{CRDDirectoryPaths: []string{"../../manifests/drover/crds"}}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer env.Stop()
-	s := runtime.NewScheme()
-	clientgoscheme.AddToScheme(s)
-	v1alpha1.AddToScheme(s)
-	as := func(user, node string, groups ...string) client.Client {
-		c := rest.CopyConfig(config)
-		c.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: append(groups, "system:authenticated")}
-		if node != "" {
-			c.Impersonate.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {node}}
-		}
-		k, err := client.New(c, client.Options{Scheme: s})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
-	admin, err := client.New(config, client.Options{Scheme: s})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := admin.Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "all"},
-		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "system:authenticated"}}}); err != nil {
-		t.Fatal(err)
-	}
-	m, err := render(t, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, doc := range strings.Split(m, "\n---") {
-		var kind metav1.TypeMeta
-		yaml.Unmarshal([]byte(doc), &kind)
-		var o client.Object
-		switch kind.Kind {
-		case "ValidatingAdmissionPolicy":
-			o = &admissionv1.ValidatingAdmissionPolicy{}
-		case "ValidatingAdmissionPolicyBinding":
-			o = &admissionv1.ValidatingAdmissionPolicyBinding{}
-		default:
-			continue
-		}
-		if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
-			t.Fatal(err)
-		}
-		if err := admin.Create(ctx, o); err != nil {
-			t.Fatal(err)
-		}
-		n++
-	}
-	if n == 0 || n%2 != 0 {
-		t.Fatalf("%d policies and bindings: want as many of either", n)
-	}
-	sa := "system:serviceaccount:" + Namespace + ":drover-"
-	controller, tenant := as(sa+"controller", "", "system:serviceaccounts"), as("tenant", "")
-	src, dst, other := as(sa+"agent", "n1"), as(sa+"agent", "n2"), as(sa+"agent", "n3")
-	unbound := as(sa+"agent", "")
-	pm := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "m"}, Spec: v1alpha1.PodMigrationSpec{PodName: "p"}}
+	c := newCluster(t)
+	ctx, admin := t.Context(), c.admin
+	controller, tenant := c.program("drover-controller", ""), c.user("tenant", "cluster-admin")
+	src, dst, other := c.program("drover-agent", "n1"), c.program("drover-agent", "n2"), c.program("drover-agent", "n3")
+	unbound := c.program("drover-agent", "")
+	pm := c.wish("m", "p", "")
 	if err := tenant.Create(ctx, pm); err != nil {
 		t.Fatal(err)
 	}
-	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+	c.until("the policy does not come into force", func(ctx context.Context) bool {
 		x := pm.DeepCopy()
 		x.Status.Phase = "Pending"
-		return tenant.Status().Update(ctx, x, client.DryRunAll) != nil, nil
+		return tenant.Status().Update(ctx, x, client.DryRunAll) != nil
 	})
-	if err != nil {
-		t.Fatal("the policy does not come into force:", err)
-	}
 	type st = v1alpha1.PodMigrationStatus
 	at := metav1.NowMicro()
-	for _, c := range []struct {
+	for _, x := range []struct {
 		what string
 		who  client.Client
 		do   func(*st)
@@ -167,14 +94,14 @@ func TestRecordsPolicy(t *testing.T) {
 		if err := admin.Get(ctx, client.ObjectKeyFromObject(pm), now); err != nil {
 			t.Fatal(err)
 		}
-		c.do(&now.Status)
-		err := c.who.Status().Update(ctx, now)
-		if (c.says == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: %v, want %q", c.what, err, c.says)
+		x.do(&now.Status)
+		err := x.who.Status().Update(ctx, now)
+		if (x.says == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), x.says) {
+			t.Errorf("%s: %v, want %q", x.what, err, x.says)
 		}
 	}
 	// A return, by the source.
-	now := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "r"}, Spec: v1alpha1.PodMigrationSpec{PodName: "p"}}
+	now := c.wish("r", "p", "")
 	if err := tenant.Create(ctx, now); err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +113,7 @@ func TestRecordsPolicy(t *testing.T) {
 	if err := src.Status().Update(ctx, now); err != nil {
 		t.Error("return by the source:", err)
 	}
-	fin := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "f"}, Spec: v1alpha1.PodMigrationSpec{PodName: "p"}}
+	fin := c.wish("f", "p", "")
 	if err := tenant.Create(ctx, fin); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +150,7 @@ func TestRecordsPolicy(t *testing.T) {
 		t.Error(err)
 	}
 	order := func(as client.Client, name, to string) error {
-		return as.Create(ctx, &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name,
+		return as.Create(ctx, &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: name,
 			Annotations: map[string]string{v1alpha1.AnnotationOrderedBy: "n1"}}, Spec: v1alpha1.PodMigrationSpec{PodName: "p", TargetNode: to}})
 	}
 	for name, err := range map[string]error{"away": order(src, "o1", "n2"), "a user's": order(tenant, "o2", ""), "a user's to a node": order(tenant, "o3", "n1"), "controller": order(controller, "o4", "")} {
@@ -236,11 +163,8 @@ func TestRecordsPolicy(t *testing.T) {
 			t.Error(name, err)
 		}
 	}
-	if err := admin.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}); err != nil {
-		t.Fatal(err)
-	}
 	pod := func(name string, labels, annotations map[string]string) *corev1.Pod {
-		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: labels, Annotations: annotations},
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: name, Labels: labels, Annotations: annotations},
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	}
 	type mm = map[string]string
@@ -299,7 +223,4 @@ func TestRecordsPolicy(t *testing.T) {
 	if err := tenant.Delete(ctx, plain); err != nil {
 		t.Error(err)
 	}
-	pol := &admissionv1.ValidatingAdmissionPolicy{}
-	admin.Get(ctx, client.ObjectKey{Name: "drover-records"}, pol)
-	t.Logf("type checking: %+v", pol.Status)
 }
