@@ -200,8 +200,25 @@ func TestRecordsPolicy(t *testing.T) {
 			t.Error(p, err)
 		}
 	}
-	if err := admin.SubResource("binding").Create(ctx, made, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: "n2"}}); err != nil {
-		t.Error("bind", err)
+	binding := func(annotations, labels mm) *corev1.Binding {
+		return &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: made.Name, Annotations: annotations, Labels: labels},
+			Target: corev1.ObjectReference{Kind: "Node", Name: "n2"}}
+	}
+	// A binding's annotations become the pod's.
+	for way, bind := range map[string]func(*corev1.Binding) error{
+		"pods/binding": func(b *corev1.Binding) error { return tenant.SubResource("binding").Create(ctx, made, b) },
+		"bindings":     func(b *corev1.Binding) error { return tenant.Create(ctx, b) },
+	} {
+		for mark, b := range map[string]*corev1.Binding{
+			"origin": binding(mm{"drover.dev/origin": "victim"}, nil), "epoch": binding(mm{"drover.dev/epoch": "9"}, nil), "label": binding(nil, mm{"drover.dev/replacement": "v"}),
+		} {
+			if err := bind(b); err == nil || !strings.Contains(err.Error(), "drover-controller's") {
+				t.Errorf("%s with the mark %s: %v", way, mark, err)
+			}
+		}
+	}
+	if err := tenant.SubResource("binding").Create(ctx, made, binding(mm{"x": "y"}, nil)); err != nil {
+		t.Error("a scheduler binds:", err)
 	}
 	if err := tenant.Get(ctx, client.ObjectKeyFromObject(made), made); err != nil {
 		t.Fatal(err)
