@@ -41,6 +41,7 @@ const (
 	ReasonNodeNotReady         = "NodeNotReady"
 	ReasonSameNode             = "SameNode"
 	ReasonUnschedulable        = "Unschedulable"
+	ReasonTooManyContainers    = "TooManyContainers"
 )
 
 func refuse(reason, format string, args ...any) *Refusal {
@@ -74,7 +75,7 @@ func Judge(m *v1alpha1.PodMigration, f Facts) []movable.Finding {
 		all = found(refuse(ReasonPaused, "all new moves are paused: ConfigMap %s says paused", v1alpha1.PauseConfigMap))
 	}
 	all = append(all, movable.Pod(f.Pod, f.Claims)...)
-	for _, judge := range []func(*v1alpha1.PodMigration, Facts) *Refusal{admitOrder, admitOwner, admitBudget, admitRestart, admitHolder, admitSource, admitTarget} {
+	for _, judge := range []func(*v1alpha1.PodMigration, Facts) *Refusal{admitOrder, admitOwner, admitBudget, admitRestart, admitHolder, admitContainers, admitSource, admitTarget} {
 		all = append(all, found(judge(m, f))...)
 	}
 	return all
@@ -116,6 +117,13 @@ func admitHolder(m *v1alpha1.PodMigration, f Facts) *Refusal {
 func moves(o *v1alpha1.PodMigration, p *corev1.Pod) bool {
 	s, t := &o.Status.Source, &o.Status.Target
 	return s.PodUID == p.UID || t.PodUID == p.UID || t.PodUID == "" && t.PodName == p.Name
+}
+
+func admitContainers(_ *v1alpha1.PodMigration, f Facts) *Refusal {
+	if n := len(movable.Containers(&f.Pod.Spec)); n > v1alpha1.MaxContainers {
+		return refuse(ReasonTooManyContainers, "pod %s/%s has %d containers, and at most %d can move", f.Pod.Namespace, f.Pod.Name, n, v1alpha1.MaxContainers)
+	}
+	return nil
 }
 
 func admitSource(_ *v1alpha1.PodMigration, f Facts) *Refusal {

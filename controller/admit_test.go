@@ -58,6 +58,16 @@ func TestAdmit(t *testing.T) {
 		{"projected volume", volume(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{}}), "", ""},
 		{"configMap volume", volume(corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}), "", ""},
 
+		{"more containers than a record holds", func(_ *v1alpha1.PodMigration, f *Facts) {
+			app, runs := f.Pod.Spec.Containers[0], f.Pod.Status.ContainerStatuses[0]
+			f.Pod.Spec.Containers, f.Pod.Status.ContainerStatuses = nil, nil
+			for i := range v1alpha1.MaxContainers + 1 {
+				app.Name = "app-" + strconv.Itoa(i)
+				runs.Name = app.Name
+				f.Pod.Spec.Containers = append(f.Pod.Spec.Containers, app)
+				f.Pod.Status.ContainerStatuses = append(f.Pod.Status.ContainerStatuses, runs)
+			}
+		}, ReasonTooManyContainers, "at most 256"},
 		{"wish deleted", func(m *v1alpha1.PodMigration, _ *Facts) { m.DeletionTimestamp = &now }, ReasonDeleted, ""},
 		{"paused", func(_ *v1alpha1.PodMigration, f *Facts) { f.Paused = true }, ReasonPaused, "drover-pause"},
 		{"no pod", func(_ *v1alpha1.PodMigration, f *Facts) { f.Pod = nil }, ReasonPodNotFound, "pod shop/web-5d4-abcde does not exist"},

@@ -168,6 +168,29 @@ func (w *world) delete(ctx context.Context, o client.Object, opts ...client.Dele
 	return w.api.Delete(ctx, o, opts...)
 }
 
+// bounded: the record has nothing that the schema has no room for.
+func (w *world) bounded(m *v1alpha1.PodMigration) {
+	s := &m.Status
+	messages, own := []string{s.DecisionMessage, s.ReturnProof, s.LostMessage, s.Target.FailedMessage}, 0
+	for _, c := range s.Conditions {
+		messages = append(messages, c.Message)
+	}
+	for _, e := range s.Timeline {
+		messages = append(messages, e.Message)
+		if e.By == by {
+			own++
+		}
+	}
+	for _, says := range messages {
+		if len(says) > v1alpha1.MaxMessage {
+			w.t.Errorf("a message has %d bytes: %.60s", len(says), says)
+		}
+	}
+	if own > v1alpha1.MaxSteps-2*v1alpha1.MaxNodeSteps {
+		w.t.Errorf("the controller wrote %d steps", own)
+	}
+}
+
 // status holds the rules of the CRD, which the fake client does not know.
 func (w *world) status(ctx context.Context, o client.Object) error {
 	if b, is := o.(*policyv1.PodDisruptionBudget); is {
@@ -185,6 +208,7 @@ func (w *world) status(ctx context.Context, o client.Object) error {
 	if err != nil {
 		return err
 	}
+	w.bounded(m)
 	if was.Status.Decision != v1alpha1.Undecided && was.Status.Decision != m.Status.Decision {
 		w.t.Errorf("the decision was changed from %q to %q", was.Status.Decision, m.Status.Decision)
 	}

@@ -42,16 +42,14 @@ func setCondition(m *v1alpha1.PodMigration, now time.Time, kind string, status b
 		s = metav1.ConditionTrue
 	}
 	return meta.SetStatusCondition(&m.Status.Conditions, metav1.Condition{
-		Type: kind, Status: s, Reason: reason, Message: message,
+		Type: kind, Status: s, Reason: reason, Message: v1alpha1.Cut(message),
 		ObservedGeneration: m.Generation, LastTransitionTime: metav1.NewTime(now),
 	})
 }
 
 // note adds one line to the record's timeline.
 func note(m *v1alpha1.PodMigration, now time.Time, step, message string) {
-	m.Status.Timeline = append(m.Status.Timeline, v1alpha1.TimelineEntry{
-		Step: step, By: by, At: metav1.NewMicroTime(now), Message: message,
-	})
+	m.Status.AddStep(v1alpha1.TimelineEntry{Step: step, By: by, At: metav1.NewMicroTime(now), Message: message})
 }
 
 // since is how long ago the condition took its present status; 0 when it is not there.

@@ -97,7 +97,7 @@ func (r *Reconciler) abort(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	m.Status.Decision = v1alpha1.Abort
 	m.Status.DecisionBy = by
 	m.Status.DecisionReason = why.Reason
-	m.Status.DecisionMessage = why.Message
+	m.Status.DecisionMessage = v1alpha1.Cut(why.Message)
 	m.Status.DecidedAt = &at
 	setCondition(m, f.Now, v1alpha1.ConditionDecided, true, why.Reason, why.Message)
 	note(m, f.Now, "AbortDecided", why.Message)

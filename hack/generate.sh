@@ -13,4 +13,6 @@ PATH="$tools:$PATH" protoc --go_out=. --go_opt=paths=source_relative \
 	--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto
 go tool controller-gen object paths=./api/...
 go tool controller-gen crd:maxDescLen=200 paths=./api/v1alpha1 output:crd:dir=manifests/drover/crds
+# A time may have any number of digits after the point, and conditions' have no markers of ours.
+sed -i 's/^\( *\)format: date-time$/&\n\1maxLength: 64/' manifests/drover/crds/drover.dev_podmigrations.yaml
 go generate ./bpf/...

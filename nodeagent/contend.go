@@ -138,7 +138,7 @@ func (a *agent) order(ctx context.Context, m decide.Move) error {
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: v1alpha1.MoveName(p.Name, rand.String(5)),
 			Annotations: map[string]string{v1alpha1.AnnotationOrderedBy: a.cfg.Node}},
 		Spec: v1alpha1.PodMigrationSpec{
-			PodName: p.Name, PodUID: p.UID, TargetNode: string(m.To), Reason: "Contention", Message: m.Message,
+			PodName: p.Name, PodUID: p.UID, TargetNode: string(m.To), Reason: "Contention", Message: v1alpha1.Cut(m.Message),
 		},
 	}
 	if err := a.cluster.direct.Create(ctx, order); err != nil {

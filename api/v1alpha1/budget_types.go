@@ -9,8 +9,11 @@ import (
 // of its source, under the name of the source pod.
 type BudgetReservation struct {
 	// Name and UID of the PodDisruptionBudget.
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
 	UID types.UID `json:"uid,omitempty"`
 	// ReservedAt is the entry's value, by which this move knows its own. It is written here
 	// first, so an entry of an older value may be there instead.

@@ -46,6 +46,8 @@ type PodMigrationSpec struct {
 	PodName string `json:"podName"`
 	// PodUID pins the pod object; a pod of the same name with another UID is not moved.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
 	PodUID types.UID `json:"podUID,omitempty"`
 	// TargetNode is where it shall go. Empty: the scheduler chooses.
 	// +kubebuilder:validation:MaxLength=253
@@ -165,11 +167,15 @@ type PodMigrationStatus struct {
 	Decision Decision `json:"decision,omitempty"`
 	// DecisionBy is who decided: "source NODE", "target NODE", "controller".
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
 	DecisionBy string `json:"decisionBy,omitempty"`
 	// DecisionReason is a CamelCase word, DecisionMessage a sentence.
 	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^([A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?)?$`
 	DecisionReason string `json:"decisionReason,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=2048
 	DecisionMessage string `json:"decisionMessage,omitempty"`
 	// DecidedAt is when, by the decider's clock.
 	// +optional
@@ -199,6 +205,7 @@ type PodMigrationStatus struct {
 	Returned bool `json:"returned,omitempty"`
 	// ReturnProof is that proof in words.
 	// +optional
+	// +kubebuilder:validation:MaxLength=2048
 	ReturnProof string `json:"returnProof,omitempty"`
 
 	// Lost: the copy was starting, and its node is gone from the cluster. It may have run, so
@@ -207,6 +214,7 @@ type PodMigrationStatus struct {
 	Lost bool `json:"lost,omitempty"`
 	// LostMessage says what is lost and why.
 	// +optional
+	// +kubebuilder:validation:MaxLength=2048
 	LostMessage string `json:"lostMessage,omitempty"`
 
 	// Bytes of checkpoint images sent. Source's agent.
@@ -214,37 +222,51 @@ type PodMigrationStatus struct {
 	Bytes int64 `json:"bytes,omitempty"`
 	// FrozenTime is from the freeze to the acknowledgement, by the source's clock. Source's agent.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
 	FrozenTime *metav1.Duration `json:"frozenTime,omitempty"`
 	// Timeline is what happened, in the order of writing.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
 	Timeline []TimelineEntry `json:"timeline,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
 // SourceStatus is the side that the pod leaves.
 type SourceStatus struct {
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
 	Node string `json:"node,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
 	PodName string `json:"podName,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
 	PodUID types.UID `json:"podUID,omitempty"`
 	// Containers are those that move, in the order in which kubelet starts them.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
 	Containers []MovingContainer `json:"containers,omitempty"`
 	// Origin is the UID of the first pod of the lineage, which names it over all its moves.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
 	Origin types.UID `json:"origin,omitempty"`
 	// OwnerUID is the UID of the controlling owner at the start; empty for a bare pod.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
 	OwnerUID types.UID `json:"ownerUID,omitempty"`
 	// BootID of the source's kernel when the move began.
 	// +optional
+	// +kubebuilder:validation:MaxLength=128
 	BootID string `json:"bootID,omitempty"`
 	// KeepUntilAdopted: the processes may be ended only once the status says adopted, for an
 	// owner (a Job) that would take the end of its pod for a failure. Controller, with podUID.
@@ -265,22 +287,29 @@ type SourceStatus struct {
 // MovingContainer is one container of the source pod.
 type MovingContainer struct {
 	// Name in the pod's spec.
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 	// ID is its runtime ID without scheme.
+	// +kubebuilder:validation:MaxLength=256
 	ID string `json:"id"`
 }
 
 // TargetStatus is the side that the pod goes to.
 type TargetStatus struct {
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
 	Node string `json:"node,omitempty"`
 	// PodName and PodUID are the replacement's.
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
 	PodName string `json:"podName,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
 	PodUID types.UID `json:"podUID,omitempty"`
 	// BootID of the target's kernel when the create began to wait.
 	// +optional
+	// +kubebuilder:validation:MaxLength=128
 	BootID string `json:"bootID,omitempty"`
 	// Waiting: drover-runc waits in create, until Deadline.
 	// +optional
@@ -301,6 +330,7 @@ type TargetStatus struct {
 	Failed bool `json:"failed,omitempty"`
 	// FailedMessage says why.
 	// +optional
+	// +kubebuilder:validation:MaxLength=2048
 	FailedMessage string `json:"failedMessage,omitempty"`
 	// Cleaned: after an abort, a return or a loss nothing of the attempt is left on the target.
 	// +optional
@@ -311,11 +341,14 @@ type TargetStatus struct {
 type TimelineEntry struct {
 	// Step is a CamelCase word: "Accepted", "Reserved", "CreateWaiting", "Frozen", "Dumped",
 	// "Sent", "Restored", "Committed", "Resumed", "SourceEnded", "HandedOver", ...
+	// +kubebuilder:validation:MaxLength=64
 	Step string `json:"step"`
 	// By is the node's name or "controller".
+	// +kubebuilder:validation:MaxLength=1024
 	By string `json:"by"`
 	// At by the writer's clock.
 	At metav1.MicroTime `json:"at"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=2048
 	Message string `json:"message,omitempty"`
 }

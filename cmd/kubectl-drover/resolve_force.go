@@ -73,7 +73,7 @@ func decide(m *v1alpha1.PodMigration, w word, user string, now time.Time) error 
 		s.Decision, s.DecidedAt, s.DecisionBy = v1alpha1.Decision(r.Decision), &at, "user "+user
 		s.DecisionReason, s.DecisionMessage = "Resolved", message
 	}
-	s.Timeline = append(s.Timeline, v1alpha1.TimelineEntry{Step: step, By: "user " + user, At: at, Message: message})
+	s.AddStep(v1alpha1.TimelineEntry{Step: step, By: "user " + user, At: at, Message: message})
 	return nil
 }
 

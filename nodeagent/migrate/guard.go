@@ -37,6 +37,7 @@ func (w *worker) judge(found []movable.Finding) judgement {
 	j := judgement{condition: c}
 	if len(found) > 0 {
 		j.against = movable.Sum(found)
+		j.against.Message = v1alpha1.Cut(j.against.Message)
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, j.against.Reason, j.against.Message
 	}
 	return j

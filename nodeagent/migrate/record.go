@@ -97,6 +97,7 @@ func (w write) apply(pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, error) 
 	if err != nil {
 		return nil, err
 	}
+	w.change.Message = v1alpha1.Cut(w.change.Message)
 	next := pm.DeepCopy()
 	w.facts(&next.Status, r)
 	w.words(&next.Status)
@@ -151,7 +152,7 @@ func (w write) words(s *v1alpha1.PodMigrationStatus) {
 // addStep adds an entry unless the same node has written that step.
 func addStep(s *v1alpha1.PodMigrationStatus, e v1alpha1.TimelineEntry) {
 	if findStep(s, e.Step, e.By) == nil {
-		s.Timeline = append(s.Timeline, e)
+		s.AddStep(e)
 	}
 }
 
