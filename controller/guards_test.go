@@ -65,6 +65,9 @@ func (w *world) labelled(p *corev1.Pod) {
 
 // refusal is what the chart's policy says to a creation by others than the controller.
 func (w *world) refusal(p *corev1.Pod) error {
+	if w.refuses != nil {
+		return w.refuses
+	}
 	if w.held(nameHold(p.Namespace, p.Name)) || w.held(ownerHold(ownerUID(p))) {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, p.Name, errors.New(heldMark))
 	}

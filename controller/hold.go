@@ -2,7 +2,9 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,16 +32,16 @@ const heldMark = "held by drover"
 func holder(m *v1alpha1.PodMigration) string { return m.Namespace + "/" + m.Name + "/" + string(m.UID) }
 
 // hold makes the entry and tells whether an API server refuses probe by now. probe is
-// never created. Of several API servers only the one that answers is asked: the others
+// never created. no: somebody else refuses it, before the hold is asked. Of several API servers only the one that answers is asked: the others
 // take as long to hear of the entry, and what slips through is seen to by the caller.
-func (r *Reconciler) hold(ctx context.Context, m *v1alpha1.PodMigration, key string, probe *corev1.Pod) (inForce bool, _ error) {
+func (r *Reconciler) hold(ctx context.Context, m *v1alpha1.PodMigration, key string, probe *corev1.Pod) (inForce bool, no, _ error) {
 	var holds corev1.ConfigMap
 	found, err := r.get(ctx, r.Config.Namespace, v1alpha1.HoldsConfigMap, &holds)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if !found {
-		return false, fmt.Errorf("hold %s: there is no ConfigMap %s/%s: install the chart's again", key, r.Config.Namespace, v1alpha1.HoldsConfigMap)
+		return false, nil, fmt.Errorf("hold %s: there is no ConfigMap %s/%s: install the chart's again", key, r.Config.Namespace, v1alpha1.HoldsConfigMap)
 	}
 	if holds.Data[key] != holder(m) {
 		if holds.Data == nil {
@@ -47,17 +49,34 @@ func (r *Reconciler) hold(ctx context.Context, m *v1alpha1.PodMigration, key str
 		}
 		holds.Data[key] = holder(m)
 		if err := r.Writer.Update(ctx, &holds); err != nil {
-			return false, fmt.Errorf("hold %s: %w", key, err)
+			return false, nil, fmt.Errorf("hold %s: %w", key, err)
 		}
 	}
 	err = r.Writer.Create(ctx, probe, client.DryRunAll)
 	switch {
 	case err != nil && strings.Contains(err.Error(), heldMark):
-		return true, nil
+		return true, nil, nil
 	case err == nil, apierrors.IsAlreadyExists(err):
-		return false, nil
+		return false, nil, nil
+	case isRefusal(err):
+		return false, err, nil
 	}
-	return false, fmt.Errorf("ask the API server whether %s is on hold, by a dry run of a creation: %w", key, err)
+	return false, nil, fmt.Errorf("ask the API server whether %s is on hold, by a dry run of a creation: %w", key, err)
+}
+
+// isRefusal tells the answers of an API server that only people can change: admission says
+// no, or cannot be asked, as a webhook that fails or does not take dry runs.
+func isRefusal(err error) bool {
+	var s apierrors.APIStatus
+	if !errors.As(err, &s) {
+		return false
+	}
+	switch code := s.Status().Code; code {
+	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
+		return false
+	default:
+		return code >= http.StatusBadRequest && code <= http.StatusInternalServerError
+	}
 }
 
 // unhold takes away the entries of this move but the one to keep, if any.

@@ -181,6 +181,11 @@ func jobScenarios() []scenario {
 		{name: "Job whose source never ends", players: players{neverEnds: true, when: resumed, then: losesSourceNode},
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: moved},
 	}
+	for _, no := range refusals() {
+		all = append(all, scenario{name: "Job whose hold is refused: " + no.Error()[:40],
+			players: players{refuses: no, at: waitsFor("WaitingForHold", no.Error()[:1000]), then: func(*world) {}},
+			phase:   v1alpha1.PhaseCompleted, reason: "Moved", pods: moved})
+	}
 	for i := range all {
 		all[i].job, all[i].calm = true, !slices.Contains([]string{"Job", "Job whose pod ends right after the move", "Job deleted after the commit"}, all[i].name)
 	}

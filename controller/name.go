@@ -71,11 +71,15 @@ func (r *Reconciler) giveName(ctx context.Context, m *v1alpha1.PodMigration, f F
 	if slices.ContainsFunc(m.Status.Source.Containers, func(c v1alpha1.MovingContainer) bool { return runningID(p, c.Name) == "" }) {
 		return r.await(ctx, m, f, refuse("WaitingForReady", "the pod runs on node %s; waiting until kubelet there says so of pod %s", m.Status.Target.Node, p.Name))
 	}
-	held, err := r.hold(ctx, m, nameHold(m.Namespace, name), nameProbe(p, name))
-	if err != nil {
+	held, no, err := r.hold(ctx, m, nameHold(m.Namespace, name), nameProbe(p, name))
+	switch {
+	case err != nil:
 		return ctrl.Result{}, err
-	}
-	if !held {
+	case no != nil:
+		return r.await(ctx, m, f, refuse("WaitingForName",
+			"pod %s runs on node %s as %s; it cannot get its name back while the API server refuses a pod %s (asked by a dry run): let it be created, or, to end this, delete pod %s. It says: %v",
+			name, m.Status.Target.Node, p.Name, name, p.Name, no))
+	case !held:
 		return ctrl.Result{RequeueAfter: again}, nil
 	}
 	if setCondition(m, f.Now, v1alpha1.ConditionNameHeld, true, "Held", fmt.Sprintf("nobody makes a pod %s until the moved one has its name back", name)) {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,7 +11,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -164,11 +167,44 @@ func lateNameScenarios() []scenario {
 		{name: "budget spent between the steps", players: players{at: between, then: forbids}, phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: own},
 		{name: "the hold came too late", players: players{at: between, then: slipsThrough}, phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: own},
 	}
+	for _, no := range refusals() {
+		told := waitsFor("WaitingForName", no.Error()[:1000])
+		all = append(all,
+			scenario{name: "the name is refused for a while: " + no.Error()[:40], players: players{refuses: no, at: told, then: relents},
+				phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: own},
+			scenario{name: "moved pod deleted while its name is refused: " + no.Error()[:40], players: players{refuses: no, at: told, then: deletes(tempName)},
+				phase: v1alpha1.PhaseAborted, reason: ReasonReplacementDeleted, pods: own, thirds: 1})
+	}
 	for i := range all {
 		all[i].set, all[i].old = true, ownName
 	}
 	return all
 }
+
+// refusals are answers to a creation of others than the chart's policy.
+func refusals() []error {
+	says := "admission webhook \"names.example.com\" " + strings.Repeat("says no ", v1alpha1.MaxMessage)
+	return []error{
+		apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, ownName, errors.New(says)),
+		apierrors.NewBadRequest(says),
+		apierrors.NewInternalError(errors.New(says)),
+	}
+}
+
+// waitsFor: the record says so, and is not written again while that is so.
+func waitsFor(reason, says string) func(*world) bool {
+	version := ""
+	return func(w *world) bool {
+		m := w.move()
+		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
+		told := c != nil && c.Reason == reason && strings.Contains(c.Message, says) && strings.HasSuffix(c.Message, "…")
+		was := version
+		version = m.ResourceVersion
+		return told && version == was
+	}
+}
+
+func relents(w *world) { w.refuses = nil }
 
 func pauses(w *world) {
 	w.must(w.api.Create(context.Background(), &corev1.ConfigMap{

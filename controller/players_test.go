@@ -48,6 +48,8 @@ type players struct {
 	// noRoom: so many second steps find no node; step2Dies: of so many the target dies
 	// after the commit.
 	noRoom, step2Dies int
+	// refuses is what another than the chart's policy says to a dry run of a creation.
+	refuses error
 	// apart: the pods' spec keeps pods of their labels apart.
 	apart bool
 	// later is how many replacements are made beside the first, at most.

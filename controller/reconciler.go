@@ -118,7 +118,8 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	if err := r.sweep(ctx, m); err != nil {
 		return ctrl.Result{}, err
 	}
-	if m.Status.Source.KeepUntilAdopted || holdsName(m) {
+	// The record need not know of a hold: it is made before it is confirmed.
+	if m.Status.Decision == v1alpha1.Commit {
 		if err := r.unhold(ctx, m, ""); err != nil {
 			return ctrl.Result{}, err
 		}
