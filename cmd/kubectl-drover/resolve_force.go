@@ -8,7 +8,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -52,28 +51,9 @@ func decide(m *v1alpha1.PodMigration, w word, user string, now time.Time) error 
 	case w.forget:
 		verb = handoff.Lose
 	}
-	r, err := handoff.Change{Verb: verb}.Apply(migrate.RecordOf(m))
-	if err != nil {
+	if err := (migrate.Word{Verb: verb, User: user, Off: w.off}).Write(m, now); err != nil {
 		return fmt.Errorf("the move does not allow it (%s): %w", inWords(m), err)
 	}
-	s := &m.Status
-	at := metav1.NewMicroTime(now)
-	step, message := "AbortDecided", "user "+user+" gave the move up"
-	if w.onTrust() {
-		message = fmt.Sprintf("user %s says that node %s is powered off", user, w.off)
-	}
-	switch verb {
-	case handoff.Return:
-		step = "ReturnDecided"
-		s.Returned, s.Epoch, s.ReturnProof = r.Returned, r.Epoch, message
-	case handoff.Lose:
-		step = "LossDecided"
-		s.Lost, s.LostMessage = r.Lost, message
-	default:
-		s.Decision, s.DecidedAt, s.DecisionBy = v1alpha1.Decision(r.Decision), &at, "user "+user
-		s.DecisionReason, s.DecisionMessage = "Resolved", message
-	}
-	s.AddStep(v1alpha1.TimelineEntry{Step: step, By: "user " + user, At: at, Message: message})
 	return nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/handoff"
+	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
 // schema is the CRD's.
@@ -85,13 +87,14 @@ func TestFullRecordCanBeWritten(t *testing.T) {
 	pm := c.wish("m", "p", "")
 	c.make(pm)
 	type st = v1alpha1.PodMigrationStatus
-	write := func(as client.Client, do func(*st)) error {
+	jane := c.user("jane", "drover-resolve")
+	write := func(as client.Client, do func(*st), o ...client.SubResourceUpdateOption) error {
 		now := &v1alpha1.PodMigration{}
 		if err := c.admin.Get(ctx, client.ObjectKeyFromObject(pm), now); err != nil {
 			t.Fatal(err)
 		}
 		do(&now.Status)
-		return as.Status().Update(ctx, now)
+		return as.Status().Update(ctx, now, o...)
 	}
 	at := metav1.NowMicro()
 	// One that is written as six bytes.
@@ -126,6 +129,13 @@ func TestFullRecordCanBeWritten(t *testing.T) {
 		"the source fills its part": write(src, func(s *st) { steps(s, "n1", v1alpha1.MaxNodeSteps); s.Conditions = append(s.Conditions, movable) }),
 		"the target fills its part": write(dst, func(s *st) { steps(s, "n2", v1alpha1.MaxNodeSteps); s.Target.FailedMessage = long(v1alpha1.MaxMessage) }),
 		"the source offers":         write(src, func(s *st) { s.Source.Offered = true }),
+		"a user aborts": write(jane, func(s *st) {
+			m := &v1alpha1.PodMigration{Status: *s}
+			if err := (migrate.Word{Verb: handoff.Abort, User: "jane"}).Write(m, at.Time); err != nil {
+				t.Error(err)
+			}
+			*s = m.Status
+		}, client.DryRunAll),
 		"the target commits": write(dst, func(s *st) {
 			s.Decision, s.DecisionBy, s.DecidedAt, s.DecisionMessage = v1alpha1.Commit, "target n2", &at, long(v1alpha1.MaxMessage)
 		}),
