@@ -41,6 +41,10 @@ func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 	if err != nil {
 		return in, s.At, fmt.Errorf("list the nodes: %w", err)
 	}
+	in.Allocatable = make(map[model.NodeID]model.Resources, len(nodes))
+	for i := range nodes {
+		in.Allocatable[model.NodeID(nodes[i].Name)] = resources(nodes[i].Status.Allocatable)
+	}
 	for uid, wait := range worst {
 		if p, ok := a.names.pod(uid); ok {
 			in.Suffering = append(in.Suffering, a.candidate(ctx, p, wait, nodes))

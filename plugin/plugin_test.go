@@ -87,6 +87,18 @@ func TestScores(t *testing.T) {
 			want: map[string]int64{"n1": 100, "n2": 71, "n3": 0},
 		},
 		{
+			// As if n3 had told what its Node object gives.
+			name:   "a node that claims more than it has",
+			pod:    pod("p", annotated(v1alpha1.AnnotationPeers, "app=db")),
+			others: []*corev1.Pod{pod("db", on("n1"), labelled("app", "db"))},
+			spoil: func(b *bench) {
+				n := b.picture.Nodes["n3"]
+				n.State.Load.Allocatable = model.Resources{CPU: 4000, Memory: model.GiB << 20}
+				b.picture.Nodes["n3"] = n
+			},
+			want: map[string]int64{"n1": 100, "n2": 46, "n3": 0},
+		},
+		{
 			// alpha 1, beta 0, exponent 0: cores alone: 4, 4, 2. ln 2 / ln 2.
 			name:  "resources alone",
 			args:  `{"beta":0,"routeTimeExponent":0}`,

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/drover-project/drover/internal/cpufeature"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/view"
 )
 
 // candidates are all living nodes but this one.
@@ -18,6 +20,17 @@ func candidates(in Input, pod Pod, now time.Time) []placement.Candidate {
 		return nil // Candidates without nodes would mean all
 	}
 	return placement.NewSurvey(in.View, in.Params, now).Candidates(placement.Viewpoint{Peers: pod.Peers, Source: in.Here}, others...)
+}
+
+// bounded gives the nodes with no more than their Node objects give.
+func bounded(nodes map[model.NodeID]view.Node, most map[model.NodeID]model.Resources) map[model.NodeID]view.Node {
+	all := maps.Clone(nodes)
+	for id, n := range all {
+		l := &n.State.Load.Allocatable
+		l.CPU, l.Memory = min(l.CPU, most[id].CPU), min(l.Memory, most[id].Memory)
+		all[id] = n
+	}
+	return all
 }
 
 // othersShare is the part of a node's CPU (0..1) that all but the pod use; not a number

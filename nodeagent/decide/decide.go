@@ -97,6 +97,9 @@ type Input struct {
 	// formula that ranks the candidates.
 	View   view.Snapshot
 	Params placement.Params
+	// Allocatable is what the Node objects give at most, whatever the nodes themselves say; one
+	// that is not in it gives nothing.
+	Allocatable map[model.NodeID]model.Resources
 	// Moving is what is on its way from here already ("shop/web-0"); empty: nothing.
 	Moving string
 	// Tried is when a move of a lineage was last tried from here, by Origin. Moves that
@@ -155,6 +158,7 @@ type Decision struct {
 func Decide(config Config, in Input, now time.Time) Decision {
 	var d Decision
 	var moves []Move
+	in.View.Nodes = bounded(in.View.Nodes, in.Allocatable)
 	for _, pod := range in.Suffering {
 		move, code, message := judge(config, in, pod, now)
 		if code == Go {

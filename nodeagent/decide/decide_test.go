@@ -47,6 +47,8 @@ func web() Pod {
 // scene is web on n1, which is full; n2 and n3 are nearly idle, n3 a little more so.
 func scene() Input {
 	in := Input{Here: "n1", Suffering: []Pod{web()}, Params: placement.Defaults(), Tried: map[string]time.Time{}}
+	whole := model.Resources{CPU: 4, Memory: 8 * model.GiB}
+	in.Allocatable = map[model.NodeID]model.Resources{"n1": whole, "n2": whole, "n3": whole}
 	in.View = view.Snapshot{At: now, Self: "n1", Nodes: map[model.NodeID]view.Node{
 		"n1": node("n1", 4), "n2": node("n2", .7), "n3": node("n3", .35),
 	}}
@@ -94,6 +96,34 @@ func TestTheFormulaChooses(t *testing.T) {
 	in.Suffering[0].Peers = map[model.NodeID]float64{"n3": 1}
 	if d := Decide(Default(), in, now); d.Move == nil || d.Move.To != "n3" {
 		t.Errorf("%+v, want n3", d)
+	}
+}
+
+// A node that claims more than its Node object gives counts as if it had told what that gives:
+// with 4 of 4 cores in use, it is full; and one without a Node object has nothing.
+func TestClaimsAreBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		used  model.Cores
+		spoil func(*Input)
+	}{
+		"more cores than it has": {4, func(in *Input) { change(in, "n3", func(n *view.Node) { n.State.Load.Allocatable.CPU = 400 }) }},
+		"more memory than it has": {.35, func(in *Input) {
+			change(in, "n3", func(n *view.Node) {
+				n.State.Load.Allocatable.Memory, n.State.Load.Requested.Memory = model.GiB<<20, 8*model.GiB
+			})
+		}},
+		"no Node object": {.35, func(in *Input) { delete(in.Allocatable, "n3") }},
+	} {
+		in := scene()
+		change(&in, "n3", func(n *view.Node) { n.State.Load.Used.CPU = c.used })
+		c.spoil(&in)
+		was := in.View.Nodes["n3"].State.Load
+		if d := Decide(Default(), in, now); d.Move == nil || d.Move.To != "n2" {
+			t.Errorf("%s: %+v, want n2", name, d)
+		}
+		if in.View.Nodes["n3"].State.Load != was {
+			t.Errorf("%s: the picture was changed, which others read", name)
+		}
 	}
 }
 
