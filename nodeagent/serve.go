@@ -32,9 +32,14 @@ func (a *agent) serveMetrics(ctx context.Context) error {
 	return serveHTTP(ctx, net.JoinHostPort("", strconv.Itoa(MetricsPort)), mux)
 }
 
-// serveStatus serves the picture on loopback, where only the API server's port-forward
-// and root on the node come in.
+// serveStatus serves the picture on loopback, where the API server's port-forward comes in,
+// which takes no unix socket, and whoever else is in the node's network namespace.
 func (a *agent) serveStatus(ctx context.Context) error {
+	return serveHTTP(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(StatusPort)), a.status())
+}
+
+// status tells and changes nothing, for it asks nobody who they are.
+func (a *agent) status() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/view", func(w http.ResponseWriter, _ *http.Request) {
 		if !a.joined.Load() {
@@ -51,7 +56,7 @@ func (a *agent) serveStatus(ctx context.Context) error {
 		found, err := a.lookAtMove(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
 		a.answer(w, found, err)
 	})
-	return serveHTTP(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(StatusPort)), mux)
+	return mux
 }
 
 // answer writes what was found, or why nothing was.

@@ -1,0 +1,29 @@
+package nodeagent
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+// Whoever reaches the status port can ask, and change nothing: no other method gets as far as
+// the agent, of which there is nothing here.
+func TestStatusIsReadOnly(t *testing.T) {
+	h := (&agent{}).status()
+	for _, path := range []string{"/v1/view", "/v1/pods/shop/web/processes", "/v1/moves/shop/move"} {
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+			if w.Code != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
+			}
+		}
+	}
+	for _, path := range []string{"/", "/metrics", "/debug/pprof/", "/v1/moves", "/v1/pods/shop/web"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != http.StatusNotFound {
+			t.Errorf("GET %s: %d, and nothing is told of it", path, w.Code)
+		}
+	}
+}
