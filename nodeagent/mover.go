@@ -51,7 +51,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	})
 	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log,
 		Inspect: func(images, bundle string) error {
-			err := inspect.Copy(images, filepath.Join(a.cfg.HostRoot, bundle))
+			err := inspect.Copy(images, a.cfg.HostRoot, bundle)
 			if errors.Is(err, inspect.ErrRefused) {
 				a.refusals.Count(refusals.Copy)
 			}

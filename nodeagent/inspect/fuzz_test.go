@@ -1,22 +1,11 @@
 package inspect
 
 import (
-	"encoding/binary"
+	"bytes"
 	"testing"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
-	"google.golang.org/protobuf/proto"
 )
-
-func framed(f *testing.F, magic uint32, m proto.Message) []byte {
-	payload, err := proto.Marshal(m)
-	if err != nil {
-		f.Fatal(err)
-	}
-	data := binary.LittleEndian.AppendUint32(nil, commonMagic)
-	data = binary.LittleEndian.AppendUint32(data, magic)
-	return append(binary.LittleEndian.AppendUint32(data, uint32(len(payload))), payload...)
-}
 
 // FuzzCore: whatever an image holds, it is refused or it is within the bundle.
 func FuzzCore(f *testing.F) {
@@ -24,13 +13,13 @@ func FuzzCore(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	whole := framed(f, coreMagic, good().core)
+	whole := image(f, coreMagic, good().core)
 	f.Add(whole)
 	f.Add(whole[4:])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		core := &criu_core.CoreEntry{}
-		if decodeOne(data, coreMagic, core) != nil || b.core(core) != nil || core.GetThreadCore() == nil {
+		if decodeOne(bytes.NewReader(data), coreMagic, core) != nil || b.core(core) != nil || core.GetThreadCore() == nil {
 			return
 		}
 		c := core.GetThreadCore().GetCreds()
@@ -46,11 +35,11 @@ func FuzzNamespaces(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(framed(f, idsMagic, good().ids), framed(f, idsMagic, good().host))
-	f.Add(framed(f, idsMagic, good().host), framed(f, idsMagic, good().host))
+	f.Add(image(f, idsMagic, good().ids), image(f, idsMagic, good().host))
+	f.Add(image(f, idsMagic, good().host), image(f, idsMagic, good().host))
 	f.Fuzz(func(t *testing.T, task, node []byte) {
 		ids, host := &criu_core.TaskKobjIdsEntry{}, &criu_core.TaskKobjIdsEntry{}
-		if decodeOne(task, idsMagic, ids) != nil || decodeOne(node, idsMagic, host) != nil || b.namespaces(ids, host) != nil {
+		if decodeOne(bytes.NewReader(task), idsMagic, ids) != nil || decodeOne(bytes.NewReader(node), idsMagic, host) != nil || b.namespaces(ids, host, ids) != nil {
 			return
 		}
 		if ids.GetNetNsId() == host.GetNetNsId() || ids.GetMntNsId() == host.GetMntNsId() || ids.GetPidNsId() == host.GetPidNsId() {

@@ -1,7 +1,9 @@
 package inspect
 
 import (
+	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,10 +19,14 @@ const (
 	inventoryMagic = 0x58313116
 	coreMagic      = 0x55053847
 	idsMagic       = 0x54432030
+	mountsMagic    = 0x55563928
+	filesMagic     = 0x56303138
+	ghostMagic     = 0x52583605
+	netnsMagic     = 0x55933752
 )
 
-// maxImage bounds an image that is read; those looked at here have some kilobytes.
-const maxImage = 4 << 20
+// maxEntry bounds an entry that is read; those looked at here have some kilobytes.
+const maxEntry = 4 << 20
 
 func list(root *os.Root) ([]string, error) {
 	dir, err := root.Open(".")
@@ -31,46 +37,103 @@ func list(root *os.Root) ([]string, error) {
 	return dir.Readdirnames(-1)
 }
 
-// readOne reads an image that holds one entry.
-func readOne(root *os.Root, name string, magic uint32, into proto.Message) error {
+// read gives what a regular file in root holds.
+func read(root *os.Root, name string, do func(io.Reader) error) error {
 	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("inspect images: %w", err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxImage+1))
-	if err != nil {
-		return fmt.Errorf("inspect images: %w", err)
+	err = do(f)
+	if err != nil && !errors.Is(err, ErrRefused) {
+		err = fmt.Errorf("inspect images: %s: %w", name, err)
 	}
-	if err := decodeOne(data, magic, into); err != nil {
-		return fmt.Errorf("inspect images: %s: %w", name, err)
+	return err
+}
+
+// readOne reads an image that holds one entry: CRIU reads the first, and more would only be
+// hidden.
+func readOne(root *os.Root, name string, magic uint32, into proto.Message) error {
+	return read(root, name, func(r io.Reader) error { return decodeOne(r, magic, into) })
+}
+
+// readFirst reads the first entry of an image that holds data of another form after it.
+func readFirst(root *os.Root, name string, magic uint32, into proto.Message) error {
+	return read(root, name, func(r io.Reader) error {
+		if err := begin(r, magic); err != nil {
+			return err
+		}
+		return next(r, into)
+	})
+}
+
+// readEach reads an image that holds any number of entries.
+func readEach[T any, M interface {
+	*T
+	proto.Message
+}](root *os.Root, name string, magic uint32, do func(M) error) error {
+	return read(root, name, func(r io.Reader) error { return decodeEach(bufio.NewReader(r), magic, do) })
+}
+
+func decodeEach[T any, M interface {
+	*T
+	proto.Message
+}](r io.Reader, magic uint32, do func(M) error) error {
+	if err := begin(r, magic); err != nil {
+		return err
+	}
+	for {
+		m := M(new(T))
+		switch err := next(r, m); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := do(m); err != nil {
+			return err
+		}
+	}
+}
+
+func decodeOne(r io.Reader, magic uint32, into proto.Message) error {
+	if err := begin(r, magic); err != nil {
+		return err
+	}
+	if err := next(r, into); err != nil {
+		return err
+	}
+	if n, err := io.ReadFull(r, make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		return errors.New("more than one entry")
 	}
 	return nil
 }
 
-// decodeOne wants exactly one entry: CRIU reads the first, and more would only be hidden.
-func decodeOne(data []byte, magic uint32, into proto.Message) error {
-	if len(data) > maxImage {
-		return fmt.Errorf("more than %d bytes", maxImage)
+// begin reads the magic number.
+func begin(r io.Reader, magic uint32) error {
+	var got uint32
+	err := binary.Read(r, binary.LittleEndian, &got)
+	if err == nil && got == commonMagic {
+		err = binary.Read(r, binary.LittleEndian, &got)
 	}
-	next := func() (uint32, bool) {
-		if len(data) < 4 {
-			return 0, false
-		}
-		n := binary.LittleEndian.Uint32(data)
-		data = data[4:]
-		return n, true
+	if err != nil || got != magic {
+		return fmt.Errorf("magic number %#x (%v), want %#x", got, err, magic)
 	}
-	got, ok := next()
-	if ok && got == commonMagic {
-		got, ok = next()
+	return nil
+}
+
+// next reads an entry; at the end it gives io.EOF.
+func next(r io.Reader, into proto.Message) error {
+	var size uint32
+	if err := binary.Read(r, binary.LittleEndian, &size); err != nil {
+		return err
 	}
-	if !ok || got != magic {
-		return fmt.Errorf("magic number %#x, want %#x", got, magic)
+	if size > maxEntry {
+		return fmt.Errorf("an entry of %d bytes, want at most %d", size, maxEntry)
 	}
-	size, ok := next()
-	if !ok || int64(size) != int64(len(data)) {
-		return fmt.Errorf("one entry of %d bytes was announced, and there are %d", size, len(data))
+	data := make([]byte, size)
+	if n, err := io.ReadFull(r, data); err != nil {
+		return fmt.Errorf("an entry of %d bytes was announced, and there are %d", size, n)
 	}
 	return proto.Unmarshal(data, into)
 }

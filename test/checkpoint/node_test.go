@@ -20,6 +20,7 @@ import (
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
+	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/restore"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
@@ -63,7 +64,8 @@ func startAgentOn(t *testing.T, root string) *agent {
 	a := &agent{t: t, events: make(chan string, 100)}
 	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groups, Cgroup: own,
 		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log})
-	a.copies = restore.New(restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log})
+	a.copies = restore.New(restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log,
+		Inspect: func(images, bundle string) error { return inspect.Copy(images, "/", bundle) }})
 	server := &runtimeapi.Server{Socket: layout.Default.Socket(), Creates: a.copies, Dumps: a.dumps, Restores: a.copies}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -158,16 +160,17 @@ func newContainer(t *testing.T, name string, annotations map[string]string, chan
 	spec := map[string]any{
 		"ociVersion": "1.2.0",
 		"process": map[string]any{"user": map[string]int{"uid": 0, "gid": 0}, "args": []string{"/counter"},
-			"env": []string{"HEAP_MIB=" + heap}, "cwd": "/", "noNewPrivileges": true},
+			"env": []string{"HEAP_MIB=" + heap}, "cwd": "/", "noNewPrivileges": true,
+			"capabilities": map[string][]string{"bounding": usual, "effective": usual, "permitted": usual},
+			"oomScoreAdj":  500},
 		"root":     map[string]any{"path": "rootfs"},
 		"hostname": "counter",
-		"mounts": []map[string]any{
-			{"destination": "/proc", "type": "proc", "source": "proc"},
-			{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"nosuid", "mode=755"}},
-			{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": []string{"nosuid", "noexec", "nodev", "ro"}},
-		},
+		"mounts":   mounts(t, c.bundle),
 		"linux": map[string]any{"cgroupsPath": group, "namespaces": []map[string]string{
-			{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "network", "path": netns}}},
+			{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "network", "path": netns}},
+			"maskedPaths":   strings.Fields("/proc/asound /proc/acpi /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap"),
+			"readonlyPaths": strings.Fields("/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger"),
+		},
 		"annotations": all,
 	}
 	for _, c := range change {
@@ -189,6 +192,41 @@ func newContainer(t *testing.T, name string, annotations map[string]string, chan
 	}
 	t.Cleanup(c.remove)
 	return c
+}
+
+// usual are the capabilities that containerd gives a container by default.
+var usual = strings.Fields(`CAP_CHOWN CAP_DAC_OVERRIDE CAP_FSETID CAP_FOWNER CAP_MKNOD CAP_NET_RAW CAP_SETGID CAP_SETUID
+	CAP_SETFCAP CAP_SETPCAP CAP_NET_BIND_SERVICE CAP_SYS_CHROOT CAP_KILL CAP_AUDIT_WRITE`)
+
+// mounts are those that containerd and kubelet give a container: with files and directories
+// of the node, one of them behind a link of the image.
+func mounts(t *testing.T, bundle string) []map[string]any {
+	t.Helper()
+	run(t, "ln", "-s", "/run", filepath.Join(bundle, "rootfs/run-link"))
+	for _, dir := range []string{"volume", "account", "shm"} {
+		run(t, "mkdir", "-p", filepath.Join(bundle, dir))
+	}
+	bind := func(source, to string, options ...string) map[string]any {
+		path := filepath.Join(bundle, source)
+		if _, err := os.Stat(path); err != nil {
+			run(t, "touch", path)
+		}
+		return map[string]any{"destination": to, "type": "bind", "source": path, "options": append([]string{"rbind", "rprivate"}, options...)}
+	}
+	return []map[string]any{
+		{"destination": "/proc", "type": "proc", "source": "proc", "options": []string{"nosuid", "noexec", "nodev"}},
+		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": []string{"nosuid", "noexec", "nodev"}},
+		{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": []string{"nosuid", "noexec", "nodev", "ro"}},
+		{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+		bind("volume", "/etc/config", "ro"),
+		bind("hosts", "/etc/hosts", "rw"),
+		bind("termination-log", "/dev/termination-log", "rw"),
+		bind("hostname", "/etc/hostname", "rw"),
+		bind("shm", "/dev/shm"),
+		bind("account", "/run-link/secrets/kubernetes.io/serviceaccount", "ro"),
+	}
 }
 
 func (c *container) remove() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -140,6 +141,9 @@ func TestMove(t *testing.T) {
 	}
 	if files, err := os.ReadDir(d.Dir); err != nil || len(files) == 0 {
 		t.Errorf("images of the copy: %v, %v", files, err)
+	}
+	if err := inspect.Copy(filepath.Join(d.Dir, "main"), "/", at.target.bundle); err != nil {
+		t.Errorf("a second move: %v", err)
 	}
 	if err := at.a.dumps.Release(within(t), again); err != nil {
 		t.Fatal(err)
