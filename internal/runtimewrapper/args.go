@@ -85,12 +85,19 @@ func (in *invocation) set(name, value string, joined bool) {
 
 // restoreArgs are the arguments by which runc restores what "create" asked for: the
 // container's standard streams are those of this process, as with create.
-func (in invocation) restoreArgs(images, work string) []string {
+func (in invocation) restoreArgs(b *bundle, images, work string) []string {
 	args := append([]string{}, in.global...)
 	args = append(args, "restore", "--detach",
 		"--bundle", in.bundle, "--image-path", images, "--work-path", work,
 		// The copy lives in its own pod's groups and knows nothing of the old ones.
 		"--manage-cgroups-mode", "ignore")
+	// Each pod has a label of SELinux's of its own; the images have the source's.
+	if b.processLabel != "" {
+		args = append(args, "--lsm-profile", "selinux:"+b.processLabel)
+	}
+	if b.mountLabel != "" {
+		args = append(args, "--lsm-mount-context", b.mountLabel)
+	}
 	if in.pidFile != "" {
 		args = append(args, "--pid-file", in.pidFile)
 	}

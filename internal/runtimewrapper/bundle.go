@@ -31,7 +31,9 @@ type bundle struct {
 	fields      map[string]json.RawMessage
 	annotations map[string]string
 	cgroupsPath string
-	changed     bool
+	// SELinux's labels for the processes, and for file systems made for them.
+	processLabel, mountLabel string
+	changed                  bool
 }
 
 func readBundle(dir string) (*bundle, error) {
@@ -50,13 +52,19 @@ func readBundle(dir string) (*bundle, error) {
 	}
 	var linux struct {
 		CgroupsPath string `json:"cgroupsPath"`
+		MountLabel  string `json:"mountLabel"`
 	}
-	if raw, ok := b.fields["linux"]; ok {
-		if err := json.Unmarshal(raw, &linux); err != nil {
-			return nil, fmt.Errorf("%s: linux: %w", b.path, err)
+	var process struct {
+		SelinuxLabel string `json:"selinuxLabel"`
+	}
+	for field, into := range map[string]any{"linux": &linux, "process": &process} {
+		if raw, ok := b.fields[field]; ok {
+			if err := json.Unmarshal(raw, into); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", b.path, field, err)
+			}
 		}
 	}
-	b.cgroupsPath = linux.CgroupsPath
+	b.cgroupsPath, b.processLabel, b.mountLabel = linux.CgroupsPath, process.SelinuxLabel, linux.MountLabel
 	return b, nil
 }
 
@@ -115,24 +123,38 @@ type pod struct {
 	migration string
 }
 
-// pod reads containerd's annotations, or else CRI-O's.
-func (b *bundle) pod() pod {
-	first := func(keys ...string) string {
-		for _, k := range keys {
-			if v := b.annotations[k]; v != "" {
-				return v
-			}
+// Annotations by which a container runtime says what a container is.
+const (
+	containerdPrefix = "io.kubernetes.cri."
+	crioType         = "io.kubernetes.cri-o.ContainerType"
+)
+
+// pod reads the annotations of containerd or of CRI-O. CRI-O hands on all of a pod's own
+// annotations, so those in the other runtime's words are the user's: with both nothing is
+// known for sure.
+func (b *bundle) pod() (pod, error) {
+	_, crio := b.annotations[crioType]
+	for key := range b.annotations {
+		if crio && strings.HasPrefix(key, containerdPrefix) {
+			return pod{}, fmt.Errorf("%s has the annotation %s of containerd and %s of CRI-O: "+
+				"the pod has set one of them itself; remove it from the pod", b.path, key, crioType)
 		}
-		return ""
 	}
 	p := pod{
-		namespace: first("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"),
-		name:      first("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"),
-		uid:       first("io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"),
-		container: first("io.kubernetes.cri.container-name", "io.kubernetes.container.name"),
-		sandbox:   first("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType") == "sandbox",
+		namespace: b.annotations["io.kubernetes.cri.sandbox-namespace"],
+		name:      b.annotations["io.kubernetes.cri.sandbox-name"],
+		uid:       b.annotations["io.kubernetes.cri.sandbox-uid"],
+		container: b.annotations["io.kubernetes.cri.container-name"],
+		sandbox:   b.annotations["io.kubernetes.cri.container-type"] == "sandbox",
 		migration: b.annotations[annotationMigration],
 	}
+	if crio {
+		p.namespace = b.annotations["io.kubernetes.pod.namespace"]
+		p.name = b.annotations["io.kubernetes.pod.name"]
+		p.uid = b.annotations["io.kubernetes.pod.uid"]
+		p.container = b.annotations["io.kubernetes.container.name"]
+		p.sandbox = b.annotations[crioType] == "sandbox"
+	}
 	p.optedIn = b.annotations[annotationMigrate] == "true" || p.migration != ""
-	return p
+	return p, nil
 }

@@ -14,7 +14,10 @@ func (w *Wrapper) create(in invocation, args []string) error {
 		return err // what cannot be looked at is not started: it may be fenced
 	}
 	b.stripCriu()
-	p := b.pod()
+	p, err := b.pod()
+	if err != nil {
+		return err
+	}
 	if p.sandbox {
 		return w.createCold(in, b, args)
 	}

@@ -89,7 +89,7 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return 0, err
 	}
-	if err := w.runRestore(in.restoreArgs(images, work)); err != nil {
+	if err := w.runRestore(in.restoreArgs(b, images, work)); err != nil {
 		w.cleanUp(in, note)
 		if why := criu.Errors(filepath.Join(work, "restore.log")); why != "" {
 			err = fmt.Errorf("%w: %s", err, why)

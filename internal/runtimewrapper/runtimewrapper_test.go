@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,11 +57,58 @@ func TestParse(t *testing.T) {
 func TestRestoreArgs(t *testing.T) {
 	in := parse(strings.Fields("--root /r --log /l --systemd-cgroup create --bundle /b --pid-file /p --no-pivot abc"))
 	want := "--root /r --log /l --systemd-cgroup restore --detach --bundle /b --image-path /i --work-path /w --manage-cgroups-mode ignore --pid-file /p --no-pivot abc"
-	if got := strings.Join(in.restoreArgs("/i", "/w"), " "); got != want {
+	if got := strings.Join(in.restoreArgs(&bundle{}, "/i", "/w"), " "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	labelled := &bundle{processLabel: "u:r:container_t:s0:c1,c2", mountLabel: "u:o:file_t:s0:c1,c2"}
+	want = "restore --detach --bundle /b --image-path /i --work-path /w --manage-cgroups-mode ignore" +
+		" --lsm-profile selinux:u:r:container_t:s0:c1,c2 --lsm-mount-context u:o:file_t:s0:c1,c2 abc"
+	if got := strings.Join(parse(strings.Fields("create --bundle /b abc")).restoreArgs(labelled, "/i", "/w"), " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got := strings.Join(withoutLog(strings.Fields("--root /r --log /l --log=/x --log-format json delete log")), " "); got != "--root /r --log-format json delete log" {
 		t.Errorf("without the log: %s", got)
+	}
+}
+
+// TestPodOfEachRuntime: a pod is what its container runtime says, not what it says itself in
+// another's words.
+func TestPodOfEachRuntime(t *testing.T) {
+	containerd := map[string]string{
+		"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-uid": "u", "io.kubernetes.cri.sandbox-name": "p",
+		"io.kubernetes.cri.sandbox-namespace": "n", "io.kubernetes.cri.container-name": "c",
+	}
+	crio := map[string]string{
+		"io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.pod.uid": "u", "io.kubernetes.pod.name": "p",
+		"io.kubernetes.pod.namespace": "n", "io.kubernetes.container.name": "c",
+	}
+	with := func(of map[string]string, key, value string) map[string]string {
+		all := maps.Clone(of)
+		all[key] = value
+		return all
+	}
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		refused     bool
+	}{
+		"containerd":                           {containerd, false},
+		"CRI-O":                                {crio, false},
+		"containerd, the user in CRI-O's name": {with(containerd, "io.kubernetes.pod.uid", "another"), false},
+		"CRI-O, the user in containerd's":      {with(crio, "io.kubernetes.cri.sandbox-uid", "another"), true},
+		"CRI-O, as if a sandbox":               {with(crio, "io.kubernetes.cri.container-type", "sandbox"), true},
+		"containerd, as if a sandbox":          {with(containerd, "io.kubernetes.cri-o.ContainerType", "sandbox"), true},
+	} {
+		got, err := (&bundle{annotations: test.annotations}).pod()
+		if test.refused {
+			if err == nil || !strings.Contains(err.Error(), "remove it from the pod") {
+				t.Errorf("%s: got %+v, %v; want a refusal", name, got, err)
+			}
+			continue
+		}
+		want := pod{namespace: "n", name: "p", uid: "u", container: "c"}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(pod{})); err != nil || diff != "" {
+			t.Errorf("%s: %v, -want +got\n%s", name, err, diff)
+		}
 	}
 }
 
