@@ -19,8 +19,9 @@ var errGone = errors.New("the process has ended")
 
 // nested are the namespaces that all processes of a container have to share: CRIU dumps
 // neither a second one of these kinds nor a thread that is in another than its process. A
-// second mount namespace it can dump.
-var nested = []string{"pid", "net", "ipc", "uts", "cgroup", "user"}
+// second mount namespace it can dump, but the target takes no mounts that are not those of
+// the container's specification.
+var nested = []string{"pid", "net", "ipc", "uts", "cgroup", "user", "mnt"}
 
 // namespaces reads which namespaces a process, or a thread of it, is in.
 func (p Proc) namespaces(pid int, task string) (map[string]string, error) {
