@@ -57,6 +57,15 @@ func TestPod(t *testing.T) {
 	claimed := func(name string) func(*corev1.Pod) {
 		return volume(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}})
 	}
+	mounted := func(paths ...string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			volume(corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}})(p)
+			for i, sub := range paths {
+				p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts,
+					corev1.VolumeMount{Name: "data", MountPath: "/" + string(rune('a'+i)), SubPath: sub})
+			}
+		}
+	}
 	always := ptr(corev1.ContainerRestartPolicyAlways)
 	for _, c := range []struct {
 		name   string
@@ -114,6 +123,12 @@ func TestPod(t *testing.T) {
 		{"a claim of many", claimed("rwx"), "UnsupportedVolume", "ReadWriteMany"},
 		{"a claim that is not there", claimed("gone"), "UnsupportedVolume", "(gone)"},
 		{"a generic ephemeral volume", volume(corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}), "ReadWriteOnceVolume", "(web-data)"},
+		{"a volume once", mounted(""), "", ""},
+		{"two files of a volume", mounted("key", "key.pub"), "", ""},
+		{"a volume twice", mounted("", ""), "UnsupportedVolume", "container app has volume data at /a and again at /b"},
+		{"a volume and a file of it", mounted("", "key"), "UnsupportedVolume", "again at /b"},
+		{"a file of a volume twice", mounted("key", "./key"), "UnsupportedVolume", "again at /b"},
+		{"a directory and a file in it", mounted("d/key", "d"), "UnsupportedVolume", "again at /b"},
 		{"NFS", volume(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}), "UnsupportedVolume", "of the kind nfs"},
 		{"CSI", volume(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}), "UnsupportedVolume", "of the kind csi"},
 		{"pending", func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }, "NotRunning", "Pending"},

@@ -3,6 +3,7 @@ package movable
 import (
 	"encoding/json"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -31,7 +32,32 @@ func volumes(p *corev1.Pod, claims Claims) []Finding {
 				But("leave the volume out"))
 		}
 	}
+	for _, c := range append(Sidecars(&p.Spec), p.Spec.Containers...) {
+		if f, found := twice(c); found {
+			all = append(all, f)
+		}
+	}
 	return all
+}
+
+// twice finds a directory that a container has at two places: kubelet mounts what can be
+// taken along read-only, and of two such mounts CRIU (4.2.1) restores one writable.
+func twice(c corev1.Container) (Finding, bool) {
+	for i, m := range c.VolumeMounts {
+		for _, other := range c.VolumeMounts[:i] {
+			if m.Name == other.Name && (within(m.SubPath, other.SubPath) || within(other.SubPath, m.SubPath)) {
+				return Found(ReasonUnsupportedVolume, "container %s has volume %s at %s and again at %s: one would be writable after the move",
+					c.Name, m.Name, other.MountPath, m.MountPath).But("mount it once, or different files of it by subPath"), true
+			}
+		}
+	}
+	return Finding{}, false
+}
+
+// within tells whether a path in a volume is another, or in it.
+func within(path, dir string) bool {
+	path, dir = filepath.Clean("/"+path), filepath.Clean("/"+dir)
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // claimed tells of a claim that one node alone can mount, and of any other.
