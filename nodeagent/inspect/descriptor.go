@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"regexp"
+	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
 )
@@ -31,18 +32,25 @@ func whole(i *inventory.InventoryEntry) error {
 	return nil
 }
 
+// number is written as CRIU does: with zeros before it an image would be read here alone.
+const number = `(0|[1-9][0-9]*)`
+
 // imageName matches the names of what a dump of runc's consists of. CRIU reads more: forms of its
 // older versions, and what it dumps of namespaces that runc does not leave to it.
 var imageName = regexp.MustCompile(`^(` +
 	`(inventory|pstree|files|remap-fpath|cgroup|seccomp|filelocks|memfd|cpuinfo|stats-dump)` +
 	`|(pipes|fifo|tty|bpfmap)-data|bpfmap-file|sk-queues|tty-info` +
-	`|(core|ids|mm|fs|fdinfo|pagemap|pagemap-shmem|pages|timens|pidns|utsns|netns|mountpoints)-[0-9]+` +
-	`|ipcns-(var|shm|msg|sem)-[0-9]+` +
+	`|(core|ids|mm|fs|fdinfo|pagemap|pagemap-shmem|pages|timens|pidns|utsns|netns|mountpoints)-` + number +
+	`|ipcns-(var|shm|msg|sem)-` + number +
 	`|(ghost-file|tcp-stream)-[0-9a-f]+` +
-	`|tmpfs-dev-[0-9]+\.tar\.gz` +
+	`|tmpfs-dev-` + number + `\.tar\.gz` +
 	`)\.img$|^descriptors\.json$`)
 
 func known(name string) error {
+	if strings.HasPrefix(name, "userns-") {
+		// Its numbers are those that the source's kubelet gave the pod; here they are another's.
+		return refuse("leave out hostUsers: false, or start the pod anew", "the node's users", "a user namespace")
+	}
 	if !imageName.MatchString(name) {
 		return refuse(tampered, "images that CRIU writes for runc", "an image of that name")
 	}

@@ -283,11 +283,13 @@ func TestCopy(t *testing.T) {
 			d.more["inventory.img"] = image(t, inventoryMagic, &inventory.InventoryEntry{ImgVersion: proto.Uint32(1), RootIds: d.host,
 				DumpCriuRunId: proto.String("x; flush ruleset")})
 		}, "the dump is called"},
-		"AppArmor policies":      {func(d *dump) { d.more["apparmor.img"] = nil }, "apparmor.img: an image of that name"},
-		"an old form":            {func(d *dump) { d.more["reg-files.img"] = nil }, "an image of that name"},
-		"rules of the network":   {func(d *dump) { d.more["iptables-10.img"] = nil }, "an image of that name"},
-		"a network of CRIU's":    {func(d *dump) { d.more["netns-10.img"] = image(t, netnsMagic, &netdev.NetnsEntry{}) }, "network namespace is"},
-		"no network of its node": {func(d *dump) { d.without = "netns-10.img" }, "0 netns images"},
+		"AppArmor policies":       {func(d *dump) { d.more["apparmor.img"] = nil }, "apparmor.img: an image of that name"},
+		"users of its own":        {func(d *dump) { d.more["userns-9.img"] = nil }, "userns-9.img: a user namespace"},
+		"one in place of another": {func(d *dump) { d.more["tmpfs-dev-056.tar.gz.img"] = nil }, "an image of that name"},
+		"an old form":             {func(d *dump) { d.more["reg-files.img"] = nil }, "an image of that name"},
+		"rules of the network":    {func(d *dump) { d.more["iptables-10.img"] = nil }, "an image of that name"},
+		"a network of CRIU's":     {func(d *dump) { d.more["netns-10.img"] = image(t, netnsMagic, &netdev.NetnsEntry{}) }, "network namespace is"},
+		"no network of its node":  {func(d *dump) { d.without = "netns-10.img" }, "0 netns images"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := good()

@@ -176,13 +176,7 @@ func newContainer(t *testing.T, name string, annotations map[string]string, chan
 	for _, c := range change {
 		c(rootfs, spec)
 	}
-	data, err := json.Marshal(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(c.bundle+"/config.json", data, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	c.write(spec)
 	groups, err := cgroup.Host()
 	if err == nil {
 		c.group, err = groups.At(group)
@@ -192,6 +186,18 @@ func newContainer(t *testing.T, name string, annotations map[string]string, chan
 	}
 	t.Cleanup(c.remove)
 	return c
+}
+
+// write makes the bundle's specification.
+func (c *container) write(spec map[string]any) {
+	c.t.Helper()
+	data, err := json.Marshal(spec)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.WriteFile(c.bundle+"/config.json", data, 0o644); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // usual are the capabilities that containerd gives a container by default.
