@@ -153,8 +153,8 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 }
 
 // sourceAwaited tells that the source's agent has still to end the processes and say so:
-// it shall find the record when it comes back. Not for ever: the pod object is gone, so
-// kubelet ends them too, and the fence stays.
+// it shall find the record when it comes back. Not for ever: the pod object is gone, and an
+// agent that finds neither pod nor record ends what it holds (nodeagent/orphan.go).
 func (r *Reconciler) sourceAwaited(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
 	s := &m.Status
 	late := since(m, r.Now(), v1alpha1.ConditionComplete) > 4*r.Config.EndDeadline

@@ -12,8 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -54,7 +52,7 @@ func (a *agent) forget(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var there map[types.UID]bool // read when first needed
+	var there map[string]*corev1.Pod // read when first needed
 	gone := func(uid string) (bool, error) {
 		if known, err := a.kubeletKnows(uid); known || err != nil {
 			return false, err
@@ -65,7 +63,7 @@ func (a *agent) forget(ctx context.Context) error {
 				return false, err
 			}
 		}
-		return !there[types.UID(uid)], nil
+		return there[uid] == nil, nil
 	}
 	var errs []error
 	for _, f := range fences {
@@ -144,18 +142,4 @@ func (a *agent) kubeletKnows(uid string) (bool, error) {
 		return false, nil
 	}
 	return true, err
-}
-
-// podsNow are the UIDs of the node's pods as the API server has them now.
-func (c *cluster) podsNow(ctx context.Context) (map[types.UID]bool, error) {
-	var l corev1.PodList
-	err := c.direct.List(ctx, &l, client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("spec.nodeName", c.node)})
-	if err != nil {
-		return nil, fmt.Errorf("list the pods of node %s: %w", c.node, err)
-	}
-	uids := map[types.UID]bool{}
-	for _, p := range l.Items {
-		uids[p.UID] = true
-	}
-	return uids, nil
 }

@@ -30,6 +30,7 @@ type mover struct {
 	driver   *migrate.Driver
 	receiver *transfer.Receiver
 	sender   *transfer.Sender
+	marks    migrate.MarkDir
 }
 
 // ownGroup is the control group, beside the pods', for what Drover runs on the node.
@@ -57,6 +58,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 			}
 			return err
 		}})
+	a.marks = migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun"))
 	kube := migrate.Kube{Client: a.cluster.direct}
 	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy}
 	if err := images.Sweep(); err != nil {
@@ -69,7 +71,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		Records: kube, Cluster: evidence{kube, a},
 		Checkpointer: spacious{Checkpointer: dumps, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: images, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
-		Marks: migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun")), Guard: guard{a}, Log: a.log,
+		Marks: a.marks, Guard: guard{a}, Log: a.log,
 	})
 	if err := a.driver.Register(a.registry); err != nil {
 		return err
@@ -87,6 +89,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	group.Go(func() error { return a.watchAbility(ctx) })
 	group.Go(func() error { return a.keepForgetting(ctx) })
 	group.Go(func() error { return a.keepForgettingImages(ctx, images, dumps) })
+	group.Go(func() error { return a.keepEndingOrphans(ctx, dumps, copies) })
 	if err := a.follow(ctx, &v1alpha1.PodMigration{}, migrate.FollowMigrations(a.driver)); err != nil {
 		return err
 	}

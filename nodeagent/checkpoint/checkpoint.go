@@ -80,6 +80,7 @@ type hold struct {
 
 // note is written into a container's part of a dump's directory before anything is done to the container.
 type note struct {
+	PodUID      string          `json:"podUID"`
 	ContainerID string          `json:"containerID"`
 	Init        process.Process `json:"init"`
 	// CgroupsPath is the bundle's linux.cgroupsPath: what is held is this group, in which
@@ -328,7 +329,7 @@ func (d *Dumps) examine(p part) (note, error) {
 	if c == nil {
 		return note{}, fmt.Errorf("dump container %s: drover-runc left no note about its control group", p.ID)
 	}
-	return note{ContainerID: p.ID, Init: init, CgroupsPath: c.CgroupsPath}, nil
+	return note{PodUID: c.PodUID, ContainerID: p.ID, Init: init, CgroupsPath: c.CgroupsPath}, nil
 }
 
 // untilHeld returns nil when the action script holds, or why the dump ended without that.

@@ -31,6 +31,7 @@ type cluster struct {
 	// away: the API server does not answer. lose: the answer to this change is lost, once;
 	// drop: the change never arrives, once.
 	away       bool
+	gone       bool // the record is
 	lose, drop handoff.Verb
 	unwanted   string
 	// forbid: this change is refused until then, as by a policy; refused counts it.
@@ -157,6 +158,9 @@ func (c *cluster) Get(context.Context, string, string) (*v1alpha1.PodMigration, 
 	defer c.mu.Unlock()
 	if c.away {
 		return nil, errors.New("the API server is away")
+	}
+	if c.gone {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "podmigrations"}, c.pm.Name)
 	}
 	return c.pm.DeepCopy(), nil
 }

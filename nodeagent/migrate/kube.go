@@ -129,7 +129,15 @@ func FollowMigrations(n Notices) cache.ResourceEventHandler {
 			n.Observe(pm)
 		}
 	}
-	return cache.ResourceEventHandlerFuncs{AddFunc: see, UpdateFunc: func(_, o any) { see(o) }}
+	gone := func(o any) {
+		if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
+			o = last.Obj
+		}
+		if pm, ok := o.(*v1alpha1.PodMigration); ok {
+			n.RecordGone(string(pm.UID))
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{AddFunc: see, UpdateFunc: func(_, o any) { see(o) }, DeleteFunc: gone}
 }
 
 // FollowPods is the handler of an informer of pods (this node's are enough) that feeds n.

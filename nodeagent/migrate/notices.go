@@ -27,6 +27,13 @@ func isTarget(podUID string) func(*worker) bool {
 	return func(w *worker) bool { return w.role == RoleTarget && w.move.Target.UID == podUID }
 }
 
+// RecordGone ends the work on a move. A PodMigration that was deleted never comes back.
+func (d *Driver) RecordGone(migrationUID string) {
+	d.find(func(w *worker) bool { return w.move.UID == migrationUID }, func(w *worker) {
+		w.box.put(letter{before: func() { w.gone = true }})
+	})
+}
+
 // PodDeleted tells the moves of the pod, from either end.
 func (d *Driver) PodDeleted(podUID string) {
 	d.find(func(w *worker) bool { return w.move.Source.UID == podUID || w.move.Target.UID == podUID }, func(w *worker) {

@@ -43,8 +43,7 @@ type Pod struct {
 // Records reads and writes PodMigrations in the API server itself, never in a cache.
 // client.Client made without a cache fits behind it: see Kube.
 type Records interface {
-	// Get reads one. A PodMigration that is gone is an error like any other: nothing is
-	// known then.
+	// Get reads one. That there is none is an error by which apierrors.IsNotFound knows it.
 	Get(ctx context.Context, namespace, name string) (*v1alpha1.PodMigration, error)
 	// UpdateStatus stores pm's status if pm.ResourceVersion is still the newest. OK: stored,
 	// and the stored object is returned. Conflict: certainly not stored, also because the
@@ -190,6 +189,8 @@ type Arrivals interface {
 type Notices interface {
 	// Observe: a PodMigration as a watch or a list showed it.
 	Observe(pm *v1alpha1.PodMigration)
+	// RecordGone: there is no such PodMigration any more.
+	RecordGone(migrationUID string)
 	// PodDeleted: a pod of this node, or one of its moves, is being deleted or is gone.
 	PodDeleted(podUID string)
 	// CreateWaits: drover-runc waits for an answer. Also called again when a wrapper

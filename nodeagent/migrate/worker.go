@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -39,6 +40,9 @@ type worker struct {
 	versions []string
 	// cancel ends the dump or the transfer that is under way.
 	cancel context.CancelFunc
+	// gone: the record was deleted. Nobody can decide about the move any more, and what is held
+	// stays held.
+	gone bool
 	// counted: the outcome has been told.
 	counted bool
 	// arrived: the note for drover-runc is written.
@@ -83,7 +87,7 @@ func (w *worker) keep(pm *v1alpha1.PodMigration) {
 	}
 }
 
-// run lasts until the side is done or ctx ends.
+// run lasts until the side is done, the record is gone, or ctx ends.
 func (w *worker) run(ctx context.Context) {
 	w.ctx = ctx
 	if !w.build(ctx) {
@@ -97,6 +101,10 @@ func (w *worker) run(ctx context.Context) {
 		for _, l := range letters {
 			if l.before != nil {
 				l.before()
+			}
+			if w.gone {
+				w.log.Warn("the record of the move is gone")
+				return
 			}
 			w.step(ctx, l.event)
 		}
@@ -133,7 +141,7 @@ func (w *worker) build(ctx context.Context) bool {
 	return true
 }
 
-// read gets the record from the API server itself, however long that takes.
+// read gets the record from the API server itself, however long that takes; nil: it is gone.
 func (w *worker) read(ctx context.Context) *v1alpha1.PodMigration {
 	for {
 		call, done := context.WithTimeout(ctx, w.d.cfg.CallTimeout)
@@ -141,6 +149,10 @@ func (w *worker) read(ctx context.Context) *v1alpha1.PodMigration {
 		done()
 		if err == nil && string(pm.UID) == w.move.UID {
 			return pm
+		}
+		if err == nil || apierrors.IsNotFound(err) {
+			w.log.Warn("the record of the move is gone")
+			return nil
 		}
 		w.log.Warn("cannot read the record of the move; what is held stays held", "err", err)
 		if !w.pause(ctx, w.d.cfg.Tick) {

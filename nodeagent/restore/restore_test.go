@@ -208,3 +208,40 @@ func TestResumeOfADeadCopy(t *testing.T) {
 		t.Errorf("got note %+v, %v", n, err)
 	}
 }
+
+// A copy that was not let run and that nobody wants any more is killed where it stands, and its
+// note goes; one that runs is kubelet's.
+func TestEndPod(t *testing.T) {
+	for s, ended := range map[stage]bool{begun: true, held: true, running: false} {
+		t.Run(string(s), func(t *testing.T) {
+			b := newBench(t, s)
+			n := b.note
+			n.Wrapper = process.Process{} // has ended
+			if err := b.write(n); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(b.group.String()+"/cgroup.procs", []byte(fmt.Sprint(n.Init.PID)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.group.Freeze(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			reaped := make(chan struct{})
+			go func() { _ = b.init.Wait(); close(reaped) }()
+			t.Cleanup(func() { _ = b.init.Process.Kill(); _ = b.group.Thaw(); <-reaped })
+			uids, err := b.Pods()
+			if err != nil || (len(uids) == 1 && uids[0] == n.PodUID) != ended {
+				t.Errorf("held: %v, %v", uids, err)
+			}
+			if err := b.EndPod(t.Context(), n.PodUID); err != nil {
+				t.Fatal(err)
+			}
+			if ended {
+				<-reaped
+			}
+			if left, err := b.read(n.ID); err != nil || (left == nil) != ended || n.Init.Alive() == ended {
+				t.Errorf("note %+v, %v, alive %v", left, err, n.Init.Alive())
+			}
+		})
+	}
+}

@@ -450,6 +450,42 @@ func (c *Copies) Kill(ctx context.Context, m migrate.Move) error {
 	return nil
 }
 
+// Pods are the UIDs of the pods of which a copy is here that was not let run.
+func (c *Copies) Pods() ([]string, error) {
+	var uids []string
+	ids, err := c.cfg.Layout.RestoreNotes()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		n, err := c.read(id)
+		if err != nil {
+			return nil, err
+		}
+		if n != nil && n.Stage != running {
+			uids = append(uids, n.PodUID)
+		}
+	}
+	return uids, nil
+}
+
+// EndPod kills the copies that were not let run of a pod of which neither the object nor the
+// record of its move is there any more.
+func (c *Copies) EndPod(ctx context.Context, uid string) error {
+	notes, err := c.of(uid)
+	if err != nil {
+		return err
+	}
+	for _, n := range notes {
+		if n.Stage != running {
+			if err := c.kill(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (c *Copies) kill(ctx context.Context, n note) error {
 	group, err := c.group(n)
 	if err != nil {

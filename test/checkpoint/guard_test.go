@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,4 +82,30 @@ func TestDeleteByForce(t *testing.T) {
 		t.Errorf("the counter ran before its end: %d, then %d", last.n, now.n)
 	}
 	ended(t, a, c, m, last)
+}
+
+// TestEndOfAnOrphan: an agent that comes back to a source whose pod and record are gone ends it
+// where it stands, with its dump, CRIU and all; and then kubelet gets at what is left, which it
+// did not before.
+func TestEndOfAnOrphan(t *testing.T) {
+	a, c, m, _, last := dumped(t)
+	if err := layout.Default.Fences().Write(fence.Fence{PodUID: c.podUID, Epoch: uint64(m.Epoch), Migration: "default/" + m.Name}); err != nil {
+		t.Fatal(err)
+	}
+	defer layout.Default.Fences().Lift(c.podUID, uint64(m.Epoch))
+	a = a.restart()
+	c.refuses(t, "moves its pod away")
+	if held, err := a.dumps.Pods(); err != nil || !slices.Contains(held, c.podUID) {
+		t.Fatalf("held: %v, %v", held, err)
+	}
+	if err := a.dumps.EndPod(within(t), c.podUID); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := a.dumps.Pods(); err != nil || len(held) != 0 {
+		t.Errorf("still held: %v, %v", held, err)
+	}
+	ended(t, a, c, m, last)
+	if out, err := c.runtime("delete", c.id).CombinedOutput(); err != nil {
+		t.Errorf("delete: %v: %s", err, out)
+	}
 }
