@@ -11,6 +11,7 @@ func (w *world) step() {
 	if r := w.api.recs[w.last().id]; r.Decision == Committed && !r.Target.Resumed && (w.slip(0.02) || w.opt.keepMark && w.slip(0.1)) {
 		w.fault(w.nodes[w.rng.Intn(2)])
 	}
+	w.meddle()
 	if len(w.tasks) > 0 && w.rng.Float64() < 0.75 {
 		i := w.rng.Intn(len(w.tasks))
 		t := w.tasks[i]
@@ -22,6 +23,27 @@ func (w *world) step() {
 		w.actor()
 	}
 	w.inspect()
+}
+
+// meddle is somebody (an update of limits, a person) who thaws a passed copy that is starting.
+// Before that nothing could make good what it does. What is being ended is not thawed: that
+// somebody may be faster than a look and an end cannot be helped.
+func (w *world) meddle() {
+	m := w.last()
+	r, n := w.api.recs[m.id], w.nodes[m.dst]
+	if !r.Target.Starting || r.Target.Resumed || r.Target.Failed || !w.slip(0.03) {
+		return
+	}
+	if t := n.agent.targets[m.id]; t == nil || t.doing.Op == OpKill || t.doing.Op == OpLook {
+		return
+	}
+	for _, p := range n.all(m.to) {
+		if p.passed && p.frozen {
+			w.logf("somebody thaws %s", p.id)
+			p.frozen = false
+			return
+		}
+	}
 }
 
 func (w *world) actor() {

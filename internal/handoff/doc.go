@@ -17,7 +17,9 @@
 //     has confirmed complete images. The target commits only what is offered, only with a
 //     copy that is restored, held and frozen, and right after having read the record, the
 //     pods and the owner once more.
-//   - The target says in the record that its copy is starting before it lets it run.
+//   - The target says in the record that its copy is starting before it lets it run. That its
+//     copies are still held it looks at itself right before the commit and the start; one that
+//     somebody else has let go after the commit counts as one that ran.
 //   - The source ends its processes only after the target has acknowledged that it runs,
 //     and takes the pod back only with proof that the target's copy never ran and never
 //     will, under a higher epoch: the target's own word, or, as long as it was not starting,

@@ -34,7 +34,8 @@ const (
 	// OpSend: send the images; Done when the target has them complete and verified, where
 	// nothing but a boot can lose them.
 	OpSend Op = "send"
-	// OpCancel: make the OpDump or OpSend that is under way fail soon. Not answered by itself.
+	// OpCancel: make the OpDump or OpSend that is under way, or the target's OpPass, fail soon.
+	// Not answered by itself.
 	OpCancel Op = "cancel"
 	// OpThaw: end a dump in whatever stage it is, then thaw; Done when the processes run.
 	OpThaw Op = "thaw"
@@ -51,6 +52,8 @@ const (
 	// OpRestore: tell the waiting create to restore. Answered by Held once CRIU holds at
 	// pre-resume with the cgroup frozen, or by Failed.
 	OpRestore Op = "restore"
+	// OpLook: look at every copy and its freezer, afresh; answer with Looked.
+	OpLook Op = "look"
 	// OpResume: if the waiter and the hook are still there and every copy is frozen, leave a
 	// mark that survives the agent but not a reboot, then thaw them all, then let the hook go
 	// on. Done once all are thawed. Failed only if the mark was not left: nothing ran.
@@ -122,6 +125,8 @@ const (
 	WaiterGone Kind = "waiter-gone"
 	// Images: the images are complete and verified on this node, until it boots.
 	Images Kind = "images"
+	// Looked answers OpLook; what is not among the Copies is gone.
+	Looked Kind = "looked"
 	// HookGone: the restore of container ID failed, or CRIU or its hook died while it was held.
 	HookGone Kind = "hook-gone"
 )
@@ -155,6 +160,8 @@ type Event struct {
 	Gone   bool
 	// Deadline of WaiterCame.
 	Deadline time.Time
+	// Copies of Looked.
+	Copies []Copy
 }
 
 // Config holds the spans of time that make a machine try an abort, or not try a commit.

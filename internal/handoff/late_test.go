@@ -21,6 +21,9 @@ func TestACommitReadTooLateIsGivenBack(t *testing.T) {
 		m := NewTarget(DefaultConfig(), r, held)
 		now := committedRecord()
 		acts := m.Step(t0.Add(after), Event{Kind: Read, Outcome: OK, Record: now})
+		if len(acts) == 1 && acts[0].Op == OpLook {
+			acts = m.Step(t0.Add(after), Event{Kind: Looked, Copies: []Copy{{ID: "c", Alive: true, Frozen: true}}})
+		}
 		if len(acts) != 1 || acts[0].Op != want {
 			t.Errorf("read %v after the create: %+v, want %s", after, acts, want)
 		}
@@ -28,13 +31,108 @@ func TestACommitReadTooLateIsGivenBack(t *testing.T) {
 }
 
 // An agent that dies while it kills a copy may leave it thawed with the kill pending: what
-// bears no mark was never let run, and must not be acknowledged.
-func TestAThawedCopyWithoutAMarkDidNotRun(t *testing.T) {
-	for begun, want := range map[bool]Verb{true: Resume, false: ""} {
-		m := NewTarget(DefaultConfig(), committedRecord(), TargetFacts{BootID: "b", Copy: "c", Alive: true, Begun: begun})
+// bears no mark was never let run, and must not be acknowledged. What is thawed and not killed
+// was let run by somebody, mark or not.
+func TestAThawedCopyWithoutAMark(t *testing.T) {
+	for _, c := range []struct {
+		what         string
+		begun, dying bool
+		want         Action
+	}{
+		{"marked", true, false, Action{Op: OpWrite, Change: Change{Verb: Resume}}},
+		{"killed", false, true, Action{Op: OpKill}},
+		{"thawed by somebody", false, false, Action{Op: OpWrite, Change: Change{Verb: Resume}}},
+	} {
+		m := NewTarget(DefaultConfig(), committedRecord(), TargetFacts{BootID: "b", Copy: "c", Alive: true, Begun: c.begun})
 		acts := m.Step(time.Unix(0, 0), Event{Kind: Tick})
-		if len(acts) != 1 || acts[0].Change.Verb != want {
-			t.Errorf("begun %v: %+v, want %q", begun, acts, want)
+		if len(acts) == 1 && acts[0].Op == OpLook {
+			acts = m.Step(time.Unix(0, 0), Event{Kind: Looked, Copies: []Copy{{ID: "c", Alive: true, Dying: c.dying}}})
+		}
+		if len(acts) != 1 || acts[0].Op != c.want.Op || acts[0].Change.Verb != c.want.Change.Verb {
+			t.Errorf("%s: %+v, want %+v", c.what, acts, c.want)
+		}
+	}
+}
+
+// That every copy is held is looked at right before the commit and right before the start: a
+// freezer that somebody has let go tells nobody.
+func TestCopiesAreLookedAtAgain(t *testing.T) {
+	t0 := time.Unix(1_700_000_000, 0)
+	frozen, thawed := Copy{ID: "p", Alive: true, Frozen: true}, Copy{ID: "p", Alive: true}
+	dead := Copy{ID: "p"}
+	last := Copy{ID: "c", Alive: true, Frozen: true}
+	facts := TargetFacts{BootID: "b", Copy: "c", Waiter: "c", Deadline: t0.Add(100 * time.Second), Images: true, Held: true, Alive: true, Frozen: true}
+	undecided, committed, started := committedRecord(), committedRecord(), committedRecord()
+	undecided.Decision, undecided.Target.Starting, committed.Target.Starting = Undecided, false, false
+	for _, c := range []struct {
+		what   string
+		r      Record
+		resume bool // and it failed
+		copies []Copy
+		want   string
+	}{
+		{"commit", undecided, false, []Copy{frozen, last}, "write commit"},
+		{"commit, thawed", undecided, false, []Copy{thawed, last}, "write abort"},
+		{"commit, ended", undecided, false, []Copy{dead, last}, "write abort"},
+		{"commit, not found", undecided, false, []Copy{last}, "write abort"},
+		{"commit, the last thawed", undecided, false, []Copy{frozen, {ID: "c", Alive: true}}, "write abort"},
+		{"start", committed, false, []Copy{frozen, last}, "write start"},
+		{"start, thawed", committed, false, []Copy{thawed, last}, "write start"}, // it ran
+		{"start, ended", committed, false, []Copy{dead, last}, "kill "},
+		{"resume failed", started, true, []Copy{frozen, last}, "kill "},
+		{"resume failed, thawed", started, true, []Copy{thawed, last}, "resume-rest "},
+		{"resume failed, ended", started, true, []Copy{dead, last}, "kill "},
+	} {
+		c.r.Containers, facts.Passed = 2, []Copy{frozen}
+		m := NewTarget(DefaultConfig(), c.r, facts)
+		acts := m.Step(t0, Event{Kind: Seen, Record: c.r})
+		if len(acts) == 1 && acts[0].Op == OpConfirm {
+			acts = m.Step(t0, Event{Kind: Read, Outcome: OK, Record: c.r, Confirmed: true})
+		}
+		if c.resume {
+			acts = m.Step(t0, Event{Kind: Failed, Op: OpResume})
+		}
+		if len(acts) != 1 || acts[0].Op != OpLook {
+			t.Errorf("%s: %+v, want a look", c.what, acts)
+			continue
+		}
+		if again := m.Step(t0, Event{Kind: Failed, Op: OpLook}); len(again) != 0 {
+			t.Errorf("%s: %+v at once after a look that failed", c.what, again)
+		}
+		if acts = m.Step(t0, Event{Kind: Tick}); len(acts) != 1 || acts[0].Op != OpLook {
+			t.Errorf("%s: %+v after a look that failed, want another", c.what, acts)
+		}
+		for len(acts) == 1 && acts[0].Op == OpLook {
+			acts = m.Step(t0, Event{Kind: Looked, Copies: c.copies})
+		}
+		if got := ops(acts); got != c.want+"; " {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
+// An abort is tried, and acted on, while a copy is being passed: what is waited for may hang.
+func TestAbortWhilePassing(t *testing.T) {
+	t0 := time.Unix(1_700_000_000, 0)
+	r := committedRecord()
+	r.Decision, r.Target.Starting, r.Containers = Undecided, false, 2
+	m := NewTarget(DefaultConfig(), r, TargetFacts{BootID: "b", Copy: "c", Waiter: "c", Deadline: t0.Add(100 * time.Second), Images: true, Held: true, Alive: true, Frozen: true})
+	aborted := r
+	aborted.Decision = Aborted
+	for _, step := range []struct {
+		now  time.Duration
+		e    Event
+		want string
+	}{
+		{0, Event{Kind: Seen, Record: r}, "pass ; "},
+		{0, Event{Kind: Tick}, ""},
+		{95 * time.Second, Event{Kind: Tick}, "write abort; "},
+		{95 * time.Second, Event{Kind: Wrote, Outcome: OK, Record: aborted}, "cancel ; "},
+		{96 * time.Second, Event{Kind: Tick}, ""},
+		{96 * time.Second, Event{Kind: Failed, Op: OpPass}, "kill ; "},
+	} {
+		if got := ops(m.Step(t0.Add(step.now), step.e)); got != step.want {
+			t.Errorf("%s after %v: %q, want %q", step.e.Kind, step.now, got, step.want)
 		}
 	}
 }

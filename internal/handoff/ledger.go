@@ -33,6 +33,9 @@ type mutant struct {
 	commitPart      bool // the target commits and resumes with the first copy alone
 	passThawed      bool // the target minds no passed copy that is not held any more
 	resumePart      bool // the target says resumed though it died before it thawed all copies
+	noLook          bool // the target does not look at its copies again
+	thawedFails     bool // the target takes a copy that somebody has thawed for one that never ran
+	abortWaits      bool // the target does nothing about an abort before its OpPass has ended
 	orphanResume    bool // the target resumes a copy whose create has gone
 	ownStranger     bool // the target takes its copy's own create, told late, for another
 	forgetRun       bool // the target ignores the mark that its copy ran

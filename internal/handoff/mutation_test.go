@@ -22,6 +22,8 @@ func TestMutants(t *testing.T) {
 		{"target waits before its Node object shows its boot", options{mutant: mutant{noNodeCheck: true}, reboots: true}},
 		{"target commits and resumes with the first copy alone", options{mutant: mutant{commitPart: true}}},
 		{"target minds no passed copy that is not held any more", options{mutant: mutant{passThawed: true}}},
+		{"target takes a copy that somebody has thawed for one that never ran", options{mutant: mutant{thawedFails: true}}},
+		{"target waits with an abort for a pass that hangs", options{mutant: mutant{abortWaits: true}}},
 		{"target says resumed before all copies are thawed", options{mutant: mutant{resumePart: true}}},
 		{"a copy whose create returns is thawed", options{passThaws: true}},
 		{"a create after the move ends the other containers", options{freshAll: true}},

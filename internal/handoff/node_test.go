@@ -381,8 +381,25 @@ func (n *node) targetDo(id string, a Action) {
 			w.later("restored", func() { n.restored(m, p) })
 			return Event{Kind: Began, Op: a.Op}
 		}, feed)
+	case OpLook:
+		n.act("look", func() Event {
+			if w.slip(0.05) {
+				return failed
+			}
+			e := Event{Kind: Looked}
+			for _, p := range n.all(m.to) {
+				e.Copies = append(e.Copies, Copy{ID: p.id, Name: fmt.Sprint(p.name), Alive: true, Frozen: p.frozen})
+			}
+			return e
+		}, feed)
 	case OpPass:
 		n.pass(a, feed)
+	case OpCancel:
+		if n.hung != nil {
+			hung := n.hung
+			n.hung = nil
+			w.later("pass broken off", hung)
+		}
 	case OpResume:
 		n.resume(m, a, feed)
 	case OpResumeRest:
@@ -487,6 +504,16 @@ func (n *node) pass(a Action, feed func(Event)) {
 			return
 		}
 		p.passed = true
+		if w.slip(0.03) {
+			// CRIU, runc or containerd hangs, for good: this ends by OpCancel alone.
+			w.logf("node %d: pass of %s hangs", n.id, p.id)
+			n.hung = func() {
+				if alive() {
+					feed(Event{Kind: Failed, Op: OpPass, Reason: "broken off"})
+				}
+			}
+			return
+		}
 		w.later("answer passed hook", func() {
 			if alive() {
 				e := Event{Kind: Done, Op: OpPass}

@@ -36,13 +36,17 @@ type TargetFacts struct {
 	Fence bool
 }
 
-// Copy is one whose create has returned.
+// Copy is one whose create has returned, or one that was looked at.
 type Copy struct {
 	// ID is the container's, Name its name in the pod's spec.
 	ID, Name string
-	// Alive: processes exist. Frozen: their cgroup is frozen.
-	Alive, Frozen bool
+	// Alive: processes exist. Frozen: their cgroup is frozen. Dying: they were killed, and are
+	// thawed at most to die of it.
+	Alive, Frozen, Dying bool
 }
+
+// loose tells that the copy runs, or could at any moment.
+func (c Copy) loose() bool { return c.Alive && !c.Frozen && !c.Dying }
 
 // attempt tells that there is something that OpKill has to end.
 func (f TargetFacts) attempt() bool { return f.current() || len(f.Passed) > 0 }
@@ -79,6 +83,8 @@ type Target struct {
 	over   bool   // this attempt has been ended; no other is made
 	node   string // boot ID in the Node object
 	doing  Action // the local action under way; OpRestore is not one, it ends by Held
+	cancel bool   // the OpPass under way was told to fail soon
+	look   string // what the last look at the copies was taken for
 	next   *Event // the create that came while OpPass was under way
 	why    string // the reason for trying an abort, or for having failed
 	detail string
@@ -141,6 +147,9 @@ func (t *Target) Step(now time.Time, e Event) []Action {
 		t.giveUp("Unwanted", e.Unwanted)
 	}
 	t.done = false
+	if t.doing.Op == OpPass {
+		return t.passing(now)
+	}
 	if t.doing.Op != "" {
 		return nil
 	}
@@ -151,6 +160,20 @@ func (t *Target) Step(now time.Time, e Event) []Action {
 		return t.own(now)
 	}
 	return t.undecided(now)
+}
+
+// passing waits for the end of OpPass, which depends on CRIU, runc and the container runtime: not
+// so that an abort waits for them.
+func (t *Target) passing(now time.Time) []Action {
+	switch {
+	case t.mutant.abortWaits:
+	case t.rec.Decision == Undecided:
+		return t.undecided(now)
+	case !t.cancel:
+		t.cancel = true
+		return []Action{{Op: OpCancel}}
+	}
+	return nil
 }
 
 // local takes in what happened on this node.
@@ -169,6 +192,9 @@ func (t *Target) local(e Event) {
 		t.hookGone(e)
 	case Died:
 		t.died(e.ID)
+	case Looked:
+		t.doing = Action{}
+		t.see(e.Copies)
 	case Unwanted:
 		t.giveUp("Unwanted", e.Reason)
 	case Done:
@@ -181,6 +207,33 @@ func (t *Target) local(e Event) {
 			t.node = e.BootID
 		}
 		t.pause = t.node != f.BootID
+	}
+}
+
+// see takes in a fresh look at the copies. After the commit one that is not held any more, by
+// whomever it was thawed, counts as one that ran: the source must not go on from an older state.
+func (t *Target) see(copies []Copy) {
+	f := &t.facts
+	state := func(id string) (alive, frozen bool) {
+		for _, c := range copies {
+			if c.ID == id {
+				return c.Alive, c.Frozen
+			}
+		}
+		return false, false
+	}
+	for i := range f.Passed {
+		f.Passed[i].Alive, f.Passed[i].Frozen = state(f.Passed[i].ID)
+	}
+	if f.Copy != "" && !f.Restoring {
+		f.Alive, f.Frozen = state(f.Copy)
+	}
+	loose := func(c Copy) bool { return c.loose() && !(f.Restoring && c.ID == f.Copy) }
+	if t.rec.Decision == Committed && slices.ContainsFunc(copies, loose) && !t.mutant.thawedFails {
+		t.ran = true
+	}
+	if !f.whole() || !f.Alive || !f.Frozen {
+		t.giveUp("CopyDied", "a copy is not held any more")
 	}
 }
 
@@ -249,7 +302,7 @@ func (t *Target) gone(e Event) {
 
 func (t *Target) finished(op Op) {
 	f, id := &t.facts, t.doing.ID
-	t.doing = Action{}
+	t.doing, t.cancel = Action{}, false
 	switch op {
 	case OpPass:
 		f.Passed = append(f.Passed, Copy{ID: f.Copy, Name: f.Name, Alive: f.Alive, Frozen: f.Frozen})
@@ -280,7 +333,7 @@ func (t *Target) failed(e Event) {
 		t.giveUp("RestoreFailed", e.Reason)
 		return
 	}
-	t.doing = Action{}
+	t.doing, t.cancel = Action{}, false
 	switch e.Op {
 	case OpResume:
 		t.facts.Held = false
@@ -289,6 +342,8 @@ func (t *Target) failed(e Event) {
 		t.facts.Held = false
 		t.giveUp("PassFailed", e.Reason)
 		t.taken()
+	case OpLook:
+		t.look, t.pause = "", true
 	default:
 		t.pause = true
 	}
@@ -320,7 +375,7 @@ func (t *Target) undecided(now time.Time) []Action {
 	switch {
 	case t.why != "":
 		return t.write(Change{Verb: Abort, Reason: t.why, Message: t.detail})
-	case f.Waiter == "":
+	case f.Waiter == "" || t.doing.Op != "":
 		return nil
 	case !r.Target.Waiting:
 		return t.announce()
@@ -337,8 +392,23 @@ func (t *Target) undecided(now time.Time) []Action {
 		return nil
 	case t.confirmed != r.Version && !t.mutant.noConfirm:
 		return t.call(Action{Op: OpConfirm})
+	case t.pause:
+		return nil
+	case t.unseen(Commit):
+		return t.do(Action{Op: OpLook})
 	}
 	return t.write(Change{Verb: Commit})
+}
+
+// unseen tells that the copies are to be looked at before a change, or, for OpKill, before
+// they are ended: what is remembered of their freezers may have changed unheard.
+func (t *Target) unseen(before Verb) bool {
+	now := string(before) + " " + t.rec.Version
+	if t.look == now || t.mutant.noLook {
+		return false
+	}
+	t.look = now
+	return true
 }
 
 // announce tells that a create waits: once the Node object shows this boot, so that a
@@ -380,8 +450,11 @@ func (t *Target) own(now time.Time) []Action {
 		return t.giveBack("the pod went back to its source")
 	case t.pause:
 		return nil
-	case t.ran && f.frozen() && !t.mutant.resumePart:
-		// Some were let go when the agent died, so all are: none of them is taken back.
+	case t.ran && !r.Target.Starting && !t.mutant.noStarting:
+		return t.start()
+	case t.ran && (f.frozen() || f.Held) && !t.mutant.resumePart:
+		// Some were let go when the agent died, or by somebody else, so all are: none of them is
+		// taken back.
 		return t.do(Action{Op: OpResumeRest, ID: f.Copy})
 	case t.ran && t.stale:
 		return t.reread()
@@ -393,6 +466,8 @@ func (t *Target) own(now time.Time) []Action {
 		return t.start()
 	case t.mutant.freshEarly && f.Stranger != "":
 		return t.do(Action{Op: OpFresh, ID: f.Stranger})
+	case f.attempt() && t.unseen(Fail):
+		return t.do(Action{Op: OpLook})
 	case f.attempt() && !t.mutant.failAlive:
 		return t.do(Action{Op: OpKill})
 	case !f.Fence && !t.mutant.noTargetFence:
@@ -412,6 +487,8 @@ func (t *Target) start() []Action {
 		return t.do(Action{Op: OpResume, ID: t.facts.Copy})
 	case t.stale:
 		return t.reread()
+	case !t.ran && t.unseen(Start):
+		return t.do(Action{Op: OpLook})
 	}
 	return t.write(Change{Verb: Start})
 }

@@ -116,6 +116,8 @@ type node struct {
 	procs    []*proc
 	waiters  []*waiter
 	agent    agent
+	// hung ends an OpPass that hangs.
+	hung func()
 }
 
 type agent struct {

@@ -37,6 +37,34 @@ func (p Process) Alive() bool {
 	return err == nil && start == p.Start
 }
 
+// Dying tells that it was killed and comes to none of its own code any more: SIGKILL waits for
+// it (proc_pid_status(5), SigPnd and ShdPnd), or it is on its way out (PF_EXITING in field 9 of
+// /proc/PID/stat). What cannot be read may run.
+func (p Process) Dying() bool {
+	const exiting, kill = 0x4, 1 << (unix.SIGKILL - 1)
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/status")
+	if err != nil {
+		return false
+	}
+	var pending uint64
+	for _, line := range strings.Split(string(status), "\n") {
+		name, mask, _ := strings.Cut(line, ":")
+		if name == "SigPnd" || name == "ShdPnd" {
+			bits, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			if err != nil {
+				return false
+			}
+			pending |= bits
+		}
+	}
+	f, err := stat(p.PID)
+	if err != nil || f[19] != strconv.FormatUint(p.Start, 10) {
+		return false
+	}
+	flags, err := strconv.ParseUint(f[6], 10, 64)
+	return err == nil && (pending&kill != 0 || flags&exiting != 0)
+}
+
 // Kill sends SIGKILL. A process that has ended is no error.
 func (p Process) Kill() error {
 	fd, err := p.open()
@@ -102,22 +130,32 @@ func (p Process) open() (int, error) {
 	return fd, nil
 }
 
-// startTime reads /proc/PID/stat; the name in parentheses may hold anything.
+// startTime is that of a process that has not ended.
 func startTime(pid int) (uint64, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	f, err := stat(pid)
 	if err != nil {
-		if errors.Is(err, unix.ESRCH) {
-			err = fs.ErrNotExist
-		}
 		return 0, err
-	}
-	s := string(data)
-	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(f) < 20 {
-		return 0, fmt.Errorf("stat has %d fields: %w", len(f), fs.ErrInvalid)
 	}
 	if f[0] == "Z" || f[0] == "X" {
 		return 0, fs.ErrNotExist
 	}
 	return strconv.ParseUint(f[19], 10, 64)
+}
+
+// stat gives the fields of /proc/PID/stat from the third on; the name in parentheses, the
+// second, may hold anything.
+func stat(pid int) ([]string, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		if errors.Is(err, unix.ESRCH) {
+			err = fs.ErrNotExist
+		}
+		return nil, err
+	}
+	s := string(data)
+	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(f) < 20 {
+		return nil, fmt.Errorf("stat has %d fields: %w", len(f), fs.ErrInvalid)
+	}
+	return f, nil
 }

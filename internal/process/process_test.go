@@ -3,10 +3,15 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/cgroup"
 )
 
 func TestLifeOfAProcess(t *testing.T) {
@@ -53,5 +58,58 @@ func TestLifeOfAProcess(t *testing.T) {
 	}
 	if (Process{}).Alive() {
 		t.Error("nobody is alive")
+	}
+}
+
+// A process that was killed while its group is frozen does not run when it is thawed; one that
+// is merely stopped would.
+func TestDying(t *testing.T) {
+	h, err := cgroup.Own()
+	if err != nil {
+		t.Skip(err)
+	}
+	g, err := h.At(fmt.Sprintf("/drover-test-dying-%d", os.Getpid()))
+	if err != nil {
+		t.Skip(err)
+	}
+	if err := os.Mkdir(g.String(), 0o755); err != nil {
+		t.Skipf("cannot make a group here: %v", err)
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = g.Thaw()
+		_ = cmd.Wait()
+		if err := os.Remove(g.String()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(g.String()+"/cgroup.procs", []byte(fmt.Sprint(cmd.Process.Pid)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Of(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if p.Dying() {
+		t.Error("frozen, with another signal pending: dying")
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Alive() || !p.Dying() {
+		t.Errorf("killed while frozen: alive %v, dying %v", p.Alive(), p.Dying())
+	}
+	if other := (Process{PID: p.PID, Start: p.Start - 1}); other.Dying() {
+		t.Error("another process with the PID counts as dying")
 	}
 }

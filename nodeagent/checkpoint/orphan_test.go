@@ -21,8 +21,9 @@ type groups map[string]cgroup.Group
 func (g groups) Container(_ int, path string) (cgroup.Group, error) { return g[path], nil }
 func (g groups) At(path string) (cgroup.Group, error)               { return g[path], nil }
 
-// kept makes a container of a pod, with its note and a process in a group of its own.
-func (g groups) kept(t *testing.T, l layout.Layout, uid, id string) process.Process {
+// kept makes a container of a pod, with its note and a process in a frozen group of its own.
+// What it gives is closed at the end of the process.
+func (g groups) kept(t *testing.T, l layout.Layout, uid, id string) (process.Process, <-chan struct{}) {
 	t.Helper()
 	h, err := cgroup.Own()
 	if err != nil {
@@ -36,26 +37,22 @@ func (g groups) kept(t *testing.T, l layout.Layout, uid, id string) process.Proc
 		t.Skipf("cannot make a group here: %v", err)
 	}
 	g["/"+id] = group
-	cmd := exec.Command("sh", "-c", "echo $$ > "+group.String()+"/cgroup.procs && exec sleep 600")
+	cmd := exec.Command("sleep", "600")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
-		if err := group.Kill(t.Context()); err != nil {
-			_ = group.Thaw()
-			_ = cmd.Process.Kill()
-		}
+		_ = cmd.Process.Kill()
+		_ = group.Thaw()
 		<-ended
 		if err := os.Remove(group.String()); err != nil {
 			t.Error(err)
 		}
 	})
-	for {
-		if pids, err := group.Procs(); err != nil || len(pids) > 0 {
-			break
-		}
+	if err := os.WriteFile(group.String()+"/cgroup.procs", []byte(fmt.Sprint(cmd.Process.Pid)), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	if err := l.WriteContainer(layout.Container{ID: id, PodUID: uid, CgroupsPath: "/" + id}); err != nil {
 		t.Fatal(err)
@@ -67,7 +64,7 @@ func (g groups) kept(t *testing.T, l layout.Layout, uid, id string) process.Proc
 	if err != nil {
 		t.Fatal(err)
 	}
-	return init
+	return init, ended
 }
 
 // A pod that nobody wants any more is ended where it stands, with its dump; others are not
@@ -79,9 +76,9 @@ func TestEndPod(t *testing.T) {
 	}
 	g := groups{}
 	d := New(Config{Layout: l, Groups: g, Log: slog.New(slog.DiscardHandler)})
-	inits := map[string]process.Process{}
+	inits, ended := map[string]process.Process{}, map[string]<-chan struct{}{}
 	for id, uid := range map[string]string{"c1": "gone", "c2": "gone", "c3": "here", "c4": "paused", "c5": "bare"} {
-		inits[id] = g.kept(t, l, uid, id)
+		inits[id], ended[id] = g.kept(t, l, uid, id)
 	}
 	for _, uid := range []string{"gone", "here", "bare"} {
 		if err := l.Fences().Write(fence.Fence{PodUID: uid, Epoch: 2, Migration: "ns/m"}); err != nil {
@@ -112,6 +109,9 @@ func TestEndPod(t *testing.T) {
 		}
 	}
 	for id, alive := range map[string]bool{"c1": false, "c2": false, "c3": true, "c4": true, "c5": false} {
+		if !alive {
+			<-ended[id]
+		}
 		frozen, err := g["/"+id].Frozen()
 		if inits[id].Alive() != alive || frozen != alive || err != nil {
 			t.Errorf("%s: alive %v, frozen %v, %v; want both %v", id, inits[id].Alive(), frozen, err, alive)

@@ -339,6 +339,47 @@ func TestTwoContainers(t *testing.T) {
 	}
 }
 
+// TestThawedCopy: somebody thaws a copy that was passed. Before the commit the move is given up;
+// once it is starting the copy counts as one that ran, so that the source does not go on.
+func TestThawedCopy(t *testing.T) {
+	for before, want := range map[handoff.Verb]handoff.Record{handoff.Commit: abortedLate, handoff.Start: moved} {
+		t.Run(string(before), func(t *testing.T) {
+			run(t, two, func(c *cluster) {
+				b := c.nodes["b"]
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				thaw := func() {
+					b.mu.Lock()
+					defer b.mu.Unlock()
+					b.copy.Passed[0].Frozen = false
+				}
+				if before == handoff.Commit {
+					thaw()
+				} else {
+					c.at = func(verb string) {
+						if verb == string(before) {
+							thaw()
+						}
+					}
+				}
+				b.createOf("proxy", "c2")
+			}, want, func(t *testing.T, c *cluster) {
+				if got := c.pm.Status.DecisionReason; want.Decision == handoff.Aborted && got != "CopyDied" {
+					t.Errorf("reason %q, want CopyDied", got)
+				}
+			})
+		})
+	}
+}
+
+// TestPassHangs: an abort is acted on while a pass waits for a runtime that hangs.
+func TestPassHangs(t *testing.T) {
+	run(t, func(c *cluster) { two(c); c.nodes["b"].blockPass = true }, func(c *cluster) {
+		time.Sleep(10 * time.Second)
+		c.abort()
+	}, abortedLate, nil)
+}
+
 // TestPassedCopyRestarts: kubelet makes a container anew whose copy is held: the move is given up.
 func TestPassedCopyRestarts(t *testing.T) {
 	run(t, two, func(c *cluster) {

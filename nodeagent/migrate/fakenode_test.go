@@ -135,6 +135,9 @@ func (x *copies) Restore(_ context.Context, _ Move, id, _ string) error {
 func (x *copies) Resume(_ context.Context, _ Move, id string, mark func() error) error {
 	x.mu.Lock()
 	fits := x.copy.Held && x.copy.Frozen && x.copy.ID == id && len(x.copy.Creates) > 0
+	for _, p := range x.copy.Passed {
+		fits = fits && p.Alive && p.Frozen
+	}
 	x.mu.Unlock()
 	if !fits {
 		return errors.New("the wrapper or the hook is gone")
@@ -155,7 +158,11 @@ func (x *copies) Resume(_ context.Context, _ Move, id string, mark func() error)
 	return nil
 }
 
-func (x *copies) Pass(_ context.Context, _ Move, id string) error {
+func (x *copies) Pass(ctx context.Context, _ Move, id string) error {
+	if x.blockPass {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	x.mu.Lock()
 	if !x.copy.Held || !x.copy.Frozen || x.copy.ID != id {
 		x.mu.Unlock()

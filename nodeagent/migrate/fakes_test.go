@@ -60,6 +60,7 @@ type node struct {
 	sendErr    error
 	restoreErr error
 	blockDump  bool
+	blockPass  bool
 	images     bool
 	copy       Copy
 	answers    map[string]string

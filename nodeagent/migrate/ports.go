@@ -142,9 +142,10 @@ type Copy struct {
 	Passed []handoff.Copy
 	// ID of the container that is being restored or was; "" when there is none.
 	ID string
-	// Alive: processes exist. Frozen: the cgroup is. Held: CRIU's hook waits at pre-resume.
-	// Restoring: the restore was begun and has not reached the hook.
-	Alive, Frozen, Held, Restoring bool
+	// Alive: processes exist. Frozen: the cgroup is. Dying: they were killed, and run no more.
+	// Held: CRIU's hook waits at pre-resume. Restoring: the restore was begun and has not reached
+	// the hook.
+	Alive, Frozen, Dying, Held, Restoring bool
 	// Creates are the wrappers that are connected, oldest first, with the one of ID.
 	Creates []Create
 }

@@ -62,7 +62,10 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 	switch a.Op {
 	case handoff.OpRestore:
 		w.start(ctx, func(ctx context.Context) letter { return w.restore(ctx, a.ID) })
+	case handoff.OpLook:
+		w.start(ctx, w.lookAgain)
 	case handoff.OpPass:
+		ctx, w.cancel = context.WithCancel(ctx)
 		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Pass(ctx, w.move, a.ID) })
 	case handoff.OpResumeRest:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.ResumeRest(ctx, w.move) })
@@ -75,6 +78,16 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 	case handoff.OpFresh:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return w.fresh(ctx, a.ID) })
 	}
+}
+
+// lookAgain looks at every copy and its freezer.
+func (w *worker) lookAgain(ctx context.Context) letter {
+	c, err := w.d.ports.Runtime.Inspect(ctx, w.move)
+	if err != nil {
+		return w.answer(handoff.OpLook, fmt.Errorf("look at the copies of pod %s: %w", w.move.Target.UID, err))
+	}
+	last := handoff.Copy{ID: c.ID, Alive: c.Alive, Frozen: c.Frozen, Dying: c.Dying}
+	return letter{event: handoff.Event{Kind: handoff.Looked, Copies: append(slices.Clone(c.Passed), last)}}
 }
 
 // kill ends a copy that never ran. Its mark goes first: while the copy is there its freezer

@@ -38,7 +38,7 @@ type worker struct {
 	// objects holds PodMigrations by version: a compare-and-swap starts from one of them.
 	objects  map[string]*v1alpha1.PodMigration
 	versions []string
-	// cancel ends the dump or the transfer that is under way.
+	// cancel ends the dump, the transfer or the pass that is under way.
 	cancel context.CancelFunc
 	// gone: the record was deleted. Nobody can decide about the move any more, and what is held
 	// stays held.

@@ -209,6 +209,44 @@ func TestResumeOfADeadCopy(t *testing.T) {
 	}
 }
 
+// in puts the copy's first process into its group, frozen; what it gives is closed at its end.
+func (b *bench) in(t *testing.T) <-chan struct{} {
+	t.Helper()
+	if err := os.WriteFile(b.group.String()+"/cgroup.procs", []byte(fmt.Sprint(b.note.Init.PID)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.group.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	reaped := make(chan struct{})
+	go func() { _ = b.init.Wait(); close(reaped) }()
+	t.Cleanup(func() { _ = b.init.Process.Kill(); _ = b.group.Thaw(); <-reaped })
+	return reaped
+}
+
+// What was thawed by somebody runs; what was killed does not, thawed or not.
+func TestInspectTellsWhatDies(t *testing.T) {
+	b := newBench(t, held)
+	b.in(t)
+	for _, step := range []struct {
+		do                   func() error
+		alive, frozen, dying bool
+	}{
+		{func() error { return nil }, true, true, false},
+		{b.group.Thaw, true, false, false},
+		{func() error { return b.group.Freeze(t.Context()) }, true, true, false},
+		{b.init.Process.Kill, true, true, true},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := b.Inspect(t.Context(), move)
+		if err != nil || c.Alive != step.alive || c.Frozen != step.frozen || c.Dying != step.dying {
+			t.Errorf("found %+v, %v; want %+v", c, err, step)
+		}
+	}
+}
+
 // A copy that was not let run and that nobody wants any more is killed where it stands, and its
 // note goes; one that runs is kubelet's.
 func TestEndPod(t *testing.T) {
@@ -220,15 +258,7 @@ func TestEndPod(t *testing.T) {
 			if err := b.write(n); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(b.group.String()+"/cgroup.procs", []byte(fmt.Sprint(n.Init.PID)), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := b.group.Freeze(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			reaped := make(chan struct{})
-			go func() { _ = b.init.Wait(); close(reaped) }()
-			t.Cleanup(func() { _ = b.init.Process.Kill(); _ = b.group.Thaw(); <-reaped })
+			reaped := b.in(t)
 			uids, err := b.Pods()
 			if err != nil || (len(uids) == 1 && uids[0] == n.PodUID) != ended {
 				t.Errorf("held: %v, %v", uids, err)

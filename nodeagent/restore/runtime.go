@@ -35,12 +35,13 @@ func (c *Copies) Inspect(_ context.Context, m migrate.Move) (migrate.Copy, error
 		if err != nil {
 			return migrate.Copy{}, err
 		}
+		dying := n.Init.PID > 0 && (!n.Init.Alive() || n.Init.Dying())
 		if n.Passed {
-			found.Passed = append(found.Passed, handoff.Copy{ID: n.ID, Name: n.Name, Alive: alive, Frozen: frozen})
+			found.Passed = append(found.Passed, handoff.Copy{ID: n.ID, Name: n.Name, Alive: alive, Frozen: frozen, Dying: dying})
 			continue
 		}
 		h, _ := c.both(n.ID)
-		found.ID, found.Alive, found.Frozen, found.Held = n.ID, alive, frozen, h != nil
+		found.ID, found.Alive, found.Frozen, found.Dying, found.Held = n.ID, alive, frozen, dying, h != nil
 		found.Restoring = n.Stage == begun && !found.Held && (alive || n.Wrapper.Alive())
 	}
 	c.mu.Lock()
