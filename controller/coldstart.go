@@ -41,8 +41,7 @@ func neverAgain(m *v1alpha1.PodMigration, f Facts) bool {
 		return false
 	}
 	target := t.Failed || m.Status.Lost || f.TargetNode == nil
-	booted := f.SourceNode != nil && s.BootID != "" && f.SourceNode.Status.NodeInfo.BootID != s.BootID
-	return target && f.source(m) == nil && (s.Ended || f.SourceNode == nil || booted)
+	return target && f.source(m) == nil && (s.Ended || f.SourceNode == nil || sourceBooted(m, f))
 }
 
 // startCold makes a new pod, empty, in the place of one whose memory is lost, if its owner

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -10,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/movable"
 )
 
 // settleAborted takes the replacement away and waits until the source runs on and
@@ -26,9 +28,9 @@ func (r *Reconciler) settleAborted(ctx context.Context, m *v1alpha1.PodMigration
 	}
 	s := &m.Status
 	setCondition(m, f.Now, v1alpha1.ConditionDecided, true, word(s.DecisionReason, "Aborted"), s.DecisionMessage)
-	message := fmt.Sprintf("aborted by %s: %s; pod %s runs on", s.DecisionBy, s.DecisionMessage, s.Source.PodName)
-	if f.source(m) == nil || f.source(m).DeletionTimestamp != nil {
-		message = fmt.Sprintf("aborted by %s: %s", s.DecisionBy, s.DecisionMessage)
+	message := fmt.Sprintf("aborted by %s: %s", s.DecisionBy, s.DecisionMessage)
+	if p := f.source(m); p != nil && p.DeletionTimestamp == nil {
+		message += "; " + afterwards(m, f, p)
 	}
 	return r.finish(ctx, m, f, Refusal{word(s.DecisionReason, "Aborted"), message})
 }
@@ -64,8 +66,37 @@ func (r *Reconciler) settleReturned(ctx context.Context, m *v1alpha1.PodMigratio
 	if err := r.release(ctx, m, source); err != nil {
 		return ctrl.Result{}, err
 	}
-	return r.finish(ctx, m, f, *refuse("Returned",
-		"committed, then the target was proven dead (%s): pod %s runs on on node %s", m.Status.ReturnProof, m.Status.Source.PodName, m.Status.Source.Node))
+	message := fmt.Sprintf("committed, then the target was proven dead (%s)", m.Status.ReturnProof)
+	if source != nil {
+		message += ": " + afterwards(m, f, source)
+	}
+	return r.finish(ctx, m, f, Refusal{"Returned", message})
+}
+
+// afterwards says how the source pod goes on once it was let go: with its memory, or without, if
+// its processes ended meanwhile.
+func afterwards(m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) string {
+	s := &m.Status.Source
+	if sourceBooted(m, f) {
+		return fmt.Sprintf("node %s was booted during the move: the memory of pod %s is lost, and its containers start anew there, as after any boot", s.Node, s.PodName)
+	}
+	var ended []string
+	for _, c := range s.Containers {
+		if movable.RunningID(source, c.Name) != c.ID {
+			ended = append(ended, c.Name)
+		}
+	}
+	if len(ended) > 0 {
+		return fmt.Sprintf("pod %s is on node %s again, but what ran in its containers (%s) ended during the move, and their memory is lost",
+			s.PodName, s.Node, strings.Join(ended, ", "))
+	}
+	return fmt.Sprintf("pod %s runs on on node %s", s.PodName, s.Node)
+}
+
+// sourceBooted tells that the source's node runs another kernel than when the move began.
+func sourceBooted(m *v1alpha1.PodMigration, f Facts) bool {
+	was := m.Status.Source.BootID
+	return f.SourceNode != nil && was != "" && f.SourceNode.Status.NodeInfo.BootID != was
 }
 
 // settleLost ends a move whose target is gone since its copy was starting. Both pods go, as

@@ -279,7 +279,7 @@ type SourceStatus struct {
 	// Ended: after commit and acknowledgement, or a loss, the source's processes are gone.
 	// +optional
 	Ended bool `json:"ended,omitempty"`
-	// Released: after an abort (or a return) the source runs on, its fence lifted.
+	// Released: after an abort (or a return) the source was let go on, its fence lifted.
 	// +optional
 	Released bool `json:"released,omitempty"`
 }

@@ -49,7 +49,7 @@ func inWords(m *v1alpha1.PodMigration) string {
 		{s.Target.Waiting, "a create waits on the target"}, {s.Source.Offered, "the source has offered"},
 		{s.Target.Starting && !s.Target.Resumed, "the copy was about to run"}, {s.Target.Resumed, "the copy runs"}, {s.Target.Failed, "the target says that its copy is dead"}, {s.Returned, "ownership returned: " + s.ReturnProof},
 		{s.Lost, "lost: " + s.LostMessage},
-		{s.Source.Released, "the source runs on"}, {s.Source.Ended, "the source's processes are gone"}, {s.Target.Cleaned, "nothing is left on the target"},
+		{s.Source.Released, "the source was let go on"}, {s.Source.Ended, "the source's processes are gone"}, {s.Target.Cleaned, "nothing is left on the target"},
 	} {
 		if f.is {
 			parts = append(parts, f.says)

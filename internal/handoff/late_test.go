@@ -186,3 +186,31 @@ func TestWhatProvesThatTheCopyNeverRan(t *testing.T) {
 		}
 	}
 }
+
+// A source that was booted, or whose container ended, while it was held is let go on, and says
+// that there is nothing left of it.
+func TestReleaseOfWhatIsGone(t *testing.T) {
+	r := committedRecord()
+	r.Decision, r.Target.Starting, r.Containers = Aborted, false, 2
+	for _, c := range []struct {
+		what  string
+		facts SourceFacts
+		lost  bool
+	}{
+		{"held", SourceFacts{Fence: true, Alive: true, Frozen: true}, false},
+		{"booted", SourceFacts{Fence: true}, true},
+		{"one of two ended", SourceFacts{Fence: true, Alive: true, Frozen: true, Short: true}, true},
+	} {
+		m := NewSource(DefaultConfig(), r, c.facts)
+		acts := m.Step(time.Unix(0, 0), Event{Kind: Seen, Record: r})
+		for _, op := range []Op{OpLift, OpThaw} {
+			if len(acts) != 1 || acts[0].Op != op {
+				t.Fatalf("%s: %+v, want %s", c.what, acts, op)
+			}
+			acts = m.Step(time.Unix(0, 0), Event{Kind: Done, Op: op})
+		}
+		if len(acts) != 1 || acts[0].Change.Verb != Release || (acts[0].Change.Message != "") != c.lost {
+			t.Errorf("%s: %+v, want a release that says that it is lost: %v", c.what, acts, c.lost)
+		}
+	}
+}

@@ -53,7 +53,8 @@ type SourceRecord struct {
 	Offered bool
 	// Ended: after the acknowledgement, or a loss, the processes are gone.
 	Ended bool
-	// Released: after an abort or a return the processes run on and the fence is lifted.
+	// Released: after an abort or a return the processes, if there are any, run on and the fence
+	// is lifted.
 	Released bool
 }
 
@@ -123,7 +124,7 @@ const (
 	Fail     Verb = "fail"      // target: my copy is dead and never ran
 	Clean    Verb = "clean"     // target: nothing left of the attempt
 	End      Verb = "end"       // source: my processes are gone
-	Release  Verb = "release"   // source: I run on
+	Release  Verb = "release"   // source: I am let go on
 	Return   Verb = "return"    // source: mine again, under the next epoch
 	Lose     Verb = "lose"      // source: nobody's, for the target is gone and its copy may have run
 	HandOver Verb = "hand-over" // controller: the owner has the replacement

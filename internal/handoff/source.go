@@ -245,7 +245,11 @@ func (s *Source) goOn() []Action {
 	case s.stale:
 		return s.reread()
 	}
-	return s.write(Change{Verb: Release})
+	c := Change{Verb: Release}
+	if !s.facts.Alive || s.facts.Short {
+		c.Message = "processes of a container have ended, by a boot or otherwise: its memory is lost"
+	}
+	return s.write(c)
 }
 
 // letGo ends the source once the target runs or is lost while it may have run, or takes the
