@@ -81,7 +81,9 @@ func TestCopiesAreLookedAtAgain(t *testing.T) {
 		{"start, ended", committed, false, []Copy{dead, last}, "kill "},
 		{"resume failed", started, true, []Copy{frozen, last}, "kill "},
 		{"resume failed, thawed", started, true, []Copy{thawed, last}, "resume-rest "},
-		{"resume failed, ended", started, true, []Copy{dead, last}, "kill "},
+		{"resume failed, ended", started, true, []Copy{dead, last}, "resume-rest "}, // perhaps thawed
+		{"resume failed, ended while held", started, true, []Copy{{ID: "p", Frozen: true}, last}, "kill "},
+		{"resume failed, killed", started, true, []Copy{{ID: "p", Alive: true, Dying: true}, last}, "kill "},
 	} {
 		c.r.Containers, facts.Passed = 2, []Copy{frozen}
 		m := NewTarget(DefaultConfig(), c.r, facts)

@@ -387,18 +387,21 @@ func (n *node) targetDo(id string, a Action) {
 				return failed
 			}
 			e := Event{Kind: Looked}
-			for _, p := range n.all(m.to) {
-				e.Copies = append(e.Copies, Copy{ID: p.id, Name: fmt.Sprint(p.name), Alive: true, Frozen: p.frozen})
+			for _, p := range n.procs {
+				if p.uid == m.to && (p.passed || !p.dead) {
+					e.Copies = append(e.Copies, Copy{ID: p.id, Name: fmt.Sprint(p.name), Alive: !p.dead, Frozen: p.frozen})
+				}
 			}
 			return e
 		}, feed)
 	case OpPass:
+		n.hung, n.cancelled = nil, false
 		n.pass(a, feed)
 	case OpCancel:
+		n.cancelled = true
 		if n.hung != nil {
-			hung := n.hung
+			w.later("pass broken off", n.hung)
 			n.hung = nil
-			w.later("pass broken off", hung)
 		}
 	case OpResume:
 		n.resume(m, a, feed)
@@ -511,6 +514,10 @@ func (n *node) pass(a Action, feed func(Event)) {
 				if alive() {
 					feed(Event{Kind: Failed, Op: OpPass, Reason: "broken off"})
 				}
+			}
+			if n.cancelled {
+				w.later("pass broken off", n.hung)
+				n.hung = nil
 			}
 			return
 		}

@@ -228,7 +228,13 @@ func (t *Target) see(copies []Copy) {
 	if f.Copy != "" && !f.Restoring {
 		f.Alive, f.Frozen = state(f.Copy)
 	}
-	loose := func(c Copy) bool { return c.loose() && !(f.Restoring && c.ID == f.Copy) }
+	loose := func(c Copy) bool {
+		if c.ID == f.Copy {
+			return c.loose() && !f.Restoring
+		}
+		// Once starting, also one that has ended and is not frozen: it may have ended running.
+		return c.loose() || t.rec.Target.Starting && !c.Alive && !c.Frozen
+	}
 	if t.rec.Decision == Committed && slices.ContainsFunc(copies, loose) && !t.mutant.thawedFails {
 		t.ran = true
 	}

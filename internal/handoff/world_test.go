@@ -116,8 +116,9 @@ type node struct {
 	procs    []*proc
 	waiters  []*waiter
 	agent    agent
-	// hung ends an OpPass that hangs.
-	hung func()
+	// hung ends an OpPass that hangs; cancelled: it was told to.
+	hung      func()
+	cancelled bool
 }
 
 type agent struct {

@@ -35,7 +35,7 @@ func (c *Copies) Inspect(_ context.Context, m migrate.Move) (migrate.Copy, error
 		if err != nil {
 			return migrate.Copy{}, err
 		}
-		dying := n.Init.PID > 0 && (!n.Init.Alive() || n.Init.Dying())
+		dying := alive && n.Init.PID > 0 && (!n.Init.Alive() || n.Init.Dying())
 		if n.Passed {
 			found.Passed = append(found.Passed, handoff.Copy{ID: n.ID, Name: n.Name, Alive: alive, Frozen: frozen, Dying: dying})
 			continue
