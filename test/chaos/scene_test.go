@@ -137,7 +137,7 @@ func (s *scene) seen(e watch.Event, at step) (bool, error) {
 
 // farAway is the one-way delay of a link that gives time to strike: what is in the record is
 // then not known yet to the agent that waits for it.
-const farAway = 100 * time.Millisecond
+const farAway = 300 * time.Millisecond
 
 // hold slows down, once the images are there, the link to the agent whose next step would
 // come too soon.
