@@ -16,6 +16,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/hosted"
 )
 
 // forgetInterval is how often the node's disk is looked over for fences and notes that have
@@ -76,13 +77,13 @@ func (a *agent) forget(ctx context.Context) error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, a.forgetContainers())...)
+	return errors.Join(append(errs, a.forgetContainers(ctx, hosted.Call))...)
 }
 
-// forgetContainers removes the notes of containers that came to nothing: a create that was
+// forgetContainers removes what is left of containers that came to nothing: a create that was
 // refused or killed is not always followed by a delete. The runtime makes a container's
-// bundle before its create, and removes it last.
-func (a *agent) forgetContainers() error {
+// bundle before its create, and removes it last. call runs a command on the node.
+func (a *agent) forgetContainers(ctx context.Context, call func(context.Context, ...string) (string, error)) error {
 	l := a.cfg.Layout
 	ids, err := l.Containers()
 	if err != nil {
@@ -95,9 +96,18 @@ func (a *agent) forgetContainers() error {
 			errs = append(errs, err)
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(a.cfg.HostRoot, c.Bundle)); errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, l.RemoveContainer(id))
+		if _, err := os.Stat(filepath.Join(a.cfg.HostRoot, c.Bundle)); !errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
+		// A drover-runc that was killed in the middle of a restore leaves runc's state and the
+		// mount for CRIU behind, and containerd never asks for them to be deleted.
+		if _, err := os.Stat(filepath.Join(a.cfg.HostRoot, c.Root, id)); err == nil {
+			if out, err := call(ctx, a.cfg.Program, "--root", c.Root, "delete", id); err != nil {
+				errs = append(errs, fmt.Errorf("delete container %s, which has no bundle any more: %w: %s", id, err, strings.TrimSpace(out)))
+				continue
+			}
+		}
+		errs = append(errs, l.RemoveContainer(id))
 	}
 	return errors.Join(errs...)
 }

@@ -1,8 +1,12 @@
 package nodeagent
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -78,24 +82,37 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// The note of a container goes when the runtime has removed the bundle, and not before.
+// What is left of a container goes when the runtime has removed the bundle, and not before:
+// the note, and first what runc has of it, unless runc will not.
 func TestForgetContainers(t *testing.T) {
 	root := t.TempDir()
 	a, _, _ := testAgent(t, Observe)
 	a.cfg.HostRoot = root
 	a.cfg.Layout = layout.Layout{Run: filepath.Join(root, "run"), State: filepath.Join(root, "state")}
-	for _, id := range []string{"here", "gone"} {
-		if err := a.cfg.Layout.WriteContainer(layout.Container{ID: id, Bundle: filepath.Join("/bundles", id)}); err != nil {
+	call := func(_ context.Context, args ...string) (string, error) {
+		if want := []string{"drover-runc", "--root", "/runc", "delete"}; !slices.Equal(args[:4], want) || args[4] == "runs" {
+			return "it runs", fmt.Errorf("called %q", args)
+		}
+		return "", os.Remove(filepath.Join(root, "runc", args[4]))
+	}
+	a.cfg.Program = "drover-runc"
+	for id, dirs := range map[string][]string{"here": {"bundles/here", "runc/here"}, "gone": nil, "killed": {"runc/killed"}, "runs": {"runc/runs"}} {
+		if err := a.cfg.Layout.WriteContainer(layout.Container{ID: id, Root: "/runc", Bundle: filepath.Join("/bundles", id)}); err != nil {
 			t.Fatal(err)
 		}
+		for _, d := range dirs {
+			if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	if err := os.MkdirAll(filepath.Join(root, "bundles", "here"), 0o755); err != nil {
-		t.Fatal(err)
+	if err := a.forgetContainers(t.Context(), call); err == nil || !strings.Contains(err.Error(), "delete container runs") {
+		t.Errorf("error %v, want one about the container that runs", err)
 	}
-	if err := a.forgetContainers(); err != nil {
-		t.Fatal(err)
+	if ids, err := a.cfg.Layout.Containers(); err != nil || !slices.Equal(slices.Sorted(slices.Values(ids)), []string{"here", "runs"}) {
+		t.Errorf("notes of %v, %v, want of the one with a bundle and of the one that runs", ids, err)
 	}
-	if ids, err := a.cfg.Layout.Containers(); err != nil || len(ids) != 1 || ids[0] != "here" {
-		t.Errorf("notes of %v, %v, want of the container whose bundle is there alone", ids, err)
+	if left, err := os.ReadDir(filepath.Join(root, "runc")); err != nil || len(left) != 2 {
+		t.Errorf("runc has %v, %v, want the one with a bundle and the one that runs", left, err)
 	}
 }
