@@ -61,6 +61,7 @@ func TestCopiesAreLookedAtAgain(t *testing.T) {
 	frozen, thawed := Copy{ID: "p", Alive: true, Frozen: true}, Copy{ID: "p", Alive: true}
 	dead := Copy{ID: "p"}
 	last := Copy{ID: "c", Alive: true, Frozen: true}
+	orphan := Copy{ID: "c", Alive: true, Frozen: true, Orphaned: true}
 	facts := TargetFacts{BootID: "b", Copy: "c", Waiter: "c", Deadline: t0.Add(100 * time.Second), Images: true, Held: true, Alive: true, Frozen: true}
 	undecided, committed, started := committedRecord(), committedRecord(), committedRecord()
 	undecided.Decision, undecided.Target.Starting, committed.Target.Starting = Undecided, false, false
@@ -76,7 +77,10 @@ func TestCopiesAreLookedAtAgain(t *testing.T) {
 		{"commit, ended", undecided, false, []Copy{dead, last}, "write abort"},
 		{"commit, not found", undecided, false, []Copy{last}, "write abort"},
 		{"commit, the last thawed", undecided, false, []Copy{frozen, {ID: "c", Alive: true}}, "write abort"},
+		{"commit, killed while held", undecided, false, []Copy{{ID: "p", Alive: true, Frozen: true, Dying: true}, last}, "write abort"},
+		{"commit, CRIU killed", undecided, false, []Copy{frozen, orphan}, "write abort"},
 		{"start", committed, false, []Copy{frozen, last}, "write start"},
+		{"start, CRIU killed", committed, false, []Copy{frozen, orphan}, "kill "},
 		{"start, thawed", committed, false, []Copy{thawed, last}, "write start"}, // it ran
 		{"start, ended", committed, false, []Copy{dead, last}, "kill "},
 		{"resume failed", started, true, []Copy{frozen, last}, "kill "},

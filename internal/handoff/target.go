@@ -41,8 +41,9 @@ type Copy struct {
 	// ID is the container's, Name its name in the pod's spec.
 	ID, Name string
 	// Alive: processes exist. Frozen: their cgroup is frozen. Dying: they were killed, and are
-	// thawed at most to die of it.
-	Alive, Frozen, Dying bool
+	// thawed at most to die of it. Orphaned: who restores the copy was killed, so that nobody can
+	// let it run.
+	Alive, Frozen, Dying, Orphaned bool
 }
 
 // loose tells that the copy runs, or could at any moment.
@@ -238,7 +239,14 @@ func (t *Target) see(copies []Copy) {
 	if t.rec.Decision == Committed && slices.ContainsFunc(copies, loose) && !t.mutant.thawedFails {
 		t.ran = true
 	}
-	if !f.whole() || !f.Alive || !f.Frozen {
+	doomed := func(c Copy) bool { return c.Dying || c.Orphaned }
+	if slices.ContainsFunc(copies, doomed) {
+		f.Held = false
+	}
+	switch {
+	case slices.ContainsFunc(copies, func(c Copy) bool { return c.Orphaned }):
+		t.giveUp("HookGone", "CRIU was killed on the target while the copy was held")
+	case !f.whole() || !f.Alive || !f.Frozen || !f.Held:
 		t.giveUp("CopyDied", "a copy is not held any more")
 	}
 }

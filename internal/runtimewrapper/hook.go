@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
 	"github.com/drover-project/drover/internal/layout"
@@ -21,6 +24,9 @@ func hook(l layout.Layout) int {
 	stage := os.Getenv("CRTOOLS_SCRIPT_ACTION")
 	if !passthrough.HookMatters(stage) {
 		return 0
+	}
+	if err := dieWithCRIU(); err != nil {
+		return failed(stage, err)
 	}
 	dir, own, err := images(l)
 	switch {
@@ -44,6 +50,16 @@ func hook(l layout.Layout) int {
 		return 1
 	}
 	return 0
+}
+
+// dieWithCRIU ties this process to CRIU, its parent: by the call's end the agent learns that
+// CRIU has ended. What is held is held by the freezer all the same.
+func dieWithCRIU() error {
+	runtime.LockOSThread() // the signal is bound to the thread that asks for it
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("ask to die with CRIU: %w", err)
+	}
+	return nil
 }
 
 func failed(stage string, err error) int {

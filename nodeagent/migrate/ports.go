@@ -143,9 +143,9 @@ type Copy struct {
 	// ID of the container that is being restored or was; "" when there is none.
 	ID string
 	// Alive: processes exist. Frozen: the cgroup is. Dying: they were killed, and run no more.
-	// Held: CRIU's hook waits at pre-resume. Restoring: the restore was begun and has not reached
-	// the hook.
-	Alive, Frozen, Dying, Held, Restoring bool
+	// Orphaned: CRIU, which alone can let them run, was killed. Held: CRIU's hook waits at
+	// pre-resume. Restoring: the restore was begun and has not reached the hook.
+	Alive, Frozen, Dying, Orphaned, Held, Restoring bool
 	// Creates are the wrappers that are connected, oldest first, with the one of ID.
 	Creates []Create
 }

@@ -86,7 +86,7 @@ func (w *worker) lookAgain(ctx context.Context) letter {
 	if err != nil {
 		return w.answer(handoff.OpLook, fmt.Errorf("look at the copies of pod %s: %w", w.move.Target.UID, err))
 	}
-	last := handoff.Copy{ID: c.ID, Alive: c.Alive, Frozen: c.Frozen, Dying: c.Dying}
+	last := handoff.Copy{ID: c.ID, Alive: c.Alive, Frozen: c.Frozen, Dying: c.Dying, Orphaned: c.Orphaned}
 	return letter{event: handoff.Event{Kind: handoff.Looked, Copies: append(slices.Clone(c.Passed), last)}}
 }
 

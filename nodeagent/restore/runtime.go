@@ -14,6 +14,7 @@ import (
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/handoff"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
@@ -42,6 +43,9 @@ func (c *Copies) Inspect(_ context.Context, m migrate.Move) (migrate.Copy, error
 		}
 		h, _ := c.both(n.ID)
 		found.ID, found.Alive, found.Frozen, found.Dying, found.Held = n.ID, alive, frozen, dying, h != nil
+		if n.Stage == held {
+			found.Orphaned = c.orphaned(n)
+		}
 		found.Restoring = n.Stage == begun && !found.Held && (alive || n.Wrapper.Alive())
 	}
 	c.mu.Lock()
@@ -223,29 +227,57 @@ func (c *Copies) Pass(ctx context.Context, m migrate.Move, id string) error {
 }
 
 // takeOut moves CRIU out of the copy's group, where runc has put it and where it is frozen with
-// the copy: it has to end. What is the copy's own is in its pid namespace.
+// the copy: it has to end.
 func (c *Copies) takeOut(n note, group cgroup.Group) error {
-	pids, err := group.Procs()
-	if err != nil {
-		return err
-	}
-	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", n.Init.PID))
+	pids, err := strangers(n, group)
 	if err != nil {
 		return err
 	}
 	for _, pid := range pids {
-		its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
-		if errors.Is(err, fs.ErrNotExist) || its == space {
-			continue
-		}
-		if err == nil {
-			err = c.cfg.Groups.Join(c.cfg.Cgroup, pid)
-		}
-		if err != nil {
+		if err := c.cfg.Groups.Join(c.cfg.Cgroup, pid); err != nil {
 			return fmt.Errorf("move process %d out of the copy's control group: %w", pid, err)
 		}
 	}
 	return nil
+}
+
+// orphaned tells that CRIU was killed while it held the copy. On cgroup v1 what is frozen does
+// not die before it is thawed, so nobody hears of that. What cannot be looked at may be well.
+func (c *Copies) orphaned(n note) bool {
+	group, err := c.group(n)
+	if err != nil {
+		return false
+	}
+	pids, err := strangers(n, group)
+	return err == nil && slices.ContainsFunc(pids, func(pid int) bool {
+		p, err := process.Of(pid)
+		return err == nil && p.Dying()
+	})
+}
+
+// strangers are the processes in the copy's group that are not the copy's own, which are in its
+// pid namespace: CRIU, and what runs it.
+func strangers(n note, group cgroup.Group) ([]int, error) {
+	pids, err := group.Procs()
+	if err != nil {
+		return nil, err
+	}
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", n.Init.PID))
+	if err != nil {
+		return nil, err
+	}
+	var found []int
+	for _, pid := range pids {
+		its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+		if errors.Is(err, fs.ErrNotExist) || err == nil && its == space {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for the namespace of process %d: %w", pid, err)
+		}
+		found = append(found, pid)
+	}
+	return found, nil
 }
 
 // own is the note about this move's restore of a container.
@@ -267,8 +299,11 @@ func (c *Copies) still(n note) error {
 	if frozen, err := group.Frozen(); err != nil || !frozen {
 		return fmt.Errorf("the control group of container %s is not frozen (%v)", n.ID, err)
 	}
-	if !n.Init.Alive() {
-		return fmt.Errorf("the first process of container %s, %d, has ended while it was held", n.ID, n.Init.PID)
+	if !n.Init.Alive() || n.Init.Dying() {
+		return fmt.Errorf("the first process of container %s, %d, was killed while it was held", n.ID, n.Init.PID)
+	}
+	if n.Stage == held && c.orphaned(n) {
+		return fmt.Errorf("CRIU was killed while it held container %s", n.ID)
 	}
 	return nil
 }

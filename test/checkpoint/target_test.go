@@ -162,7 +162,17 @@ func TestTargetDeaths(t *testing.T) {
 			killTarget(t, at, "drover-criu-hoo")
 			at.a.expect("failed " + at.target.id)
 		},
-		"criu": func(t *testing.T, at *attempt) { killTarget(t, at, "criu") },
+		"criu": func(t *testing.T, at *attempt) {
+			killTarget(t, at, "criu")
+			// cgroup v2 lets what is frozen die at once, v1 when it is thawed.
+			if c, err := at.a.copies.Inspect(within(t), at.m); err != nil || c.Held && !c.Orphaned {
+				t.Errorf("found %+v, %v; want that CRIU's death is seen", c, err)
+			}
+			marked := func() error { t.Error("a copy was let run that CRIU cannot let go"); return nil }
+			if err := at.a.copies.Resume(within(t), at.m, at.target.id, marked); err == nil {
+				t.Error("it was resumed")
+			}
+		},
 		"wrapper": func(t *testing.T, at *attempt) {
 			if err := at.create.Process.Kill(); err != nil {
 				t.Fatal(err)
