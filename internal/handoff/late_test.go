@@ -220,3 +220,20 @@ func TestReleaseOfWhatIsGone(t *testing.T) {
 		}
 	}
 }
+
+// A copy that has ended by itself has left its traces: they are cleared away before the move is.
+func TestDeadCopyIsClearedAway(t *testing.T) {
+	t0 := time.Unix(1_700_000_000, 0)
+	aborted, returned := committedRecord(), committedRecord()
+	aborted.Decision, aborted.Target.Starting = Aborted, false
+	returned.Target.Starting, returned.Target.Failed, returned.Returned = false, true, true
+	for what, r := range map[string]Record{"aborted": aborted, "returned": returned} {
+		m := NewTarget(DefaultConfig(), r, TargetFacts{BootID: "b", Copy: "c", Fence: true})
+		if got := ops(m.Step(t0, Event{Kind: Seen, Record: r})); got != "kill ; " {
+			t.Errorf("%s: %q, want the copy killed", what, got)
+		}
+		if got := ops(m.Step(t0, Event{Kind: Done, Op: OpKill})); got != "write clean; " {
+			t.Errorf("%s: %q, want the clean end told", what, got)
+		}
+	}
+}

@@ -49,9 +49,6 @@ type Copy struct {
 // loose tells that the copy runs, or could at any moment.
 func (c Copy) loose() bool { return c.Alive && !c.Frozen && !c.Dying }
 
-// attempt tells that there is something that OpKill has to end.
-func (f TargetFacts) attempt() bool { return f.current() || len(f.Passed) > 0 }
-
 // current tells that the restore of Copy has brought something forth.
 func (f TargetFacts) current() bool { return f.Alive || f.Restoring }
 
@@ -480,9 +477,9 @@ func (t *Target) own(now time.Time) []Action {
 		return t.start()
 	case t.mutant.freshEarly && f.Stranger != "":
 		return t.do(Action{Op: OpFresh, ID: f.Stranger})
-	case f.attempt() && t.unseen(Fail):
+	case t.attempt() && t.unseen(Fail):
 		return t.do(Action{Op: OpLook})
-	case f.attempt() && !t.mutant.failAlive:
+	case t.attempt() && !t.mutant.failAlive:
 		return t.do(Action{Op: OpKill})
 	case !f.Fence && !t.mutant.noTargetFence:
 		return t.do(Action{Op: OpFence})
@@ -524,13 +521,20 @@ func (t *Target) after() []Action {
 	return nil
 }
 
+// attempt tells that there is something for OpKill to end, or to clear away: also what has
+// ended by itself has left its traces.
+func (t *Target) attempt() bool {
+	f := t.facts
+	return f.current() || len(f.Passed) > 0 || f.Copy != "" && !t.over
+}
+
 // giveBack leaves nothing of a copy that must not run, and refuses its creates.
 func (t *Target) giveBack(reason string) []Action {
 	f, r := t.facts, t.rec
 	switch {
 	case t.pause:
 		return nil
-	case f.attempt():
+	case t.attempt():
 		return t.do(Action{Op: OpKill})
 	case r.Decision == Committed && !f.Fence:
 		return t.do(Action{Op: OpFence})
