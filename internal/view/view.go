@@ -40,10 +40,16 @@ func (n Node) RouteAge(to model.NodeID, now time.Time) (age time.Duration, ok bo
 	if !measured || !received {
 		return 0, false
 	}
-	if at := n.State.Load.At; !at.IsZero() && !r.At.IsZero() {
-		age += max(0, at.Sub(r.At))
+	return age + Behind(&n.State, r), true
+}
+
+// Behind is how old a measurement was when the state that carries it was stamped, by the
+// clock of the node that did both.
+func Behind(s *model.NodeState, r model.RouteTime) time.Duration {
+	if s.Load.At.IsZero() || r.At.IsZero() {
+		return 0
 	}
-	return age, true
+	return max(0, s.Load.At.Sub(r.At))
 }
 
 // Snapshot is the picture. It is read by many at once and must not be changed by anyone

@@ -1,0 +1,208 @@
+package linkstate
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
+)
+
+// Route is a route time that was measured, or computed from others that were.
+type Route struct {
+	// RouteTime of a computed route has the sum of the links' round trips, their spreads
+	// added as those of independent figures are, the fewest samples and the oldest time; it
+	// is stamped in user space when one of them is.
+	model.RouteTime
+	// Hops is over how many measured links it leads: 1 when it was measured itself.
+	Hops int
+}
+
+// Graph holds the links that both their ends have measured.
+//
+// A link is as long as the end says that says more. What only one end says does not
+// count, so that a node that lies can make ways through itself longer and no shorter: to
+// every honest neighbour the link is at least as long as that one measured. Two that lie
+// together can make the link between them, and with it the ways through both, look short.
+// Whoever gets no answer to probes measures nothing, and so makes no way either.
+//
+// A Graph is made by NewGraph and then only read.
+type Graph struct {
+	index map[model.NodeID]int32
+	links [][]link // of each node, by their other end
+	heard []model.RouteTime
+}
+
+// link is one end's view of a link; its measurement is heard[route].
+type link struct {
+	to, route int32
+	rtt       time.Duration
+}
+
+// NewGraph makes a graph of what the nodes of a picture that are alive have measured, and
+// takes now for the present. Links do not count that are older than stale or of negative
+// length, nor what a node says of the way to itself.
+func NewGraph(s view.Snapshot, now time.Time, stale time.Duration) *Graph {
+	alive := s.Alive()
+	g := &Graph{index: make(map[model.NodeID]int32, len(alive)), links: make([][]link, len(alive))}
+	for i, id := range alive {
+		g.index[id] = int32(i)
+	}
+	// What the others say of each node. They are gone through in order, so every list comes
+	// to be in order, too.
+	said, total := make([][]link, len(alive)), 0
+	for i, id := range alive {
+		routes := len(s.Nodes[id].State.Routes)
+		said[i], g.links[i] = make([]link, 0, routes), make([]link, 0, routes)
+		total += routes
+	}
+	g.heard = make([]model.RouteTime, 0, total)
+	for i, id := range alive {
+		n := s.Nodes[id]
+		age, received := n.Age(now)
+		if !received {
+			continue
+		}
+		for to, r := range n.State.Routes {
+			j, known := g.index[to]
+			age := age + view.Behind(&n.State, r)
+			if !known || int(j) == i || r.RTT < 0 || age > stale {
+				continue
+			}
+			r.At, r.Spread = now.Add(-age), max(0, r.Spread)
+			said[j] = append(said[j], link{int32(i), int32(len(g.heard)), r.RTT})
+			g.heard = append(g.heard, r)
+		}
+	}
+	for i := range alive {
+		for _, l := range said[i] {
+			if int(l.to) > i {
+				break
+			}
+			there, both := find(said[l.to], int32(i))
+			if !both {
+				continue
+			}
+			r := agreed(g.heard[l.route], g.heard[there.route])
+			g.heard[l.route] = r
+			g.links[i] = append(g.links[i], link{l.to, l.route, r.RTT})
+			g.links[l.to] = append(g.links[l.to], link{int32(i), l.route, r.RTT})
+		}
+	}
+	return g
+}
+
+// find gives the link to a node among links in order.
+func find(links []link, to int32) (link, bool) {
+	i, found := slices.BinarySearchFunc(links, to, func(l link, to int32) int { return cmp.Compare(l.to, to) })
+	if !found {
+		return link{}, false
+	}
+	return links[i], true
+}
+
+// agreed is a link by what its two ends measured.
+func agreed(a, b model.RouteTime) model.RouteTime {
+	r := a
+	if b.RTT > a.RTT || b.RTT == a.RTT && b.Spread > a.Spread {
+		r = b
+	}
+	return along(r, a, b)
+}
+
+// along gives r the samples, time and stamp of the weakest of what it was made from.
+func along(r, a, b model.RouteTime) model.RouteTime {
+	r.Samples, r.Stamp, r.At = min(a.Samples, b.Samples), model.StampKernel, a.At
+	if a.Stamp != model.StampKernel || b.Stamp != model.StampKernel {
+		r.Stamp = model.StampUser
+	}
+	if b.At.Before(r.At) {
+		r.At = b.At
+	}
+	return r
+}
+
+// Routes holds the shortest routes from one node.
+type Routes struct {
+	graph  *Graph
+	source int32
+	steps  []step
+}
+
+// step is how a node is reached: over so many hops, the last of them a link from another.
+type step struct {
+	rtt   time.Duration
+	hops  int32 // 0: not reached
+	from  int32
+	route int32
+}
+
+// From computes the routes from a node to all others (Dijkstra 1959). There is none to
+// the node itself, and none from a node that is not in the graph.
+func (g *Graph) From(id model.NodeID) Routes {
+	source, known := g.index[id]
+	if !known {
+		return Routes{}
+	}
+	steps, done := make([]step, len(g.links)), make([]bool, len(g.links))
+	for q := (queue{{0, source}}); len(q) > 0; {
+		near := q.pop().node
+		if done[near] {
+			continue
+		}
+		done[near] = true
+		at := steps[near]
+		for _, l := range g.links[near] {
+			next := step{plus(at.rtt, l.rtt), at.hops + 1, near, l.route}
+			if l.to != source && !done[l.to] && next.shorter(steps[l.to]) {
+				steps[l.to] = next
+				q.push(next.rtt, l.to)
+			}
+		}
+	}
+	return Routes{g, source, steps}
+}
+
+// shorter tells whether a way is shorter than another, or as short over fewer links.
+func (s step) shorter(than step) bool {
+	return than.hops == 0 || s.rtt < than.rtt || s.rtt == than.rtt && s.hops < than.hops
+}
+
+// To gives the route to a node; false: there is none. What was measured stands, even where
+// a way round is shorter: that is not the way that packets take.
+func (r Routes) To(id model.NodeID) (Route, bool) {
+	if r.graph == nil {
+		return Route{}, false
+	}
+	i, known := r.graph.index[id]
+	if !known || r.steps[i].hops == 0 {
+		return Route{}, false
+	}
+	if direct, measured := find(r.graph.links[r.source], i); measured {
+		return Route{r.graph.heard[direct.route], 1}, true
+	}
+	route := Route{r.graph.heard[r.steps[i].route], int(r.steps[i].hops)}
+	for at := r.steps[i].from; at != r.source; at = r.steps[at].from {
+		route.RouteTime = join(route.RouteTime, r.graph.heard[r.steps[at].route])
+	}
+	return route, true
+}
+
+// join is one way followed by another.
+func join(a, b model.RouteTime) model.RouteTime {
+	sum := model.RouteTime{RTT: plus(a.RTT, b.RTT), Spread: math.MaxInt64}
+	if spread := math.Hypot(float64(a.Spread), float64(b.Spread)); spread < math.MaxInt64 {
+		sum.Spread = time.Duration(spread)
+	}
+	return along(sum, a, b)
+}
+
+// plus adds without overflow what is not negative.
+func plus(a, b time.Duration) time.Duration {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
