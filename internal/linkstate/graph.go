@@ -12,9 +12,10 @@ import (
 
 // Route is a route time that was measured, or computed from others that were.
 type Route struct {
-	// RouteTime of a computed route has the sum of the links' round trips, their spreads
-	// added as those of independent figures are, the fewest samples and the oldest time; it
-	// is stamped in user space when one of them is.
+	// RouteTime of a computed route has the links' round trips, less what is counted twice at
+	// the nodes between them (see access); their spreads, added as those of independent
+	// figures are; the fewest samples and the oldest time. It is stamped in user space when
+	// one of them is.
 	model.RouteTime
 	// Hops is over how many measured links it leads: 1 when it was measured itself.
 	Hops int
@@ -22,17 +23,20 @@ type Route struct {
 
 // Graph holds the links that both their ends have measured.
 //
-// A link is as long as the end says that says more. What only one end says does not
-// count, so that a node that lies can make ways through itself longer and no shorter: to
-// every honest neighbour the link is at least as long as that one measured. Two that lie
-// together can make the link between them, and with it the ways through both, look short.
-// Whoever gets no answer to probes measures nothing, and so makes no way either.
+// A link is as long as the end says that says more, and what only one end says does not
+// count. A route is at least as long as the longest of its links. So a node that lies
+// brings nobody nearer to an honest neighbour than that one has measured itself; at most
+// it seems to lie right on the way between two of them. Two that lie together can make
+// the link between them look short, and with it the ways over both.
 //
 // A Graph is made by NewGraph and then only read.
 type Graph struct {
 	index map[model.NodeID]int32
 	links [][]link // of each node, by their other end
 	heard []model.RouteTime
+	// access is how much of a way through each node is the way to it and back to where a
+	// way past it would lead.
+	access []time.Duration
 }
 
 // link is one end's view of a link; its measurement is heard[route].
@@ -91,7 +95,50 @@ func NewGraph(s view.Snapshot, now time.Time, stale time.Duration) *Graph {
 			g.links[l.to] = append(g.links[l.to], link{int32(i), l.route, r.RTT})
 		}
 	}
+	g.measureAccess()
 	return g
+}
+
+// accessQuantile is where among the triangles at a node its access lies, from the least.
+// The least itself would rest on the one that noise, or a way between its neighbours that
+// is longer than the one through it, has made least.
+const accessQuantile = 0.1
+
+// measureAccess finds what a way through k takes that one past it does not: of two
+// neighbours that have a link, too, (ik + kj - ij), twice the Gromov product. Every triangle
+// gives a bound from above. It is never more than the shortest link of k, so that no route
+// gets shorter than one of its links.
+func (g *Graph) measureAccess() {
+	g.access = make([]time.Duration, len(g.links))
+	to := make([]time.Duration, len(g.links)) // from k to its neighbours, -1 to all others
+	for i := range to {
+		to[i] = -1
+	}
+	var bounds []time.Duration
+	for k, links := range g.links {
+		least := time.Duration(math.MaxInt64)
+		for _, l := range links {
+			to[l.to], least = l.rtt, min(least, l.rtt)
+		}
+		bounds = bounds[:0]
+		for _, ki := range links {
+			for _, ij := range g.links[ki.to] {
+				if ij.to >= ki.to {
+					break
+				}
+				if kj := to[ij.to]; kj >= 0 {
+					bounds = append(bounds, min(least, max(0, plus(ki.rtt, kj)-ij.rtt)))
+				}
+			}
+		}
+		for _, l := range links {
+			to[l.to] = -1
+		}
+		if len(bounds) > 0 {
+			slices.Sort(bounds)
+			g.access[k] = bounds[int(accessQuantile*float64(len(bounds)-1))]
+		}
+	}
 }
 
 // find gives the link to a node among links in order.
@@ -139,8 +186,9 @@ type step struct {
 	route int32
 }
 
-// From computes the routes from a node to all others (Dijkstra 1959). There is none to
-// the node itself, and none from a node that is not in the graph.
+// From computes the routes from a node to all others (Dijkstra 1959), each node between two
+// links shortening the way by its access. There is none to the node itself, and none from
+// a node that is not in the graph.
 func (g *Graph) From(id model.NodeID) Routes {
 	source, known := g.index[id]
 	if !known {
@@ -153,9 +201,12 @@ func (g *Graph) From(id model.NodeID) Routes {
 			continue
 		}
 		done[near] = true
-		at := steps[near]
+		at, access := steps[near], g.access[near]
+		if near == source {
+			access = 0
+		}
 		for _, l := range g.links[near] {
-			next := step{plus(at.rtt, l.rtt), at.hops + 1, near, l.route}
+			next := step{plus(at.rtt, l.rtt-access), at.hops + 1, near, l.route}
 			if l.to != source && !done[l.to] && next.shorter(steps[l.to]) {
 				steps[l.to] = next
 				q.push(next.rtt, l.to)
@@ -187,12 +238,13 @@ func (r Routes) To(id model.NodeID) (Route, bool) {
 	for at := r.steps[i].from; at != r.source; at = r.steps[at].from {
 		route.RouteTime = join(route.RouteTime, r.graph.heard[r.steps[at].route])
 	}
+	route.RTT = r.steps[i].rtt
 	return route, true
 }
 
-// join is one way followed by another.
+// join is one way followed by another, but for its length.
 func join(a, b model.RouteTime) model.RouteTime {
-	sum := model.RouteTime{RTT: plus(a.RTT, b.RTT), Spread: math.MaxInt64}
+	sum := model.RouteTime{Spread: math.MaxInt64}
 	if spread := math.Hypot(float64(a.Spread), float64(b.Spread)); spread < math.MaxInt64 {
 		sum.Spread = time.Duration(spread)
 	}
