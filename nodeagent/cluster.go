@@ -123,6 +123,21 @@ func (c *cluster) addresses(ctx context.Context) (map[model.NodeID]netip.Addr, e
 	return found, nil
 }
 
+// zones are those of all nodes that have one by their labels.
+func (c *cluster) zones(ctx context.Context) (map[model.NodeID]string, error) {
+	nodes, err := c.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := map[model.NodeID]string{}
+	for _, n := range nodes {
+		if zone := n.Labels[corev1.LabelTopologyZone]; zone != "" {
+			found[model.NodeID(n.Name)] = zone
+		}
+	}
+	return found, nil
+}
+
 func internalAddress(n *corev1.Node) (netip.Addr, bool) {
 	for _, a := range n.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {

@@ -3,8 +3,10 @@ package nodeagent
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
+	"github.com/drover-project/drover/internal/linkstate"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/measure"
 )
@@ -56,8 +58,8 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	})
 }
 
-// followPeers probes the nodes that gossip holds for alive, at the addresses that their
-// Node objects name.
+// followPeers probes those nodes of its plan that gossip holds for alive, at the addresses
+// that their Node objects name. Only they are answered: every plan is theirs, too.
 func (a *agent) followPeers(ctx context.Context) error {
 	all, err := a.cluster.addresses(ctx)
 	if err != nil {
@@ -65,12 +67,29 @@ func (a *agent) followPeers(ctx context.Context) error {
 	}
 	s := a.gossip.Snapshot()
 	for id := range all {
-		if string(id) == a.cfg.Node || !s.Nodes[id].Alive {
+		if string(id) != a.cfg.Node && !s.Nodes[id].Alive {
 			delete(all, id)
 		}
 	}
-	a.routes.SetPeers(all)
+	zones, err := a.cluster.zones(ctx)
+	if err != nil {
+		return fmt.Errorf("list the nodes: %w", err)
+	}
+	a.routes.SetPeers(planned(model.NodeID(a.cfg.Node), all, zones))
 	return nil
+}
+
+// planned are the nodes that self probes, of all those that can be.
+func planned(self model.NodeID, all map[model.NodeID]netip.Addr, zones map[model.NodeID]string) map[model.NodeID]netip.Addr {
+	members := make(map[model.NodeID]string, len(all))
+	for id := range all {
+		members[id] = zones[id]
+	}
+	peers := map[model.NodeID]netip.Addr{}
+	for _, id := range linkstate.Plan(self, members) {
+		peers[id] = all[id]
+	}
+	return peers
 }
 
 // kubepods finds the control group that holds this node's pods.

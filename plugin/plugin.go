@@ -108,7 +108,7 @@ func (r *RouteTime) look() *placement.Survey {
 		return r.survey
 	}
 	s := r.views.Snapshot()
-	r.survey, r.taken = placement.NewSurvey(s, r.params, now), now
+	r.survey, r.taken = placement.NewSurvey(s, r.params, now).After(r.survey), now
 	r.metrics.age.Set(s.Age(now).Seconds())
 	r.metrics.nodes.Set(float64(len(s.Alive())))
 	return r.survey

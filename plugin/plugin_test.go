@@ -14,6 +14,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/linkstate"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/view"
 )
@@ -284,6 +285,32 @@ func TestBadArgsEndTheStartWithOneLine(t *testing.T) {
 	_, err := Factory(newBench(), NewMetrics(), time.Now)(context.Background(), &runtime.Unknown{Raw: []byte(`{"tau":0}`)}, nil)
 	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "RouteTimeArgs.tau") {
 		t.Errorf("error %v, want one line that names the field", err)
+	}
+}
+
+// In a large cluster a new picture is not computed anew at once.
+func TestComputedRoutesServeSeveralPictures(t *testing.T) {
+	b := newBench()
+	for i := range linkstate.FullMesh {
+		b.add(fmt.Sprint("more", i))
+	}
+	both := func(i, j model.NodeID, rtt time.Duration) {
+		b.route(i, j, rtt)
+		b.route(j, i, rtt)
+	}
+	both("n2", "n3", 3*time.Millisecond)
+	both("n3", "more0", 1*time.Millisecond)
+	b.start(t, "")
+	for _, at := range []struct {
+		after, want time.Duration
+	}{{0, 4 * time.Millisecond}, {time.Second, 4 * time.Millisecond}, {10 * time.Second, 53 * time.Millisecond}} {
+		b.mu.Lock()
+		b.now = t0.Add(at.after)
+		b.mu.Unlock()
+		if got := b.plugin.look().Route("more0", "n2"); got.Time != at.want || got.Hops != 2 {
+			t.Errorf("after %v it is %v over %d links, want %v over 2", at.after, got.Time, got.Hops, at.want)
+		}
+		both("n3", "more0", 50*time.Millisecond)
 	}
 }
 

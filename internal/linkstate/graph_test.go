@@ -81,10 +81,12 @@ func TestRoutes(t *testing.T) {
 		{name: "but not where the way itself was measured",
 			spoil: []func(map[model.NodeID]view.Node){set("a", "d", took(50*ms)), set("d", "a", took(50*ms))},
 			want:  want{"b": "1ms/1", "c": "3ms/2", "d": "50ms/1"}},
-		// 3 + 3 less the access of c, which b and a, 1 ms apart, make out to be its shortest link.
-		{name: "one as long over fewer links is taken",
+		{name: "what triangles show is taken off", // 3 + 3 less the shortest link of c: a and b, 1 ms apart, are 3 and 2 from it
 			spoil: []func(map[model.NodeID]view.Node){set("a", "c", took(3*ms)), set("c", "a", took(3*ms))},
 			want:  want{"b": "1ms/1", "c": "3ms/1", "d": "4ms/2"}},
+		{name: "one as long over fewer links is taken",
+			spoil: []func(map[model.NodeID]view.Node){set("a", "e", took(4*ms)), set("e", "a", took(4*ms)), set("e", "d", took(2*ms)), set("d", "e", took(2*ms))},
+			want:  want{"b": "1ms/1", "c": "3ms/2", "d": "6ms/2", "e": "4ms/1"}},
 		{name: "a link too old at one end is none",
 			spoil: []func(map[model.NodeID]view.Node){set("d", "c", model.RouteTime{RTT: 3 * ms, At: start.Add(-fresh - 1)})},
 			want:  want{"b": "1ms/1", "c": "3ms/2"}},

@@ -1,6 +1,7 @@
 package linkstate
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"math/bits"
@@ -49,6 +50,17 @@ func Plan(self model.NodeID, zones map[model.NodeID]string) []model.NodeID {
 		peers = append(peers, neighbours(me, near, zoneRings)...)
 	}
 	return sorted(peers)
+}
+
+// Sample gives up to count of the nodes, drawn by their names' hashes: it stays nearly the
+// same when nodes come and go.
+func Sample(ids []model.NodeID, count int) []model.NodeID {
+	all := make([]member, len(ids))
+	for i, id := range ids {
+		all[i] = member{id, seed(id)}
+	}
+	slices.SortFunc(all, func(a, b member) int { return cmp.Or(cmp.Compare(a.seed, b.seed), cmp.Compare(a.id, b.id)) })
+	return sorted(all[:min(count, len(all))])
 }
 
 // zoneRings is the number of the first ring inside a zone, so that its orders are others

@@ -100,6 +100,13 @@ func TestSmallZoneIsProbedWhole(t *testing.T) {
 	}
 }
 
+// A zone's own rings are others than the cluster's, even where it is all of the cluster.
+func TestLargeZoneHasRingsOfItsOwn(t *testing.T) {
+	if with, without := len(Plan("node-0", cluster(300, 1))), len(Plan("node-0", cluster(300, 0))); 2*with < 3*without {
+		t.Errorf("%d are probed in one large zone, %d in none", with, without)
+	}
+}
+
 // One that comes or goes leaves all links but one a ring as they were.
 func TestPlanIsStable(t *testing.T) {
 	for _, count := range []int{0, 1, 3, 50} {

@@ -81,6 +81,9 @@ type Route struct {
 	Spread time.Duration `json:"spread"`
 	// Known is false when nothing fresh was measured.
 	Known bool `json:"known"`
+	// Hops is over how many measured links it was computed; 0 when it was measured itself,
+	// and of a mean.
+	Hops int `json:"-"`
 }
 
 // Candidate is one node as it goes into the formula.

@@ -12,20 +12,21 @@ type Kind string
 
 // The kinds of reasons.
 const (
-	KindNoState      Kind = "NoState"      // nothing was heard from the node yet
-	KindNotAlive     Kind = "NotAlive"     // the members hold it for dead
-	KindStaleState   Kind = "StaleState"   // what was heard is too old
-	KindNoLoad       Kind = "NoLoad"       // it does not know its own load yet
-	KindBadLoad      Kind = "BadLoad"      // its load makes no sense
-	KindNoRoute      Kind = "NoRoute"      // no fresh route time at all
-	KindAssumedRoute Kind = "AssumedRoute" // one of several route times is the others' median
-	KindLeftOut      Kind = "LeftOut"      // a peer's node to which nobody has a route time
-	KindEqualRoute   Kind = "EqualRoute"   // its spread overlaps that of a nearer node
-	KindMedian       Kind = "Median"       // the points are the median of the known
-	KindAllUnknown   Kind = "AllUnknown"   // no candidate is known: all are equal
-	KindBadParams    Kind = "BadParams"    // the formula cannot be computed
-	KindFull         Kind = "Full"         // nothing is idle
-	KindText         Kind = "Text"         // a reason that was read back
+	KindNoState       Kind = "NoState"       // nothing was heard from the node yet
+	KindNotAlive      Kind = "NotAlive"      // the members hold it for dead
+	KindStaleState    Kind = "StaleState"    // what was heard is too old
+	KindNoLoad        Kind = "NoLoad"        // it does not know its own load yet
+	KindBadLoad       Kind = "BadLoad"       // its load makes no sense
+	KindNoRoute       Kind = "NoRoute"       // no fresh route time at all
+	KindAssumedRoute  Kind = "AssumedRoute"  // one of several route times is the others' median
+	KindComputedRoute Kind = "ComputedRoute" // nobody measured the way, it is the sum of others
+	KindLeftOut       Kind = "LeftOut"       // a peer's node to which nobody has a route time
+	KindEqualRoute    Kind = "EqualRoute"    // its spread overlaps that of a nearer node
+	KindMedian        Kind = "Median"        // the points are the median of the known
+	KindAllUnknown    Kind = "AllUnknown"    // no candidate is known: all are equal
+	KindBadParams     Kind = "BadParams"     // the formula cannot be computed
+	KindFull          Kind = "Full"          // nothing is idle
+	KindText          Kind = "Text"          // a reason that was read back
 )
 
 // Reason tells in a form that costs little to make why a score is out of the ordinary.
@@ -36,6 +37,8 @@ type Reason struct {
 	Node model.NodeID
 	// Value and Limit are what was measured and what it was held against, if anything.
 	Value, Limit time.Duration
+	// Hops is over how many measured links a route was computed.
+	Hops int
 	// Text completes the sentence.
 	Text string
 }
@@ -57,6 +60,8 @@ func (r Reason) String() string {
 		return "no fresh route time to this node" + r.Text
 	case KindAssumedRoute:
 		return fmt.Sprintf("no fresh route time to %s: the other nodes' median of %v is taken", r.Node, round(r.Value))
+	case KindComputedRoute:
+		return fmt.Sprintf("route time %v to %s is computed over %d hops: neither measured it", round(r.Value), r.Node, r.Hops)
 	case KindLeftOut:
 		return fmt.Sprintf("the peers on %s do not count: no node has a fresh route time to it", r.Node)
 	case KindEqualRoute:

@@ -28,6 +28,8 @@ type Survey struct {
 	params Params
 	now    time.Time
 	means  func() map[model.NodeID]Route
+	// computed holds the routes that nobody measured; nil where everybody probes everybody.
+	computed *computed
 }
 
 // NewSurvey prepares a picture. now is by the clock that took it: on another machine, its
@@ -35,6 +37,9 @@ type Survey struct {
 func NewSurvey(s view.Snapshot, p Params, now time.Time) *Survey {
 	v := &Survey{view: s, params: p, now: now}
 	v.means = sync.OnceValue(v.meanToAll)
+	if sparse(s) {
+		v.computed = &computed{of: v}
+	}
 	return v
 }
 
@@ -107,9 +112,19 @@ func (v *Survey) candidate(id model.NodeID) Candidate {
 	return c
 }
 
-// Route is the route time between two nodes: as i measured it, else as j did. It is not
-// Known when neither has a fresh measurement. The way from a node to itself is the floor.
+// Route is the route time between two nodes: as i measured it, else as j did, else, among
+// more nodes than can all probe each other, as it follows from what others measured. It is
+// not Known when there is nothing fresh. The way from a node to itself is the floor.
 func (v *Survey) Route(i, j model.NodeID) Route {
+	r := v.direct(i, j)
+	if !r.Known && v.computed != nil {
+		return v.computed.route(i, j)
+	}
+	return r
+}
+
+// direct is the route time that one of two nodes measured.
+func (v *Survey) direct(i, j model.NodeID) Route {
 	if i == j {
 		return Route{Time: v.params.Floor, Known: true}
 	}
@@ -134,8 +149,11 @@ func (v *Survey) measured(i, j model.NodeID) Route {
 }
 
 // meanToAll is every node's mean route time to the others it has one to, in one pass over
-// all measurements.
+// all measurements; where those are too few, see meanToSample.
 func (v *Survey) meanToAll() map[model.NodeID]Route {
+	if v.computed != nil {
+		return v.computed.meanToSample()
+	}
 	sums := make(map[model.NodeID]*mean, len(v.view.Nodes))
 	for id := range v.view.Nodes {
 		sums[id] = &mean{}
@@ -182,6 +200,7 @@ func (v *Survey) routeToPeers(cs []Candidate, peers map[model.NodeID]float64) {
 			}
 			continue
 		}
+		tellComputed(cs, column, peer)
 		middle := median(known)
 		for i := range cs {
 			if !column[i].Known {
