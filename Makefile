@@ -69,6 +69,10 @@ SOAK_MOVES ?= 100
 soak-owners: lab-build ## Move a pod of every kind SOAK_MOVES (100) times in a lab; writes out/soak/owners.json
 	$(GO) test -count=1 -timeout 6h -parallel 1 -v -run TestSoakOwners ./test/e2e -soak.moves=$(SOAK_MOVES)
 
+.PHONY: bench-linkstate
+bench-linkstate: ## Computed route times against Vivaldi's coordinates; writes out/bench/linkstate.json
+	cd test/bench/linkstate && $(GO) test . && $(GO) run . -out $(CURDIR)/out/bench/linkstate.json
+
 .PHONY: lab-build
 lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout
 	$(LAB) build
