@@ -27,6 +27,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/cpufeature"
+	"github.com/drover-project/drover/internal/durable"
 	"github.com/drover-project/drover/internal/gossip"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/identity"
@@ -78,6 +79,11 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if err := cfg.Layout.Prepare(); err != nil {
 		return err
+	}
+	for _, dir := range []string{string(cfg.Layout.Fences()), string(cfg.Layout.Restored())} {
+		if err := durable.Sweep(dir); err != nil { // of an agent that was killed
+			return fmt.Errorf("clear away what was written in part: %w", err)
+		}
 	}
 	a := &agent{vault: v, refusals: refusals.New(refusals.Caller, refusals.Images, refusals.Container, refusals.Copy),
 		cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log), proc: "/proc"}

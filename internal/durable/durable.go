@@ -44,6 +44,20 @@ func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
 	return SyncDir(dir)
 }
 
+// Sweep removes from dir what a WriteFile leaves whose process was killed in it. Nobody may be
+// writing there.
+func Sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, ".*.[0-9]*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range left {
+		errs = append(errs, Remove(f))
+	}
+	return errors.Join(errs...)
+}
+
 // Remove deletes path and syncs its directory. A file that is not there is no error.
 func Remove(path string) error {
 	err := os.Remove(path)
