@@ -85,7 +85,8 @@ func TestCopiesAreLookedAtAgain(t *testing.T) {
 		{"start, ended", committed, false, []Copy{dead, last}, "kill "},
 		{"resume failed", started, true, []Copy{frozen, last}, "kill "},
 		{"resume failed, thawed", started, true, []Copy{thawed, last}, "resume-rest "},
-		{"resume failed, ended", started, true, []Copy{dead, last}, "resume-rest "}, // perhaps thawed
+		{"resume failed, ended", started, true, []Copy{dead, last}, "resume-rest "},                          // perhaps thawed
+		{"resume failed, all thawed", started, true, []Copy{thawed, {ID: "c", Alive: true}}, "resume-rest "}, // CRIU waits for its hook
 		{"resume failed, ended while held", started, true, []Copy{{ID: "p", Frozen: true}, last}, "kill "},
 		{"resume failed, killed", started, true, []Copy{{ID: "p", Alive: true, Dying: true}, last}, "kill "},
 	} {
@@ -114,6 +115,30 @@ func TestCopiesAreLookedAtAgain(t *testing.T) {
 		if got := ops(acts); got != c.want+"; " {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
 		}
+	}
+}
+
+// What an end that failed half-way has killed must not be taken for what ran, whatever becomes of
+// the record meanwhile.
+func TestAnEndThatFailedIsNoRun(t *testing.T) {
+	t0 := time.Unix(1_700_000_000, 0)
+	r := committedRecord()
+	r.Containers = 2
+	m := NewTarget(DefaultConfig(), r, TargetFacts{BootID: "b", Copy: "c", Alive: true, Frozen: true, Passed: []Copy{{ID: "p", Alive: true, Frozen: true}}})
+	m.Step(t0, Event{Kind: Seen, Record: r})
+	held := []Copy{{ID: "p", Alive: true, Frozen: true}, {ID: "c", Alive: true, Frozen: true}}
+	if got := ops(m.Step(t0, Event{Kind: Looked, Copies: held})); got != "kill ; " {
+		t.Fatalf("%q, want the copies killed", got)
+	}
+	m.Step(t0, Event{Kind: Failed, Op: OpKill})
+	r.Version = "10"
+	m.Step(t0, Event{Kind: Seen, Record: r})
+	acts := m.Step(t0, Event{Kind: Tick})
+	if len(acts) == 1 && acts[0].Op == OpLook {
+		acts = m.Step(t0, Event{Kind: Looked, Copies: []Copy{{ID: "p"}, held[1]}})
+	}
+	if got := ops(acts); got != "kill ; " {
+		t.Errorf("%q after an end that has failed, want another", got)
 	}
 }
 

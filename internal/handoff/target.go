@@ -78,6 +78,8 @@ type Target struct {
 	cfg    Config
 	facts  TargetFacts
 	ran    bool   // the copy has been thawed
+	spent  bool   // OpResume has failed; it is not tried again
+	ending bool   // OpKill was begun: what is dead from here on may be so by it
 	over   bool   // this attempt has been ended; no other is made
 	node   string // boot ID in the Node object
 	doing  Action // the local action under way; OpRestore is not one, it ends by Held
@@ -347,7 +349,8 @@ func (t *Target) failed(e Event) {
 	t.doing, t.cancel = Action{}, false
 	switch e.Op {
 	case OpResume:
-		t.facts.Held = false
+		// The hook may wait on, for an answer.
+		t.spent = true
 		t.giveUp("ResumeFailed", e.Reason)
 	case OpPass:
 		t.facts.Held = false
@@ -471,15 +474,16 @@ func (t *Target) own(now time.Time) []Action {
 		return t.reread()
 	case t.ran:
 		return t.write(Change{Verb: Resume})
-	case t.resumable() && now.Before(f.Deadline):
+	case t.resumable() && !t.spent && now.Before(f.Deadline):
 		// Later kubelet would take the create, and the copy with it, for lost: a copy that
 		// never ran is better given back.
 		return t.start()
 	case t.mutant.freshEarly && f.Stranger != "":
 		return t.do(Action{Op: OpFresh, ID: f.Stranger})
-	case t.attempt() && t.unseen(Fail):
+	case t.attempt() && !t.ending && t.unseen(Fail):
 		return t.do(Action{Op: OpLook})
 	case t.attempt() && !t.mutant.failAlive:
+		t.ending = true
 		return t.do(Action{Op: OpKill})
 	case !f.Fence && !t.mutant.noTargetFence:
 		return t.do(Action{Op: OpFence})
