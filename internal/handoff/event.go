@@ -58,8 +58,8 @@ const (
 	// mark that survives the agent but not a reboot, then thaw them all, then let the hook go
 	// on. Done once all are thawed. Failed only if the mark was not left: nothing ran.
 	OpResume Op = "resume"
-	// OpResumeRest: some copies were let go, or count as such, when the agent died: thaw the
-	// others, and let the hook go. Done once all are thawed.
+	// OpResumeRest: some copies were let go, or count as such: leave the mark if it is not there,
+	// thaw the others, and let the hook go. Done once all are thawed.
 	OpResumeRest Op = "resume-rest"
 	// OpKill is for copies that never ran: take their mark away, then end the restore and kill
 	// every process of every copy, without a moment in which it can run, and refuse the create

@@ -406,6 +406,7 @@ func (n *node) targetDo(id string, a Action) {
 	case OpResume:
 		n.resume(m, a, feed)
 	case OpResumeRest:
+		n.begun[m.to], m.marked = true, true
 		n.thawAll(a, n.all(m.to), feed)
 	case OpKill:
 		life := n.agent.life

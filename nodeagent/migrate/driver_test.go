@@ -372,6 +372,18 @@ func TestThawedCopy(t *testing.T) {
 	}
 }
 
+// TestLookFindsNothing: a copy that is not there is none, and not one that has ended.
+func TestLookFindsNothing(t *testing.T) {
+	c := newCluster(t)
+	b := c.nodes["b"]
+	b.copy.Passed = []handoff.Copy{{ID: "c1", Alive: true, Frozen: true}}
+	w := &worker{d: New(Config{Node: "b"}, Ports{Runtime: (*copies)(b)})}
+	want := handoff.Event{Kind: handoff.Looked, Copies: b.copy.Passed}
+	if d := cmp.Diff(want, w.lookAgain(t.Context()).event); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+}
+
 // TestPassHangs: an abort is acted on while a pass waits for a runtime that hangs.
 func TestPassHangs(t *testing.T) {
 	run(t, func(c *cluster) { two(c); c.nodes["b"].blockPass = true }, func(c *cluster) {

@@ -183,6 +183,9 @@ func (x *copies) Pass(ctx context.Context, _ Move, id string) error {
 
 func (x *copies) ResumeRest(context.Context, Move) error {
 	x.mu.Lock()
+	if !x.begun {
+		x.c.t.Error("copies are let go without a mark")
+	}
 	id := x.copy.ID
 	x.copy.Frozen, x.copy.Held = false, false
 	for i := range x.copy.Passed {

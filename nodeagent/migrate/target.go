@@ -68,7 +68,7 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 		ctx, w.cancel = context.WithCancel(ctx)
 		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Pass(ctx, w.move, a.ID) })
 	case handoff.OpResumeRest:
-		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.ResumeRest(ctx, w.move) })
+		w.try(ctx, a.Op, w.resumeRest)
 	case handoff.OpResume:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return w.resume(ctx, a.ID) })
 	case handoff.OpKill:
@@ -86,8 +86,11 @@ func (w *worker) lookAgain(ctx context.Context) letter {
 	if err != nil {
 		return w.answer(handoff.OpLook, fmt.Errorf("look at the copies of pod %s: %w", w.move.Target.UID, err))
 	}
-	last := handoff.Copy{ID: c.ID, Alive: c.Alive, Frozen: c.Frozen, Dying: c.Dying, Orphaned: c.Orphaned}
-	return letter{event: handoff.Event{Kind: handoff.Looked, Copies: append(slices.Clone(c.Passed), last)}}
+	all := slices.Clone(c.Passed)
+	if c.ID != "" {
+		all = append(all, handoff.Copy{ID: c.ID, Alive: c.Alive, Frozen: c.Frozen, Dying: c.Dying, Orphaned: c.Orphaned})
+	}
+	return letter{event: handoff.Event{Kind: handoff.Looked, Copies: all}}
 }
 
 // kill ends a copy that never ran. Its mark goes first: while the copy is there its freezer
@@ -148,6 +151,15 @@ func (w *worker) resume(ctx context.Context, id string) error {
 		err = p.Runtime.ResumeRest(ctx, w.move)
 	}
 	return err
+}
+
+// resumeRest lets the copies run that others ran before. The mark may not be there yet, if it was
+// somebody else who let those go.
+func (w *worker) resumeRest(ctx context.Context) error {
+	if err := w.d.ports.Marks.Begin(w.move); err != nil {
+		return err
+	}
+	return w.d.ports.Runtime.ResumeRest(ctx, w.move)
 }
 
 // arrive tells drover-runc, once the record says so, that the pod is an ordinary one now.
