@@ -38,8 +38,8 @@ var ErrUnreadable = errors.New("the fences of this node cannot be read")
 // Dir is the directory that holds the fences.
 type Dir string
 
-// Write puts the fence on disk; when it returns nil the fence survives a power cut. A
-// fence of a greater epoch stays and the call fails.
+// Write puts the fence on disk; when it returns nil the fence survives a power cut. Another
+// move's fence stays and the call fails: that move holds the pod, or has moved it away.
 func (d Dir) Write(f Fence) error {
 	path, err := d.path(f.PodUID)
 	if err != nil {
@@ -49,8 +49,9 @@ func (d Dir) Write(f Fence) error {
 	if err != nil {
 		return err
 	}
-	if old != nil && old.Epoch > f.Epoch {
-		return fmt.Errorf("fence of pod %s: epoch %d is older than epoch %d that is on disk", f.PodUID, f.Epoch, old.Epoch)
+	if old != nil && !old.by(f.Epoch) {
+		return fmt.Errorf("fence of pod %s for a move with epoch %d: the pod is fenced by migration %s with epoch %d already; if there is no such PodMigration any more, delete the pod",
+			f.PodUID, f.Epoch, old.Migration, old.Epoch)
 	}
 	data, err := json.Marshal(f)
 	if err != nil {
@@ -80,10 +81,12 @@ func (d Dir) Check(podUID string) (*Fence, error) {
 	return nil, nil
 }
 
-// Lift removes the pod's fence if it is of the move with the epoch given: its own, or the
-// one below, which a return has raised by one. Epochs of different moves are at least two
-// apart (handoff.NextEpoch). Another move's fence stays and the call fails; it is no error
-// when there is none.
+// by tells that the fence is of the move with the epoch given: its own, or the one below, which
+// a return has raised by one. Epochs of different moves are at least two apart (handoff.NextEpoch).
+func (f Fence) by(epoch uint64) bool { return f.Epoch == epoch || f.Epoch+1 == epoch }
+
+// Lift removes the pod's fence if it is of the move with the epoch given. Another move's fence
+// stays and the call fails; it is no error when there is none.
 func (d Dir) Lift(podUID string, epoch uint64) error {
 	path, err := d.path(podUID)
 	if err != nil {
@@ -93,7 +96,7 @@ func (d Dir) Lift(podUID string, epoch uint64) error {
 	if err != nil || f == nil {
 		return err
 	}
-	if f.Epoch != epoch && f.Epoch+1 != epoch {
+	if !f.by(epoch) {
 		return fmt.Errorf("fence of pod %s is of migration %s with epoch %d: a move with epoch %d may not lift it", podUID, f.Migration, f.Epoch, epoch)
 	}
 	return durable.Remove(path)

@@ -25,8 +25,13 @@ func TestWriteCheckLift(t *testing.T) {
 	if list, err := d.List(); err != nil || len(list) != 1 || list[0] != want {
 		t.Fatalf("list: got %v, %v", list, err)
 	}
-	if err := d.Write(Fence{PodUID: uid, Epoch: 6}); err == nil {
-		t.Error("an older epoch replaced a newer fence")
+	for _, epoch := range []uint64{5, 6, 9} {
+		if err := d.Write(Fence{PodUID: uid, Epoch: epoch}); err == nil {
+			t.Errorf("epoch %d replaced another move's fence", epoch)
+		}
+	}
+	if err := d.Write(want); err != nil {
+		t.Errorf("its own, again: %v", err)
 	}
 	// 5 and 9 are the moves before and after; 8 is this one after its return.
 	for _, epoch := range []uint64{0, 5, 6, 9} {

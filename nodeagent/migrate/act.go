@@ -29,8 +29,8 @@ func (w *worker) do(ctx context.Context, a handoff.Action) {
 	case handoff.OpFence:
 		w.try(ctx, a.Op, func(context.Context) error { return w.fence() })
 	case handoff.OpLift:
-		uid, epoch := w.pod().UID, uint64(w.machine.Record().Epoch)
-		w.try(ctx, a.Op, func(context.Context) error { return w.d.ports.Fences.Lift(uid, epoch) })
+		r := w.machine.Record()
+		w.try(ctx, a.Op, func(context.Context) error { return w.lift(r) })
 	default:
 		if w.role == RoleSource {
 			w.doSource(ctx, a)
@@ -150,6 +150,14 @@ func (w *worker) fence() error {
 	return w.d.ports.Fences.Write(fence.Fence{
 		PodUID: w.pod().UID, Epoch: uint64(w.move.Epoch), Migration: w.move.Namespace + "/" + w.move.Name,
 	})
+}
+
+// lift removes this side's fence, if it is this move's.
+func (w *worker) lift(r handoff.Record) error {
+	if own, err := w.fenced(r); !own {
+		return err
+	}
+	return w.d.ports.Fences.Lift(w.pod().UID, uint64(r.Epoch))
 }
 
 // fenced tells whether this side's pod bears a fence of this move: written under its epoch,

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/handoff"
 	"github.com/drover-project/drover/internal/movable"
 )
@@ -382,6 +383,20 @@ func TestLookFindsNothing(t *testing.T) {
 	if d := cmp.Diff(want, w.lookAgain(t.Context()).event); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
+}
+
+// TestHeldByAnotherMove: a pod that a move holds whose record is gone does not leave, and its fence
+// stays: the move's copy may run elsewhere.
+func TestHeldByAnotherMove(t *testing.T) {
+	other := fence.Fence{PodUID: sourcePod, Epoch: 9, Migration: "another/move"}
+	run(t, func(c *cluster) { c.nodes["a"].fences[sourcePod] = other }, nil, abortedEarly, func(t *testing.T, c *cluster) {
+		if got := c.nodes["a"].fences[sourcePod]; got != other {
+			t.Errorf("the fence is %+v, want %+v", got, other)
+		}
+		if got := c.pm.Status.DecisionReason; got != "FenceFailed" {
+			t.Errorf("reason %q, want FenceFailed", got)
+		}
+	})
 }
 
 // TestPassHangs: an abort is acted on while a pass waits for a runtime that hangs.
