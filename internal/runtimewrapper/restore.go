@@ -103,19 +103,24 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 	return readPid(in.pidFile)
 }
 
-// runRestore gives runc this process's own standard streams: they become the container's.
+// runRestore gives runc this process's own standard streams: they become the container's. When
+// the runtime shim kills this process, runc ends with it; CRIU and the copy are in the
+// container's group, which the agent empties.
 func (w *Wrapper) runRestore(args []string) error {
-	cmd := exec.Command(w.runc, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// When the runtime shim kills this process, runc ends with it; CRIU and the copy are in
-	// the container's group, which the agent empties. The signal is bound to the thread.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
+	if err := w.runRunc(args); err != nil {
 		return fmt.Errorf("runc restore: %w", err)
 	}
 	return nil
+}
+
+// runRunc runs runc on this process's own standard streams. It ends with this process.
+func (w *Wrapper) runRunc(args []string) error {
+	cmd := exec.Command(w.runc, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	runtime.LockOSThread() // the signal is bound to the thread
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd.Run()
 }
 
 // cleanUp removes what a failed restore leaves, so that the next create of this ID does not

@@ -2,11 +2,13 @@ package runtimewrapper
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/process"
 )
 
 func TestAnnotationsAreTheAPIs(t *testing.T) {
@@ -325,5 +328,59 @@ func TestDelete(t *testing.T) {
 		if err != nil || (note == nil) != (code == 0) {
 			t.Errorf("runc ends with %d: the note is %+v, %v", code, note, err)
 		}
+	}
+}
+
+// TestDeleteIsKilled: a runc that is killed tells nobody why; and it does not outlive this
+// program, which the container runtime kills when its patience ends.
+func TestDeleteIsKilled(t *testing.T) {
+	const inside = "DROVER_TEST_DELETE"
+	args := []string{"--root", "/r", "delete", "abc"}
+	if run := os.Getenv(inside); run != "" {
+		w := &Wrapper{layout: layout.Layout{Run: run}, runc: filepath.Join(run, "runc")}
+		_ = w.delete(parse(args), args)
+		return
+	}
+	b := newBench(t, podOf(nil))
+	b.runc = filepath.Join(b.layout.Run, "runc")
+	script := func(text string) {
+		if err := os.WriteFile(b.runc, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.layout.WriteContainer(layout.Container{ID: "abc", PodUID: "uid-1"}); err != nil {
+		t.Fatal(err)
+	}
+	script("kill -9 $$\n")
+	if err := b.delete(parse(args), args); errors.As(err, new(runcFailed)) || err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("runc is killed: got %v", err)
+	}
+	script("echo $$\nexec sleep 600\n")
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestDeleteIsKilled$")
+	cmd.Env = append(os.Environ(), inside+"="+b.layout.Run)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	runc, err := process.Of(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = runc.Kill() })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := runc.Wait(ctx); err != nil {
+		t.Errorf("runc outlives its caller: %v", err)
 	}
 }

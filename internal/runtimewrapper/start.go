@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -66,10 +65,8 @@ func (w *Wrapper) delete(in invocation, args []string) error {
 		return w.passOn(args)
 	}
 	clearRestore(in.root, in.id)
-	cmd := exec.Command(w.runc, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	var exit *exec.ExitError
-	if err := cmd.Run(); errors.As(err, &exit) {
+	if err := w.runRunc(args); errors.As(err, &exit) && exit.Exited() {
 		return runcFailed{exit.ExitCode()}
 	} else if err != nil {
 		return fmt.Errorf("run %s: %w", w.runc, err)
