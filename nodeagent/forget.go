@@ -17,6 +17,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/hosted"
+	"github.com/drover-project/drover/internal/layout"
 )
 
 // forgetInterval is how often the node's disk is looked over for fences and notes that have
@@ -99,17 +100,28 @@ func (a *agent) forgetContainers(ctx context.Context, call func(context.Context,
 		if _, err := os.Stat(filepath.Join(a.cfg.HostRoot, c.Bundle)); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		// A drover-runc that was killed in the middle of a restore leaves runc's state and the
-		// mount for CRIU behind, and containerd never asks for them to be deleted.
-		if _, err := os.Stat(filepath.Join(a.cfg.HostRoot, c.Root, id)); err == nil {
-			if out, err := call(ctx, a.cfg.Program, "--root", c.Root, "delete", id); err != nil {
-				errs = append(errs, fmt.Errorf("delete container %s, which has no bundle any more: %w: %s", id, err, strings.TrimSpace(out)))
-				continue
-			}
+		if err := a.deleteContainer(ctx, *c, call); err != nil {
+			errs = append(errs, err)
+			continue
 		}
 		errs = append(errs, l.RemoveContainer(id))
 	}
 	return errors.Join(errs...)
+}
+
+// deleteContainer removes what runc has of a container without bundle. A drover-runc that was
+// killed in the middle of a restore leaves runc's state and the mount for CRIU behind, and
+// containerd never asks for them to be deleted.
+func (a *agent) deleteContainer(ctx context.Context, c layout.Container, call func(context.Context, ...string) (string, error)) error {
+	if _, err := os.Stat(filepath.Join(a.cfg.HostRoot, c.Root, c.ID)); err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, burial)
+	defer cancel()
+	if out, err := call(ctx, a.cfg.Program, "--root", c.Root, "delete", c.ID); err != nil {
+		return fmt.Errorf("delete container %s, which has no bundle any more: %w: %s", c.ID, err, strings.TrimSpace(out))
+	}
+	return nil
 }
 
 func (a *agent) forgetFence(ctx context.Context, f fence.Fence, gone func(uid string) (bool, error)) error {
