@@ -27,7 +27,9 @@ func (l Layout) WriteCriuConfig(id, hook string) error {
 		"tcp-close\n" +
 		// So are those that wait in a listening socket's queue: a busy process has some.
 		"skip-in-flight\n" +
-		"network-lock nftables\n" +
+		// The lock would keep packets from connections that travel. As none does, it would only
+		// drop those of processes that go on because CRIU was killed in the middle of a dump.
+		"network-lock skip\n" +
 		// Locks are held by the container's own processes, all of which travel.
 		"file-locks\n"
 	if err := os.WriteFile(l.CriuConfig(id), []byte(options), 0o600); err != nil {

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -36,6 +37,13 @@ func dumped(t *testing.T) (*agent, *container, migrate.Move, migrate.Dumped, cou
 	d, err := a.dumps.Dump(within(t), m)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// If CRIU was killed now, the processes would go on at once: with a network.
+	if tables := run(t, "ip", "netns", "exec", c.id, "nft", "list", "tables"); strings.Contains(tables, "CRIU") {
+		t.Errorf("the network is locked: %s", tables)
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(d.Dir), layout.FrozenFile)); err != nil {
+		t.Errorf("when it was stopped is not known: %v", err)
 	}
 	return a, c, m, d, c.mustRest(last)
 }
