@@ -32,7 +32,8 @@ func TestACommitReadTooLateIsGivenBack(t *testing.T) {
 
 // An agent that dies while it kills a copy may leave it thawed with the kill pending: what
 // bears no mark was never let run, and must not be acknowledged. What is thawed and not killed
-// was let run by somebody, mark or not.
+// was let run by somebody, mark or not; without one it is let run by the agent, too, so that
+// nobody takes it for held any more.
 func TestAThawedCopyWithoutAMark(t *testing.T) {
 	for _, c := range []struct {
 		what         string
@@ -41,7 +42,7 @@ func TestAThawedCopyWithoutAMark(t *testing.T) {
 	}{
 		{"marked", true, false, Action{Op: OpWrite, Change: Change{Verb: Resume}}},
 		{"killed", false, true, Action{Op: OpKill}},
-		{"thawed by somebody", false, false, Action{Op: OpWrite, Change: Change{Verb: Resume}}},
+		{"thawed by somebody", false, false, Action{Op: OpResumeRest}},
 	} {
 		m := NewTarget(DefaultConfig(), committedRecord(), TargetFacts{BootID: "b", Copy: "c", Alive: true, Begun: c.begun})
 		acts := m.Step(time.Unix(0, 0), Event{Kind: Tick})

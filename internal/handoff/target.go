@@ -67,6 +67,11 @@ func (f TargetFacts) frozen() bool {
 	return f.Alive && f.Frozen || slices.ContainsFunc(f.Passed, func(c Copy) bool { return c.Alive && c.Frozen })
 }
 
+// unmarked tells that a copy lives that was not let run by OpResume or OpResumeRest.
+func (f TargetFacts) unmarked() bool {
+	return !f.Begun && (f.Alive || slices.ContainsFunc(f.Passed, func(c Copy) bool { return c.Alive }))
+}
+
 // passed finds a copy by its ID or its name.
 func (f TargetFacts) passed(id, name string) int {
 	return slices.IndexFunc(f.Passed, func(c Copy) bool { return c.ID == id || name != "" && c.Name == name })
@@ -324,7 +329,7 @@ func (t *Target) finished(op Op) {
 		t.taken()
 	case OpResume, OpResumeRest:
 		// The create ends now, and in good order.
-		t.ran, f.Frozen, f.Held, f.Waiter = true, false, false, ""
+		t.ran, f.Begun, f.Frozen, f.Held, f.Waiter = true, true, false, false, ""
 		for i := range f.Passed {
 			f.Passed[i].Frozen = false
 		}
@@ -466,7 +471,7 @@ func (t *Target) own(now time.Time) []Action {
 		return nil
 	case t.ran && !r.Target.Starting && !t.mutant.noStarting:
 		return t.start()
-	case t.ran && (f.frozen() || f.Held) && !t.mutant.resumePart:
+	case t.ran && (f.frozen() || f.Held || f.unmarked()) && !t.mutant.resumePart:
 		// Some were let go when the agent died, or by somebody else, so all are: none of them is
 		// taken back.
 		return t.do(Action{Op: OpResumeRest, ID: f.Copy})
