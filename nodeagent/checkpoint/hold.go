@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -48,11 +49,11 @@ func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	// An agent that comes back to a move that is over ends the container at once, before the
 	// script has called again: then nothing is left to freeze, and CRIU waits to be let go.
 	if n.Init.Alive() {
-		group, err := d.cfg.Groups.Container(h.InitPID, n.CgroupsPath)
+		group, err := d.groupOf(*n)
 		if err != nil {
 			return false, fmt.Errorf("find the container's control group: %w", err)
 		}
-		if err := group.Freeze(ctx); err != nil {
+		if err := group.Freeze(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 	}
@@ -239,18 +240,25 @@ func (d *Dumps) group(p part) (cgroup.Group, error) {
 		return cgroup.Group{}, err
 	}
 	if n != nil {
-		g, err := d.cfg.Groups.Container(n.Init.PID, n.CgroupsPath)
-		if err == nil && n.Init.Alive() {
-			return g, nil
-		}
-		if n.Init.Alive() {
-			return cgroup.Group{}, err
-		}
-		return d.cfg.Groups.At(n.CgroupsPath)
+		return d.groupOf(*n)
 	}
 	c, err := d.container(p)
 	if c == nil {
 		return cgroup.Group{}, err
 	}
 	return d.cfg.Groups.At(c.CgroupsPath)
+}
+
+// groupOf is the control group around the container's first process, or, when that has ended,
+// where the bundle puts it. So too when it was killed and cannot end before CRIU, which traces
+// its threads, lets them go: on cgroup v1 it is said to be in the root meanwhile.
+func (d *Dumps) groupOf(n note) (cgroup.Group, error) {
+	g, err := d.cfg.Groups.Container(n.Init.PID, n.CgroupsPath)
+	switch alive := n.Init.Alive(); {
+	case alive && err == nil:
+		return g, nil
+	case alive && !n.Init.Dying():
+		return cgroup.Group{}, err
+	}
+	return d.cfg.Groups.At(n.CgroupsPath)
 }

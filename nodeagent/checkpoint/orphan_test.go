@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
 
 // groups is a node whose containers' control groups are named by their paths.
@@ -127,5 +129,66 @@ func TestEndPod(t *testing.T) {
 	}
 	if uids, err := d.Pods(); err != nil || !slices.Equal(slices.Compact(uids), []string{"here"}) {
 		t.Errorf("held afterwards: %v, %v", uids, err)
+	}
+}
+
+// exiting is a node on which the processes that are looked for are on their way out: cgroup v1
+// has them in the root.
+type exiting struct{ groups }
+
+func (exiting) Container(int, string) (cgroup.Group, error) {
+	return cgroup.Group{}, errors.New("it is in the root")
+}
+
+// A container that was killed and whose first process waits for CRIU to let go of its threads is
+// still found, and CRIU's script still held: otherwise each would wait for the other for ever.
+func TestKilledInitWaitsForCRIU(t *testing.T) {
+	l := layout.Layout{Run: t.TempDir(), State: t.TempDir()}
+	if err := l.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	g := groups{}
+	init, _ := g.kept(t, l, "u1", "c1")
+	d := New(Config{Layout: l, Groups: exiting{g}, Log: slog.New(slog.DiscardHandler)})
+	images := filepath.Join(l.Dumps(), "m-2", imageDir, "c1")
+	dir := filepath.Join(l.Dumps(), "m-2", partDir, "c1")
+	for _, made := range []string{images, dir} {
+		if err := os.MkdirAll(made, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := layout.WriteNote(filepath.Join(dir, noteFile), note{PodUID: "u1", ContainerID: "c1", Init: init, CgroupsPath: "/c1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.group(part{dir: dir}); err == nil {
+		t.Error("one that lives is looked for by its bundle")
+	}
+	if err := init.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.group(part{dir: dir}); err != nil || got != g["/c1"] {
+		t.Errorf("found %v, %v; want %v", got, err, g["/c1"])
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Hold(t.Context(), runtimeapi.Hold{InitPID: init.PID, ImageDir: images})
+		done <- err
+	}()
+	for {
+		d.mu.Lock()
+		h, changed := d.holds[images], d.changed
+		d.mu.Unlock()
+		if h != nil {
+			h.proceed <- false
+			break
+		}
+		select {
+		case <-changed:
+		case err := <-done:
+			t.Fatalf("the script is not held: %v", err)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
