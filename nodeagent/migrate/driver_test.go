@@ -66,6 +66,16 @@ func (c *cluster) count1(t *testing.T) {
 	}
 }
 
+// A watch that is silent costs what is held no more than seconds: client-go's comes back up to
+// a minute after the API server does.
+func TestWatchIsSilent(t *testing.T) {
+	run(t, func(c *cluster) { c.deaf = handoff.Offer }, nil, moved, func(t *testing.T, c *cluster) {
+		if f := c.pm.Status.FrozenTime; f == nil || f.Duration > 15*time.Second {
+			t.Errorf("the source was frozen for %v", f)
+		}
+	})
+}
+
 var (
 	moved = handoff.Record{Epoch: 2, Decision: handoff.Committed,
 		Source: handoff.SourceRecord{Offered: true, Ended: true}, Target: handoff.TargetRecord{Waiting: true, Starting: true, Resumed: true}}

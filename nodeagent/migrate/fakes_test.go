@@ -30,8 +30,11 @@ type cluster struct {
 	nodes map[string]*node
 	// away: the API server does not answer. lose: the answer to this change is lost, once;
 	// drop: the change never arrives, once.
-	away       bool
-	gone       bool // the record is
+	away bool
+	gone bool // the record is
+	// deaf: the watch tells nothing any more, from this change on.
+	deaf       handoff.Verb
+	mute       bool
 	lose, drop handoff.Verb
 	unwanted   string
 	// forbid: this change is refused until then, as by a policy; refused counts it.
@@ -191,6 +194,7 @@ func (c *cluster) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v
 	c.pm = pm.DeepCopy()
 	c.pm.ResourceVersion = fmt.Sprint(c.count)
 	stored, lost := c.pm.DeepCopy(), c.lose == verb
+	c.mute = c.mute || c.deaf == verb
 	if lost {
 		c.lose = ""
 	}
@@ -206,7 +210,7 @@ func (c *cluster) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v
 func (c *cluster) show() {
 	c.mu.Lock()
 	pm := c.pm.DeepCopy()
-	away := c.away
+	away := c.away || c.mute
 	c.mu.Unlock()
 	var drivers []*Driver
 	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {

@@ -43,6 +43,9 @@ type worker struct {
 	// gone: the record was deleted. Nobody can decide about the move any more, and what is held
 	// stays held.
 	gone bool
+	// heard is when the record was last seen; asking: it is being read because that is long ago.
+	heard  time.Time
+	asking bool
 	// counted: the outcome has been told.
 	counted bool
 	// arrived: the note for drover-runc is written.
@@ -177,6 +180,7 @@ func (w *worker) step(ctx context.Context, e handoff.Event) {
 		w.note(StepRestored, w.d.cfg.Now())
 	}
 	w.comes(e)
+	w.listen(ctx, e)
 	before := w.machine.Record()
 	actions := w.machine.Step(w.d.cfg.Now(), e)
 	w.holding.Store(w.machine.Holding())
@@ -192,6 +196,37 @@ func (w *worker) step(ctx context.Context, e handoff.Event) {
 		w.counted = true
 		w.report()
 	}
+}
+
+// silence is for how long a worker that holds something goes without seeing the record before
+// it asks for it: a watch may take a minute to come back after the API server has.
+const silence = 3 * time.Second
+
+// listen reads the record when something is held and the watch has been silent for long.
+func (w *worker) listen(ctx context.Context, e handoff.Event) {
+	now := w.d.cfg.Now()
+	switch {
+	case e.Kind == handoff.Seen, e.Kind == handoff.Read && e.Outcome == handoff.OK, e.Kind == handoff.Wrote && e.Outcome == handoff.OK:
+		w.heard = now
+	case e.Kind == handoff.Tick && w.machine.Holding() && !w.asking && now.Sub(w.heard) >= silence:
+		w.asking = true
+		w.start(ctx, w.ask)
+	}
+}
+
+// ask reads the record as it is now.
+func (w *worker) ask(ctx context.Context) letter {
+	ctx, done := context.WithTimeout(ctx, w.d.cfg.CallTimeout)
+	defer done()
+	pm, err := w.d.ports.Records.Get(ctx, w.move.Namespace, w.move.Name)
+	switch {
+	case apierrors.IsNotFound(err) || err == nil && string(pm.UID) != w.move.UID:
+		return letter{handoff.Event{Kind: handoff.Tick}, func() { w.gone = true }}
+	case err != nil:
+		w.log.Warn("cannot read the record of the move; what is held stays held", "err", err)
+		return letter{handoff.Event{Kind: handoff.Tick}, func() { w.asking, w.heard = false, w.d.cfg.Now() }}
+	}
+	return letter{handoff.Event{Kind: handoff.Seen, Record: RecordOf(pm)}, func() { w.asking = false; w.keep(pm) }}
 }
 
 // follow notes what has become known by the last step.
