@@ -2,14 +2,21 @@
 
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-// How long the tasks of each control group wait in the CPU's run queue, and how long they run.
+// How long the tasks of each control group wait in the CPU's run queue, to whom they owe
+// that, and how long they run.
 //
 // A task waits from the moment it becomes runnable (woken, new, or taken off the CPU while it
-// still wanted to run) until it is put on a CPU. The wait is charged on switch-in, all of it
-// at once and to the group the task is in by then: a task that has not got the CPU yet has
-// been charged nothing yet. Time is the monotonic clock of the whole machine, so a task may
-// change the CPU while it waits. Tasks that were runnable or running when the programs were
-// attached are charged from their next change on.
+// still wanted to run) until it is put on a CPU. The wait is charged when the task gets the
+// CPU, or goes to the queue of another one, all of it at once and to the group the task is in
+// by then: a task that still waits in the queue that it came to has been charged nothing yet.
+// Time is the monotonic clock of the whole machine. Tasks that were runnable or running when
+// the programs were attached are charged from their next change on.
+//
+// Who runs on the CPU in whose queue a task waits is who makes it wait. Each CPU keeps a
+// short past: who ran last, and until when. When a task's wait in a queue ends, because it
+// gets the CPU or goes to another CPU's queue, the past of that CPU is walked back to where
+// the wait began. All of that happens under the lock of that CPU's run queue, as the
+// scheduler's tracepoints do, so that nothing here needs a lock of its own.
 
 typedef unsigned char __u8;
 typedef unsigned short __u16;
@@ -28,6 +35,7 @@ typedef _Bool bool;
 
 // The few values of linux/bpf.h that are used here.
 enum {
+	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
@@ -59,8 +67,33 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 } RELOCATED;
 
+struct rq {
+	int cpu;
+	__u64 clock;
+} RELOCATED;
+
+struct cfs_rq {
+	struct rq *rq;
+	__u64 throttled_clock_self;	 // when the throttling that goes on began, or 0
+	__u64 throttled_clock_self_time; // how long all those before it took
+} RELOCATED;
+
+// cfs_rq before Linux 6.6, and before 5.19.
+struct cfs_rq___before_6_6 {
+	__u64 throttled_clock_pelt_time;
+} RELOCATED;
+
+struct cfs_rq___before_5_19 {
+	__u64 throttled_clock_task_time;
+} RELOCATED;
+
+struct sched_entity {
+	struct cfs_rq *cfs_rq;
+} RELOCATED;
+
 struct task_struct {
 	__s32 pid;
+	struct sched_entity se;
 	unsigned int __state;
 	struct css_set *cgroups;
 } RELOCATED;
@@ -73,10 +106,29 @@ struct task_struct___before_5_14 {
 // v1_cpu: groups are those of the version 1 cpu hierarchy, else those of version 2.
 const volatile __u8 v1_cpu = 0;
 
-// What is known of one task. At most one of the two is set.
+// What is known of one task. At most one of the first two is set.
 struct task_times {
-	__u64 runnable_since;
+	__u64 queued_since; // in the queue of the CPU where it is now
 	__u64 running_since;
+	__u64 throttled; // throttle_clock() when it was queued
+};
+
+enum {
+	PAST = 128,	    // a power of 2
+	NOBODY = 0,	    // no group has this ID: the CPU was idle
+	ROOT = 1,	    // the ID of the root group: kernel threads are in it
+};
+
+#define NOT_KNOWN (~0ULL)
+
+// Who ran on one CPU: past[(changes - 1) % PAST] is the newest.
+struct cpu {
+	__u64 changes;
+	__u64 running; // the group that runs now
+	struct {
+		__u64 group;
+		__u64 until;
+	} past[PAST];
 };
 
 // What is known of one control group. All of it only grows.
@@ -84,7 +136,17 @@ struct usage {
 	__u64 wait_ns;
 	__u64 run_ns;
 	__u64 switches; // times that a task of the group was put on a CPU
+	__u64 throttled_ns; // the part of wait_ns in which a CPU quota, of the group or above it, held
 };
+
+// A group that waited, and the group that ran meanwhile, or FORGOTTEN and the number of the
+// CPU: it waited there before what that CPU's past tells.
+struct pair {
+	__u64 waits;
+	__u64 runs;
+};
+
+#define FORGOTTEN (1ULL << 63)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -101,10 +163,28 @@ struct {
 	__type(value, struct usage);
 } groups SEC(".maps");
 
-// Charges lost because `groups` was full or locked.
+// How long each waited for each other, and for itself, in nanoseconds; no waits of ROOT.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct pair);
+	__type(value, __u64);
+} owed SEC(".maps");
+
+// One for each CPU; as many are made as the machine can have.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cpu);
+} cpus SEC(".maps");
+
+enum { LOST_USAGE, LOST_OWED, LOSSES };
+
+// Charges lost because `groups`, or `owed`, was full or locked.
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, LOSSES);
 	__type(key, __u32);
 	__type(value, __u64);
 } lost SEC(".maps");
@@ -124,6 +204,14 @@ static __always_inline __u64 group_of(struct task_struct *task)
 	return BPF_CORE_READ(css, cgroup, kn, id);
 }
 
+static __always_inline void lose(__u32 what)
+{
+	__u64 *count = bpf_map_lookup_elem(&lost, &what);
+
+	if (count)
+		*count += 1;
+}
+
 static __always_inline struct usage *usage_of(__u64 group)
 {
 	struct usage *known = bpf_map_lookup_elem(&groups, &group);
@@ -135,14 +223,106 @@ static __always_inline struct usage *usage_of(__u64 group)
 
 	bpf_map_update_elem(&groups, &group, &none, BPF_NOEXIST);
 	known = bpf_map_lookup_elem(&groups, &group);
-	if (!known) {
-		__u32 zero = 0;
-		__u64 *count = bpf_map_lookup_elem(&lost, &zero);
-
-		if (count)
-			*count += 1;
-	}
+	if (!known)
+		lose(LOST_USAGE);
 	return known;
+}
+
+static __always_inline void owe(__u64 waits, __u64 runs, __u64 ns)
+{
+	struct pair pair = {waits, runs};
+	__u64 *sum = bpf_map_lookup_elem(&owed, &pair);
+
+	if (sum)
+		*sum += ns;
+	else if (bpf_map_update_elem(&owed, &pair, &ns, BPF_NOEXIST))
+		lose(LOST_OWED);
+}
+
+// For how long quotas have kept a task's group off the CPU it is on, the quotas of all groups
+// above it too. Before Linux 6.6 the time of a throttling is added when it ends, by a clock
+// that may be slower than real time.
+static __always_inline __u64 throttle_clock(struct task_struct *task)
+{
+	if (!bpf_core_field_exists(task->se.cfs_rq))
+		return 0;
+
+	struct cfs_rq *queue = task->se.cfs_rq;
+
+	if (bpf_core_field_exists(queue->throttled_clock_self_time)) {
+		__u64 began = queue->throttled_clock_self, now = queue->rq->clock;
+
+		return queue->throttled_clock_self_time + (began && now > began ? now - began : 0);
+	}
+	if (bpf_core_field_exists(((struct cfs_rq___before_6_6 *)queue)->throttled_clock_pelt_time))
+		return BPF_CORE_READ((struct cfs_rq___before_6_6 *)queue, throttled_clock_pelt_time);
+	if (bpf_core_field_exists(((struct cfs_rq___before_5_19 *)queue)->throttled_clock_task_time))
+		return BPF_CORE_READ((struct cfs_rq___before_5_19 *)queue, throttled_clock_task_time);
+	return 0;
+}
+
+static __always_inline void enter_queue(struct task_struct *task, struct task_times *times, __u64 now)
+{
+	times->queued_since = now;
+	times->throttled = throttle_clock(task);
+}
+
+// Charges a task's wait in one CPU's queue, which ends now: to its group, and to those who ran
+// there.
+//
+// What of it was throttled is taken off its beginning. That is where it is: a task is
+// throttled when it leaves the CPU. Only before Linux 6.18 may one be throttled that waits
+// already, because another thread of its group has used the quota up; then the two are
+// taken for one another for as long as it had waited until then.
+static __always_inline void leave_queue(struct task_struct *task, struct task_times *times, __u64 group,
+					struct usage *usage, __u32 id, __u64 now)
+{
+	__u64 since = times->queued_since, until = now, runs, changes;
+	struct cpu *cpu;
+
+	if (!since || since >= now)
+		return;
+	usage->wait_ns += now - since;
+	if (times->throttled != NOT_KNOWN) {
+		__u64 clock = throttle_clock(task);
+		__u64 throttled = clock > times->throttled ? clock - times->throttled : 0;
+
+		if (throttled > now - since)
+			throttled = now - since;
+		usage->throttled_ns += throttled;
+		since += throttled;
+	}
+	cpu = bpf_map_lookup_elem(&cpus, &id);
+	if (!cpu || group == ROOT)
+		return;
+	runs = cpu->running;
+	changes = cpu->changes;
+	for (int i = 0; i < PAST && since < until && changes; i++) {
+		changes--;
+
+		__u64 from = cpu->past[changes % PAST].until;
+		__u64 began = from > since ? from : since;
+
+		if (until > began && runs != NOBODY)
+			owe(group, runs, until - began);
+		runs = cpu->past[changes % PAST].group;
+		until = from;
+	}
+	if (until > since)
+		owe(group, FORGOTTEN | id, until - since);
+}
+
+// Notes down that the CPU goes to another group.
+static __always_inline void pass_on(__u32 id, __u64 group, __u64 now)
+{
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &id);
+
+	if (!cpu || (cpu->changes && cpu->running == group))
+		return;
+	cpu->past[cpu->changes % PAST].group = cpu->running;
+	cpu->past[cpu->changes % PAST].until = now;
+	cpu->changes++;
+	cpu->running = group;
 }
 
 static __always_inline int is_blocking(struct task_struct *task)
@@ -158,8 +338,8 @@ static __always_inline int became_runnable(struct task_struct *task)
 
 	// A task can be woken while it is still running (it was about to sleep): no wait.
 	// Woken twice before it runs: the first time counts.
-	if (times && !times->running_since && !times->runnable_since)
-		times->runnable_since = bpf_ktime_get_ns();
+	if (times && !times->running_since && !times->queued_since)
+		enter_queue(task, times, bpf_ktime_get_ns());
 	return 0;
 }
 
@@ -188,36 +368,61 @@ static __always_inline void leave_cpu(struct task_struct *task, int preempted, _
 			usage->run_ns += now - times->running_since;
 	}
 	times->running_since = 0;
-	times->runnable_since = preempted || !is_blocking(task) ? now : 0;
+	times->queued_since = 0;
+	if (preempted || !is_blocking(task))
+		enter_queue(task, times, now);
 }
 
-static __always_inline void enter_cpu(struct task_struct *task, __u64 now)
+static __always_inline void enter_cpu(struct task_struct *task, __u64 group, __u32 id, __u64 now)
 {
 	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	struct usage *usage;
 
 	if (!times)
 		return;
-	usage = usage_of(group_of(task));
+	usage = usage_of(group);
 	if (usage) {
 		usage->switches += 1;
-		if (times->runnable_since)
-			usage->wait_ns += now - times->runnable_since;
+		leave_queue(task, times, group, usage, id, now);
 	}
-	times->runnable_since = 0;
+	times->queued_since = 0;
 	times->running_since = now;
 }
 
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempted, struct task_struct *prev, struct task_struct *next)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = bpf_ktime_get_ns(), group = NOBODY;
+	__u32 id = bpf_get_smp_processor_id();
 
 	// pid 0 is the idle task of each CPU: it neither waits nor works.
 	if (prev->pid)
 		leave_cpu(prev, preempted, now);
-	if (next->pid)
-		enter_cpu(next, now);
+	if (next->pid) {
+		group = group_of(next);
+		enter_cpu(next, group, id, now);
+	}
+	pass_on(id, group, now);
+	return 0;
+}
+
+// A task that is woken goes to another CPU before it waits: that is no change of queue.
+SEC("tp_btf/sched_migrate_task")
+int BPF_PROG(sched_migrate_task, struct task_struct *task)
+{
+	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, 0);
+	struct usage *usage;
+	__u64 now, group;
+
+	if (!times || !times->queued_since || !bpf_core_field_exists(task->se.cfs_rq))
+		return 0;
+	now = bpf_ktime_get_ns();
+	group = group_of(task);
+	usage = usage_of(group);
+	if (usage)
+		leave_queue(task, times, group, usage, task->se.cfs_rq->rq->cpu, now);
+	times->queued_since = now;
+	times->throttled = NOT_KNOWN; // of the queue it goes to, which is none that is throttled
 	return 0;
 }
 

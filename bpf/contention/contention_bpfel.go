@@ -13,30 +13,52 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type contentionCpu struct {
+	_       structs.HostLayout
+	Changes uint64
+	Running uint64
+	Past    [128]struct {
+		_     structs.HostLayout
+		Group uint64
+		Until uint64
+	}
+}
+
+type contentionPair struct {
+	_     structs.HostLayout
+	Waits uint64
+	Runs  uint64
+}
+
 type contentionTaskTimes struct {
-	_             structs.HostLayout
-	RunnableSince uint64
-	RunningSince  uint64
+	_            structs.HostLayout
+	QueuedSince  uint64
+	RunningSince uint64
+	Throttled    uint64
 }
 
 type contentionUsage struct {
-	_        structs.HostLayout
-	WaitNs   uint64
-	RunNs    uint64
-	Switches uint64
+	_           structs.HostLayout
+	WaitNs      uint64
+	RunNs       uint64
+	Switches    uint64
+	ThrottledNs uint64
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	contentionMapGroups          = "groups"
-	contentionMapLost            = "lost"
-	contentionMapTasks           = "tasks"
-	contentionProgSchedSwitch    = "sched_switch"
-	contentionProgSchedWakeup    = "sched_wakeup"
-	contentionProgSchedWakeupNew = "sched_wakeup_new"
-	contentionVarV1Cpu           = "v1_cpu"
+	contentionMapCpus              = "cpus"
+	contentionMapGroups            = "groups"
+	contentionMapLost              = "lost"
+	contentionMapOwed              = "owed"
+	contentionMapTasks             = "tasks"
+	contentionProgSchedMigrateTask = "sched_migrate_task"
+	contentionProgSchedSwitch      = "sched_switch"
+	contentionProgSchedWakeup      = "sched_wakeup"
+	contentionProgSchedWakeupNew   = "sched_wakeup_new"
+	contentionVarV1Cpu             = "v1_cpu"
 )
 
 // loadContention returns the embedded CollectionSpec for contention.
@@ -81,17 +103,20 @@ type contentionSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type contentionProgramSpecs struct {
-	SchedSwitch    *ebpf.ProgramSpec `ebpf:"sched_switch"`
-	SchedWakeup    *ebpf.ProgramSpec `ebpf:"sched_wakeup"`
-	SchedWakeupNew *ebpf.ProgramSpec `ebpf:"sched_wakeup_new"`
+	SchedMigrateTask *ebpf.ProgramSpec `ebpf:"sched_migrate_task"`
+	SchedSwitch      *ebpf.ProgramSpec `ebpf:"sched_switch"`
+	SchedWakeup      *ebpf.ProgramSpec `ebpf:"sched_wakeup"`
+	SchedWakeupNew   *ebpf.ProgramSpec `ebpf:"sched_wakeup_new"`
 }
 
 // contentionMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type contentionMapSpecs struct {
+	Cpus   *ebpf.MapSpec `ebpf:"cpus"`
 	Groups *ebpf.MapSpec `ebpf:"groups"`
 	Lost   *ebpf.MapSpec `ebpf:"lost"`
+	Owed   *ebpf.MapSpec `ebpf:"owed"`
 	Tasks  *ebpf.MapSpec `ebpf:"tasks"`
 }
 
@@ -122,15 +147,19 @@ func (o *contentionObjects) Close() error {
 //
 // It can be passed to loadContentionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type contentionMaps struct {
+	Cpus   *ebpf.Map `ebpf:"cpus"`
 	Groups *ebpf.Map `ebpf:"groups"`
 	Lost   *ebpf.Map `ebpf:"lost"`
+	Owed   *ebpf.Map `ebpf:"owed"`
 	Tasks  *ebpf.Map `ebpf:"tasks"`
 }
 
 func (m *contentionMaps) Close() error {
 	return _ContentionClose(
+		m.Cpus,
 		m.Groups,
 		m.Lost,
+		m.Owed,
 		m.Tasks,
 	)
 }
@@ -146,13 +175,15 @@ type contentionVariables struct {
 //
 // It can be passed to loadContentionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type contentionPrograms struct {
-	SchedSwitch    *ebpf.Program `ebpf:"sched_switch"`
-	SchedWakeup    *ebpf.Program `ebpf:"sched_wakeup"`
-	SchedWakeupNew *ebpf.Program `ebpf:"sched_wakeup_new"`
+	SchedMigrateTask *ebpf.Program `ebpf:"sched_migrate_task"`
+	SchedSwitch      *ebpf.Program `ebpf:"sched_switch"`
+	SchedWakeup      *ebpf.Program `ebpf:"sched_wakeup"`
+	SchedWakeupNew   *ebpf.Program `ebpf:"sched_wakeup_new"`
 }
 
 func (p *contentionPrograms) Close() error {
 	return _ContentionClose(
+		p.SchedMigrateTask,
 		p.SchedSwitch,
 		p.SchedWakeup,
 		p.SchedWakeupNew,

@@ -80,10 +80,23 @@ func (g group) set(t *testing.T, file, value string) {
 	}
 }
 
-// spinner is a shell in the group, on one CPU, that computes from the time it is let go.
-func (g group) spinner(t *testing.T, cpu int) (release func()) {
+// spinner is a process that computes from the time it is let go.
+type spinner struct {
+	pid     int
+	release func()
+}
+
+// spinner is a shell in the group, on one CPU.
+func (g group) spinner(t *testing.T, cpu int) spinner {
 	t.Helper()
-	cmd := exec.Command("/bin/sh", "-c", "echo ready; read go; while :; do :; done")
+	return g.shell(t, cpu, "while :; do :; done")
+}
+
+// shell runs a script, once it is let go, in the group and on one CPU; with files from 3 on.
+func (g group) shell(t *testing.T, cpu int, script string, files ...*os.File) spinner {
+	t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", "echo ready; read go; "+script)
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -100,11 +113,12 @@ func (g group) spinner(t *testing.T, cpu int) (release func()) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	var set unix.CPUSet
-	set.Set(cpu)
-	if err := unix.SchedSetaffinity(cmd.Process.Pid, &set); err != nil {
-		t.Fatal(err)
-	}
+	spinner := spinner{cmd.Process.Pid, func() {
+		if _, err := io.WriteString(stdin, "\n"); err != nil {
+			t.Error(err)
+		}
+	}}
+	spinner.pin(t, cpu)
 	g.set(t, "cgroup.procs", strconv.Itoa(cmd.Process.Pid))
 	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
 		t.Fatal(err)
@@ -114,11 +128,32 @@ func (g group) spinner(t *testing.T, cpu int) (release func()) {
 			t.Fatal("the shell never waits for its input")
 		}
 	}
-	return func() {
-		if _, err := io.WriteString(stdin, "\n"); err != nil {
-			t.Error(err)
-		}
+	return spinner
+}
+
+// pin moves a process to a CPU.
+func (s spinner) pin(t *testing.T, cpu int) {
+	t.Helper()
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(s.pid, &set); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// ran is the CPU time of a process as the scheduler itself counts it: the first field of its
+// schedstat.
+func (s spinner) ran(t *testing.T) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", s.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ns int64
+	if _, err := fmt.Sscan(string(stat), &ns); err != nil {
+		t.Fatalf("schedstat of %d: %q: %v", s.pid, stat, err)
+	}
+	return time.Duration(ns)
 }
 
 // sleeps tells whether a process is blocked: its state is the first field after its name.
@@ -129,6 +164,13 @@ func sleeps(t *testing.T, pid int) bool {
 		t.Fatal(err)
 	}
 	return bytes.Contains(stat, []byte(") S "))
+}
+
+// weigh sets a group's share of the CPU: 1 to 100, against its siblings.
+func (l layout) weigh(t *testing.T, g group, weight int) {
+	t.Helper()
+	each := map[Hierarchy]int{V1CPU: 2048, V2: 100}[l.hierarchy]
+	g.set(t, l.weight, strconv.Itoa(weight*each))
 }
 
 func attach(t *testing.T, h Hierarchy) *Meter {
@@ -145,6 +187,15 @@ func attach(t *testing.T, h Hierarchy) *Meter {
 	return m
 }
 
+func read(t *testing.T, m *Meter) Reading {
+	t.Helper()
+	r, err := m.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // until reads the meter until what is wanted holds.
 func until(t *testing.T, m *Meter, what string, holds func(map[uint64]Usage) bool) map[uint64]Usage {
 	t.Helper()
@@ -152,10 +203,7 @@ func until(t *testing.T, m *Meter, what string, holds func(map[uint64]Usage) boo
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
-		var err error
-		if last, err = m.Read(); err != nil {
-			t.Fatal(err)
-		}
+		last = read(t, m).Groups
 		if holds(last) {
 			return last
 		}
@@ -165,7 +213,7 @@ func until(t *testing.T, m *Meter, what string, holds func(map[uint64]Usage) boo
 }
 
 func (u Usage) since(before Usage) Usage {
-	return Usage{u.Wait - before.Wait, u.Run - before.Run, u.Switches - before.Switches}
+	return Usage{u.Wait - before.Wait, u.Run - before.Run, u.Switches - before.Switches, u.Throttled - before.Throttled}
 }
 
 // alone waits for tests of other packages that also load one CPU on purpose, and keeps them
@@ -210,16 +258,11 @@ func TestWaitIsChargedToTheOneThatWaits(t *testing.T) {
 	alone(t)
 	at := cpuLayout(t)
 	heavy, light, asleep := newGroup(t, at.root, "heavy"), newGroup(t, at.root, "light"), newGroup(t, at.root, "asleep")
-	if at.hierarchy == V1CPU {
-		heavy.set(t, at.weight, "131072")
-		light.set(t, at.weight, "2048")
-	} else {
-		heavy.set(t, at.weight, "6400")
-		light.set(t, at.weight, "100")
-	}
+	at.weigh(t, heavy, 64)
+	at.weigh(t, light, 1)
 	cpu := lastCPU(t)
-	heavy.spinner(t, cpu)()
-	releaseLight, wake := light.spinner(t, cpu), asleep.spinner(t, cpu)
+	heavy.spinner(t, cpu).release()
+	releaseLight, wake := light.spinner(t, cpu).release, asleep.spinner(t, cpu).release
 
 	m := attach(t, at.hierarchy)
 	began := time.Now()
@@ -246,7 +289,7 @@ func TestWaitIsChargedToTheOneThatWaits(t *testing.T) {
 		t.Errorf("a sleeping task was charged %+v", got[asleep.id])
 	}
 
-	asleep.set(t, at.weight, map[Hierarchy]string{V1CPU: "262144", V2: "10000"}[at.hierarchy])
+	at.weigh(t, asleep, 100)
 	wake()
 	woken := until(t, m, "the sleeper woken", func(u map[uint64]Usage) bool { return u[asleep.id].Run > 0 })[asleep.id]
 	if woken.Wait > got[light.id].Wait/2 {
@@ -264,7 +307,7 @@ func TestVersion2Groups(t *testing.T) {
 		root += "/unified"
 	}
 	g := newGroup(t, root, "v2")
-	release := g.spinner(t, lastCPU(t))
+	release := g.spinner(t, lastCPU(t)).release
 	m := attach(t, V2)
 	release()
 	until(t, m, "the task of the v2 group running", func(u map[uint64]Usage) bool { return u[g.id].Switches > 0 })
@@ -273,7 +316,7 @@ func TestVersion2Groups(t *testing.T) {
 func TestForget(t *testing.T) {
 	at := cpuLayout(t)
 	g := newGroup(t, at.root, "forget")
-	release := g.spinner(t, lastCPU(t))
+	release := g.spinner(t, lastCPU(t)).release
 	m := attach(t, at.hierarchy)
 	release()
 	before := until(t, m, "some running", func(u map[uint64]Usage) bool { return u[g.id].Run > 100*time.Millisecond })
@@ -283,10 +326,7 @@ func TestForget(t *testing.T) {
 	if err := m.Forget(1 << 62); err != nil {
 		t.Errorf("forgetting an unknown group: %v", err)
 	}
-	after, err := m.Read()
-	if err != nil {
-		t.Fatal(err)
-	}
+	after := read(t, m).Groups
 	if after[g.id].Run >= before[g.id].Run {
 		t.Errorf("run %v before and %v after it was forgotten", before[g.id].Run, after[g.id].Run)
 	}

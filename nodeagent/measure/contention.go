@@ -18,7 +18,7 @@ import (
 
 // WaitMeter counts run-queue waits by cgroup ID. contention.Attach gives the real one.
 type WaitMeter interface {
-	Read() (map[uint64]contention.Usage, error)
+	Read() (contention.Reading, error)
 	Forget(id uint64) error
 	Close() error
 }
@@ -137,7 +137,7 @@ func (c *Contention) Run(ctx context.Context) error {
 
 // read takes one reading at now and publishes it.
 func (c *Contention) read(now time.Time, meter WaitMeter) error {
-	groups, err := meter.Read()
+	kernel, err := meter.Read()
 	if err != nil {
 		return err
 	}
@@ -160,8 +160,8 @@ func (c *Contention) read(now time.Time, meter WaitMeter) error {
 	if !first && wall <= 0 {
 		return fmt.Errorf("the clock went from %v to %v", c.at, now)
 	}
-	waits, problems := c.followAll(now, containers, groups, reading{wall, m.cpus, busy - c.busy})
-	c.groups, c.busy, c.at = groups, busy, now
+	waits, problems := c.followAll(now, containers, kernel.Groups, reading{wall, m.cpus, busy - c.busy})
+	c.groups, c.busy, c.at = kernel.Groups, busy, now
 	if !first {
 		c.mu.Lock()
 		c.snapshot = ContentionSnapshot{At: now, Containers: waits}

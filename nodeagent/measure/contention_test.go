@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -28,12 +29,8 @@ type fakeMeter struct {
 	err       error
 }
 
-func (m *fakeMeter) Read() (map[uint64]contention.Usage, error) {
-	copied := map[uint64]contention.Usage{}
-	for id, u := range m.groups {
-		copied[id] = u
-	}
-	return copied, m.err
+func (m *fakeMeter) Read() (contention.Reading, error) {
+	return contention.Reading{Groups: maps.Clone(m.groups)}, m.err
 }
 func (m *fakeMeter) Forget(id uint64) error { m.forgotten[id] = true; return nil }
 func (m *fakeMeter) Close() error           { m.closed = true; return nil }
