@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-project/drover/bpf/contention"
+	"github.com/drover-project/drover/internal/blame"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
 )
@@ -65,12 +66,27 @@ type ContainerWait struct {
 	Memory model.Bytes
 	// State is what the thresholds make of External.
 	State pressure.State
+	// Causes is what Total is made of; Shares is what it was, and for whom, over the
+	// thresholds' window.
+	Causes map[blame.Cause]time.Duration
+	Shares blame.Shares
 }
 
 // ContentionSnapshot is everything known at one moment, ordered by pod and container.
 type ContentionSnapshot struct {
 	At         time.Time
 	Containers []ContainerWait
+	// Steal and SoftIRQ are the node's, as in a blame.Report.
+	Steal, SoftIRQ float64
+}
+
+// Report gives the form in which a node tells its users.
+func (s ContentionSnapshot) Report() blame.Report {
+	r := blame.Report{At: s.At, Containers: []blame.Shares{}, Steal: s.Steal, SoftIRQ: s.SoftIRQ}
+	for _, c := range s.Containers {
+		r.Containers = append(r.Containers, c.Shares)
+	}
+	return r
 }
 
 // Suffering lists the containers that suffer, in the form in which a node tells others.
@@ -91,6 +107,8 @@ type Contention struct {
 	// Of Run alone.
 	known     map[string]*followed // by container ID
 	groups    map[uint64]contention.Usage
+	owners    map[uint64]owner // by cgroup ID
+	stolen    []stolen
 	busy      time.Duration
 	at        time.Time
 	forgotten time.Time
@@ -160,11 +178,12 @@ func (c *Contention) read(now time.Time, meter WaitMeter) error {
 	if !first && wall <= 0 {
 		return fmt.Errorf("the clock went from %v to %v", c.at, now)
 	}
-	waits, problems := c.followAll(now, containers, kernel.Groups, reading{wall, m.cpus, busy - c.busy})
+	waits, problems := c.followAll(now, containers, kernel.Groups, reading{wall, m.cpus, busy - c.busy, c.owed(containers, kernel.Owed)})
+	steal, softirq := c.lose(stolen{now, m.steal, m.softirq})
 	c.groups, c.busy, c.at = kernel.Groups, busy, now
 	if !first {
 		c.mu.Lock()
-		c.snapshot = ContentionSnapshot{At: now, Containers: waits}
+		c.snapshot = ContentionSnapshot{now, waits, steal, softirq}
 		c.mu.Unlock()
 	}
 	return errors.Join(append(problems, c.makeRoom(now, meter))...)
@@ -184,6 +203,7 @@ func (c *Contention) followAll(now time.Time, containers []Container, groups map
 			continue
 		}
 		if w.Pod, w.Container, ok = c.config.Names.Container(container.PodUID, container.ID); ok {
+			w.Shares.Name = blame.Name{Namespace: w.Pod.Namespace, Pod: w.Pod.Name, Container: w.Container}
 			waits = append(waits, w)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drover-project/drover/internal/blame"
 	"github.com/drover-project/drover/internal/pressure"
 )
 
@@ -251,6 +252,13 @@ func TestTheStarvedContainerSuffers(t *testing.T) {
 		if !light.State.Suffering || heavy.State.Suffering || light.State.Mean < 5*heavy.State.Mean {
 			return false
 		}
+		other := "a"
+		if turned {
+			other = "b"
+		}
+		if owed := light.Shares.Neighbours; len(owed) != 1 || owed[0].Container != other || owed[0].Wait < light.Shares.Wait/2 {
+			return false
+		}
 		t.Logf("light: wait %.3f, external %.3f, ran %.3f; heavy: wait %.3f, external %.3f, ran %.3f",
 			light.Wait, light.State.Mean, light.Run, heavy.Wait, heavy.State.Mean, heavy.Run)
 		if turned {
@@ -273,17 +281,23 @@ func TestTheBusyAndTheThrottledDoNotSuffer(t *testing.T) {
 				p.limit(c.Group)
 			}
 			var wait, external float64
+			var causes map[blame.Cause]time.Duration
+			cause := blame.ByOwn
+			if limited {
+				cause = blame.ByQuota
+			}
 			p.watch("waits of 4 s", names{c.ID: "c"}, func(now map[string]ContainerWait) bool {
 				w := now[c.ID]
 				wait += w.Wait / 4
 				external += w.External / 4
+				causes = w.Causes
 				if w.State.Suffering {
 					t.Errorf("it counts as suffering: %+v", w)
 					return true
 				}
-				return wait > 4
+				return wait > 4 && 2*causes[cause].Seconds() > wait && causes[blame.ByNeighbours] == 0
 			})
-			t.Logf("waited %.3f s, for others %.3f s", wait, external)
+			t.Logf("waited %.3f s, for others %.3f s; %v", wait, external, causes)
 			if external > wait/3 {
 				t.Errorf("waited %v s, of which %v s for others: want less than a third", wait, external)
 			}

@@ -1,6 +1,10 @@
 package measure
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 var (
 	containerLabels = []string{"namespace", "pod", "container"}
@@ -8,6 +12,9 @@ var (
 	waitDesc = prometheus.NewDesc("drover_container_run_queue_wait_seconds_total",
 		"Time the container's threads were runnable but not on a CPU, whatever the cause, since it was first seen.",
 		containerLabels, nil)
+	causeDesc = prometheus.NewDesc("drover_container_run_queue_wait_cause_seconds_total",
+		"The same by cause: what ran meanwhile (neighbours: other containers; own: its own threads; node: what is in no container; idle: nothing), or a used-up CPU quota (quota: its own or its pod's; node-quota: one above the pods).",
+		append(slices.Clone(containerLabels), "cause"), nil)
 	externalDesc = prometheus.NewDesc("drover_container_contention_ratio",
 		"Run-queue wait that others cause, in seconds per second, in the last interval.", containerLabels, nil)
 	sufferingDesc = prometheus.NewDesc("drover_container_suffering",
@@ -17,6 +24,7 @@ var (
 // Describe is for prometheus.Registerer.
 func (c *Contention) Describe(ch chan<- *prometheus.Desc) {
 	ch <- waitDesc
+	ch <- causeDesc
 	ch <- externalDesc
 	ch <- sufferingDesc
 }
@@ -39,6 +47,9 @@ func (c *Contention) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(d, t, v, n.namespace, n.pod, n.container)
 		}
 		metric(waitDesc, prometheus.CounterValue, w.Total.Seconds())
+		for cause, d := range w.Causes {
+			ch <- prometheus.MustNewConstMetric(causeDesc, prometheus.CounterValue, d.Seconds(), n.namespace, n.pod, n.container, string(cause))
+		}
 		metric(externalDesc, prometheus.GaugeValue, w.External)
 		metric(sufferingDesc, prometheus.GaugeValue, suffering)
 	}

@@ -24,13 +24,14 @@ import (
 // fakeMeter gives what it is told.
 type fakeMeter struct {
 	groups    map[uint64]contention.Usage
+	owed      map[contention.Pair]time.Duration
 	forgotten map[uint64]bool
 	closed    bool
 	err       error
 }
 
 func (m *fakeMeter) Read() (contention.Reading, error) {
-	return contention.Reading{Groups: maps.Clone(m.groups)}, m.err
+	return contention.Reading{Groups: maps.Clone(m.groups), Owed: m.owed}, m.err
 }
 func (m *fakeMeter) Forget(id uint64) error { m.forgotten[id] = true; return nil }
 func (m *fakeMeter) Close() error           { m.closed = true; return nil }
@@ -52,7 +53,8 @@ type bench struct {
 	now          time.Time
 	busy         time.Duration
 	wait, run    map[string]time.Duration
-	throttled    time.Duration // of pod A
+	throttled    time.Duration            // of pod A
+	throttledOf  map[string]time.Duration // of containers' tasks
 	groupA, podA string
 }
 
@@ -103,7 +105,7 @@ func (b *bench) second(wait, run map[string]float64, busy, throttled float64) {
 		b.wait[name] += seconds(wait[name])
 		b.run[name] += seconds(run[name])
 		files["cpuacct/"+g+"/cpuacct.usage"] = fmt.Sprintf("%d\n", b.run[name])
-		b.meter.groups[inode(b.t, filepath.Join(b.root, "cpu", g))] = contention.Usage{Wait: b.wait[name]}
+		b.meter.groups[inode(b.t, filepath.Join(b.root, "cpu", g))] = contention.Usage{Wait: b.wait[name], Throttled: b.throttledOf[name]}
 	}
 	files.writeTo(b.t, b.root)
 	tree{"stat": procStat(fmt.Sprint(b.busy.Milliseconds() / 10))}.writeTo(b.t, b.proc)

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"time"
 
 	"github.com/drover-project/drover/bpf/contention"
+	"github.com/drover-project/drover/internal/blame"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
 )
@@ -14,6 +16,8 @@ import (
 // followed is one container from one reading to the next.
 type followed struct {
 	total, run, throttled time.Duration
+	causes                map[blame.Cause]time.Duration // of total
+	lately                *blame.Window
 	detector              *pressure.Detector
 	seen                  bool
 }
@@ -23,6 +27,7 @@ type reading struct {
 	wall time.Duration
 	cpus model.Cores
 	busy time.Duration // of the node: the pods and all else in the group above them
+	owed map[string]blame.Waits
 }
 
 // follow brings one container up to date. It is false for one that was not there at the
@@ -30,15 +35,21 @@ type reading struct {
 func (c *Contention) follow(now time.Time, container Container, groups map[uint64]contention.Usage, r reading) (ContainerWait, bool, error) {
 	f, old := c.known[container.ID]
 	if !old {
-		f = &followed{detector: pressure.New(c.config.Thresholds)}
+		f = &followed{
+			detector: pressure.New(c.config.Thresholds),
+			lately:   blame.NewWindow(c.config.Thresholds.Window),
+			causes:   map[blame.Cause]time.Duration{},
+		}
 		c.known[container.ID] = f
 	}
 	f.seen = true
-	var waited time.Duration
+	waits := r.owed[container.ID]
+	var held time.Duration
 	for _, id := range container.Cgroups {
-		waited += grown(groups[id].Wait, c.groups[id].Wait)
+		waits.Wait += grown(groups[id].Wait, c.groups[id].Wait)
+		held += grown(groups[id].Throttled, c.groups[id].Throttled)
 	}
-	f.total += waited
+	f.total += waits.Wait
 	run, err := c.config.Cgroups.CPUTime(container.Group)
 	if err != nil {
 		return ContainerWait{}, false, err
@@ -49,12 +60,18 @@ func (c *Contention) follow(now time.Time, container Container, groups map[uint6
 	}
 	ran, stopped := grown(run, f.run), grown(throttled, f.throttled)
 	f.run, f.throttled = run, throttled
+	if waits.Quota, waits.NodeQuota, err = c.quota(container, held); err != nil {
+		return ContainerWait{}, false, err
+	}
+	for cause, d := range waits.Causes() {
+		f.causes[cause] += d
+	}
 	if !old {
 		f.detector.Feed(now, 0)
 		return ContainerWait{}, false, nil
 	}
 	share := pressure.Share{
-		Wait:      perSecond(waited, r.wall),
+		Wait:      perSecond(waits.Wait, r.wall),
 		Run:       model.Cores(perSecond(ran, r.wall)),
 		Others:    model.Cores(perSecond(r.busy-ran, r.wall)),
 		Throttled: perSecond(stopped, r.wall),
@@ -72,6 +89,12 @@ func (c *Contention) follow(now time.Time, container Container, groups map[uint6
 		return ContainerWait{}, false, err
 	}
 	external := share.External()
+	waits.Run = ran
+	f.lately.Feed(now, r.wall, waits)
+	lately, wall := f.lately.Sum()
+	state := f.detector.Feed(now, external)
+	shares := lately.Per(wall, blame.Name{})
+	shares.Suffering = state.Suffering
 	return ContainerWait{
 		ContainerID: container.ID,
 		Total:       f.total,
@@ -79,7 +102,9 @@ func (c *Contention) follow(now time.Time, container Container, groups map[uint6
 		External:    external,
 		Run:         share.Run,
 		Memory:      memory,
-		State:       f.detector.Feed(now, external),
+		State:       state,
+		Causes:      maps.Clone(f.causes),
+		Shares:      shares,
 	}, true, nil
 }
 

@@ -21,6 +21,8 @@ const userHZ = 100
 type machine struct {
 	cpus model.Cores   // that are online
 	busy time.Duration // summed over the CPUs, since boot
+	// Parts of busy: taken by a hypervisor, and used for soft interrupts.
+	steal, softirq time.Duration
 }
 
 var cpuLine = regexp.MustCompile(`^cpu\d+ `)
@@ -53,8 +55,15 @@ func readMachine(proc string) (machine, error) {
 			if err != nil {
 				return machine{}, fmt.Errorf("read %s: %q: %w", file, line, err)
 			}
+			d := time.Duration(ticks) * (time.Second / userHZ)
 			if i != 3 && i != 4 && i < 8 {
-				m.busy += time.Duration(ticks) * (time.Second / userHZ)
+				m.busy += d
+			}
+			switch i {
+			case 6:
+				m.softirq = d
+			case 7:
+				m.steal = d
 			}
 		}
 	}
