@@ -67,6 +67,9 @@ type Reading struct {
 	// What was waited before those is shared out by what the groups have run on that CPU
 	// since the reading before.
 	Owed map[Pair]time.Duration
+	// Lost is how many charges found no room since the programs were attached; greater
+	// than 0 means figures are too low.
+	Lost uint64
 }
 
 // Meter holds the attached programs and their maps. It may be used by one goroutine at a time.
@@ -117,7 +120,11 @@ func (m *Meter) Read() (Reading, error) {
 	if err != nil {
 		return Reading{}, err
 	}
-	r := Reading{Groups: make(map[uint64]Usage)}
+	lost, err := m.lost()
+	if err != nil {
+		return Reading{}, err
+	}
+	r := Reading{Groups: make(map[uint64]Usage), Lost: lost}
 	ran := make(map[uint64][]uint64)
 	var id uint64
 	var perCPU []contentionUsage
@@ -194,8 +201,8 @@ func (m *Meter) Forget(id uint64) error {
 	return nil
 }
 
-// Lost is how many charges found no room; greater than 0 means figures are too low.
-func (m *Meter) Lost() (uint64, error) {
+// lost counts the charges that found no room.
+func (m *Meter) lost() (uint64, error) {
 	var sum uint64
 	for what := range m.objects.Lost.MaxEntries() {
 		var perCPU []uint64

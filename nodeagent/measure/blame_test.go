@@ -29,6 +29,7 @@ func TestBlame(t *testing.T) {
 	const kernel = 1
 	wait, run := map[string]float64{"web": 4, "batch": .5}, map[string]float64{"web": .5, "batch": 3}
 	b.second(nil, nil, 0, 0)
+	b.meter.lost = 3
 	var throttled time.Duration
 	for range 6 {
 		b.meter.owed = map[contention.Pair]time.Duration{
@@ -51,6 +52,9 @@ func TestBlame(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", report, want)
 	}
 	const metrics = `
+# HELP drover_contention_lost_total Times that the kernel's tables had no room to note down a wait, or a run: more than 0 means that what is told of them is too little.
+# TYPE drover_contention_lost_total counter
+drover_contention_lost_total 3
 # HELP drover_container_run_queue_wait_cause_seconds_total The same by cause: what ran meanwhile (neighbours: other containers; own: its own threads; node: what is in no container; idle: nothing), or a used-up CPU quota (quota: its own or its pod's; node-quota: one above the pods).
 # TYPE drover_container_run_queue_wait_cause_seconds_total counter
 drover_container_run_queue_wait_cause_seconds_total{cause="idle",container="batch",namespace="shop",pod="batch-0"} 0
@@ -66,7 +70,7 @@ drover_container_run_queue_wait_cause_seconds_total{cause="own",container="web",
 drover_container_run_queue_wait_cause_seconds_total{cause="quota",container="batch",namespace="shop",pod="batch-0"} 0
 drover_container_run_queue_wait_cause_seconds_total{cause="quota",container="web",namespace="shop",pod="web-0"} 6
 `
-	if err := testutil.CollectAndCompare(b.Contention, strings.NewReader(metrics), "drover_container_run_queue_wait_cause_seconds_total"); err != nil {
+	if err := testutil.CollectAndCompare(b.Contention, strings.NewReader(metrics), "drover_container_run_queue_wait_cause_seconds_total", "drover_contention_lost_total"); err != nil {
 		t.Error(err)
 	}
 }

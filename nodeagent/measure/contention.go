@@ -78,6 +78,8 @@ type ContentionSnapshot struct {
 	Containers []ContainerWait
 	// Steal and SoftIRQ are the node's, as in a blame.Report.
 	Steal, SoftIRQ float64
+	// Lost is contention.Reading's.
+	Lost uint64
 }
 
 // Report gives the form in which a node tells its users.
@@ -183,7 +185,7 @@ func (c *Contention) read(now time.Time, meter WaitMeter) error {
 	c.groups, c.busy, c.at = kernel.Groups, busy, now
 	if !first {
 		c.mu.Lock()
-		c.snapshot = ContentionSnapshot{now, waits, steal, softirq}
+		c.snapshot = ContentionSnapshot{now, waits, steal, softirq, kernel.Lost}
 		c.mu.Unlock()
 	}
 	return errors.Join(append(problems, c.makeRoom(now, meter))...)

@@ -15,6 +15,8 @@ var (
 	causeDesc = prometheus.NewDesc("drover_container_run_queue_wait_cause_seconds_total",
 		"The same by cause: what ran meanwhile (neighbours: other containers; own: its own threads; node: what is in no container; idle: nothing), or a used-up CPU quota (quota: its own or its pod's; node-quota: one above the pods).",
 		append(slices.Clone(containerLabels), "cause"), nil)
+	lostDesc = prometheus.NewDesc("drover_contention_lost_total",
+		"Times that the kernel's tables had no room to note down a wait, or a run: more than 0 means that what is told of them is too little.", nil, nil)
 	externalDesc = prometheus.NewDesc("drover_container_contention_ratio",
 		"Run-queue wait that others cause, in seconds per second, in the last interval.", containerLabels, nil)
 	sufferingDesc = prometheus.NewDesc("drover_container_suffering",
@@ -25,6 +27,7 @@ var (
 func (c *Contention) Describe(ch chan<- *prometheus.Desc) {
 	ch <- waitDesc
 	ch <- causeDesc
+	ch <- lostDesc
 	ch <- externalDesc
 	ch <- sufferingDesc
 }
@@ -33,7 +36,9 @@ func (c *Contention) Describe(ch chan<- *prometheus.Desc) {
 func (c *Contention) Collect(ch chan<- prometheus.Metric) {
 	type name struct{ namespace, pod, container string }
 	told := map[name]bool{}
-	for _, w := range c.Snapshot().Containers {
+	s := c.Snapshot()
+	ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(s.Lost))
+	for _, w := range s.Containers {
 		n := name{w.Pod.Namespace, w.Pod.Name, w.Container}
 		if told[n] {
 			continue // a container that has just been restarted is there twice for a moment

@@ -27,11 +27,12 @@ type fakeMeter struct {
 	owed      map[contention.Pair]time.Duration
 	forgotten map[uint64]bool
 	closed    bool
+	lost      uint64
 	err       error
 }
 
 func (m *fakeMeter) Read() (contention.Reading, error) {
-	return contention.Reading{Groups: maps.Clone(m.groups), Owed: m.owed}, m.err
+	return contention.Reading{Groups: maps.Clone(m.groups), Owed: m.owed, Lost: m.lost}, m.err
 }
 func (m *fakeMeter) Forget(id uint64) error { m.forgotten[id] = true; return nil }
 func (m *fakeMeter) Close() error           { m.closed = true; return nil }
