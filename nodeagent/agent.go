@@ -50,6 +50,7 @@ type agent struct {
 	proc     examine.Proc // the node's: the agent shares its process namespace
 	names    names
 	unable   atomic.Pointer[string] // why this node cannot restore; nil: not looked yet
+	blind    atomic.Pointer[string] // why contention is not measured here; nil: it is, or is about to be
 	running  atomic.Bool            // every part was started
 	joined   atomic.Bool            // gossip was set up
 
@@ -314,7 +315,10 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 // alarms, not its agent: what is held here depends on it.
 func (a *agent) keepMeasuring(ctx context.Context) error {
 	for ctx.Err() == nil {
+		a.blind.Store(nil)
 		if err := a.contention.Run(ctx); err != nil && ctx.Err() == nil {
+			why := err.Error()
+			a.blind.Store(&why)
 			a.log.Error("contention is not measured here, trying again", "error", err, "in", attachPause)
 		}
 		select {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/blame"
 	"github.com/drover-project/drover/internal/fit"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
@@ -51,6 +52,24 @@ func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 		}
 	}
 	return in, s.At, nil
+}
+
+// lookAtContention tells who keeps whom from the CPU at now, or why that is not known.
+func (a *agent) lookAtContention(now time.Time) (blame.Report, string) {
+	if !a.running.Load() {
+		return blame.Report{}, a.unready()
+	}
+	if why := a.blind.Load(); why != nil {
+		return blame.Report{}, "contention is not measured here: " + *why
+	}
+	s := a.contention.Snapshot()
+	switch age := now.Sub(s.At); {
+	case s.At.IsZero():
+		return blame.Report{}, "contention is not measured yet: the first reading is due in a moment"
+	case age > a.cfg.Thresholds.Window:
+		return blame.Report{}, fmt.Sprintf("contention was last measured %v ago: the agent's log says why", age.Round(time.Second))
+	}
+	return s.Report(), ""
 }
 
 // candidate is a suffering pod with what has to be known to judge it.

@@ -3,14 +3,17 @@ package nodeagent
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+
+	"github.com/drover-project/drover/nodeagent/measure"
 )
 
 // Whoever reaches the status port can ask, and change nothing: no other method gets as far as
 // the agent, of which there is nothing here.
 func TestStatusIsReadOnly(t *testing.T) {
 	h := (&agent{}).status()
-	for _, path := range []string{"/v1/view", "/v1/pods/shop/web/processes", "/v1/moves/shop/move"} {
+	for _, path := range []string{"/v1/view", "/v1/contention", "/v1/pods/shop/web/processes", "/v1/moves/shop/move"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect} {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -24,6 +27,32 @@ func TestStatusIsReadOnly(t *testing.T) {
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		if w.Code != http.StatusNotFound {
 			t.Errorf("GET %s: %d, and nothing is told of it", path, w.Code)
+		}
+	}
+}
+
+// What is not known is never told as "nobody waits".
+func TestContentionThatIsNotKnown(t *testing.T) {
+	why := "measure contention: load the contention programs: operation not permitted"
+	running := func() *agent {
+		a := &agent{contention: measure.NewContention(measure.ContentionConfig{})}
+		a.running.Store(true)
+		return a
+	}
+	blind := running()
+	blind.blind.Store(&why)
+	for name, c := range map[string]struct {
+		a    *agent
+		want string
+	}{
+		"just started":     {&agent{}, "not running yet"},
+		"no reading yet":   {running(), "not measured yet"},
+		"refused programs": {blind, why},
+	} {
+		w := httptest.NewRecorder()
+		c.a.status().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/contention", nil))
+		if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("%s: %d %s, want %q", name, w.Code, w.Body, c.want)
 		}
 	}
 }

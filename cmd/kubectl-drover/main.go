@@ -68,7 +68,7 @@ func root() *cobra.Command {
 	t.flags.AddFlags(c.PersistentFlags())
 	c.PersistentFlags().StringVar(&t.system, "drover-namespace", "drover-system", "namespace that Drover is installed in")
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w (%w)", err, errUsage) })
-	c.AddCommand(t.statusCommand(), t.explainCommand(), t.checkCommand(), t.migrateCommand(), t.whereCommand(), t.resolveCommand())
+	c.AddCommand(t.statusCommand(), t.explainCommand(), t.contentionCommand(), t.checkCommand(), t.migrateCommand(), t.whereCommand(), t.resolveCommand())
 	return c
 }
 
@@ -76,6 +76,14 @@ func root() *cobra.Command {
 func onePod(c *cobra.Command, args []string) error {
 	if len(args) != 1 || args[0] == "" {
 		return fmt.Errorf("%s takes the name of one pod, got %d arguments (%w)", c.Name(), len(args), errUsage)
+	}
+	return nil
+}
+
+// oneNode checks that a verb was given exactly one node.
+func oneNode(c *cobra.Command, args []string) error {
+	if len(args) != 1 || args[0] == "" {
+		return fmt.Errorf("%s takes the name of one node, got %d arguments (%w)", c.Name(), len(args), errUsage)
 	}
 	return nil
 }

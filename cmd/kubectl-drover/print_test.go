@@ -150,7 +150,7 @@ func TestOrderOfNonsenseCreatesNothing(t *testing.T) {
 }
 
 func TestMistakesOnTheCommandLine(t *testing.T) {
-	for _, args := range [][]string{{"bogus"}, {"migrate"}, {"migrate", "a", "b"}, {"where", ""}, {"explain", "--bogus"}} {
+	for _, args := range [][]string{{"bogus"}, {"migrate"}, {"migrate", "a", "b"}, {"where", ""}, {"explain", "--bogus"}, {"contention"}, {"contention", "n1", "n2"}, {"contention", "n1", "-o", "yaml"}} {
 		c := root()
 		c.SetArgs(args)
 		if err := c.Execute(); !errors.Is(err, errUsage) || strings.Contains(err.Error(), "\n") {

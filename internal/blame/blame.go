@@ -17,13 +17,6 @@ type Name struct {
 	Container string `json:"container"`
 }
 
-func (n Name) String() string { return n.Namespace + "/" + n.Pod + "/" + n.Container }
-
-// Compare orders names as their text.
-func (n Name) Compare(o Name) int {
-	return cmp.Or(cmp.Compare(n.Namespace, o.Namespace), cmp.Compare(n.Pod, o.Pod), cmp.Compare(n.Container, o.Container))
-}
-
 // Waits is what one container ran and waited in some time, summed over its threads.
 type Waits struct {
 	Run  time.Duration // on a CPU
@@ -118,7 +111,7 @@ type Report struct {
 	Containers []Shares  `json:"containers"`
 	// Steal is what a hypervisor took from the node, and SoftIRQ what the kernel needed for
 	// soft interrupts, in CPU seconds per second. Whoever was on the CPU meanwhile is charged
-	// for both: to whom they are owed is not known.
+	// with both: whom they kept waiting is not known.
 	Steal   float64 `json:"steal"`
 	SoftIRQ float64 `json:"softirq"`
 }
@@ -132,7 +125,7 @@ func (w Waits) Per(wall time.Duration, name Name) Shares {
 		s.Neighbours = append(s.Neighbours, Neighbour{n, rate(d)})
 	}
 	slices.SortFunc(s.Neighbours, func(a, b Neighbour) int {
-		return cmp.Or(cmp.Compare(b.Wait, a.Wait), a.Name.Compare(b.Name))
+		return cmp.Or(cmp.Compare(b.Wait, a.Wait), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Container, b.Container))
 	})
 	return s
 }

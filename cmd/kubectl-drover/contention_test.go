@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+
+	"github.com/drover-project/drover/internal/blame"
+)
+
+func TestContentionShowsWhoOwesWhom(t *testing.T) {
+	name := func(pod string) blame.Name { return blame.Name{Namespace: "shop", Pod: pod, Container: "main"} }
+	r := blame.Report{Steal: .25, SoftIRQ: .125, Containers: []blame.Shares{
+		{Name: name("batch"), Run: 1.5, Wait: .001},
+		{Name: name("web"), Suffering: true, Run: .5, Wait: 4, Own: .5, Quota: 1, NodeQuota: .1, Node: .2, Idle: .15,
+			Neighbours: []blame.Neighbour{{Name: name("batch"), Wait: 1.75}, {Name: name("noisy"), Wait: .3}, {Name: name("quiet"), Wait: .001}}},
+	}}
+	var out bytes.Buffer
+	if err := printContention(&out, "n1", r); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+CONTAINER         SUFFERS   CPU USED   WAITS   OWN    QUOTA   NODE QUOTA   NODE   IDLE   NEIGHBOURS
+shop/batch/main   no        1.50       0.00    0.00   0.00    0.00         0.00   0.00   -
+shop/web/main     yes       0.50       4.00    0.50   1.00    0.10         0.20   0.15   shop/batch/main 1.75, shop/noisy/main 0.30
+
+seconds per second; of n1's CPU a hypervisor took 0.25 (steal), soft interrupts 0.12: whoever was on the CPU is charged with those
+`
+	if got := "\n" + out.String(); got != want {
+		t.Errorf("got%s\nwant%s", got, want)
+	}
+}
+
+func TestContentionOfAnUnknownNode(t *testing.T) {
+	n1 := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+	elsewhere := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "drover-system", Name: "agent", Labels: map[string]string{"app.kubernetes.io/name": "drover-agent"}}}
+	elsewhere.Spec.NodeName = "n2"
+	tl := &tool{system: "drover-system", flags: genericclioptions.NewConfigFlags(true)}
+	server := "http://127.0.0.1:1"
+	tl.flags.APIServer = &server
+	for node, want := range map[string]string{"n9": `there is no node "n9"`, "n1": "there is no agent on node n1"} {
+		if _, err := tl.contention(t.Context(), fakeClient(t, n1, elsewhere), node); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", node, err, want)
+		}
+	}
+}
