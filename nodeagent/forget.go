@@ -18,6 +18,7 @@ import (
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
 // forgetInterval is how often the node's disk is looked over for fences and notes that have
@@ -72,6 +73,8 @@ func (a *agent) forget(ctx context.Context) error {
 		errs = append(errs, a.forgetFence(ctx, f, gone))
 	}
 	for _, uid := range arrivals {
+		// An agent that is killed between the two leaves the mark beside the note.
+		errs = append(errs, a.marks.Forget(migrate.Move{Target: migrate.Pod{UID: uid}}))
 		is, err := gone(uid)
 		if err == nil && is {
 			err = a.cfg.Layout.Restored().Remove(uid)

@@ -18,6 +18,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
 // A fence goes once nothing can bring its pod back, and not a moment before; the note of an
@@ -69,11 +70,19 @@ func TestForget(t *testing.T) {
 			if err := l.Restored().Write(fence.Restored{PodUID: uid, Migration: "web-1", Epoch: 2}); err != nil {
 				t.Fatal(err)
 			}
+			a.marks = migrate.MarkDir(t.TempDir())
+			copyOf := migrate.Move{Target: migrate.Pod{UID: uid}}
+			if err := a.marks.Begin(copyOf); err != nil {
+				t.Fatal(err)
+			}
 			if err := a.forget(t.Context()); (err != nil) != test.fails {
 				t.Errorf("forget: %v", err)
 			}
 			if f, err := l.Fences().Check(uid); err != nil || (f != nil) != test.fence {
 				t.Errorf("fence %v, %v, want one: %v", f, err, test.fence)
+			}
+			if marked, err := a.marks.Begun(copyOf); err != nil || marked {
+				t.Errorf("marked %v, %v, and its arrival had been noted", marked, err)
 			}
 			if there, err := l.Restored().Check(uid, "web-1"); err != nil || there != test.arrival {
 				t.Errorf("note of the arrival: %v, %v, want one: %v", there, err, test.arrival)
