@@ -5,16 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/handoff"
 	"github.com/drover-project/drover/internal/layout"
-	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
@@ -181,103 +177,6 @@ func (c *Copies) answer(m migrate.Move, id string, a runtimeapi.Answer) error {
 	default:
 		return fmt.Errorf("the create of container %s has been answered already", id)
 	}
-}
-
-// Pass lets a create return while its copy stays frozen.
-func (c *Copies) Pass(ctx context.Context, m migrate.Move, id string) error {
-	n, err := c.own(m, id)
-	if err != nil {
-		return fmt.Errorf("pass container %s: %w", id, err)
-	}
-	h, w, err := c.awaitBoth(ctx, *n)
-	if err != nil {
-		return fmt.Errorf("pass container %s: %w", id, err)
-	}
-	if err := c.still(*n); err != nil {
-		return fmt.Errorf("pass container %s: %w", id, err)
-	}
-	// Written first: a script that calls again after the agent's restart is answered by it.
-	n.Passed = true
-	if err := c.write(*n); err != nil {
-		return fmt.Errorf("pass container %s: %w", id, err)
-	}
-	<-c.ready
-	go c.watch(c.life, *n)
-	if err := c.takeOut(*n, h.group); err != nil {
-		return fmt.Errorf("pass container %s: %w", id, err)
-	}
-	h.answer(true)
-	for {
-		alive := w.create.Wrapper.Alive()
-		said, failure, err := c.word(ctx, id)
-		switch {
-		case err != nil:
-			return err
-		case failure != "":
-			return fmt.Errorf("pass container %s: %s", id, failure)
-		case said:
-			return c.still(*n)
-		case !alive:
-			return fmt.Errorf("pass container %s: %w", id, errNoWrapper)
-		}
-		if err := c.waitForWrapper(ctx, *n, nil); err != nil {
-			return err
-		}
-	}
-}
-
-// takeOut moves CRIU out of the copy's group, where runc has put it and where it is frozen with
-// the copy: it has to end.
-func (c *Copies) takeOut(n note, group cgroup.Group) error {
-	pids, err := strangers(n, group)
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if err := c.cfg.Groups.Join(c.cfg.Cgroup, pid); err != nil {
-			return fmt.Errorf("move process %d out of the copy's control group: %w", pid, err)
-		}
-	}
-	return nil
-}
-
-// orphaned tells that CRIU was killed while it held the copy. On cgroup v1 what is frozen does
-// not die before it is thawed, so nobody hears of that. What cannot be looked at may be well.
-func (c *Copies) orphaned(n note) bool {
-	group, err := c.group(n)
-	if err != nil {
-		return false
-	}
-	pids, err := strangers(n, group)
-	return err == nil && slices.ContainsFunc(pids, func(pid int) bool {
-		p, err := process.Of(pid)
-		return err == nil && p.Dying()
-	})
-}
-
-// strangers are the processes in the copy's group that are not the copy's own, which are in its
-// pid namespace: CRIU, and what runs it.
-func strangers(n note, group cgroup.Group) ([]int, error) {
-	pids, err := group.Procs()
-	if err != nil {
-		return nil, err
-	}
-	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", n.Init.PID))
-	if err != nil {
-		return nil, err
-	}
-	var found []int
-	for _, pid := range pids {
-		its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && its == space {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look for the namespace of process %d: %w", pid, err)
-		}
-		found = append(found, pid)
-	}
-	return found, nil
 }
 
 // own is the note about this move's restore of a container.
@@ -467,105 +366,4 @@ func (c *Copies) disown(ctx context.Context, n note) error {
 		return err
 	}
 	return group.Kill(ctx)
-}
-
-// impatience is when a wrapper whose restore was broken off is no longer waited for.
-const impatience = 10 * time.Second
-
-// Kill ends the copies and everything that could still bring one forth.
-func (c *Copies) Kill(ctx context.Context, m migrate.Move) error {
-	notes, err := c.of(m.Target.UID)
-	if err != nil {
-		return err
-	}
-	for _, n := range notes {
-		if err := c.kill(ctx, n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Pods are the UIDs of the pods of which a copy is here that was not let run.
-func (c *Copies) Pods() ([]string, error) {
-	var uids []string
-	ids, err := c.cfg.Layout.RestoreNotes()
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range ids {
-		n, err := c.read(id)
-		if err != nil {
-			return nil, err
-		}
-		if n != nil && n.Stage != running {
-			uids = append(uids, n.PodUID)
-		}
-	}
-	return uids, nil
-}
-
-// EndPod kills the copies that were not let run of a pod of which neither the object nor the
-// record of its move is there any more.
-func (c *Copies) EndPod(ctx context.Context, uid string) error {
-	notes, err := c.of(uid)
-	if err != nil {
-		return err
-	}
-	for _, n := range notes {
-		if n.Stage != running {
-			if err := c.kill(ctx, n); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (c *Copies) kill(ctx context.Context, n note) error {
-	group, err := c.group(n)
-	if err != nil {
-		return err
-	}
-	var patience <-chan time.Time
-	if n.Wrapper.Alive() {
-		t := time.NewTimer(impatience)
-		defer t.Stop()
-		patience = t.C
-	}
-	for {
-		// Asked before the group is emptied: runc, which puts CRIU there, ends before the
-		// wrapper does, so a group emptied afterwards stays empty.
-		alive := n.Wrapper.Alive()
-		if err := group.Kill(ctx); err != nil {
-			return err
-		}
-		c.mu.Lock()
-		if h := c.holds[n.ID]; h != nil {
-			h.answer(false)
-		}
-		c.mu.Unlock()
-		if !alive {
-			return c.forget(n)
-		}
-		if err := c.waitForWrapper(ctx, n, patience); err != nil {
-			return err
-		}
-	}
-}
-
-// waitForWrapper waits a moment for the wrapper to end, and kills it when patience is over.
-func (c *Copies) waitForWrapper(ctx context.Context, n note, patience <-chan time.Time) error {
-	const moment = 20 * time.Millisecond
-	select {
-	case <-patience:
-		return n.Wrapper.Kill()
-	default:
-	}
-	short, cancel := context.WithTimeout(ctx, moment)
-	defer cancel()
-	if err := n.Wrapper.Wait(short); err != nil && ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return nil
 }
