@@ -114,28 +114,29 @@ func (c *cluster) addresses(ctx context.Context) (map[model.NodeID]netip.Addr, e
 	if err != nil {
 		return nil, err
 	}
+	return addressesOf(nodes), nil
+}
+
+// addressesOf are those of the nodes that have one.
+func addressesOf(nodes []corev1.Node) map[model.NodeID]netip.Addr {
 	found := map[model.NodeID]netip.Addr{}
 	for _, n := range nodes {
 		if a, ok := internalAddress(&n); ok {
 			found[model.NodeID(n.Name)] = a
 		}
 	}
-	return found, nil
+	return found
 }
 
-// zones are those of all nodes that have one by their labels.
-func (c *cluster) zones(ctx context.Context) (map[model.NodeID]string, error) {
-	nodes, err := c.nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
+// zonesOf are those of the nodes that have one by their labels.
+func zonesOf(nodes []corev1.Node) map[model.NodeID]string {
 	found := map[model.NodeID]string{}
 	for _, n := range nodes {
 		if zone := n.Labels[corev1.LabelTopologyZone]; zone != "" {
 			found[model.NodeID(n.Name)] = zone
 		}
 	}
-	return found, nil
+	return found
 }
 
 func internalAddress(n *corev1.Node) (netip.Addr, bool) {

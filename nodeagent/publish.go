@@ -61,21 +61,17 @@ func (a *agent) publishOnce(ctx context.Context) error {
 // followPeers probes those nodes of its plan that gossip holds for alive, at the addresses
 // that their Node objects name. Only they are answered: every plan is theirs, too.
 func (a *agent) followPeers(ctx context.Context) error {
-	all, err := a.cluster.addresses(ctx)
+	nodes, err := a.cluster.nodes(ctx)
 	if err != nil {
 		return fmt.Errorf("list the nodes: %w", err)
 	}
-	s := a.gossip.Snapshot()
+	all, s := addressesOf(nodes), a.gossip.Snapshot()
 	for id := range all {
 		if string(id) != a.cfg.Node && !s.Nodes[id].Alive {
 			delete(all, id)
 		}
 	}
-	zones, err := a.cluster.zones(ctx)
-	if err != nil {
-		return fmt.Errorf("list the nodes: %w", err)
-	}
-	a.routes.SetPeers(planned(model.NodeID(a.cfg.Node), all, zones))
+	a.routes.SetPeers(planned(model.NodeID(a.cfg.Node), all, zonesOf(nodes)))
 	return nil
 }
 

@@ -60,11 +60,11 @@ func TestZonesComeFromLabels(t *testing.T) {
 		return n
 	}
 	a, _, _ := testAgent(t, Act, in("n1", "east"), in("n2", "west"), in("n3", ""))
-	got, err := a.cluster.zones(context.Background())
+	nodes, err := a.cluster.nodes(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[model.NodeID]string{"n1": "east", "n2": "west"}, got); diff != "" {
+	if diff := cmp.Diff(map[model.NodeID]string{"n1": "east", "n2": "west"}, zonesOf(nodes)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

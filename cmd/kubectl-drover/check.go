@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -41,8 +40,8 @@ Exit code 0: it can be moved. 1: it cannot, or that is not known. 2: the command
 		Example: "  kubectl drover check counter --to n2",
 		Args:    onePod,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return fmt.Errorf("output %q: want json or nothing (%w)", output, errUsage)
+			if err := validOutput(output); err != nil {
+				return err
 			}
 			c, ns, err := t.client()
 			if err != nil {
@@ -62,7 +61,7 @@ Exit code 0: it can be moved. 1: it cannot, or that is not known. 2: the command
 		},
 	}
 	c.Flags().StringVar(&to, "to", "", "node to move it to (default: any)")
-	c.Flags().StringVarP(&output, "output", "o", "", "json: for programs")
+	outputFlag(c, &output)
 	return c
 }
 
@@ -119,9 +118,7 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 func (v verdict) print(out io.Writer, format string) error {
 	if format == "json" {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
+		return printJSON(out, v)
 	}
 	if v.Movable {
 		fmt.Fprintf(out, "%s/%s on %s can be moved\n", v.Namespace, v.Pod, v.Node)

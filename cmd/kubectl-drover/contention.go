@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,8 +31,8 @@ the NEIGHBOURS that ran.`,
 		Example: "  kubectl drover contention n1",
 		Args:    oneNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return fmt.Errorf("output %q: want json or nothing (%w)", output, errUsage)
+			if err := validOutput(output); err != nil {
+				return err
 			}
 			c, _, err := t.client()
 			if err != nil {
@@ -44,14 +43,12 @@ the NEIGHBOURS that ran.`,
 				return err
 			}
 			if output == "json" {
-				e := json.NewEncoder(t.Out)
-				e.SetIndent("", "  ")
-				return e.Encode(r)
+				return printJSON(t.Out, r)
 			}
 			return printContention(t.Out, args[0], r)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "json: for programs")
+	outputFlag(c, &output)
 	return c
 }
 

@@ -101,11 +101,11 @@ var ofOneCPU = regexp.MustCompile(`^/sys/devices/system/cpu/cpu[0-9]+/thermal_th
 // exists tells whether the node has what the container is not to see, or not to change:
 // runc leaves out what the kernel does not have.
 func (b *bundle) exists(p string) bool {
-	if !strings.HasPrefix(p, "/proc/") && !strings.HasPrefix(p, "/sys/") {
-		_, err := os.Lstat(filepath.Join(b.rootfs, p))
-		return !errors.Is(err, fs.ErrNotExist)
+	root := b.rootfs
+	if strings.HasPrefix(p, "/proc/") || strings.HasPrefix(p, "/sys/") {
+		root = b.host
 	}
-	_, err := os.Lstat(filepath.Join(b.host, p))
+	_, err := os.Lstat(filepath.Join(root, p))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 

@@ -2,7 +2,6 @@ package migrate
 
 import (
 	"context"
-	"errors"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -70,10 +69,7 @@ func (w *worker) reread(ctx context.Context, confirm bool) letter {
 	ctx, done := context.WithTimeout(ctx, w.d.cfg.CallTimeout)
 	defer done()
 	lost := letter{event: handoff.Event{Kind: handoff.Read, Outcome: handoff.Unknown}}
-	pm, err := w.d.ports.Records.Get(ctx, w.move.Namespace, w.move.Name)
-	if err == nil && string(pm.UID) != w.move.UID {
-		err = errors.New("another PodMigration has its name")
-	}
+	pm, err := w.get(ctx)
 	if err != nil {
 		w.log.Warn("cannot read the record of the move; what is held stays held", "err", err)
 		return lost

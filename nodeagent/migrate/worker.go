@@ -2,6 +2,8 @@ package migrate
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -106,7 +108,7 @@ func (w *worker) run(ctx context.Context) {
 				l.before()
 			}
 			if w.gone {
-				w.log.Warn("the record of the move is gone")
+				w.log.Warn(errNoRecord.Error())
 				return
 			}
 			w.step(ctx, l.event)
@@ -144,17 +146,32 @@ func (w *worker) build(ctx context.Context) bool {
 	return true
 }
 
-// read gets the record from the API server itself, however long that takes; nil: it is gone.
+// errNoRecord: nobody can decide about the move any more.
+var errNoRecord = errors.New("the record of the move is gone")
+
+// get reads the record from the API server itself.
+func (w *worker) get(ctx context.Context) (*v1alpha1.PodMigration, error) {
+	ctx, done := context.WithTimeout(ctx, w.d.cfg.CallTimeout)
+	defer done()
+	pm, err := w.d.ports.Records.Get(ctx, w.move.Namespace, w.move.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("%w: %w", errNoRecord, err)
+	case err == nil && string(pm.UID) != w.move.UID:
+		return nil, fmt.Errorf("%w: another PodMigration has its name", errNoRecord)
+	}
+	return pm, err
+}
+
+// read gets the record, however long that takes; nil: it is gone.
 func (w *worker) read(ctx context.Context) *v1alpha1.PodMigration {
 	for {
-		call, done := context.WithTimeout(ctx, w.d.cfg.CallTimeout)
-		pm, err := w.d.ports.Records.Get(call, w.move.Namespace, w.move.Name)
-		done()
-		if err == nil && string(pm.UID) == w.move.UID {
+		pm, err := w.get(ctx)
+		if err == nil {
 			return pm
 		}
-		if err == nil || apierrors.IsNotFound(err) {
-			w.log.Warn("the record of the move is gone")
+		if errors.Is(err, errNoRecord) {
+			w.log.Warn(errNoRecord.Error())
 			return nil
 		}
 		w.log.Warn("cannot read the record of the move; what is held stays held", "err", err)
@@ -216,11 +233,9 @@ func (w *worker) listen(ctx context.Context, e handoff.Event) {
 
 // ask reads the record as it is now.
 func (w *worker) ask(ctx context.Context) letter {
-	ctx, done := context.WithTimeout(ctx, w.d.cfg.CallTimeout)
-	defer done()
-	pm, err := w.d.ports.Records.Get(ctx, w.move.Namespace, w.move.Name)
+	pm, err := w.get(ctx)
 	switch {
-	case apierrors.IsNotFound(err) || err == nil && string(pm.UID) != w.move.UID:
+	case errors.Is(err, errNoRecord):
 		return letter{handoff.Event{Kind: handoff.Tick}, func() { w.gone = true }}
 	case err != nil:
 		w.log.Warn("cannot read the record of the move; what is held stays held", "err", err)
