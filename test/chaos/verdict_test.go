@@ -38,6 +38,8 @@ func (c chaos) allowed() []outcome {
 		return []outcome{moved}
 	case "target node restarted":
 		switch {
+		case c.step < createWaiting: // nothing of the move is on it yet; its kubelet starts the pod once it is up
+			return []outcome{stayed, moved}
 		case c.step < restored:
 			return []outcome{stayed}
 		case c.step == restored:
