@@ -79,8 +79,10 @@ func page(all []result) string {
 		b.WriteString("| " + strings.Join(row, " | ") + " |\n")
 	}
 	b.WriteString("\nSeconds are from the fault to when nothing was left to do, the fault's own length included.\n" +
-		"What watches the API server hears of news again only when client-go next asks, 0.8 to 30 s after it\n" +
-		"failed, twice as long each time; before the move holds anything that is most of what a long time is.\n")
+		"What watches the API server, Drover before the move holds anything and kubelet always, hears of news\n" +
+		"again only when client-go next asks: 0.8 to 30 s after it failed, twice as long each time, and up to\n" +
+		"as much again by chance. That is most of what a long time is; until it knows of its pod's end, a\n" +
+		"kubelet starts the ended containers again and again, and the fence refuses each of them.\n")
 	if len(bad) > 0 {
 		b.WriteString("\n## What went wrong\n\n" + strings.Join(bad, "\n") + "\n")
 	}
