@@ -3,7 +3,7 @@ package gossip
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
+	"iter"
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
@@ -20,18 +20,20 @@ type stateBody struct {
 	Parts int `json:"parts"`
 }
 
-// routesBody is one part of a node's routes.
+// routesBody is one part of a node's routes: those to some nodes, by both paths. Agents from
+// before there was a pod path read it without PodRoutes, and pass it on whole.
 type routesBody struct {
-	Part   int                              `json:"part"`
-	Parts  int                              `json:"parts"`
-	Routes map[model.NodeID]model.RouteTime `json:"routes"`
+	Part      int                              `json:"part"`
+	Parts     int                              `json:"parts"`
+	Routes    map[model.NodeID]model.RouteTime `json:"routes"`
+	PodRoutes map[model.NodeID]model.RouteTime `json:"podRoutes,omitempty"`
 }
 
 const (
 	// packetRecord is the largest record that fits into a packet beside memberlist's own
 	// framing and encryption (1400 bytes less about 50), with room for its probes.
 	packetRecord = 1200
-	// partRoutes is how many routes one record holds at first.
+	// partRoutes is how many routes one record holds at first, of either path.
 	partRoutes = 20
 	maxParts   = 4096
 	// maxBody bounds what a compressed body may grow to.
@@ -95,7 +97,11 @@ func (c *codec) decode(b []byte, v any) error {
 
 // sealState encodes and signs a state: one record for the state, the rest its routes.
 func (c *codec) sealState(id *identity.Identity, s model.NodeState) ([][]byte, error) {
-	for size := partRoutes; ; size /= 2 {
+	size := partRoutes
+	if len(s.PodRoutes) > 0 {
+		size /= 2
+	}
+	for ; ; size /= 2 {
 		raws, largest, err := c.sealParts(id, s, size)
 		if err != nil {
 			return nil, err
@@ -107,9 +113,10 @@ func (c *codec) sealState(id *identity.Identity, s model.NodeState) ([][]byte, e
 }
 
 func (c *codec) sealParts(id *identity.Identity, s model.NodeState, size int) (raws [][]byte, largest int, err error) {
-	chunks := slices.Collect(slices.Chunk(slices.Sorted(maps.Keys(s.Routes)), size))
+	peers := slices.Compact(slices.Sorted(eachPeer(s.Routes, s.PodRoutes)))
+	chunks := slices.Collect(slices.Chunk(peers, size))
 	head := stateBody{NodeState: s, Parts: len(chunks)}
-	head.Routes = nil
+	head.Routes, head.PodRoutes = nil, nil
 	add := func(k kind, v any) error {
 		body, err := c.encode(v)
 		if err != nil {
@@ -126,13 +133,34 @@ func (c *codec) sealParts(id *identity.Identity, s model.NodeState, size int) (r
 		return nil, 0, err
 	}
 	for i, peers := range chunks {
-		part := routesBody{Part: i, Parts: len(chunks), Routes: map[model.NodeID]model.RouteTime{}}
-		for _, p := range peers {
-			part.Routes[p] = s.Routes[p]
-		}
+		part := routesBody{Part: i, Parts: len(chunks), Routes: only(s.Routes, peers), PodRoutes: only(s.PodRoutes, peers)}
 		if err := add(kindRoutes, part); err != nil {
 			return nil, 0, err
 		}
 	}
 	return raws, largest, nil
+}
+
+// eachPeer goes through the peers of both tables.
+func eachPeer(a, b map[model.NodeID]model.RouteTime) iter.Seq[model.NodeID] {
+	return func(yield func(model.NodeID) bool) {
+		for _, routes := range []map[model.NodeID]model.RouteTime{a, b} {
+			for p := range routes {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// only gives those of the routes that lead to the peers.
+func only(routes map[model.NodeID]model.RouteTime, peers []model.NodeID) map[model.NodeID]model.RouteTime {
+	some := map[model.NodeID]model.RouteTime{}
+	for _, p := range peers {
+		if r, has := routes[p]; has {
+			some[p] = r
+		}
+	}
+	return some
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/identity/identitytest"
 	"github.com/drover-project/drover/internal/model"
@@ -327,5 +329,29 @@ func TestRoutesOfSeveralAges(t *testing.T) {
 	part(v+2, 0, 1, map[model.NodeID]model.RouteTime{"a": route(5)}) // only one part is left
 	if got := b.store.nodes["n"].whole().Routes; len(got) != 1 || got["a"] != route(5) {
 		t.Errorf("routes %v, want a 5 alone", got)
+	}
+}
+
+// The newest part that names a peer says all of the way to it: of what it leaves out, nothing
+// older counts.
+func TestPodRoutesOfSeveralAges(t *testing.T) {
+	b := newBench(t, nil)
+	id := b.known("n")
+	v := b.version()
+	route := func(ms int) model.RouteTime { return model.RouteTime{RTT: time.Duration(ms) * time.Millisecond} }
+	part := func(version uint64, i int, node, pod map[model.NodeID]model.RouteTime) {
+		b.ingest(b.seal(id, kindRoutes, version, routesBody{Part: i, Parts: 2, Routes: node, PodRoutes: pod}))
+	}
+	b.ingest(b.seal(id, kindState, v, stateBody{NodeState: model.NodeState{Node: "n", Version: v}, Parts: 2}))
+	part(v, 0, map[model.NodeID]model.RouteTime{"a": route(1), "b": route(2)}, map[model.NodeID]model.RouteTime{"a": route(10), "b": route(20), "c": route(30)})
+	part(v+1, 1, map[model.NodeID]model.RouteTime{"a": route(3)}, map[model.NodeID]model.RouteTime{"b": route(40)})
+	got := b.store.nodes["n"].whole()
+	want := map[model.NodeID]model.RouteTime{"a": route(3)}
+	if diff := cmp.Diff(want, got.Routes); diff != "" {
+		t.Errorf("node path (-want +got):\n%s", diff)
+	}
+	want = map[model.NodeID]model.RouteTime{"b": route(40), "c": route(30)}
+	if diff := cmp.Diff(want, got.PodRoutes); diff != "" {
+		t.Errorf("pod path (-want +got):\n%s", diff)
 	}
 }

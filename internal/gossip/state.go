@@ -62,15 +62,23 @@ func (e *nodeEntry) whole() *model.NodeState {
 		return e.merged
 	}
 	out := e.state.NodeState
-	out.Routes = nil
+	out.Routes, out.PodRoutes = nil, nil
 	if e.state.Parts > 0 {
-		out.Routes = map[model.NodeID]model.RouteTime{}
-		from := map[model.NodeID]uint64{}
+		newest := map[model.NodeID]partEntry{}
 		for _, p := range e.parts {
-			for peer, route := range p.Routes {
-				if have, ok := from[peer]; !ok || p.version > have {
-					out.Routes[peer], from[peer] = route, p.version
+			for peer := range eachPeer(p.Routes, p.PodRoutes) {
+				if have, ok := newest[peer]; !ok || p.version > have.version {
+					newest[peer] = p
 				}
+			}
+		}
+		out.Routes, out.PodRoutes = map[model.NodeID]model.RouteTime{}, map[model.NodeID]model.RouteTime{}
+		for peer, p := range newest {
+			if r, has := p.Routes[peer]; has {
+				out.Routes[peer] = r
+			}
+			if r, has := p.PodRoutes[peer]; has {
+				out.PodRoutes[peer] = r
 			}
 		}
 	}

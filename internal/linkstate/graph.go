@@ -45,10 +45,10 @@ type link struct {
 	rtt       time.Duration
 }
 
-// NewGraph makes a graph of what the nodes of a picture that are alive have measured, and
-// takes now for the present. Links do not count that are older than stale or of negative
+// NewGraph makes a graph of what the nodes of a picture that are alive have measured of one
+// path, and takes now for the present. Links do not count that are older than stale or of negative
 // length, nor what a node says of the way to itself.
-func NewGraph(s view.Snapshot, now time.Time, stale time.Duration) *Graph {
+func NewGraph(s view.Snapshot, by model.Path, now time.Time, stale time.Duration) *Graph {
 	alive := s.Alive()
 	g := &Graph{index: make(map[model.NodeID]int32, len(alive)), links: make([][]link, len(alive))}
 	for i, id := range alive {
@@ -58,7 +58,8 @@ func NewGraph(s view.Snapshot, now time.Time, stale time.Duration) *Graph {
 	// to be in order, too.
 	said, total := make([][]link, len(alive)), 0
 	for i, id := range alive {
-		routes := len(s.Nodes[id].State.Routes)
+		n := s.Nodes[id]
+		routes := len(n.State.RoutesBy(by))
 		said[i], g.links[i] = make([]link, 0, routes), make([]link, 0, routes)
 		total += routes
 	}
@@ -69,7 +70,7 @@ func NewGraph(s view.Snapshot, now time.Time, stale time.Duration) *Graph {
 		if !received {
 			continue
 		}
-		for to, r := range n.State.Routes {
+		for to, r := range n.State.RoutesBy(by) {
 			j, known := g.index[to]
 			age := age + view.Behind(&n.State, r)
 			if !known || int(j) == i || r.RTT < 0 || age > stale {

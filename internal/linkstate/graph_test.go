@@ -103,7 +103,7 @@ func TestRoutes(t *testing.T) {
 			for _, f := range tt.spoil {
 				f(nodes)
 			}
-			from := NewGraph(picture(nodes), start, fresh).From("a")
+			from := NewGraph(picture(nodes), model.PathNode, start, fresh).From("a")
 			got := want{}
 			for id := range nodes {
 				if r, ok := from.To(id); ok {
@@ -118,7 +118,7 @@ func TestRoutes(t *testing.T) {
 			}
 		})
 	}
-	if _, ok := NewGraph(picture(chain()), start, fresh).From("x").To("a"); ok {
+	if _, ok := NewGraph(picture(chain()), model.PathNode, start, fresh).From("x").To("a"); ok {
 		t.Error("a route from a node that nobody knows")
 	}
 }
@@ -141,7 +141,7 @@ func TestComputedRouteIsAsGoodAsItsWorstLink(t *testing.T) {
 		b.State.Routes[id] = r
 	}
 	nodes["b"] = b
-	got, _ := NewGraph(picture(nodes), start, fresh).From("a").To("c")
+	got, _ := NewGraph(picture(nodes), model.PathNode, start, fresh).From("a").To("c")
 	want := Route{model.RouteTime{RTT: 15 * ms, Spread: 5 * ms, Samples: 40, Stamp: model.StampUser, At: start.Add(-2 * time.Second)}, 2}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -186,7 +186,7 @@ func TestGraphAgainstNaiveTwin(t *testing.T) {
 		rng := rand.New(rand.NewSource(seed))
 		s := random(rng, 2+rng.Intn(12))
 		direct, shortest := twin(s)
-		g, again := NewGraph(s, start, fresh), NewGraph(s, start, fresh)
+		g, again := NewGraph(s, model.PathNode, start, fresh), NewGraph(s, model.PathNode, start, fresh)
 		for _, from := range s.IDs() {
 			routes := g.From(from)
 			for _, to := range s.IDs() {
@@ -279,7 +279,7 @@ func TestLiarBringsNobodyNearer(t *testing.T) {
 			s.Nodes["n0"].State.Routes[id] = model.RouteTime{RTT: time.Duration(rng.Intn(40)), At: start, Stamp: model.StampKernel}
 		}
 		direct, _ := twin(s)
-		g := NewGraph(s, start, fresh)
+		g := NewGraph(s, model.PathNode, start, fresh)
 		for _, from := range s.IDs() {
 			routes := g.From(from)
 			for _, to := range s.IDs() {
@@ -341,13 +341,13 @@ func TestAccessIsNotCountedTwice(t *testing.T) {
 	pair(nodes, "b", "c", 5*ms)
 	pair(nodes, "c", "d", 7*ms)
 	// Without triangles nothing is known of anybody's access.
-	if r, _ := NewGraph(picture(nodes), start, fresh).From("a").To("d"); r.RTT != 15*ms {
+	if r, _ := NewGraph(picture(nodes), model.PathNode, start, fresh).From("a").To("d"); r.RTT != 15*ms {
 		t.Errorf("a to d is %v, want 3+5+7 ms", r.RTT)
 	}
 	pair(nodes, "a", "c", 4*ms)
 	// At c: 4+5-3 = 6, no more than 4. Over c alone: 4+7-4, where the truth is 1+4 = 5.
 	for _, e := range []edge{{"a", "d"}, {"d", "a"}} {
-		if r, _ := NewGraph(picture(nodes), start, fresh).From(e.a).To(e.b); r.RTT != 7*ms || r.Hops != 2 {
+		if r, _ := NewGraph(picture(nodes), model.PathNode, start, fresh).From(e.a).To(e.b); r.RTT != 7*ms || r.Hops != 2 {
 			t.Errorf("%s to %s is %v over %d links, want 4+7-4 ms over 2", e.a, e.b, r.RTT, r.Hops)
 		}
 	}
@@ -377,11 +377,11 @@ func BenchmarkGraph(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("new/nodes=%d", n), func(b *testing.B) {
 			for b.Loop() {
-				NewGraph(s, start, fresh)
+				NewGraph(s, model.PathNode, start, fresh)
 			}
 			b.ReportMetric(float64(links)/float64(n), "links/node")
 		})
-		g := NewGraph(s, start, fresh)
+		g := NewGraph(s, model.PathNode, start, fresh)
 		b.Run(fmt.Sprintf("from/nodes=%d", n), func(b *testing.B) {
 			for b.Loop() {
 				g.From("node-0")

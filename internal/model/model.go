@@ -65,6 +65,17 @@ const (
 	StampUser Stamp = "user"
 )
 
+// Path is by which of two ways packets go from node to node.
+type Path string
+
+const (
+	// PathNode leads from a node's own address to the other's.
+	PathNode Path = "node"
+	// PathPod leads from a pod's address to another's, through all that the cluster's network
+	// puts between pods.
+	PathPod Path = "pod"
+)
+
 // RouteTime is the measured round trip from one node to another.
 type RouteTime struct {
 	// RTT is a robust quantile over the window of samples.
@@ -104,8 +115,12 @@ type NodeState struct {
 	// BootID is the kernel's boot ID: when it changes, nothing from before is alive.
 	BootID string `json:"bootID"`
 	Load   Load   `json:"load"`
-	// Routes holds the measured route time to every other node.
-	Routes map[NodeID]RouteTime `json:"routes,omitempty"`
+	// PodAddress is where the pod path to this node ends, host only; empty: nowhere.
+	PodAddress string `json:"podAddress,omitempty"`
+	// Routes holds the measured route time to every other node by the node path, PodRoutes by
+	// the pod path.
+	Routes    map[NodeID]RouteTime `json:"routes,omitempty"`
+	PodRoutes map[NodeID]RouteTime `json:"podRoutes,omitempty"`
 	// Suffering lists the containers in contention now.
 	Suffering []Contention `json:"suffering,omitempty"`
 	// CanRestore is empty when this node can take a moved pod, else the reason why not.
@@ -114,6 +129,14 @@ type NodeState struct {
 	CPU CPU `json:"cpu,omitzero"`
 	// Version grows with every change, so that of two states the newer is known.
 	Version uint64 `json:"version"`
+}
+
+// RoutesBy gives the route times by one of the paths.
+func (s *NodeState) RoutesBy(p Path) map[NodeID]RouteTime {
+	if p == PathPod {
+		return s.PodRoutes
+	}
+	return s.Routes
 }
 
 // CPU is what the processors of a node offer to programs: see internal/cpufeature.

@@ -22,10 +22,10 @@ const (
 	sampleSize = 16
 )
 
-// computed holds the routes that follow from one picture's measurements, made when they are
-// first asked for. It may be used by several at once.
+// computed holds the routes that follow from one picture's measurements of one path, made
+// when they are first asked for. It may be used by several at once.
 type computed struct {
-	of *Survey // the first that asked; its picture counts
+	of *routesBy // the first that asked; its picture counts
 
 	mu    sync.Mutex
 	graph *linkstate.Graph // nil: not made yet
@@ -47,16 +47,23 @@ func sparse(s view.Snapshot) bool {
 // After lets v use what an earlier survey with the same parameters has computed, while that
 // is young enough, and returns v.
 func (v *Survey) After(earlier *Survey) *Survey {
-	if earlier == nil || v.computed == nil || earlier.computed == nil {
-		return v
+	if earlier != nil {
+		v.node.after(earlier.node)
+		v.pod.after(earlier.pod)
+	}
+	return v
+}
+
+func (w *routesBy) after(earlier *routesBy) {
+	if w.computed == nil || earlier.computed == nil {
+		return
 	}
 	c := earlier.computed
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if age := v.now.Sub(c.of.now); c.graph != nil && age >= 0 && age < keepComputed {
-		v.computed = c
+	if age := w.v.now.Sub(c.of.v.now); c.graph != nil && age >= 0 && age < keepComputed {
+		w.computed = c
 	}
-	return v
 }
 
 // route is the computed route between two nodes.
@@ -68,7 +75,7 @@ func (c *computed) route(i, j model.NodeID) Route {
 
 func (c *computed) routeLocked(i, j model.NodeID) Route {
 	if c.graph == nil {
-		c.graph = linkstate.NewGraph(c.of.view, c.of.now, c.of.params.StaleAfter)
+		c.graph = linkstate.NewGraph(c.of.v.view, c.of.path, c.of.v.now, c.of.v.params.StaleAfter)
 		c.from = map[model.NodeID]linkstate.Routes{}
 	}
 	// From j: many candidates are asked about, and few peers.
@@ -84,7 +91,7 @@ func (c *computed) routeLocked(i, j model.NodeID) Route {
 	if !ok {
 		return Route{}
 	}
-	return Route{Time: max(c.of.params.Floor, r.RTT), Spread: r.Spread, Known: true, Hops: r.Hops}
+	return Route{Time: max(c.of.v.params.Floor, r.RTT), Spread: r.Spread, Known: true, Path: c.of.path, Hops: r.Hops}
 }
 
 // meanToSample is every node's mean route time to the same few others, drawn by the hashes of
@@ -96,15 +103,14 @@ func (c *computed) meanToSample() map[model.NodeID]Route {
 	if c.means != nil {
 		return c.means
 	}
-	v := c.of
-	alive := v.view.Alive()
+	alive := c.of.v.view.Alive()
 	sums := make([]mean, len(alive))
 	for _, to := range linkstate.Sample(alive, sampleSize) {
 		for i, id := range alive {
 			if id == to {
 				continue
 			}
-			r := v.direct(id, to)
+			r := c.of.direct(id, to)
 			if !r.Known {
 				r = c.routeLocked(id, to)
 			}

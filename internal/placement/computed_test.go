@@ -50,9 +50,9 @@ func TestComputedRoutes(t *testing.T) {
 		{name: "measured where everybody probes everybody, or not known", n: many - 1,
 			reasons: []string{"no fresh route time to this node from n0000"}},
 		// 3 ms; spreads of 0.01 ms each: sqrt(3) * 0.01.
-		{name: "over three links", n: many, want: Route{Time: 3 * ms, Spread: 17320, Known: true},
+		{name: "over three links", n: many, want: Route{Time: 3 * ms, Spread: 17320, Known: true, Path: model.PathNode},
 			reasons: []string{"route time 3ms to n0000 is computed over 3 hops: neither measured it"}},
-		{name: "a measured one stands", n: many, want: Route{Time: 50 * ms, Spread: ms / 100, Known: true},
+		{name: "a measured one stands", n: many, want: Route{Time: 50 * ms, Spread: ms / 100, Known: true, Path: model.PathNode},
 			spoil: func(s view.Snapshot) {
 				s.Nodes[nth(3)].State.Routes[nth(0)] = model.RouteTime{RTT: 50 * ms, Spread: ms / 100, At: t0}
 			}},

@@ -81,6 +81,8 @@ type Route struct {
 	Spread time.Duration `json:"spread"`
 	// Known is false when nothing fresh was measured.
 	Known bool `json:"known"`
+	// Path is by which it was measured; empty of a node to itself, and of a mean over both.
+	Path model.Path `json:"path,omitempty"`
 	// Hops is over how many measured links it was computed; 0 when it was measured itself,
 	// and of a mean.
 	Hops int `json:"-"`

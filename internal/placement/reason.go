@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	KindNoRoute       Kind = "NoRoute"       // no fresh route time at all
 	KindAssumedRoute  Kind = "AssumedRoute"  // one of several route times is the others' median
 	KindComputedRoute Kind = "ComputedRoute" // nobody measured the way, it is the sum of others
+	KindNodePath      Kind = "NodePath"      // the others count by the pod path, which is not known of it
 	KindLeftOut       Kind = "LeftOut"       // a peer's node to which nobody has a route time
 	KindEqualRoute    Kind = "EqualRoute"    // its spread overlaps that of a nearer node
 	KindMedian        Kind = "Median"        // the points are the median of the known
@@ -62,6 +64,8 @@ func (r Reason) String() string {
 		return fmt.Sprintf("no fresh route time to %s: the other nodes' median of %v is taken", r.Node, round(r.Value))
 	case KindComputedRoute:
 		return fmt.Sprintf("route time %v to %s is computed over %d hops: neither measured it", round(r.Value), r.Node, r.Hops)
+	case KindNodePath:
+		return fmt.Sprintf("no fresh route time to %s by the pod path: the node path's %v counts, but as no nearer than the other nodes' median of %v", cmp.Or(string(r.Node), "the others"), round(r.Value), round(r.Limit))
 	case KindLeftOut:
 		return fmt.Sprintf("the peers on %s do not count: no node has a fresh route time to it", r.Node)
 	case KindEqualRoute:

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
@@ -27,19 +26,16 @@ type Survey struct {
 	view   view.Snapshot
 	params Params
 	now    time.Time
-	means  func() map[model.NodeID]Route
-	// computed holds the routes that nobody measured; nil where everybody probes everybody.
-	computed *computed
+	// node and pod are what it knows of the two paths.
+	node, pod *routesBy
 }
 
 // NewSurvey prepares a picture. now is by the clock that took it: on another machine, its
 // At. What is older than p.StaleAfter at now does not count.
 func NewSurvey(s view.Snapshot, p Params, now time.Time) *Survey {
 	v := &Survey{view: s, params: p, now: now}
-	v.means = sync.OnceValue(v.meanToAll)
-	if sparse(s) {
-		v.computed = &computed{of: v}
-	}
+	few := sparse(s)
+	v.node, v.pod = newRoutesBy(model.PathNode, v, few), newRoutesBy(model.PathPod, v, few)
 	return v
 }
 
@@ -59,9 +55,9 @@ func (v *Survey) Candidates(from Viewpoint, nodes ...model.NodeID) []Candidate {
 	}
 	peers := from.peers()
 	if len(peers) == 0 {
-		means := v.means()
+		means := v.alike(cs, "", func(w *routesBy, id model.NodeID) Route { return w.means()[id] })
 		for i := range cs {
-			cs[i].Route = means[cs[i].Node]
+			cs[i].Route = means[i]
 			if !cs[i].Route.Known {
 				cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindNoRoute, Text: " from any other"})
 			}
@@ -112,70 +108,15 @@ func (v *Survey) candidate(id model.NodeID) Candidate {
 	return c
 }
 
-// Route is the route time between two nodes: as i measured it, else as j did, else, among
-// more nodes than can all probe each other, as it follows from what others measured. It is
-// not Known when there is nothing fresh. The way from a node to itself is the floor.
+// Route is the route time between two nodes, by the pod path or else by the node path: as i
+// measured it, else as j did, else, among more nodes than can all probe each other, as it
+// follows from what others measured. It is not Known when there is nothing fresh. The way
+// from a node to itself is the floor. Routes to be compared are those of Candidates.
 func (v *Survey) Route(i, j model.NodeID) Route {
-	r := v.direct(i, j)
-	if !r.Known && v.computed != nil {
-		return v.computed.route(i, j)
-	}
-	return r
-}
-
-// direct is the route time that one of two nodes measured.
-func (v *Survey) direct(i, j model.NodeID) Route {
-	if i == j {
-		return Route{Time: v.params.Floor, Known: true}
-	}
-	if r := v.measured(i, j); r.Known {
+	if r := v.pod.route(i, j); r.Known {
 		return r
 	}
-	return v.measured(j, i)
-}
-
-// measured is i's own fresh measurement of the way to j.
-func (v *Survey) measured(i, j model.NodeID) Route {
-	n := v.view.Nodes[i]
-	if !n.Alive {
-		return Route{}
-	}
-	age, ok := n.RouteAge(j, v.now)
-	r := n.State.Routes[j]
-	if !ok || age > v.params.StaleAfter || r.RTT < 0 {
-		return Route{}
-	}
-	return Route{Time: max(v.params.Floor, r.RTT), Spread: max(0, r.Spread), Known: true}
-}
-
-// meanToAll is every node's mean route time to the others it has one to, in one pass over
-// all measurements; where those are too few, see meanToSample.
-func (v *Survey) meanToAll() map[model.NodeID]Route {
-	if v.computed != nil {
-		return v.computed.meanToSample()
-	}
-	sums := make(map[model.NodeID]*mean, len(v.view.Nodes))
-	for id := range v.view.Nodes {
-		sums[id] = &mean{}
-	}
-	// In order: sums of floats depend on it, and equal pictures must give equal scores.
-	for _, i := range v.view.IDs() {
-		for _, j := range slices.Sorted(maps.Keys(v.view.Nodes[i].State.Routes)) {
-			r := v.measured(i, j)
-			if i == j || !r.Known || sums[j] == nil {
-				continue
-			}
-			sums[i].add(r, 1)
-			if !v.measured(j, i).Known {
-				sums[j].add(r, 1)
-			}
-		}
-	}
-	means := make(map[model.NodeID]Route, len(sums))
-	for id, m := range sums {
-		means[id] = m.route()
-	}
-	return means
+	return v.node.route(i, j)
 }
 
 // routeToPeers sets every candidate's route to the weighted mean of those to the peers'
@@ -185,11 +126,10 @@ func (v *Survey) meanToAll() map[model.NodeID]Route {
 func (v *Survey) routeToPeers(cs []Candidate, peers map[model.NodeID]float64) {
 	sums := make([]mean, len(cs))
 	measured := make([]bool, len(cs))
-	column := make([]Route, len(cs))
 	for _, peer := range slices.Sorted(maps.Keys(peers)) {
 		var known []time.Duration
+		column := v.alike(cs, peer, func(w *routesBy, id model.NodeID) Route { return w.route(id, peer) })
 		for i := range cs {
-			column[i] = v.Route(cs[i].Node, peer)
 			if column[i].Known && cs[i].Node != peer {
 				known = append(known, column[i].Time)
 			}
@@ -236,9 +176,17 @@ func whence(peers map[model.NodeID]float64) string {
 }
 
 // mean adds up weighted route times.
-type mean struct{ time, spread, weight float64 }
+type mean struct {
+	time, spread, weight float64
+	path                 model.Path
+	mixed                bool
+}
 
 func (m *mean) add(r Route, weight float64) {
+	if r.Path != "" {
+		m.mixed = m.mixed || m.path != "" && m.path != r.Path
+		m.path = r.Path
+	}
 	m.time += weight * float64(r.Time)
 	m.spread += weight * float64(r.Spread)
 	m.weight += weight
@@ -248,7 +196,11 @@ func (m *mean) route() Route {
 	if !(m.weight > 0) {
 		return Route{}
 	}
-	return Route{Time: duration(m.time / m.weight), Spread: duration(m.spread / m.weight), Known: true}
+	r := Route{Time: duration(m.time / m.weight), Spread: duration(m.spread / m.weight), Known: true}
+	if !m.mixed {
+		r.Path = m.path
+	}
+	return r
 }
 
 // duration converts without overflow: the greatest duration is not a float64.

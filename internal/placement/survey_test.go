@@ -212,11 +212,14 @@ func TestSurveyTakesAnything(t *testing.T) {
 		}
 		for _, id := range ids {
 			n := heard(nil)
+			n.State.PodRoutes = routes{}
 			n.Alive = r.Intn(5) > 0
 			n.Received = t0.Add(-time.Duration(r.Intn(120)) * time.Second)
 			for _, other := range ids {
-				if r.Intn(3) > 0 {
-					n.State.Routes[other] = model.RouteTime{RTT: time.Duration(r.Int63() - r.Int63()), Spread: time.Duration(r.Int63() - r.Int63()), At: t0}
+				for _, by := range []routes{n.State.Routes, n.State.PodRoutes} {
+					if r.Intn(3) > 0 {
+						by[other] = model.RouteTime{RTT: time.Duration(r.Int63() - r.Int63()), Spread: time.Duration(r.Int63() - r.Int63()), At: t0}
+					}
 				}
 			}
 			s.Nodes[id] = n

@@ -31,11 +31,11 @@ func (n Node) Age(now time.Time) (age time.Duration, ok bool) {
 	return max(0, now.Sub(n.Received)), true
 }
 
-// RouteAge is how old the node's own measurement of the route to another node is at now.
+// RouteAge is how old the node's own measurement of the path to another node is at now.
 // It needs no common clock: the time from the measurement to the state's own stamp is
 // read on the measuring node's clock, the rest on the receiver's.
-func (n Node) RouteAge(to model.NodeID, now time.Time) (age time.Duration, ok bool) {
-	r, measured := n.State.Routes[to]
+func (n Node) RouteAge(by model.Path, to model.NodeID, now time.Time) (age time.Duration, ok bool) {
+	r, measured := n.State.RoutesBy(by)[to]
 	age, received := n.Age(now)
 	if !measured || !received {
 		return 0, false

@@ -18,8 +18,9 @@ func TestAges(t *testing.T) {
 		Alive:    true,
 		State: model.NodeState{
 			// The measuring node's clock is an hour behind: it must not matter.
-			Load:   model.Load{At: t0.Add(-time.Hour)},
-			Routes: map[model.NodeID]model.RouteTime{"b": {At: t0.Add(-time.Hour - 3*time.Second)}},
+			Load:      model.Load{At: t0.Add(-time.Hour)},
+			Routes:    map[model.NodeID]model.RouteTime{"b": {At: t0.Add(-time.Hour - 3*time.Second)}},
+			PodRoutes: map[model.NodeID]model.RouteTime{"b": {At: t0.Add(-time.Hour - time.Second)}},
 		},
 	}
 	if age, ok := n.Age(t0.Add(2 * time.Second)); !ok || age != 2*time.Second {
@@ -28,10 +29,13 @@ func TestAges(t *testing.T) {
 	if age, ok := n.Age(t0.Add(-time.Second)); !ok || age != 0 {
 		t.Errorf("age with a clock gone back = %v, %v; want 0", age, ok)
 	}
-	if age, ok := n.RouteAge("b", t0.Add(2*time.Second)); !ok || age != 5*time.Second {
+	if age, ok := n.RouteAge(model.PathNode, "b", t0.Add(2*time.Second)); !ok || age != 5*time.Second {
 		t.Errorf("route age = %v, %v; want 3s + 2s", age, ok)
 	}
-	if _, ok := n.RouteAge("c", t0); ok {
+	if age, ok := n.RouteAge(model.PathPod, "b", t0.Add(2*time.Second)); !ok || age != 3*time.Second {
+		t.Errorf("age of the pod path = %v, %v; want 1s + 2s", age, ok)
+	}
+	if _, ok := n.RouteAge(model.PathNode, "c", t0); ok {
 		t.Error("a route that was never measured has no age")
 	}
 	if _, ok := (Node{Alive: true}).Age(t0); ok {

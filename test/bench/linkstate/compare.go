@@ -141,7 +141,7 @@ func (t *trial) estimates() (of map[string][][]float64, measured [][]bool) {
 		}
 		s.Nodes[id] = view.Node{Alive: true, Received: t.now, State: model.NodeState{Load: model.Load{At: t.now}, Routes: routes}}
 	}
-	g := linkstate.NewGraph(s, t.now, window)
+	g := linkstate.NewGraph(s, model.PathNode, t.now, window)
 	of = map[string][][]float64{}
 	for _, e := range estimators {
 		of[e] = make([][]float64, n)
