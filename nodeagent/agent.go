@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,6 +38,7 @@ import (
 	"github.com/drover-project/drover/nodeagent/examine"
 	"github.com/drover-project/drover/nodeagent/locate"
 	"github.com/drover-project/drover/nodeagent/measure"
+	"github.com/drover-project/drover/nodeagent/podpath"
 	"github.com/drover-project/drover/nodeagent/vault"
 )
 
@@ -60,7 +62,8 @@ type agent struct {
 	gossip  *gossip.Gossip
 	places  *locate.Places
 
-	routes     *measure.Routes
+	routes     *measure.Routes // by the node path
+	podPath    *podpath.Path
 	load       *measure.LoadMeter
 	contention *measure.Contention
 
@@ -294,19 +297,30 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 		return err
 	}
 	a.load = measure.NewLoadMeter(groups, kubepods, "/proc")
-	a.routes = measure.NewRoutes(measure.RoutesConfig{
-		Address: a.cfg.Address, Interval: measure.RouteInterval, Window: measure.RouteWindow,
-		Open: measure.OpenRouteMeter, Log: a.log,
+	routes := func(by model.Path, from netip.Addr) *measure.Routes {
+		return measure.NewRoutes(measure.RoutesConfig{
+			Address: from, Interval: measure.RouteInterval, Window: measure.RouteWindow,
+			Open: measure.OpenRouteMeter, Log: a.log.With("path", by),
+		})
+	}
+	a.routes = routes(model.PathNode, a.cfg.Address)
+	a.podPath = podpath.New(podpath.Config{
+		Proc: string(a.proc), Processes: a.proc.Of, Log: a.log,
+		Routes: func(from netip.Addr) *measure.Routes { return routes(model.PathPod, from) },
 	})
 	a.contention = measure.NewContention(measure.ContentionConfig{
 		Cgroups: groups, Kubepods: kubepods, Proc: "/proc", Interval: time.Second,
 		Thresholds: a.cfg.Thresholds, Attach: measure.AttachWaitMeter, Names: &a.names, Log: a.log,
 	})
-	a.registry.MustRegister(a.load, a.routes, a.contention)
+	a.registry.MustRegister(a.load, a.contention)
+	for by, c := range map[model.Path]prometheus.Collector{model.PathNode: a.routes, model.PathPod: a.podPath} {
+		prometheus.WrapRegistererWith(prometheus.Labels{"path": string(by)}, a.registry).MustRegister(c)
+	}
 	if _, err := a.refresh(ctx); err != nil {
 		return err
 	}
 	group.Go(func() error { return a.routes.Run(ctx) })
+	group.Go(func() error { return a.podPath.Run(ctx) })
 	group.Go(func() error { return a.keepMeasuring(ctx) })
 	return nil
 }

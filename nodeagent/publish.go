@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/drover-project/drover/internal/linkstate"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/measure"
@@ -35,12 +37,12 @@ func (a *agent) publish(ctx context.Context) error {
 }
 
 func (a *agent) publishOnce(ctx context.Context) error {
-	if err := a.followPeers(ctx); err != nil {
-		return err
-	}
 	pods, err := a.refresh(ctx)
 	if err != nil {
 		return fmt.Errorf("list the node's pods: %w", err)
+	}
+	if err := a.followPeers(ctx, pods); err != nil {
+		return err
 	}
 	node, err := a.cluster.self(ctx)
 	if err != nil {
@@ -51,16 +53,18 @@ func (a *agent) publishOnce(ctx context.Context) error {
 		return err
 	}
 	a.places.Retry()
+	podAddress, podRoutes := a.podPath.Snapshot()
 	return a.gossip.Publish(model.NodeState{
-		Address: a.cfg.Address.String(), BootID: a.bootID,
-		Load: load, Routes: a.routes.Snapshot(), Suffering: a.contention.Snapshot().Suffering(),
+		Address: a.cfg.Address.String(), BootID: a.bootID, PodAddress: host(podAddress),
+		Load: load, Routes: a.routes.Snapshot(), PodRoutes: podRoutes, Suffering: a.contention.Snapshot().Suffering(),
 		CannotRestore: a.cannotRestore(), CPU: a.cpu,
 	})
 }
 
 // followPeers probes those nodes of its plan that gossip holds for alive, at the addresses
-// that their Node objects name. Only they are answered: every plan is theirs, too.
-func (a *agent) followPeers(ctx context.Context) error {
+// that their Node objects name, and by the pod path at those that they tell themselves. Only
+// they are answered: every plan is theirs, too.
+func (a *agent) followPeers(ctx context.Context, pods []corev1.Pod) error {
 	nodes, err := a.cluster.nodes(ctx)
 	if err != nil {
 		return fmt.Errorf("list the nodes: %w", err)
@@ -71,8 +75,20 @@ func (a *agent) followPeers(ctx context.Context) error {
 			delete(all, id)
 		}
 	}
-	a.routes.SetPeers(planned(model.NodeID(a.cfg.Node), all, zonesOf(nodes)))
+	self := model.NodeID(a.cfg.Node)
+	peers := planned(self, all, zonesOf(nodes))
+	a.routes.SetPeers(peers)
+	c := companion(a.cfg.Namespace, pods)
+	a.podPath.Follow(c, podPeers(self, c.Address, peers, s.Nodes, nodes))
 	return nil
+}
+
+// host is an address as others are told it; empty: none.
+func host(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // planned are the nodes that self probes, of all those that can be.

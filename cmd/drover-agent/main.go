@@ -87,7 +87,21 @@ func command() *cobra.Command {
 	fs.Float64Var(&cfg.Params.Exponent, "route-time-exponent", cfg.Params.Exponent, "exponent of the route time")
 	fs.DurationVar(&cfg.Params.Floor, "route-time-floor", cfg.Params.Floor, "the shortest route time that counts")
 	fs.DurationVar(&cfg.Params.StaleAfter, "stale-after", cfg.Params.StaleAfter, "age from which a measurement does not count")
+	c.CompletionOptions.DisableDefaultCmd = true
+	c.AddCommand(pathCommand())
 	return c
+}
+
+// pathCommand is what the companion of an agent runs.
+func pathCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "path", Short: "Waits for its end, in a pod from whose network the agent of the node measures the pod path",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			<-cmd.Context().Done()
+			return nil
+		},
+	}
 }
 
 // complete reads what the flags name.

@@ -44,10 +44,11 @@ func TestChartDefaults(t *testing.T) {
 
 func TestChartRefusesBadValues(t *testing.T) {
 	for want, values := range map[string]map[string]any{
-		"mode":   {"mode": "sometimes"},
-		"tau":    {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
-		"gamma":  {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
-		"weight": {"scheduler": map[string]any{"weight": 0}},
+		"mode":    {"mode": "sometimes"},
+		"tau":     {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
+		"gamma":   {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
+		"weight":  {"scheduler": map[string]any{"weight": 0}},
+		"podPath": {"podPath": map[string]any{"enabled": "perhaps"}},
 	} {
 		_, err := render(t, values)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -10,24 +10,16 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 )
 
-// agentSet is the chart's DaemonSet.
+// agentSet is the agents' DaemonSet.
 func agentSet(t *testing.T) *appsv1.DaemonSet {
 	t.Helper()
-	m, err := render(t, nil)
-	if err != nil {
-		t.Fatal(err)
+	d := &appsv1.DaemonSet{}
+	if !object(t, nil, "DaemonSet", "drover-agent", d) {
+		t.Fatal("the chart has no DaemonSet drover-agent")
 	}
-	for _, doc := range strings.Split(m, "\n---") {
-		d := &appsv1.DaemonSet{}
-		if yaml.Unmarshal([]byte(doc), d) == nil && d.Kind == "DaemonSet" {
-			return d
-		}
-	}
-	t.Fatal("the chart has no DaemonSet")
-	return nil
+	return d
 }
 
 // table reads the rows of the table in docs/threat-model.md whose first column has that head.
