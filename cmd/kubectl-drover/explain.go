@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -31,7 +32,9 @@ func (t *tool) explainCommand() *cobra.Command {
 
 C is the CPU and M the memory that is really idle there, T the route time from the pod's
 peers (annotation drover.dev/peers); of a pod without peers the route time from the node
-it is on, and of a pod on no node the mean to all others. The figures are those of now,
+it is on, and of a pod on no node the mean to all others. PATH says which way T is
+of: "pod", between pods, or "node", between the nodes; nothing where it is of both, or of a node
+to itself. The figures are those of now,
 not those of the moment when the pod was placed.`,
 		Args: onePod,
 		RunE: func(cmd *cobra.Command, names []string) error {
@@ -126,7 +129,7 @@ func (t *tool) params(ctx context.Context) (placement.Params, error) {
 // printScores prints a row a node; barred are those that the scheduler passes over.
 func printScores(out io.Writer, scores []placement.Score, on model.NodeID, barred map[model.NodeID]string) {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "NODE\tSCORE\tA\tC (cores)\tM (GiB)\tT (ms)\tWHY")
+	fmt.Fprintln(w, "NODE\tSCORE\tA\tC (cores)\tM (GiB)\tT (ms)\tPATH\tWHY")
 	for _, s := range scores {
 		name := string(s.Node)
 		if s.Node == on {
@@ -139,14 +142,15 @@ func printScores(out io.Writer, scores []placement.Score, on model.NodeID, barre
 		for _, r := range s.Reasons {
 			why = append(why, r.String())
 		}
-		a, t := "-", "-"
+		a, t, path := "-", "-", "-"
 		if s.Known {
 			a = fmt.Sprintf("%.2f", s.A)
 		}
 		if s.Route.Known {
 			t = fmt.Sprintf("%.3f", float64(s.T)/float64(time.Millisecond))
+			path = cmp.Or(string(s.Route.Path), path)
 		}
-		fmt.Fprintf(w, "%s\t%.0f\t%s\t%.2f\t%.2f\t%s\t%s\n", name, s.Points, a, s.Idle.CPU, s.Idle.Memory.GiB(), t, strings.Join(why, "; "))
+		fmt.Fprintf(w, "%s\t%.0f\t%s\t%.2f\t%.2f\t%s\t%s\t%s\n", name, s.Points, a, s.Idle.CPU, s.Idle.Memory.GiB(), t, path, strings.Join(why, "; "))
 	}
 	w.Flush()
 }

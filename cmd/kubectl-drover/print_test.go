@@ -36,13 +36,15 @@ func TestStatusShowsTheMatrix(t *testing.T) {
 				"b": {RTT: 1500 * time.Microsecond, Samples: 9, Stamp: model.StampKernel},
 				"c": {RTT: 3 * time.Millisecond, Samples: 9, Stamp: model.StampUser},
 			},
+			PodRoutes: map[model.NodeID]model.RouteTime{"c": {RTT: 4 * time.Millisecond, Samples: 9, Stamp: model.StampKernel}},
 		}},
 		"b": {Alive: true, Received: t0, State: model.NodeState{CannotRestore: "criu is not there"}},
 		"c": {},
 	}}
 	var out bytes.Buffer
 	printNodes(&out, s)
-	printRoutes(&out, s)
+	printRoutes(&out, "NODE PATH", model.PathNode, s)
+	printRoutes(&out, "POD PATH", model.PathPod, s)
 	for _, want := range []string{
 		"1.50 of 4.00",                       // 4 less the greater of 1 and 2.5
 		"7.0 of 8.0 GiB",                     // 8 - 1
@@ -50,6 +52,7 @@ func TestStatusShowsTheMatrix(t *testing.T) {
 		"no: criu is not there",              // b
 		"c      dead",                        // never heard
 		"1.500 ms", "3.000 ms*", "* stamped", // the matrix, and what the star means
+		"NODE PATH", "POD PATH", "a   -   ?   4.000 ms", // the one of pods
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status lacks %q:\n%s", want, out.String())
@@ -60,10 +63,10 @@ func TestStatusShowsTheMatrix(t *testing.T) {
 func TestExplainShowsEveryPart(t *testing.T) {
 	var out bytes.Buffer
 	printScores(&out, []placement.Score{
-		{Node: "a", Known: true, A: 12.345, Points: 100, Idle: model.Resources{CPU: 3, Memory: 2 * model.GiB}, T: 2 * time.Millisecond, Route: placement.Route{Known: true}},
+		{Node: "a", Known: true, A: 12.345, Points: 100, Idle: model.Resources{CPU: 3, Memory: 2 * model.GiB}, T: 2 * time.Millisecond, Route: placement.Route{Known: true, Path: model.PathPod}},
 		{Node: "b", Points: 50, Reasons: []placement.Reason{{Kind: placement.KindNoState}}},
 	}, "a", map[model.NodeID]string{"b": "it is cordoned"})
-	for _, want := range []string{"a (here)", "12.35", "3.00", "2.00", "2.000", "not a candidate: it is cordoned; nothing was heard from this node's agent yet"} {
+	for _, want := range []string{"a (here)", "12.35", "3.00", "2.00", "2.000    pod", "not a candidate: it is cordoned; nothing was heard from this node's agent yet"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("explain lacks %q:\n%s", want, out.String())
 		}

@@ -15,7 +15,7 @@ import (
 func (t *tool) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Nodes, members and the route times between them",
+		Short: "Nodes, members and the route times between them and between their pods",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _, err := t.client()
@@ -31,7 +31,8 @@ func (t *tool) statusCommand() *cobra.Command {
 				return err
 			}
 			printNodes(t.Out, s)
-			printRoutes(t.Out, s)
+			printRoutes(t.Out, "NODE PATH", model.PathNode, s)
+			printRoutes(t.Out, "POD PATH", model.PathPod, s)
 			for _, a := range answers {
 				if a.err != nil {
 					fmt.Fprintf(t.ErrOut, "the agent on %s does not answer: %v\n", a.node, a.err)
@@ -72,11 +73,11 @@ func member(n view.Node) string {
 	return "dead"
 }
 
-// printRoutes prints the matrix: a row asked, a column answered.
-func printRoutes(out io.Writer, s view.Snapshot) {
+// printRoutes prints the matrix of a path: a row asked, a column answered.
+func printRoutes(out io.Writer, title string, by model.Path, s view.Snapshot) {
 	ids := s.IDs()
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "\nROUTE TIME\t")
+	fmt.Fprintf(w, "\n%s\t", title)
 	for _, to := range ids {
 		fmt.Fprintf(w, "%s\t", to)
 	}
@@ -85,7 +86,8 @@ func printRoutes(out io.Writer, s view.Snapshot) {
 	for _, from := range ids {
 		fmt.Fprintf(w, "%s\t", from)
 		for _, to := range ids {
-			r, ok := s.Nodes[from].State.Routes[to]
+			n := s.Nodes[from]
+			r, ok := n.State.RoutesBy(by)[to]
 			switch {
 			case from == to:
 				fmt.Fprint(w, "-\t")

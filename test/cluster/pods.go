@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/hack/deploy"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/test/witness"
 )
@@ -174,8 +175,8 @@ func (c *Cluster) Views(ctx context.Context) (map[string]view.Snapshot, error) {
 	return views, nil
 }
 
-// Measured waits until every agent has fresh, kernel-stamped route times to all others,
-// and every node's load is known to all.
+// Measured waits until every agent has fresh, kernel-stamped route times to all others by
+// both paths, and every node's load is known to all.
 func (c *Cluster) Measured(ctx context.Context) error {
 	nodes := c.Nodes()
 	return Eventually(ctx, "route times between all nodes", func(ctx context.Context) (bool, string) {
@@ -187,8 +188,11 @@ func (c *Cluster) Measured(ctx context.Context) error {
 			for _, from := range nodes {
 				for _, to := range nodes {
 					st := s.Nodes[nodeID(from)].State
-					if from != to && st.Routes[nodeID(to)].Samples < 10 {
-						return false, fmt.Sprintf("%s to %s: %d samples", from, to, st.Routes[nodeID(to)].Samples)
+					for _, by := range []model.Path{model.PathNode, model.PathPod} {
+						r := st.RoutesBy(by)[nodeID(to)]
+						if from != to && (r.Samples < 10 || r.Stamp != model.StampKernel) {
+							return false, fmt.Sprintf("%s to %s by the %s path: %d samples stamped by %q", from, to, by, r.Samples, r.Stamp)
+						}
 					}
 					if st.Load.At.IsZero() {
 						return false, from + " has no load"

@@ -18,7 +18,8 @@ func TestMetricsAreScraped(t *testing.T) {
 	_, prometheus, err := c.Lab.URLs()
 	check(t, err)
 	for query, want := range map[string]int{
-		"count(drover_route_time_seconds)":                            6, // each of three to two
+		"count(drover_route_time_seconds{path=\"node\"})":             6, // each of three to two
+		"count(drover_route_time_seconds{path=\"pod\"})":              6,
 		"count(drover_gossip_members)":                                4, // agents and scheduler
 		"count(drover_node_cpu_used_cores)":                           3,
 		"count(drover_held_containers)":                               3,
@@ -26,7 +27,7 @@ func TestMetricsAreScraped(t *testing.T) {
 		"count(drover_migration_phase{phase=\"completed\"})":          1, // the controller
 		"min(drover_scheduler_view_nodes)":                            3,
 		"count(count by (pod) (drover_node_pressure_ratio))":          3,
-		"count(drover_route_kernel_stamps == 1)":                      3,
+		"count(drover_route_kernel_stamps == 1)":                      6, // of three, by two paths
 		"count(up{namespace=\"drover-system\"} == 1)":                 5,
 		"count(drover_gossip_records_total{result=\"accepted\"} > 0)": 4,
 	} {

@@ -100,9 +100,12 @@ func seen(ctx context.Context, t *testing.T, c *cluster.Cluster, d2, d3 time.Dur
 				if other == "n3" {
 					d = d3
 				}
-				rtt := s.Nodes[pair[0]].State.Routes[pair[1]].RTT
-				if rtt < 2*d || (d < middle/2) != (rtt < middle) {
-					return false, fmt.Sprintf("%s to %s: %v with %v one way", pair[0], pair[1], rtt, d)
+				n := s.Nodes[pair[0]]
+				for _, by := range []model.Path{model.PathNode, model.PathPod} {
+					rtt := n.State.RoutesBy(by)[pair[1]].RTT
+					if rtt < 2*d || (d < middle/2) != (rtt < middle) {
+						return false, fmt.Sprintf("%s to %s: %v by the %s path with %v one way", pair[0], pair[1], rtt, by, d)
+					}
 				}
 			}
 		}
