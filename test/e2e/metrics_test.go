@@ -8,13 +8,18 @@ import (
 	"net/url"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/drover-project/drover/test/cluster"
 )
 
 // Every program's metrics reach Prometheus: one of each kind, from as many instances as
 // there are.
 func TestMetricsAreScraped(t *testing.T) {
-	ctx, c, _ := scene(t, "metrics")
+	ctx, c, ns := scene(t, "metrics")
+	// The scheduler's picture is as old as the last pod that it placed.
+	check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: "app", Silent: true})))
+	must[*corev1.Pod](t)(c.Ready(ctx, ns, "app"))
 	_, prometheus, err := c.Lab.URLs()
 	check(t, err)
 	for query, want := range map[string]int{
