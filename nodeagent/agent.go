@@ -53,6 +53,7 @@ type agent struct {
 	names    names
 	unable   atomic.Pointer[string] // why this node cannot restore; nil: not looked yet
 	blind    atomic.Pointer[string] // why contention is not measured here; nil: it is, or is about to be
+	deaf     atomic.Pointer[string] // why connections are not followed here; nil likewise
 	running  atomic.Bool            // every part was started
 	joined   atomic.Bool            // gossip was set up
 
@@ -62,10 +63,12 @@ type agent struct {
 	gossip  *gossip.Gossip
 	places  *locate.Places
 
-	routes     *measure.Routes // by the node path
-	podPath    *podpath.Path
-	load       *measure.LoadMeter
-	contention *measure.Contention
+	routes        *measure.Routes // by the node path
+	podPath       *podpath.Path
+	load          *measure.LoadMeter
+	links         *measure.Links
+	contention    *measure.Contention
+	conversations *measure.Conversations
 
 	vault    *vault.Vault
 	refusals *refusals.Counter
@@ -312,7 +315,13 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 		Cgroups: groups, Kubepods: kubepods, Proc: "/proc", Interval: time.Second,
 		Thresholds: a.cfg.Thresholds, Attach: measure.AttachWaitMeter, Names: &a.names, Log: a.log,
 	})
-	a.registry.MustRegister(a.load, a.contention)
+	a.links = measure.NewLinks("/sys", measure.RouteWindow, a.routes)
+	a.conversations = measure.NewConversations(measure.ConversationsConfig{
+		Node: model.NodeID(a.cfg.Node), Interval: measure.ConversationInterval, Window: measure.ConversationWindow,
+		Attach:    func() (measure.ConversationMeter, error) { return measure.AttachConversationMeter(groups) },
+		Endpoints: a.endpoints, Log: a.log,
+	})
+	a.registry.MustRegister(a.load, a.links, a.contention, a.conversations)
 	for by, c := range map[model.Path]prometheus.Collector{model.PathNode: a.routes, model.PathPod: a.podPath} {
 		prometheus.WrapRegistererWith(prometheus.Labels{"path": string(by)}, a.registry).MustRegister(c)
 	}
@@ -321,19 +330,24 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 	}
 	group.Go(func() error { return a.routes.Run(ctx) })
 	group.Go(func() error { return a.podPath.Run(ctx) })
-	group.Go(func() error { return a.keepMeasuring(ctx) })
+	group.Go(func() error {
+		return a.keepMeasuring(ctx, "contention is not measured here", &a.blind, a.contention.Run)
+	})
+	group.Go(func() error {
+		return a.keepMeasuring(ctx, "connections are not followed here", &a.deaf, a.conversations.Run)
+	})
 	return nil
 }
 
-// keepMeasuring measures contention. A kernel that refuses the programs costs the node its
-// alarms, not its agent: what is held here depends on it.
-func (a *agent) keepMeasuring(ctx context.Context) error {
+// keepMeasuring runs one measurement. A kernel that refuses its programs costs the node what
+// comes of them, not its agent: what is held here depends on it.
+func (a *agent) keepMeasuring(ctx context.Context, otherwise string, refused *atomic.Pointer[string], run func(context.Context) error) error {
 	for ctx.Err() == nil {
-		a.blind.Store(nil)
-		if err := a.contention.Run(ctx); err != nil && ctx.Err() == nil {
+		refused.Store(nil)
+		if err := run(ctx); err != nil && ctx.Err() == nil {
 			why := err.Error()
-			a.blind.Store(&why)
-			a.log.Error("contention is not measured here, trying again", "error", err, "in", attachPause)
+			refused.Store(&why)
+			a.log.Error(otherwise+", trying again", "error", err, "in", attachPause)
 		}
 		select {
 		case <-ctx.Done():

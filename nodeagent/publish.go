@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -52,13 +53,16 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The rest is told without it.
+	bandwidth, unknown := a.links.Read(time.Now())
 	a.places.Retry()
 	podAddress, podRoutes := a.podPath.Snapshot()
-	return a.gossip.Publish(model.NodeState{
-		Address: a.cfg.Address.String(), BootID: a.bootID, PodAddress: host(podAddress),
-		Load: load, Routes: a.routes.Snapshot(), PodRoutes: podRoutes, Suffering: a.contention.Snapshot().Suffering(),
+	err = a.gossip.Publish(model.NodeState{
+		Address: a.cfg.Address.String(), BootID: a.bootID, PodAddress: host(podAddress), Load: load, Bandwidth: bandwidth,
+		Routes: a.routes.Snapshot(), PodRoutes: podRoutes, Suffering: a.contention.Snapshot().Suffering(),
 		CannotRestore: a.cannotRestore(), CPU: a.cpu,
 	})
+	return errors.Join(err, unknown)
 }
 
 // followPeers probes those nodes of its plan that gossip holds for alive, at the addresses

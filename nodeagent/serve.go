@@ -56,6 +56,22 @@ func (a *agent) status() http.Handler {
 		}
 		a.answer(w, found, nil)
 	})
+	mux.HandleFunc("GET /v1/routes", func(w http.ResponseWriter, _ *http.Request) {
+		found, why := a.lookAtRoutes(time.Now())
+		if why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		a.answer(w, found, nil)
+	})
+	mux.HandleFunc("GET /v1/traffic", func(w http.ResponseWriter, _ *http.Request) {
+		found, why := a.lookAtTraffic(time.Now())
+		if why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		a.answer(w, found, nil)
+	})
 	mux.HandleFunc("GET /v1/pods/{namespace}/{name}/processes", func(w http.ResponseWriter, r *http.Request) {
 		found, err := a.examine(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
 		a.answer(w, found, err)

@@ -71,6 +71,7 @@ type Reading struct {
 // Meter holds the attached programs and their maps. It may be used by one goroutine at a time.
 type Meter struct {
 	source     Source
+	refused    error // why source is not Tracepoint
 	collection *ebpf.Collection
 	links      []io.Closer
 	report     *link.Iter
@@ -81,14 +82,15 @@ type Meter struct {
 // Attach loads the programs into the kernel and attaches them: to the tracepoint, or, where
 // that cannot be, to the cgroup v2 directory. The caller closes the Meter.
 func Attach(cgroup string) (*Meter, error) {
-	m, err := attach(Tracepoint, cgroup, nil)
-	if err == nil {
+	m, refused := attach(Tracepoint, cgroup, nil)
+	if refused == nil {
 		return m, nil
 	}
-	m, second := attach(SockOps, cgroup, nil)
-	if second != nil {
-		return nil, errors.Join(err, second)
+	m, err := attach(SockOps, cgroup, nil)
+	if err != nil {
+		return nil, errors.Join(refused, err)
 	}
+	m.refused = refused
 	return m, nil
 }
 
@@ -169,8 +171,8 @@ func run(i *link.Iter) error {
 	return errors.Join(err, r.Close())
 }
 
-// Source tells what the programs are attached to.
-func (m *Meter) Source() Source { return m.source }
+// Source tells what the programs are attached to, and why it is not the tracepoint.
+func (m *Meter) Source() (Source, error) { return m.source, m.refused }
 
 // Read reads everything anew.
 func (m *Meter) Read() (Reading, error) {

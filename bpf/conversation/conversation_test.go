@@ -313,8 +313,8 @@ func TestSockOps(t *testing.T) {
 	l := h[1].listen(t, h[1].v4)
 	old, oldServer := h[0].dial(t, h[0].v4, l)
 	m := meter(t, SockOps, 0, cgroup)
-	if m.meter.Source() != SockOps {
-		t.Errorf("attached to %s", m.meter.Source())
+	if s, _ := m.meter.Source(); s != SockOps {
+		t.Errorf("attached to %s", s)
 	}
 	say(t, old, oldServer, 5)
 	client, server := h[0].dial(t, h[0].v4, l)

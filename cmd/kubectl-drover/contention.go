@@ -1,16 +1,12 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/internal/blame"
@@ -31,43 +27,14 @@ the NEIGHBOURS that ran.`,
 		Example: "  kubectl drover contention n1",
 		Args:    oneNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := validOutput(output); err != nil {
-				return err
-			}
-			c, _, err := t.client()
-			if err != nil {
-				return err
-			}
-			r, err := t.contention(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return printJSON(t.Out, r)
-			}
-			return printContention(t.Out, args[0], r)
+			var r blame.Report
+			return t.tell(cmd.Context(), args[0], "/v1/contention", output, &r, func(_ client.Client, out io.Writer) error {
+				return printContention(out, args[0], r)
+			})
 		},
 	}
 	outputFlag(c, &output)
 	return c
-}
-
-// contention asks the agent on a node who keeps whom from the CPU.
-func (t *tool) contention(ctx context.Context, c client.Client, node string) (blame.Report, error) {
-	var r blame.Report
-	// Who may not read nodes can still ask an agent.
-	if err := c.Get(ctx, client.ObjectKey{Name: node}, &corev1.Node{}); apierrors.IsNotFound(err) {
-		return r, fmt.Errorf("there is no node %q", node)
-	}
-	err := t.askNode(ctx, c, node, "/v1/contention", &r)
-	var said refusal
-	if errors.As(err, &said) {
-		return r, fmt.Errorf("the agent on %s does not know: %s", node, said.said)
-	}
-	if err != nil {
-		return r, fmt.Errorf("who waits for the CPU of %s is not known: %w", node, err)
-	}
-	return r, nil
 }
 
 func printContention(out io.Writer, node string, r blame.Report) error {

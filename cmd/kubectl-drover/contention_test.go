@@ -35,7 +35,7 @@ seconds per second; of n1's CPU a hypervisor took 0.25 (steal), soft interrupts 
 	}
 }
 
-func TestContentionOfAnUnknownNode(t *testing.T) {
+func TestAnUnknownNodeIsNotAsked(t *testing.T) {
 	n1 := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
 	elsewhere := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "drover-system", Name: "agent", Labels: map[string]string{"app.kubernetes.io/name": "drover-agent"}}}
 	elsewhere.Spec.NodeName = "n2"
@@ -43,7 +43,7 @@ func TestContentionOfAnUnknownNode(t *testing.T) {
 	server := "http://127.0.0.1:1"
 	tl.flags.APIServer = &server
 	for node, want := range map[string]string{"n9": `there is no node "n9"`, "n1": "there is no agent on node n1"} {
-		if _, err := tl.contention(t.Context(), fakeClient(t, n1, elsewhere), node); err == nil || !strings.Contains(err.Error(), want) {
+		if err := tl.askAbout(t.Context(), fakeClient(t, n1, elsewhere), node, "/v1/contention", nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", node, err, want)
 		}
 	}

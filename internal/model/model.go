@@ -34,6 +34,9 @@ const (
 // GiB gives the amount in binary gigabytes, the unit of M in the formula.
 func (b Bytes) GiB() float64 { return float64(b) / float64(GiB) }
 
+// Rate is bytes per second.
+type Rate float64
+
 // Resources is an amount of CPU and memory.
 type Resources struct {
 	CPU    Cores `json:"cpu"`
@@ -89,6 +92,20 @@ type RouteTime struct {
 	At time.Time `json:"at"`
 }
 
+// Bandwidth is what the devices that lead to other nodes carry, all of them together.
+type Bandwidth struct {
+	// Sent and Received are in use by everything on the node, a mean of the last seconds.
+	Sent     Rate `json:"sent"`
+	Received Rate `json:"received"`
+	// Capacity is what the devices can carry in each direction; 0: they do not all tell.
+	Capacity Rate `json:"capacity,omitempty"`
+}
+
+// Spare is what is left in the direction that has less; false: the capacity is not known.
+func (b Bandwidth) Spare() (Rate, bool) {
+	return max(0, b.Capacity-max(b.Sent, b.Received)), b.Capacity > 0
+}
+
 // Location tells where a pod went in its last move.
 type Location struct {
 	// Origin is the UID of the first pod of the lineage: it survives every move.
@@ -121,6 +138,8 @@ type NodeState struct {
 	// the pod path.
 	Routes    map[NodeID]RouteTime `json:"routes,omitempty"`
 	PodRoutes map[NodeID]RouteTime `json:"podRoutes,omitempty"`
+	// Bandwidth of the node; nil: not known, or not yet.
+	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
 	// Suffering lists the containers in contention now.
 	Suffering []Contention `json:"suffering,omitempty"`
 	// CanRestore is empty when this node can take a moved pod, else the reason why not.

@@ -62,6 +62,14 @@ func (c Cgroups) file(controller string, g Group, name string) string {
 // dir is a group's directory in the hierarchy whose groups are counted.
 func (c Cgroups) dir(g Group) string { return c.file("cpu", g, "") }
 
+// unified is the root of the cgroup v2 hierarchy, which with v1 need not be mounted.
+func (c Cgroups) unified() string {
+	if c.v1 {
+		return filepath.Join(c.root, "unified")
+	}
+	return c.root
+}
+
 // CPUTime is the CPU time that a group and all below it have used.
 func (c Cgroups) CPUTime(g Group) (time.Duration, error) {
 	if c.v1 {
