@@ -13,7 +13,7 @@ import (
 // the agent, of which there is nothing here.
 func TestStatusIsReadOnly(t *testing.T) {
 	h := (&agent{}).status()
-	for _, path := range []string{"/v1/view", "/v1/contention", "/v1/pods/shop/web/processes", "/v1/moves/shop/move"} {
+	for _, path := range []string{"/v1/view", "/v1/contention", "/v1/routes", "/v1/traffic", "/v1/pods/shop/web/processes", "/v1/moves/shop/move"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect} {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -53,6 +53,36 @@ func TestContentionThatIsNotKnown(t *testing.T) {
 		c.a.status().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/contention", nil))
 		if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), c.want) {
 			t.Errorf("%s: %d %s, want %q", name, w.Code, w.Body, c.want)
+		}
+	}
+}
+
+// What is not known of connections is never told as "nobody talks"; the route times are told
+// without it.
+func TestTrafficThatIsNotKnown(t *testing.T) {
+	why := "follow connections: load the conversation programs: operation not permitted"
+	running := func() *agent {
+		a := &agent{routes: measure.NewRoutes(measure.RoutesConfig{}), conversations: measure.NewConversations(measure.ConversationsConfig{})}
+		a.running.Store(true)
+		return a
+	}
+	deaf := running()
+	deaf.deaf.Store(&why)
+	for name, c := range map[string]struct {
+		a      *agent
+		want   string
+		routes int
+	}{
+		"just started":     {&agent{}, "not running yet", http.StatusServiceUnavailable},
+		"no reading yet":   {running(), "not read yet", http.StatusOK},
+		"refused programs": {deaf, why, http.StatusOK},
+	} {
+		for path, status := range map[string]int{"/v1/traffic": http.StatusServiceUnavailable, "/v1/routes": c.routes} {
+			w := httptest.NewRecorder()
+			c.a.status().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			if w.Code != status || !strings.Contains(w.Body.String(), c.want) {
+				t.Errorf("%s: %s: %d %s, want %d and %q", name, path, w.Code, w.Body, status, c.want)
+			}
 		}
 	}
 }

@@ -235,6 +235,8 @@ static __always_inline int addresses(struct sock *sk, struct pair *pair)
 		pair->remote[3] = sk->__sk_common.skc_daddr;
 		break;
 	case AF_INET6:
+		if (!bpf_core_field_exists(sk->__sk_common.skc_v6_daddr))
+			return 0;
 		for (int i = 0; i < 4; i++) {
 			pair->local[i] = sk->__sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[i];
 			pair->remote[i] = sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32[i];

@@ -160,7 +160,7 @@ func outward(handle *netlink.Handle, peers []netip.Addr) ([]int, error) {
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := handle.RouteList(nil, family)
-		if err != nil {
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // they are listed again soon
 			return nil, fmt.Errorf("list the routes: %w", err)
 		}
 		for _, r := range routes {

@@ -33,6 +33,7 @@ func TestMetricsAreScraped(t *testing.T) {
 		"min(drover_scheduler_view_nodes)":                            3,
 		"count(count by (pod) (drover_node_pressure_ratio))":          3,
 		"count(drover_route_kernel_stamps == 1)":                      6, // of three, by two paths
+		"count(drover_connection_source{source='tracepoint'} == 1)":   3,
 		"count(up{namespace=\"drover-system\"} == 1)":                 5,
 		"count(drover_gossip_records_total{result=\"accepted\"} > 0)": 4,
 	} {
