@@ -211,8 +211,12 @@ func control(t testing.TB, c *net.TCPConn, f func(fd int) error) {
 // eventually waits for something that must come.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !holds(); runtime.Gosched() {
-		if time.Now().After(end) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(patience); !holds(); {
+		select {
+		case <-tick.C:
+		case <-end:
 			t.Fatalf("in vain: %s", what)
 		}
 	}
