@@ -21,47 +21,16 @@ typedef __u32 __be32;
 typedef __u32 __wsum;
 typedef _Bool bool;
 
-// bpf_helpers.h declares helpers that read this program's context.
 struct bpf_sock;
 
-// Version 1 of the ABI (linux/bpf.h), as far as it is read here.
+// As in linux/bpf.h, whose layout is fixed; what is not read here has no name.
 struct bpf_sock_ops {
 	__u32 op;
 	__u32 args[4];
-	__u32 family;
-	__u32 remote_ip4;
-	__u32 local_ip4;
-	__u32 remote_ip6[4];
-	__u32 local_ip6[4];
-	__u32 remote_port;
-	__u32 local_port;
-	__u32 is_fullsock;
-	__u32 snd_cwnd;
-	__u32 srtt_us;
+	__u32 unread[16];
 	__u32 bpf_sock_ops_cb_flags;
-	__u32 state;
-	__u32 rtt_min;
-	__u32 snd_ssthresh;
-	__u32 rcv_nxt;
-	__u32 snd_nxt;
-	__u32 snd_una;
-	__u32 mss_cache;
-	__u32 ecn_flags;
-	__u32 rate_delivered;
-	__u32 rate_interval_us;
-	__u32 packets_out;
-	__u32 retrans_out;
-	__u32 total_retrans;
-	__u32 segs_in;
-	__u32 data_segs_in;
-	__u32 segs_out;
-	__u32 data_segs_out;
-	__u32 lost_out;
-	__u32 sacked_out;
-	__u32 sk_txhash;
-	__u64 bytes_received;
-	__u64 bytes_acked;
-	struct bpf_sock *sk __attribute__((aligned(8)));
+	__u32 unread_either[24];
+	struct bpf_sock *sk;
 };
 
 #include <bpf/bpf_helpers.h>
