@@ -3,6 +3,7 @@ package routetime
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 )
@@ -79,11 +80,18 @@ func decodeSample(b []byte) (Sample, error) {
 	if len(b) < sampleSize {
 		return Sample{}, fmt.Errorf("route time sample of %d bytes, want %d", len(b), sampleSize)
 	}
+	rtt, kind := binary.NativeEndian.Uint64(b[24:]), binary.NativeEndian.Uint32(b[32:])
+	if rtt > math.MaxInt64 {
+		return Sample{}, fmt.Errorf("route time sample of %d ns", rtt)
+	}
+	if kind != uint32(AnsweredByKernel) && kind != uint32(AnsweredByUser) {
+		return Sample{}, fmt.Errorf("route time sample of an answer of kind %d", kind)
+	}
 	return Sample{
 		Peer:     netip.AddrFrom16([16]byte(b[:16])).Unmap(),
 		Nonce:    binary.NativeEndian.Uint64(b[16:]),
-		RTT:      time.Duration(binary.NativeEndian.Uint64(b[24:])),
-		Answered: Kind(binary.NativeEndian.Uint32(b[32:])),
+		RTT:      time.Duration(rtt),
+		Answered: Kind(kind),
 	}, nil
 }
 

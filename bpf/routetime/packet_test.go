@@ -2,6 +2,7 @@ package routetime
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -63,6 +64,30 @@ func FuzzParse(f *testing.F) {
 		p, err := Parse(b)
 		if err == nil && !bytes.Equal(p.Append(nil), b) {
 			t.Errorf("%x parsed as %+v, which is written otherwise", b, p)
+		}
+	})
+}
+
+// A record of any content is a sample or an error, and of a sample every byte counts once.
+func FuzzDecodeSample(f *testing.F) {
+	good := make([]byte, sampleSize)
+	good[32] = byte(AnsweredByKernel)
+	f.Add(good)
+	f.Add(bytes.Repeat([]byte{0xff}, sampleSize))
+	f.Add([]byte{1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := decodeSample(b)
+		if err != nil {
+			return
+		}
+		again := make([]byte, 0, sampleSize)
+		peer := s.Peer.As16()
+		again = append(again, peer[:]...)
+		again = binary.NativeEndian.AppendUint64(again, s.Nonce)
+		again = binary.NativeEndian.AppendUint64(again, uint64(s.RTT))
+		again = binary.NativeEndian.AppendUint32(again, uint32(s.Answered))
+		if !bytes.Equal(again, b[:len(again)]) || s.RTT < 0 {
+			t.Errorf("%x decoded as %+v", b, s)
 		}
 	})
 }

@@ -42,6 +42,8 @@ enum {
 	// The same numbers for tcx and for clsact with direct action.
 	NEXT = -1,
 	DROP = 2,
+	XDP_PASS = 2,
+	XDP_TX = 3,
 };
 
 // The beginning of the kernel's struct __sk_buff; the verifier knows the rest.
@@ -57,6 +59,17 @@ struct __sk_buff {
 	__u32 priority;
 	__u32 ingress_ifindex;
 	__u32 ifindex;
+};
+
+struct xdp_md {
+	__u32 data;
+	__u32 data_end;
+};
+
+struct ether {
+	__u8 destination[6];
+	__u8 source[6];
+	__be16 type;
 };
 
 struct ipv4 {
@@ -100,7 +113,8 @@ struct probe {
 };
 
 enum {
-	PORT = 7948,
+	PORT = 7948, // probes go to it
+	PATHS = 8,   // and come from it and the next ones
 	MAGIC = 0x44525254, // "DRRT"
 	VERSION = 1,
 	KIND_PROBE = 1,
@@ -136,6 +150,7 @@ enum member {
 enum counter {
 	STAMPED,
 	ANSWERED,
+	ANSWERED_XDP,
 	MEASURED,
 	STRANGER,
 	UNKNOWN,
@@ -179,6 +194,7 @@ struct packet {
 	struct address destination;
 	__u64 nonce;
 	__u32 udp; // offset of its header
+	__be16 port; // the origin's
 	__u8 kind;
 	bool v4;
 };
@@ -204,58 +220,79 @@ static __always_inline bool is(const struct address *a, enum member what)
 	return member && *member == what;
 }
 
-static __always_inline bool payload(const struct udp *udp, const struct probe *probe,
-				    struct packet *p)
+struct datagram {
+	struct udp udp;
+	struct probe probe;
+};
+
+struct datagram_v4 {
+	struct ipv4 ip;
+	struct datagram d;
+};
+
+struct datagram_v6 {
+	struct ipv6 ip;
+	struct datagram d;
+};
+
+// A probe comes from one of PATHS ports and goes to PORT, its answer the other way.
+static __always_inline bool read(const struct datagram *d, struct packet *p)
 {
-	if (udp->source != bpf_htons(PORT) || udp->destination != bpf_htons(PORT) ||
-	    udp->length != bpf_htons(sizeof(*udp) + sizeof(*probe)))
+	__be16 there = d->udp.destination;
+
+	if (d->udp.length != bpf_htons(sizeof(*d)) || d->probe.magic != bpf_htonl(MAGIC) ||
+	    d->probe.version != VERSION || d->probe.zero)
 		return false;
-	if (probe->magic != bpf_htonl(MAGIC) || probe->version != VERSION)
+	p->kind = d->probe.kind;
+	p->port = d->udp.source;
+	if (p->kind != KIND_PROBE) {
+		p->port = d->udp.destination;
+		there = d->udp.source;
+	}
+	p->nonce = (__u64)bpf_ntohl(d->probe.nonce[0]) << 32 | bpf_ntohl(d->probe.nonce[1]);
+	return there == bpf_htons(PORT) && (__u16)(bpf_ntohs(p->port) - PORT) < PATHS;
+}
+
+static __always_inline bool read_v4(const struct datagram_v4 *h, struct packet *p)
+{
+	if (h->ip.version_length != 0x45 || h->ip.protocol != IPPROTO_UDP ||
+	    h->ip.total != bpf_htons(sizeof(*h)) || h->ip.fragment & bpf_htons(IP_FRAGMENT))
 		return false;
-	p->nonce = (__u64)bpf_ntohl(probe->nonce[0]) << 32 | bpf_ntohl(probe->nonce[1]);
-	p->kind = probe->kind;
-	return true;
+	p->v4 = true;
+	p->udp = ETHER + sizeof(h->ip);
+	p->source.word[2] = p->destination.word[2] = bpf_htonl(0xffff);
+	p->source.word[3] = h->ip.source;
+	p->destination.word[3] = h->ip.destination;
+	return read(&h->d, p);
+}
+
+static __always_inline bool read_v6(const struct datagram_v6 *h, struct packet *p)
+{
+	// Without a checksum it is no UDP over IPv6 (RFC 8200, 8.1).
+	if (h->ip.next != IPPROTO_UDP || h->ip.payload != bpf_htons(sizeof(h->d)) ||
+	    !h->d.udp.check)
+		return false;
+	p->udp = ETHER + sizeof(h->ip);
+	__builtin_memcpy(&p->source, h->ip.source, sizeof(p->source));
+	__builtin_memcpy(&p->destination, h->ip.destination, sizeof(p->destination));
+	return read(&h->d, p);
 }
 
 static __always_inline bool parse_v4(struct __sk_buff *skb, struct packet *p)
 {
-	struct {
-		struct ipv4 ip;
-		struct udp udp;
-		struct probe probe;
-	} h;
+	struct datagram_v4 h;
 
 	// Almost every packet of the node has another length, and costs no more than this.
-	if (skb->len != ETHER + sizeof(h) || bpf_skb_load_bytes(skb, ETHER, &h, sizeof(h)))
-		return false;
-	if (h.ip.version_length != 0x45 || h.ip.protocol != IPPROTO_UDP ||
-	    h.ip.total != bpf_htons(sizeof(h)) || h.ip.fragment & bpf_htons(IP_FRAGMENT))
-		return false;
-	p->v4 = true;
-	p->udp = ETHER + sizeof(h.ip);
-	p->source.word[2] = p->destination.word[2] = bpf_htonl(0xffff);
-	p->source.word[3] = h.ip.source;
-	p->destination.word[3] = h.ip.destination;
-	return payload(&h.udp, &h.probe, p);
+	return skb->len == ETHER + sizeof(h) && !bpf_skb_load_bytes(skb, ETHER, &h, sizeof(h)) &&
+	       read_v4(&h, p);
 }
 
 static __always_inline bool parse_v6(struct __sk_buff *skb, struct packet *p)
 {
-	struct {
-		struct ipv6 ip;
-		struct udp udp;
-		struct probe probe;
-	} h;
+	struct datagram_v6 h;
 
-	if (skb->len != ETHER + sizeof(h) || bpf_skb_load_bytes(skb, ETHER, &h, sizeof(h)))
-		return false;
-	if (h.ip.next != IPPROTO_UDP ||
-	    h.ip.payload != bpf_htons(sizeof(h.udp) + sizeof(h.probe)))
-		return false;
-	p->udp = ETHER + sizeof(h.ip);
-	__builtin_memcpy(&p->source, h.ip.source, sizeof(p->source));
-	__builtin_memcpy(&p->destination, h.ip.destination, sizeof(p->destination));
-	return payload(&h.udp, &h.probe, p);
+	return skb->len == ETHER + sizeof(h) && !bpf_skb_load_bytes(skb, ETHER, &h, sizeof(h)) &&
+	       read_v6(&h, p);
 }
 
 static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
@@ -270,7 +307,7 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
 	return false;
 }
 
-// Ports need no turning, they are equal. Swapped words leave every checksum as it is.
+// Swapped words, ports too, leave every checksum as it is.
 static __always_inline int turn(struct __sk_buff *skb, const struct packet *p)
 {
 	struct {
@@ -278,6 +315,7 @@ static __always_inline int turn(struct __sk_buff *skb, const struct packet *p)
 		__u8 source[6];
 	} eth, back;
 	__u8 kind = KIND_KERNEL, ttl = TTL;
+	__be16 ports[2] = { bpf_htons(PORT), p->port };
 	__u32 probe = p->udp + sizeof(struct udp);
 
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
@@ -305,6 +343,8 @@ static __always_inline int turn(struct __sk_buff *skb, const struct packet *p)
 		    bpf_skb_store_bytes(skb, ETHER + 8, ends, sizeof(ends), 0))
 			return -1;
 	}
+	if (bpf_skb_store_bytes(skb, p->udp, ports, sizeof(ports), 0))
+		return -1;
 	// A checksum that is absent stays absent, one that the card will fill in is left to it.
 	if (bpf_l4_csum_replace(skb, p->udp + 6, bpf_htons(VERSION << 8 | KIND_PROBE),
 				bpf_htons(VERSION << 8 | KIND_KERNEL),
@@ -387,6 +427,87 @@ int routetime_ingress(struct __sk_buff *skb)
 		return measure(&p, now);
 	}
 	return NEXT;
+}
+
+// The new checksum after one of the 16-bit words under it has changed (RFC 1624).
+static __always_inline __be16 adjust(__be16 check, __be16 old, __be16 new)
+{
+	__u32 sum = (__u16)~check + (__u16)~old + new;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+static __always_inline void turn_datagram(struct datagram *d, const struct packet *p)
+{
+	d->udp.source = bpf_htons(PORT);
+	d->udp.destination = p->port;
+	d->probe.kind = KIND_KERNEL;
+	if (!d->udp.check)
+		return;
+	d->udp.check = adjust(d->udp.check, bpf_htons(VERSION << 8 | KIND_PROBE),
+			      bpf_htons(VERSION << 8 | KIND_KERNEL));
+	if (!d->udp.check)
+		d->udp.check = 0xffff; // 0 would say that there is none
+}
+
+// Whatever is not a member's probe is left to the tc program, which counts it.
+static __always_inline bool for_us(const struct packet *p)
+{
+	return p->kind == KIND_PROBE && is(&p->destination, MEMBER_SELF) &&
+	       is(&p->source, MEMBER_PEER);
+}
+
+// The verifier understands > alone, and the compiler must not make != of both.
+static __always_inline bool exactly(void *after, void *end)
+{
+	if (after > end)
+		return false;
+	asm volatile("" : "+r"(end));
+	return after == end;
+}
+
+// Opt-in: turns a probe round in the driver, before the packet gets its sk_buff.
+SEC("xdp")
+int routetime_xdp(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ether *eth = (void *)(long)ctx->data;
+	struct packet p = {};
+	__u8 mac[6];
+
+	if ((void *)(eth + 1) > end || eth->destination[0] & 1 /* multicast */)
+		return XDP_PASS;
+	if (eth->type == bpf_htons(ETH_P_IP)) {
+		struct datagram_v4 *h = (void *)(eth + 1);
+		__be16 hops;
+
+		if (!exactly(h + 1, end) || !read_v4(h, &p) || !for_us(&p))
+			return XDP_PASS;
+		hops = bpf_htons(h->ip.ttl << 8 | IPPROTO_UDP);
+		h->ip.ttl = TTL;
+		h->ip.check = adjust(h->ip.check, hops, bpf_htons(TTL << 8 | IPPROTO_UDP));
+		h->ip.source = p.destination.word[3];
+		h->ip.destination = p.source.word[3];
+		turn_datagram(&h->d, &p);
+	} else if (eth->type == bpf_htons(ETH_P_IPV6)) {
+		struct datagram_v6 *h = (void *)(eth + 1);
+
+		if (!exactly(h + 1, end) || !read_v6(h, &p) || !for_us(&p))
+			return XDP_PASS;
+		h->ip.hops = TTL;
+		__builtin_memcpy(h->ip.source, &p.destination, sizeof(h->ip.source));
+		__builtin_memcpy(h->ip.destination, &p.source, sizeof(h->ip.destination));
+		turn_datagram(&h->d, &p);
+	} else {
+		return XDP_PASS;
+	}
+	__builtin_memcpy(mac, eth->source, sizeof(mac));
+	__builtin_memcpy(eth->source, eth->destination, sizeof(mac));
+	__builtin_memcpy(eth->destination, mac, sizeof(mac));
+	count(ANSWERED_XDP);
+	return XDP_TX;
 }
 
 char _license[] SEC("license") = "GPL";

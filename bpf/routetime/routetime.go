@@ -1,8 +1,9 @@
 // Package routetime measures the round trip to other nodes from kernel to kernel, with UDP
 // probes that eBPF programs stamp, turn round and take in at a network device.
 //
-// User space announces a nonce (Meter.Expect) and sends a Packet with it from Port to Port;
-// the programs do the rest and give a Sample. The programs are attached by tcx, or by clsact
+// User space announces a nonce (Meter.Expect) and sends a Packet with it from one of the
+// Paths ports that begin with Port to the peer's Port; the programs do the rest and give a
+// Sample. The answer goes back to the port that the probe came from. The programs are attached by tcx, or by clsact
 // on kernels before 6.6, to Ethernet devices; they need Linux 5.8, CAP_BPF and
 // CAP_NET_ADMIN. Packets that are no probes cost a comparison of their length.
 //
@@ -25,8 +26,13 @@ import (
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror" -target bpfel routetime routetime.bpf.c
 
-// Port is the UDP port that probes come from and go to. It is compiled into the programs.
-const Port = 7948
+// Port is the UDP port that probes go to. Probes come from it and the Paths-1 ports after it,
+// so that routers that choose between equal routes by a hash of the ports (ECMP) send them
+// by several. Both are compiled into the programs.
+const (
+	Port  = 7948
+	Paths = 8
+)
 
 // Sample is one measured round trip.
 type Sample struct {
@@ -39,8 +45,9 @@ type Sample struct {
 
 // Stats counts what the programs did since they were loaded.
 type Stats struct {
-	// Stamped probes left, Answered were turned round here, Measured came back.
-	Stamped, Answered, Measured uint64
+	// Stamped probes left, Answered were turned round here by tc and AnsweredXDP by XDP,
+	// Measured came back.
+	Stamped, Answered, AnsweredXDP, Measured uint64
 	// Stranger counts probes that were dropped as their sender is no member.
 	Stranger uint64
 	// Unknown and WrongPeer count answers that were dropped: their nonce was not asked for
@@ -58,10 +65,11 @@ type Meter struct {
 	objects routetimeObjects
 	ring    *ringbuf.Reader
 
-	mu       sync.RWMutex // held for reading while a map is in use, so that Close waits
-	closed   bool
-	members  map[netip.Addr]routetimeMember
-	attached map[int]attachment
+	mu         sync.RWMutex // held for reading while a map is in use, so that Close waits
+	closed     bool
+	members    map[netip.Addr]routetimeMember
+	attached   map[int]attachment // by index of the device
+	reflecting map[int]attachment
 }
 
 // Open loads the programs into the kernel and attaches them to nothing yet. The error tells
@@ -69,7 +77,7 @@ type Meter struct {
 func Open() (*Meter, error) {
 	// Only kernels before 5.11 count maps against this limit; where it matters, loading fails.
 	_ = rlimit.RemoveMemlock()
-	m := &Meter{members: make(map[netip.Addr]routetimeMember), attached: make(map[int]attachment)}
+	m := &Meter{members: make(map[netip.Addr]routetimeMember), attached: make(map[int]attachment), reflecting: make(map[int]attachment)}
 	if err := loadRoutetimeObjects(&m.objects, nil); err != nil {
 		return nil, fmt.Errorf("load route time programs (this takes CAP_BPF and CAP_NET_ADMIN): %w", err)
 	}
@@ -91,7 +99,7 @@ func (m *Meter) Close() error {
 		return nil
 	}
 	m.closed = true
-	return errors.Join(m.ring.Close(), m.setInterfaces(nil), m.objects.Close())
+	return errors.Join(m.ring.Close(), replace(m.reflecting, nil, nil), replace(m.attached, nil, nil), m.objects.Close())
 }
 
 // SetMembers says which addresses are this node's own (probes to them are turned round) and
@@ -178,14 +186,15 @@ func (m *Meter) Stats() (Stats, error) {
 	}
 	var s Stats
 	for counter, to := range map[routetimeCounter]*uint64{
-		routetimeCounterSTAMPED:    &s.Stamped,
-		routetimeCounterANSWERED:   &s.Answered,
-		routetimeCounterMEASURED:   &s.Measured,
-		routetimeCounterSTRANGER:   &s.Stranger,
-		routetimeCounterUNKNOWN:    &s.Unknown,
-		routetimeCounterWRONG_PEER: &s.WrongPeer,
-		routetimeCounterUNSTAMPED:  &s.Unstamped,
-		routetimeCounterRING_FULL:  &s.RingFull,
+		routetimeCounterSTAMPED:      &s.Stamped,
+		routetimeCounterANSWERED:     &s.Answered,
+		routetimeCounterANSWERED_XDP: &s.AnsweredXDP,
+		routetimeCounterMEASURED:     &s.Measured,
+		routetimeCounterSTRANGER:     &s.Stranger,
+		routetimeCounterUNKNOWN:      &s.Unknown,
+		routetimeCounterWRONG_PEER:   &s.WrongPeer,
+		routetimeCounterUNSTAMPED:    &s.Unstamped,
+		routetimeCounterRING_FULL:    &s.RingFull,
 	} {
 		var perCPU []uint64
 		if err := m.objects.Counters.Lookup(counter, &perCPU); err != nil {

@@ -21,15 +21,16 @@ type routetimeAddress struct {
 type routetimeCounter uint32
 
 const (
-	routetimeCounterSTAMPED    routetimeCounter = 0
-	routetimeCounterANSWERED   routetimeCounter = 1
-	routetimeCounterMEASURED   routetimeCounter = 2
-	routetimeCounterSTRANGER   routetimeCounter = 3
-	routetimeCounterUNKNOWN    routetimeCounter = 4
-	routetimeCounterWRONG_PEER routetimeCounter = 5
-	routetimeCounterUNSTAMPED  routetimeCounter = 6
-	routetimeCounterRING_FULL  routetimeCounter = 7
-	routetimeCounterCOUNTERS   routetimeCounter = 8
+	routetimeCounterSTAMPED      routetimeCounter = 0
+	routetimeCounterANSWERED     routetimeCounter = 1
+	routetimeCounterANSWERED_XDP routetimeCounter = 2
+	routetimeCounterMEASURED     routetimeCounter = 3
+	routetimeCounterSTRANGER     routetimeCounter = 4
+	routetimeCounterUNKNOWN      routetimeCounter = 5
+	routetimeCounterWRONG_PEER   routetimeCounter = 6
+	routetimeCounterUNSTAMPED    routetimeCounter = 7
+	routetimeCounterRING_FULL    routetimeCounter = 8
+	routetimeCounterCOUNTERS     routetimeCounter = 9
 )
 
 type routetimeExpected struct {
@@ -55,6 +56,7 @@ const (
 	routetimeMapSamples           = "samples"
 	routetimeProgRoutetimeEgress  = "routetime_egress"
 	routetimeProgRoutetimeIngress = "routetime_ingress"
+	routetimeProgRoutetimeXdp     = "routetime_xdp"
 )
 
 // loadRoutetime returns the embedded CollectionSpec for routetime.
@@ -101,6 +103,7 @@ type routetimeSpecs struct {
 type routetimeProgramSpecs struct {
 	RoutetimeEgress  *ebpf.ProgramSpec `ebpf:"routetime_egress"`
 	RoutetimeIngress *ebpf.ProgramSpec `ebpf:"routetime_ingress"`
+	RoutetimeXdp     *ebpf.ProgramSpec `ebpf:"routetime_xdp"`
 }
 
 // routetimeMapSpecs contains maps before they are loaded into the kernel.
@@ -166,12 +169,14 @@ type routetimeVariables struct {
 type routetimePrograms struct {
 	RoutetimeEgress  *ebpf.Program `ebpf:"routetime_egress"`
 	RoutetimeIngress *ebpf.Program `ebpf:"routetime_ingress"`
+	RoutetimeXdp     *ebpf.Program `ebpf:"routetime_xdp"`
 }
 
 func (p *routetimePrograms) Close() error {
 	return _RoutetimeClose(
 		p.RoutetimeEgress,
 		p.RoutetimeIngress,
+		p.RoutetimeXdp,
 	)
 }
 

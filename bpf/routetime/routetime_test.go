@@ -160,9 +160,14 @@ func (n *node) attach(t *testing.T, m *Meter) {
 
 func (n *node) socket(t *testing.T, address netip.Addr) *net.UDPConn {
 	t.Helper()
+	return n.socketAt(t, netip.AddrPortFrom(address, Port))
+}
+
+func (n *node) socketAt(t *testing.T, local netip.AddrPort) *net.UDPConn {
+	t.Helper()
 	var c *net.UDPConn
 	n.in(t, func() (err error) {
-		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, Port)))
+		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
 		return err
 	})
 	t.Cleanup(func() { c.Close() })
@@ -291,14 +296,22 @@ func TestDelay(t *testing.T) {
 }
 
 // A frame that comes in over a TAP has its checksums verified by the stack, so what the
-// program turned round reaches a socket only with both of them right.
+// program turned round reaches a socket only with both of them right, and the ports turned.
 func TestAnswerHasValidChecksums(t *testing.T) {
 	nodes := tapNodes(t, 0, "a", "b")
 	a, b := nodes[0], nodes[1]
 	b.attach(t, b.meter(t, a))
-	for i, from := range []netip.Addr{a.v4, a.v6} {
-		to := []netip.Addr{b.v4, b.v6}[i]
-		c := a.socket(t, from)
+	answersAreValid(t, a, b)
+}
+
+func answersAreValid(t *testing.T, a, b *node) {
+	t.Helper()
+	for i, from := range []netip.AddrPort{
+		netip.AddrPortFrom(a.v4, Port), netip.AddrPortFrom(a.v6, Port),
+		netip.AddrPortFrom(a.v4, Port+Paths-1), netip.AddrPortFrom(a.v6, Port+Paths-1),
+	} {
+		to := []netip.Addr{b.v4, b.v6}[i%2]
+		c := a.socketAt(t, from)
 		send(t, c, to, Packet{Kind: Probe, Nonce: 0xfeedface, Sequence: 9}.Append(nil))
 		buf := make([]byte, 100)
 		n, sender, err := c.ReadFromUDPAddrPort(buf)

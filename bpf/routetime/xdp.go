@@ -1,0 +1,69 @@
+package routetime
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// xdp is the reflector on one device. It is gone with its file descriptor.
+type xdp struct {
+	link.Link
+	mode string
+}
+
+func (x xdp) on(index int) bool {
+	info, err := x.Info()
+	return err == nil && info.XDP() != nil && info.XDP().Ifindex == uint32(index)
+}
+
+// SetReflectors is SetInterfaces for the XDP program, which turns probes round before the
+// network stack sees them. It is of use beside the other programs alone: they stamp. A
+// device that has another XDP program keeps that one and is refused. It takes Linux 5.9.
+func (m *Meter) SetReflectors(indexes []int) error {
+	return m.set(m.reflecting, indexes, m.attachXDP)
+}
+
+// Reflecting tells how the XDP program is on the device: "native" in its driver, "generic"
+// in front of the stack, or "" when it is not.
+func (m *Meter) Reflecting(index int) string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	x, _ := m.reflecting[index].(xdp)
+	return x.mode
+}
+
+func (m *Meter) attachXDP(index int) (attachment, error) {
+	device, err := ethernet(index)
+	if err != nil {
+		return nil, err
+	}
+	name := device.Attrs().Name
+	if x := device.Attrs().Xdp; x != nil && x.Attached {
+		return nil, fmt.Errorf("attach XDP to device %s: it has a program already (id %d)", name, x.ProgId)
+	}
+	modes := []struct {
+		name  string
+		flags link.XDPAttachFlags
+	}{{"native", link.XDPDriverMode}, {"generic", link.XDPGenericMode}}
+	// A veth drops what an XDP program sends while its peer's end has neither an XDP program
+	// nor GRO (veth_xdp_tx in drivers/net/veth.c).
+	if device.Type() == "veth" {
+		modes = modes[1:]
+	}
+	var errs []error
+	for _, mode := range modes {
+		l, err := link.AttachXDP(link.XDPOptions{Program: m.objects.RoutetimeXdp, Interface: index, Flags: mode.flags})
+		if err == nil {
+			return xdp{l, mode.name}, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", mode.name, err))
+		// Somebody was faster: a link never replaces what is there.
+		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("attach XDP to device %s: %w", name, errors.Join(errs...))
+}
