@@ -22,6 +22,7 @@ func TestRouteTime(t *testing.T) {
 		at    time.Duration
 		rtt   time.Duration
 		stamp model.Stamp
+		path  int
 	}
 	const kernel, user = model.StampKernel, model.StampUser
 	for _, c := range []struct {
@@ -33,42 +34,51 @@ func TestRouteTime(t *testing.T) {
 	}{
 		{name: "nothing measured", size: 5},
 		{name: "one sample is the route time, without spread", size: 5,
-			adds: []add{{0, 4 * ms, kernel}},
+			adds: []add{{0, 4 * ms, kernel, 0}},
 			want: &model.RouteTime{RTT: 4 * ms, Samples: 1, Stamp: kernel, At: at(0)}},
 		{name: "quartiles of 1..5 are 2 and 4: half of their distance is 1", size: 5, now: 5 * time.Second,
-			adds: []add{{1 * time.Second, 5 * ms, kernel}, {2 * time.Second, 1 * ms, kernel}, {3 * time.Second, 3 * ms, kernel},
-				{4 * time.Second, 2 * ms, kernel}, {5 * time.Second, 4 * ms, kernel}},
+			adds: []add{{1 * time.Second, 5 * ms, kernel, 0}, {2 * time.Second, 1 * ms, kernel, 0}, {3 * time.Second, 3 * ms, kernel, 0},
+				{4 * time.Second, 2 * ms, kernel, 0}, {5 * time.Second, 4 * ms, kernel, 0}},
 			want: &model.RouteTime{RTT: 2 * ms, Spread: 1 * ms, Samples: 5, Stamp: kernel, At: at(5 * time.Second)}},
 		{name: "of two, a quarter and three quarters of the way: 1.25 and 1.75", size: 5,
-			adds: []add{{0, 2 * ms, kernel}, {0, 1 * ms, kernel}},
+			adds: []add{{0, 2 * ms, kernel, 0}, {0, 1 * ms, kernel, 0}},
 			want: &model.RouteTime{RTT: 1250 * time.Microsecond, Spread: 250 * time.Microsecond, Samples: 2, Stamp: kernel, At: at(0)}},
 		{name: "the oldest make room: 9 and 8 have gone, 1 2 3 stay", size: 3,
-			adds: []add{{0, 9 * ms, kernel}, {0, 8 * ms, kernel}, {0, 1 * ms, kernel}, {0, 2 * ms, kernel}, {0, 3 * ms, kernel}},
+			adds: []add{{0, 9 * ms, kernel, 0}, {0, 8 * ms, kernel, 0}, {0, 1 * ms, kernel, 0}, {0, 2 * ms, kernel, 0}, {0, 3 * ms, kernel, 0}},
 			want: &model.RouteTime{RTT: 1500 * time.Microsecond, Spread: 500 * time.Microsecond, Samples: 3, Stamp: kernel, At: at(0)}},
 		{name: "a sample as old as the window counts, an older one does not", size: 5, now: 11 * time.Second,
-			adds: []add{{999 * ms, 1 * ms, kernel}, {1 * time.Second, 7 * ms, kernel}},
+			adds: []add{{999 * ms, 1 * ms, kernel, 0}, {1 * time.Second, 7 * ms, kernel, 0}},
 			want: &model.RouteTime{RTT: 7 * ms, Samples: 1, Stamp: kernel, At: at(1 * time.Second)}},
-		{name: "all too old: unknown", size: 5, now: time.Hour, adds: []add{{0, 1 * ms, kernel}}},
+		{name: "all too old: unknown", size: 5, now: time.Hour, adds: []add{{0, 1 * ms, kernel, 0}}},
 		{name: "user stamps count while there are no others", size: 5,
-			adds: []add{{0, 6 * ms, user}},
+			adds: []add{{0, 6 * ms, user, 0}},
 			want: &model.RouteTime{RTT: 6 * ms, Samples: 1, Stamp: user, At: at(0)}},
 		{name: "one kernel stamp puts them aside, their time too", size: 5, now: time.Second,
-			adds: []add{{0, 2 * ms, kernel}, {time.Second, 6 * ms, user}},
+			adds: []add{{0, 2 * ms, kernel, 0}, {time.Second, 6 * ms, user, 0}},
 			want: &model.RouteTime{RTT: 2 * ms, Samples: 1, Stamp: kernel, At: at(0)}},
 		{name: "until it is too old itself", size: 5, now: 10*time.Second + 1,
-			adds: []add{{0, 2 * ms, kernel}, {time.Second, 6 * ms, user}},
+			adds: []add{{0, 2 * ms, kernel, 0}, {time.Second, 6 * ms, user, 0}},
 			want: &model.RouteTime{RTT: 6 * ms, Samples: 1, Stamp: user, At: at(time.Second)}},
 		{name: "negative is left out, zero is not", size: 5,
-			adds: []add{{0, -1, kernel}, {0, 0, kernel}},
+			adds: []add{{0, -1, kernel, 0}, {0, 0, kernel, 0}},
 			want: &model.RouteTime{Samples: 1, Stamp: kernel, At: at(0)}},
+		{name: "levels 2 and 6 of two paths: mean 4, apart 4; above them 0 0 1 1, quartiles 0 and 1", size: 5,
+			adds: []add{{0, 2 * ms, kernel, 0}, {0, 3 * ms, kernel, 0}, {0, 6 * ms, kernel, 7}, {0, 7 * ms, kernel, 7}},
+			want: &model.RouteTime{RTT: 4 * ms, Spread: 2500 * time.Microsecond, Samples: 4, Stamp: kernel, At: at(0)}},
+		{name: "a path that was measured long ago is none", size: 5, now: 11 * time.Second,
+			adds: []add{{0, 2 * ms, kernel, 0}, {5 * time.Second, 6 * ms, kernel, 1}},
+			want: &model.RouteTime{RTT: 6 * ms, Samples: 1, Stamp: kernel, At: at(5 * time.Second)}},
+		{name: "nor is one that user space alone has measured", size: 5,
+			adds: []add{{0, 2 * ms, user, 0}, {0, 6 * ms, kernel, 1}},
+			want: &model.RouteTime{RTT: 6 * ms, Samples: 1, Stamp: kernel, At: at(0)}},
 		{name: "a window of no size holds one", size: 0,
-			adds: []add{{0, 1 * ms, kernel}, {0, 2 * ms, kernel}},
+			adds: []add{{0, 1 * ms, kernel, 0}, {0, 2 * ms, kernel, 0}},
 			want: &model.RouteTime{RTT: 2 * ms, Samples: 1, Stamp: kernel, At: at(0)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := NewWindow(10*time.Second, c.size)
 			for _, a := range c.adds {
-				w.Add(at(a.at), a.rtt, a.stamp)
+				w.Add(at(a.at), a.rtt, a.stamp, a.path)
 			}
 			got, known := w.RouteTime(at(c.now))
 			if known != (c.want != nil) {
@@ -97,7 +107,7 @@ func TestDisturbanceAndChange(t *testing.T) {
 			if rng.Float64() < disturbed {
 				rtt += time.Duration(rng.Int63n(int64(100 * ms)))
 			}
-			w.Add(now, rtt, model.StampKernel)
+			w.Add(now, rtt, model.StampKernel, 0)
 		}
 		route, _ := w.RouteTime(now)
 		return route
@@ -126,8 +136,8 @@ func TestAgainstNaiveTwin(t *testing.T) {
 		now := start
 		for range 100 {
 			now = now.Add(time.Duration(rng.Intn(500)) * ms)
-			s := sample{now, time.Duration(rng.Intn(1000)), model.StampKernel}
-			w.Add(s.at, s.rtt, s.stamp)
+			s := sample{now, time.Duration(rng.Intn(1000)), model.StampKernel, 0}
+			w.Add(s.at, s.rtt, s.stamp, s.path)
 			all = append(all, s)
 			later := now.Add(time.Duration(rng.Intn(2000)) * ms)
 			var rtts []time.Duration

@@ -25,10 +25,13 @@ const (
 
 	// probeTimeout is after how long a probe counts as lost.
 	probeTimeout = 2 * time.Second
+	// settle is how long a change of devices or routes waits for others, to be looked at once.
+	settle = 250 * time.Millisecond
 	// leastPause bounds the probes of one node to 1000 a second: with more than 200 peers
 	// the time between two probes to one peer grows.
 	leastPause = time.Millisecond
-	// resolveInterval is how often the devices towards the peers are looked up again.
+	// resolveInterval is how often the devices towards the peers are looked up again without
+	// being told of a change: that a program was detached, for one, is not told.
 	resolveInterval = 5 * time.Second
 )
 
@@ -42,15 +45,19 @@ type RoutesConfig struct {
 	// Open loads the kernel programs: routetime.Open. When it fails, probes are stamped
 	// in user space.
 	Open func() (*routetime.Meter, error)
-	Log  *slog.Logger
+	// XDP asks for probes to be turned round by an XDP program where a device has none yet.
+	XDP bool
+	Log *slog.Logger
 }
 
-// Routes measures the route time to every peer. It sends probes from routetime.Port of
-// Address to the same port of the peers, and answers theirs. A Routes is also a
-// prometheus.Collector.
+// Routes measures the route time to every peer. It sends probes from the routetime.Paths
+// ports of Address that begin with routetime.Port to the latter port of the peers, and
+// answers theirs. A Routes is also a prometheus.Collector.
 type Routes struct {
 	config  RoutesConfig
 	changed chan struct{} // the peers have
+
+	resolveInterval time.Duration
 
 	mu      sync.Mutex
 	peers   map[model.NodeID]netip.Addr
@@ -58,12 +65,15 @@ type Routes struct {
 	flights flights
 	meter   *routetime.Meter // nil without the kernel's help
 	stamp   model.Stamp
+	xdp     int // devices that XDP reflects on
 	refused refusals
 }
 
 // route is what is known of the way to one address.
 type route struct {
 	window                 *linkstate.Window
+	trips                  roundTrips
+	turn                   int // counts its probes: they take the source ports in turn
 	answered, lost, failed uint64
 }
 
@@ -76,6 +86,9 @@ func NewRoutes(config RoutesConfig) *Routes {
 	return &Routes{
 		config:  config,
 		changed: make(chan struct{}, 1),
+
+		resolveInterval: resolveInterval,
+
 		routes:  map[netip.Addr]*route{},
 		flights: flights{byNonce: map[uint64]flight{}},
 		stamp:   model.StampUser,
@@ -97,7 +110,7 @@ func (r *Routes) SetPeers(peers map[model.NodeID]netip.Addr) {
 		r.peers[id] = address
 		if kept[address] = r.routes[address]; kept[address] == nil {
 			size := int(r.config.Window / max(1, r.config.Interval))
-			kept[address] = &route{window: linkstate.NewWindow(r.config.Window, size)}
+			kept[address] = &route{window: linkstate.NewWindow(r.config.Window, size), trips: roundTrips{}}
 		}
 	}
 	r.routes = kept
@@ -130,8 +143,8 @@ func (r *Routes) Stamp() model.Stamp {
 }
 
 // Run probes and answers until ctx ends, then returns nil. It works in the network namespace
-// of the calling thread. An error means that the socket could not be had or has failed; a
-// kernel that refuses the programs is no error, but logged.
+// of the calling thread. An error means that the socket on routetime.Port could not be had,
+// or one has failed; a kernel that refuses the programs is no error, but logged.
 func (r *Routes) Run(ctx context.Context) error {
 	if r.config.Interval <= 0 || r.config.Window < r.config.Interval {
 		return fmt.Errorf("measure routes: interval %v and window %v: want 0 < interval <= window",
@@ -140,10 +153,9 @@ func (r *Routes) Run(ctx context.Context) error {
 	if !r.config.Address.IsValid() || r.config.Address.IsUnspecified() {
 		return fmt.Errorf("measure routes: address %v is not a node's own address", r.config.Address)
 	}
-	local := netip.AddrPortFrom(r.config.Address, routetime.Port)
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
+	sockets, err := r.listen()
 	if err != nil {
-		return fmt.Errorf("measure routes: listen on udp %s: %w", local, err)
+		return err
 	}
 	meter, err := r.config.Open()
 	if err != nil {
@@ -154,24 +166,48 @@ func (r *Routes) Run(ctx context.Context) error {
 	defer r.setMeter(nil)
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return r.receive(conn, meter) })
-	group.Go(func() error { return r.probe(ctx, conn, meter) })
+	for _, conn := range sockets {
+		group.Go(func() error { return r.receive(conn, meter) })
+	}
+	group.Go(func() error { return r.probe(ctx, sockets, meter) })
 	if meter != nil {
 		group.Go(func() error { return r.take(meter) })
 	}
 	// On this goroutine, as looking up and attaching belong to its thread's namespace.
 	err = r.follow(ctx, meter)
-	err = errors.Join(err, conn.Close())
+	for _, conn := range sockets {
+		err = errors.Join(err, conn.Close())
+	}
 	if meter != nil {
 		err = errors.Join(err, meter.Close())
 	}
 	return errors.Join(group.Wait(), err)
 }
 
+// listen opens the sockets that probes are sent from. The first is for peers' probes, too, and
+// has to be had; without another a path may not be seen.
+func (r *Routes) listen() ([]*net.UDPConn, error) {
+	var sockets []*net.UDPConn
+	for path := range uint16(routetime.Paths) {
+		local := netip.AddrPortFrom(r.config.Address, routetime.Port+path)
+		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
+		switch {
+		case err == nil:
+			sockets = append(sockets, conn)
+		case path == 0:
+			return nil, fmt.Errorf("measure routes: listen on udp %s: %w", local, err)
+		default:
+			r.config.Log.Warn("no probes are sent from a port: paths that it alone would take are not seen",
+				"address", local, "error", err)
+		}
+	}
+	return sockets, nil
+}
+
 func (r *Routes) setMeter(meter *routetime.Meter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.meter, r.stamp = meter, model.StampUser
+	r.meter, r.stamp, r.xdp = meter, model.StampUser, 0
 }
 
 // OpenRouteMeter loads the kernel programs, for RoutesConfig.Open.

@@ -11,11 +11,15 @@ import (
 
 var (
 	routeTimeDesc = prometheus.NewDesc("drover_route_time_seconds",
-		"Measured round trip to the peer: the lower quartile of the window.", []string{"peer"}, nil)
+		"Measured round trip to the peer over the window, as placement takes it.", []string{"peer"}, nil)
 	routeSpreadDesc = prometheus.NewDesc("drover_route_time_spread_seconds",
-		"Half the distance between the quartiles of the window of round trips to the peer.", []string{"peer"}, nil)
+		"How far round trips to the peer lie apart in the window: half of what their paths do, and half the distance between the quartiles of what is above.", []string{"peer"}, nil)
 	routeSamplesDesc = prometheus.NewDesc("drover_route_window_samples",
 		"Round trips to the peer in the window, by where they were stamped.", []string{"peer", "stamp"}, nil)
+	routeTripsDesc = prometheus.NewDesc("drover_route_time_round_trip_seconds",
+		"Single round trips to the peer, by where they were stamped.", []string{"peer", "stamp"}, nil)
+	routeXDPDesc = prometheus.NewDesc("drover_route_xdp_devices",
+		"Devices on which an XDP program turns probes round.", nil, nil)
 	routeProbesDesc = prometheus.NewDesc("drover_route_probes_total",
 		"Probes to the peer, by how they ended: answered, lost (no answer in time), failed (not sent).",
 		[]string{"peer", "result"}, nil)
@@ -29,7 +33,7 @@ var (
 // Describe is for prometheus.Registerer.
 func (r *Routes) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{routeTimeDesc, routeSpreadDesc, routeSamplesDesc,
-		routeProbesDesc, routeKernelDesc, routePacketsDesc} {
+		routeTripsDesc, routeProbesDesc, routeKernelDesc, routeXDPDesc, routePacketsDesc} {
 		ch <- d
 	}
 }
@@ -47,6 +51,7 @@ func (r *Routes) Collect(ch chan<- prometheus.Metric) {
 		kernel = 1
 	}
 	ch <- prometheus.MustNewConstMetric(routeKernelDesc, prometheus.GaugeValue, kernel)
+	ch <- prometheus.MustNewConstMetric(routeXDPDesc, prometheus.GaugeValue, float64(r.xdp))
 	packets := func(handler string, outcomes map[string]uint64) {
 		for outcome, n := range outcomes {
 			ch <- prometheus.MustNewConstMetric(routePacketsDesc, prometheus.CounterValue, float64(n), handler, outcome)
@@ -64,7 +69,7 @@ func (r *Routes) Collect(ch chan<- prometheus.Metric) {
 
 func outcomes(s routetime.Stats) map[string]uint64 {
 	return map[string]uint64{
-		"stamped": s.Stamped, "answered": s.Answered, "measured": s.Measured,
+		"stamped": s.Stamped, "answered": s.Answered, "answered_xdp": s.AnsweredXDP, "measured": s.Measured,
 		"stranger": s.Stranger, "unknown": s.Unknown, "wrong_peer": s.WrongPeer,
 		"unstamped": s.Unstamped, "ring_full": s.RingFull,
 	}
@@ -77,6 +82,7 @@ func (o *route) collect(ch chan<- prometheus.Metric, id model.NodeID, now time.T
 		ch <- prometheus.MustNewConstMetric(routeSpreadDesc, prometheus.GaugeValue, t.Spread.Seconds(), peer)
 		ch <- prometheus.MustNewConstMetric(routeSamplesDesc, prometheus.GaugeValue, float64(t.Samples), peer, string(t.Stamp))
 	}
+	o.trips.collect(ch, id)
 	for result, n := range map[string]uint64{"answered": o.answered, "lost": o.lost, "failed": o.failed} {
 		ch <- prometheus.MustNewConstMetric(routeProbesDesc, prometheus.CounterValue, float64(n), peer, result)
 	}

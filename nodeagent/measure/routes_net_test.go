@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/bpf/routetime"
 	"github.com/drover-project/drover/hack/lab/fabric"
@@ -43,11 +44,19 @@ func inSpace(ns netns.NsHandle, f func() error) error {
 
 func newRouteNet(t *testing.T, nodes ...model.NodeID) *routeNet {
 	t.Helper()
+	return newRouteNetOf(t, netip.MustParsePrefix("10.233.0.0/24"), nodes...)
+}
+
+// newRouteNetOf numbers the nodes in the prefix, of IPv4 or IPv6.
+func newRouteNetOf(t *testing.T, prefix netip.Prefix, nodes ...model.NodeID) *routeNet {
+	t.Helper()
 	n := &routeNet{spaces: map[model.NodeID]netns.NsHandle{}, address: map[model.NodeID]netip.Addr{}}
 	var ports []fabric.Port
 	for i, id := range nodes {
 		last := byte(i + 1)
-		n.address[id] = netip.AddrFrom4([4]byte{10, 233, 0, last})
+		number := prefix.Addr().AsSlice()
+		number[len(number)-1] = last
+		n.address[id], _ = netip.AddrFromSlice(number)
 		here, err := netns.Get()
 		if err != nil {
 			t.Fatal(err)
@@ -65,14 +74,26 @@ func newRouteNet(t *testing.T, nodes ...model.NodeID) *routeNet {
 			if err != nil {
 				return err
 			}
-			address := &netlink.Addr{IPNet: &net.IPNet{IP: n.address[id].AsSlice(), Mask: net.CIDRMask(24, 32)}}
-			return errors.Join(netlink.AddrAdd(device, address), netlink.LinkSetUp(device))
+			address := netip.PrefixFrom(n.address[id], prefix.Bits())
+			return errors.Join(netlink.AddrAdd(device, netlinkAddr(address)), netlink.LinkSetUp(device))
 		})
 		here.Close()
 		if err != nil {
 			t.Fatalf("make node %s: %v", id, err)
 		}
 	}
+	t.Cleanup(func() {
+		for _, ns := range n.spaces {
+			ns.Close()
+		}
+	})
+	n.connect(t, ports)
+	return n
+}
+
+// connect starts the fabric.
+func (n *routeNet) connect(t *testing.T, ports []fabric.Port) {
+	t.Helper()
 	n.fabric = fabric.New(ports)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -82,13 +103,23 @@ func newRouteNet(t *testing.T, nodes ...model.NodeID) *routeNet {
 		if err := <-ended; err != nil {
 			t.Errorf("fabric: %v", err)
 		}
-		for i, id := range nodes {
-			ports[i].File.Close()
-			ns := n.spaces[id]
-			ns.Close()
+		for _, p := range ports {
+			p.File.Close()
 		}
 	})
-	return n
+}
+
+// netlinkAddr is an address that is usable at once: nobody looks for duplicates.
+func netlinkAddr(p netip.Prefix) *netlink.Addr {
+	a := &netlink.Addr{IPNet: netlinkNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a
+}
+
+func netlinkNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func (n *routeNet) delay(t *testing.T, a, b string, oneWay time.Duration) {
@@ -103,6 +134,12 @@ func (n *routeNet) run(t *testing.T, id model.NodeID, open func() (*routetime.Me
 	t.Helper()
 	r := NewRoutes(RoutesConfig{Address: n.address[id], Interval: 10 * time.Millisecond,
 		Window: time.Second, Open: open, Log: slog.New(slog.DiscardHandler)})
+	n.start(t, id, r)
+	return r
+}
+
+func (n *routeNet) start(t *testing.T, id model.NodeID, r *Routes) {
+	t.Helper()
 	r.SetPeers(n.address)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -113,7 +150,6 @@ func (n *routeNet) run(t *testing.T, id model.NodeID, open func() (*routetime.Me
 			t.Errorf("Run on %s: %v", id, err)
 		}
 	})
-	return r
 }
 
 // until waits for something that must come; how long it takes is not what is tested.

@@ -21,6 +21,7 @@ import (
 // flight is one probe that is on its way.
 type flight struct {
 	to   netip.Addr
+	path int // source port, counted from routetime.Port
 	sent time.Time
 }
 
@@ -33,7 +34,7 @@ type flights struct {
 
 // probe sends probes to the peers, each round in another order and at uneven times, so that
 // nodes do not fall into step with each other or with something periodic on the way.
-func (r *Routes) probe(ctx context.Context, conn *net.UDPConn, meter *routetime.Meter) error {
+func (r *Routes) probe(ctx context.Context, sockets []*net.UDPConn, meter *routetime.Meter) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -50,7 +51,7 @@ func (r *Routes) probe(ctx context.Context, conn *net.UDPConn, meter *routetime.
 			}
 			r.expire(time.Now(), meter)
 			if next < len(addresses) {
-				r.send(addresses[next], conn, meter)
+				r.send(addresses[next], sockets, meter)
 			}
 			timer.Reset(pause/2 + mathrand.N(pause))
 			if next+1 >= len(addresses) {
@@ -66,8 +67,8 @@ func (r *Routes) addresses() []netip.Addr {
 	return slices.Collect(maps.Keys(r.routes))
 }
 
-// send sends one probe to an address.
-func (r *Routes) send(to netip.Addr, conn *net.UDPConn, meter *routetime.Meter) {
+// send sends one probe to an address, from the next of the sockets.
+func (r *Routes) send(to netip.Addr, sockets []*net.UDPConn, meter *routetime.Meter) {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	nonce := binary.NativeEndian.Uint64(random[:])
@@ -78,14 +79,19 @@ func (r *Routes) send(to netip.Addr, conn *net.UDPConn, meter *routetime.Meter) 
 		}
 	}
 	r.mu.Lock()
+	path := 0
+	if route := r.routes[to]; route != nil {
+		path = route.turn % len(sockets)
+		route.turn++
+	}
 	r.flights.sequence++
 	packet := routetime.Packet{Kind: routetime.Probe, Nonce: nonce, Sequence: r.flights.sequence}
 	r.flights.inOrder = append(r.flights.inOrder, nonce)
-	r.flights.byNonce[nonce] = flight{to, time.Now()}
+	r.flights.byNonce[nonce] = flight{to, path, time.Now()}
 	r.mu.Unlock()
 
 	var buf [routetime.PacketSize]byte
-	_, err := conn.WriteToUDPAddrPort(packet.Append(buf[:0]), netip.AddrPortFrom(to, routetime.Port))
+	_, err := sockets[path].WriteToUDPAddrPort(packet.Append(buf[:0]), netip.AddrPortFrom(to, routetime.Port))
 	if err == nil {
 		return
 	}
@@ -139,7 +145,9 @@ func (r *Routes) land(nonce uint64, from netip.Addr, stamp model.Stamp, rtt func
 	delete(r.flights.byNonce, nonce)
 	if route := r.routes[from]; route != nil {
 		route.answered++
-		route.window.Add(time.Now(), rtt(f.sent), stamp)
+		took := rtt(f.sent)
+		route.window.Add(time.Now(), took, stamp, f.path)
+		route.trips.observe(took, stamp)
 	}
 	return true
 }
@@ -190,12 +198,14 @@ func (r *Routes) receive(conn *net.UDPConn, meter *routetime.Meter) error {
 	}
 }
 
-// answer turns a member's probe round.
+// answer turns a member's probe round: one to routetime.Port, from one of the ports that
+// probes come from.
 func (r *Routes) answer(packet routetime.Packet, from netip.AddrPort, conn *net.UDPConn) {
 	r.mu.Lock()
 	_, member := r.routes[from.Addr()]
 	r.mu.Unlock()
-	if !member || from.Port() != routetime.Port {
+	to := conn.LocalAddr().(*net.UDPAddr).Port
+	if !member || to != routetime.Port || from.Port() < routetime.Port || from.Port() >= routetime.Port+routetime.Paths {
 		r.refuse(func(c *refusals) { c.stranger++ })
 		return
 	}

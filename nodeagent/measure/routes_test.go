@@ -16,7 +16,13 @@ import (
 func refuse() (*routetime.Meter, error) { return nil, errors.New("no programs in this test") }
 
 func TestRoutesInTheKernel(t *testing.T) {
-	n := newRouteNet(t, "a", "b", "c")
+	for name, prefix := range map[string]string{"IPv4": "10.233.0.0/24", "IPv6": "fd00:f::/64"} {
+		t.Run(name, func(t *testing.T) { routesInTheKernel(t, netip.MustParsePrefix(prefix)) })
+	}
+}
+
+func routesInTheKernel(t *testing.T, prefix netip.Prefix) {
+	n := newRouteNetOf(t, prefix, "a", "b", "c")
 	n.delay(t, "a", "b", 3*time.Millisecond)
 	n.delay(t, "a", "c", 9*time.Millisecond)
 	a := n.run(t, "a", routetime.Open)
@@ -55,15 +61,18 @@ func TestRoutesInTheKernel(t *testing.T) {
 // With or without the kernel on either side there is a route time, and it says what it is.
 func TestRoutesInUserSpace(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		a, b func() (*routetime.Meter, error)
+		name, prefix string
+		a, b         func() (*routetime.Meter, error)
 	}{
-		{"neither", refuse, refuse},
-		{"only the origin", routetime.Open, refuse},
-		{"only the peer", refuse, routetime.Open},
+		{"neither", "10.233.0.0/24", refuse, refuse},
+		{"only the origin", "10.233.0.0/24", routetime.Open, refuse},
+		{"only the peer", "10.233.0.0/24", refuse, routetime.Open},
+		{"neither, IPv6", "fd00:f::/64", refuse, refuse},
+		{"only the origin, IPv6", "fd00:f::/64", routetime.Open, refuse},
+		{"only the peer, IPv6", "fd00:f::/64", refuse, routetime.Open},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n := newRouteNet(t, "a", "b")
+			n := newRouteNetOf(t, netip.MustParsePrefix(c.prefix), "a", "b")
 			n.delay(t, "a", "b", 2*time.Millisecond)
 			a := n.run(t, "a", c.a)
 			n.run(t, "b", c.b)
@@ -132,12 +141,20 @@ func TestRoutesRefuse(t *testing.T) {
 				return err
 			}
 		}
-		return nil
+		// From one of the ports, but to one that answers alone go to.
+		member, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(n.address["b"], routetime.Port)))
+		if err != nil {
+			return err
+		}
+		defer member.Close()
+		_, err = member.WriteToUDPAddrPort(routetime.Packet{Kind: routetime.Probe}.Append(nil),
+			netip.AddrPortFrom(n.address["a"], routetime.Port+1))
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for outcome, want := range map[string]float64{"malformed": 2, "stranger": 1, "unknown": 1} {
+	for outcome, want := range map[string]float64{"malformed": 2, "stranger": 2, "unknown": 1} {
 		until(t, outcome, func() bool {
 			return metric(t, a, "drover_route_packets_total", "handler", "user", "outcome", outcome) == want
 		})
@@ -151,7 +168,7 @@ func TestLandTwice(t *testing.T) {
 	r := NewRoutes(RoutesConfig{Address: netip.MustParseAddr("10.0.0.1"), Interval: time.Second, Window: time.Minute})
 	b, c := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
 	r.SetPeers(map[model.NodeID]netip.Addr{"b": b, "c": c})
-	r.flights.byNonce[1] = flight{b, time.Now()}
+	r.flights.byNonce[1] = flight{b, 0, time.Now()}
 	rtt := func(time.Time) time.Duration { return time.Millisecond }
 	if r.land(1, c, model.StampUser, rtt) || r.land(2, b, model.StampUser, rtt) {
 		t.Error("an answer from another address, or with another nonce, was taken")

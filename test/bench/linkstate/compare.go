@@ -111,7 +111,7 @@ func (t *trial) round() error {
 	for _, i := range t.rng.Perm(n) {
 		for _, j := range t.plan[i] {
 			rtt := t.sample(i, j)
-			t.windows[i][j].Add(t.now, rtt, model.StampKernel)
+			t.windows[i][j].Add(t.now, rtt, model.StampKernel, 0)
 			t.probes++
 			if _, err := t.near[i].Update(string(t.ids[j]), t.near[j].GetCoordinate(), rtt); err != nil {
 				return fmt.Errorf("vivaldi update: %w", err)
