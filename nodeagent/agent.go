@@ -302,8 +302,8 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 	a.load = measure.NewLoadMeter(groups, kubepods, "/proc")
 	routes := func(by model.Path, from netip.Addr) *measure.Routes {
 		return measure.NewRoutes(measure.RoutesConfig{
-			Address: from, Interval: measure.RouteInterval, Window: measure.RouteWindow,
-			Open: measure.OpenRouteMeter, Log: a.log.With("path", by),
+			Address: from, Interval: measure.RouteInterval, Window: measure.RouteWindow, Open: measure.OpenRouteMeter,
+			XDP: a.cfg.RouteXDP && by == model.PathNode, Log: a.log.With("path", by),
 		})
 	}
 	a.routes = routes(model.PathNode, a.cfg.Address)

@@ -56,6 +56,9 @@ type Config struct {
 	// Program is drover-runc's path on the node, Runc the real runtime's.
 	Program, Runc string
 
+	// RouteXDP asks for probes to be turned round by XDP: docs/route-times.md says what it costs.
+	RouteXDP bool
+
 	Params     placement.Params
 	Thresholds pressure.Config
 	Decide     decide.Config

@@ -48,8 +48,8 @@ func (m *Meter) attachXDP(index int) (attachment, error) {
 		name  string
 		flags link.XDPAttachFlags
 	}{{"native", link.XDPDriverMode}, {"generic", link.XDPGenericMode}}
-	// A veth drops what an XDP program sends while its peer's end has neither an XDP program
-	// nor GRO (veth_xdp_tx in drivers/net/veth.c).
+	// A veth drops what its XDP program sends while its peer has neither such a program nor
+	// GRO, and with GRO alone before Linux commit f16b8c6a656e.
 	if device.Type() == "veth" {
 		modes = modes[1:]
 	}

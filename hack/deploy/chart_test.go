@@ -42,13 +42,27 @@ func TestChartDefaults(t *testing.T) {
 	}
 }
 
+// XDP is attached only when it is asked for.
+func TestChartRouteXDP(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		m, err := render(t, map[string]any{"agent": map[string]any{"routeXDP": on}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(m, "- --route-xdp") != on {
+			t.Errorf("routeXDP %v: the agent's arguments are not accordingly", on)
+		}
+	}
+}
+
 func TestChartRefusesBadValues(t *testing.T) {
 	for want, values := range map[string]map[string]any{
-		"mode":    {"mode": "sometimes"},
-		"tau":     {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
-		"gamma":   {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
-		"weight":  {"scheduler": map[string]any{"weight": 0}},
-		"podPath": {"podPath": map[string]any{"enabled": "perhaps"}},
+		"mode":     {"mode": "sometimes"},
+		"tau":      {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
+		"gamma":    {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
+		"routeXDP": {"agent": map[string]any{"routeXDP": "native"}},
+		"weight":   {"scheduler": map[string]any{"weight": 0}},
+		"podPath":  {"podPath": map[string]any{"enabled": "perhaps"}},
 	} {
 		_, err := render(t, values)
 		if err == nil || !strings.Contains(err.Error(), want) {

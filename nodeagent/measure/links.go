@@ -175,8 +175,10 @@ func outward(handle *netlink.Handle, peers []netip.Addr) ([]int, error) {
 	}
 	for _, peer := range peers {
 		// One that cannot be reached has no device.
-		if device, err := deviceTo(handle, peer); err == nil {
-			add(device)
+		if to, err := devicesTo(handle, peer); err == nil {
+			for _, device := range to {
+				add(device)
+			}
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(devices), func(index int) bool {
