@@ -73,6 +73,10 @@ soak-owners: lab-build ## Move a pod of every kind SOAK_MOVES (100) times in a l
 bench-linkstate: ## Computed route times against Vivaldi's coordinates; writes out/bench/linkstate.json
 	cd test/bench/linkstate && $(GO) test . && $(GO) run . -out $(CURDIR)/out/bench/linkstate.json
 
+.PHONY: bench-badinput
+bench-badinput: ## 10^6 truncated, oversized, replayed and forged datagrams at a node: nothing changes, and what it costs (root)
+	$(GO) test -count=1 -timeout 30m -v ./test/bench/measure/badinput -badinput.datagrams=1000000
+
 .PHONY: lab-build
 lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout
 	$(LAB) build

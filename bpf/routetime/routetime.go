@@ -177,6 +177,25 @@ func (m *Meter) Read() (Sample, error) {
 	return decodeSample(record.RawSample)
 }
 
+// Runtime tells how often the programs ran and how long that took, while the kernel keeps such
+// statistics (ebpf.EnableStats); else nothing.
+func (m *Meter) Runtime() (runs uint64, took time.Duration, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return 0, 0, os.ErrClosed
+	}
+	for _, p := range []*ebpf.Program{m.objects.RoutetimeIngress, m.objects.RoutetimeEgress, m.objects.RoutetimeXdp} {
+		s, err := p.Stats()
+		if err != nil {
+			return 0, 0, fmt.Errorf("read how long the route time programs ran: %w", err)
+		}
+		runs += s.RunCount
+		took += s.Runtime
+	}
+	return runs, took, nil
+}
+
 // Stats reads the programs' counters.
 func (m *Meter) Stats() (Stats, error) {
 	m.mu.RLock()

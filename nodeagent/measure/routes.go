@@ -64,6 +64,7 @@ type Routes struct {
 	routes  map[netip.Addr]*route
 	flights flights
 	meter   *routetime.Meter // nil without the kernel's help
+	sockets []*net.UDPConn
 	stamp   model.Stamp
 	xdp     int // devices that XDP reflects on
 	refused refusals
@@ -162,8 +163,8 @@ func (r *Routes) Run(ctx context.Context) error {
 		meter = nil
 		r.config.Log.Warn("route times are stamped in user space: a busy node will look far away", "error", err)
 	}
-	r.setMeter(meter)
-	defer r.setMeter(nil)
+	r.use(sockets, meter)
+	defer r.use(nil, nil)
 
 	group, ctx := errgroup.WithContext(ctx)
 	for _, conn := range sockets {
@@ -193,6 +194,9 @@ func (r *Routes) listen() ([]*net.UDPConn, error) {
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
 		switch {
 		case err == nil:
+			if err := routetime.Filter(conn); err != nil {
+				r.config.Log.Warn("what is no packet wakes the agent", "error", err)
+			}
 			sockets = append(sockets, conn)
 		case path == 0:
 			return nil, fmt.Errorf("measure routes: listen on udp %s: %w", local, err)
@@ -204,10 +208,10 @@ func (r *Routes) listen() ([]*net.UDPConn, error) {
 	return sockets, nil
 }
 
-func (r *Routes) setMeter(meter *routetime.Meter) {
+func (r *Routes) use(sockets []*net.UDPConn, meter *routetime.Meter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.meter, r.stamp, r.xdp = meter, model.StampUser, 0
+	r.sockets, r.meter, r.stamp, r.xdp = sockets, meter, model.StampUser, 0
 }
 
 // OpenRouteMeter loads the kernel programs, for RoutesConfig.Open.

@@ -57,7 +57,12 @@ func (r *Routes) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(routePacketsDesc, prometheus.CounterValue, float64(n), handler, outcome)
 		}
 	}
-	packets("user", map[string]uint64{"malformed": r.refused.malformed,
+	var dropped uint64
+	for _, conn := range r.sockets {
+		n, _ := routetime.Dropped(conn) // an error: it has just been closed
+		dropped += n
+	}
+	packets("user", map[string]uint64{"dropped": dropped, "malformed": r.refused.malformed,
 		"stranger": r.refused.stranger, "unknown": r.refused.unknown})
 	if r.meter == nil {
 		return

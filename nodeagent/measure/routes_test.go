@@ -134,6 +134,7 @@ func TestRoutesRefuse(t *testing.T) {
 		to := netip.AddrPortFrom(n.address["a"], routetime.Port)
 		for _, b := range [][]byte{
 			{}, []byte("hello"),
+			routetime.Packet{Kind: 9}.Append(nil),
 			routetime.Packet{Kind: routetime.Probe}.Append(nil),
 			routetime.Packet{Kind: routetime.AnsweredByUser, Nonce: nonce + 1}.Append(nil),
 		} {
@@ -154,7 +155,7 @@ func TestRoutesRefuse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for outcome, want := range map[string]float64{"malformed": 2, "stranger": 2, "unknown": 1} {
+	for outcome, want := range map[string]float64{"dropped": 2, "malformed": 1, "stranger": 2, "unknown": 1} {
 		until(t, outcome, func() bool {
 			return metric(t, a, "drover_route_packets_total", "handler", "user", "outcome", outcome) == want
 		})
