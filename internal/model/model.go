@@ -81,9 +81,9 @@ const (
 
 // RouteTime is the measured round trip from one node to another.
 type RouteTime struct {
-	// RTT is a robust quantile over the window of samples.
+	// RTT is a robust mean over the paths of the window's samples (linkstate.Window).
 	RTT time.Duration `json:"rtt"`
-	// Spread is half the distance between the quartiles of the window.
+	// Spread is how far from it a round trip may well be: by its path, and by disturbances.
 	Spread time.Duration `json:"spread"`
 	// Samples is how many answers the window holds.
 	Samples int   `json:"samples"`

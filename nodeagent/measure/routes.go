@@ -166,6 +166,8 @@ func (r *Routes) Run(ctx context.Context) error {
 	r.use(sockets, meter)
 	defer r.use(nil, nil)
 
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, conn := range sockets {
 		group.Go(func() error { return r.receive(conn, meter) })
@@ -176,6 +178,7 @@ func (r *Routes) Run(ctx context.Context) error {
 	}
 	// On this goroutine, as looking up and attaching belong to its thread's namespace.
 	err = r.follow(ctx, meter)
+	stop()
 	for _, conn := range sockets {
 		err = errors.Join(err, conn.Close())
 	}

@@ -28,11 +28,7 @@ func (r *Routes) follow(ctx context.Context, meter *routetime.Meter) error {
 	}
 	defer handle.Close()
 	moved := make(chan struct{}, 1)
-	wait, err := r.watch(ctx, moved)
-	if err != nil {
-		return fmt.Errorf("measure routes: %w", err)
-	}
-	defer wait()
+	defer r.watch(ctx, moved)()
 	tick := time.NewTicker(r.resolveInterval)
 	defer tick.Stop()
 	var told, toldXDP string

@@ -21,7 +21,7 @@ import (
 // flight is one probe that is on its way.
 type flight struct {
 	to   netip.Addr
-	path int // source port, counted from routetime.Port
+	path int // which of the sockets it left from
 	sent time.Time
 }
 

@@ -11,12 +11,13 @@ import (
 
 // watch sends on moved when devices, routes or routing rules have changed in the network
 // namespace of the calling thread, until ctx ends. It returns at once, with a function that
-// waits for its end.
-func (r *Routes) watch(ctx context.Context, moved chan<- struct{}) (wait func(), err error) {
+// waits for its end. What cannot be heard of is logged: then only looking finds changes.
+func (r *Routes) watch(ctx context.Context, moved chan<- struct{}) (wait func()) {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE,
 		unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
 	if err != nil {
-		return nil, fmt.Errorf("subscribe to changes of devices and routes: %w", err)
+		r.deaf(fmt.Errorf("subscribe to them: %w", err))
+		return func() {}
 	}
 	context.AfterFunc(ctx, socket.Close)
 	ended := make(chan struct{})
@@ -28,8 +29,7 @@ func (r *Routes) watch(ctx context.Context, moved chan<- struct{}) (wait func(),
 				return
 			}
 			if err != nil && !errors.Is(err, unix.ENOBUFS) { // that says that some were missed
-				r.config.Log.Warn("changes of devices and routes are not heard of any more, but looked for",
-					"every", r.resolveInterval, "error", err)
+				r.deaf(fmt.Errorf("receive them: %w", err))
 				return
 			}
 			select {
@@ -38,5 +38,10 @@ func (r *Routes) watch(ctx context.Context, moved chan<- struct{}) (wait func(),
 			}
 		}
 	}()
-	return func() { <-ended }, nil
+	return func() { <-ended }
+}
+
+func (r *Routes) deaf(err error) {
+	r.config.Log.Warn("changes of devices and routes are not heard of, but looked for",
+		"every", r.resolveInterval, "error", err)
 }
