@@ -313,7 +313,7 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 	})
 	a.contention = measure.NewContention(measure.ContentionConfig{
 		Cgroups: groups, Kubepods: kubepods, Proc: "/proc", Interval: time.Second,
-		Thresholds: a.cfg.Thresholds, Attach: measure.AttachWaitMeter, Names: &a.names, Log: a.log,
+		Thresholds: a.cfg.Thresholds, Attach: measure.AttachWaitMeter, Triggers: measure.OpenTriggers, Names: &a.names, Log: a.log,
 	})
 	a.links = measure.NewLinks("/sys", measure.RouteWindow, a.routes)
 	a.conversations = measure.NewConversations(measure.ConversationsConfig{

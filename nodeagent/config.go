@@ -60,7 +60,7 @@ type Config struct {
 	RouteXDP bool
 
 	Params     placement.Params
-	Thresholds pressure.Config
+	Thresholds pressure.Thresholds
 	Decide     decide.Config
 
 	Kubernetes *rest.Config
@@ -82,7 +82,7 @@ func (c Config) Validate() error {
 	if p := c.Params.Problem(); p != "" {
 		errs = append(errs, errors.New(p))
 	}
-	return errors.Join(append(errs, c.Decide.Validate())...)
+	return errors.Join(append(errs, c.Thresholds.Validate(), c.Decide.Validate())...)
 }
 
 // publishInterval is how often a node tells its state, decideInterval how often it decides.

@@ -17,18 +17,27 @@ import (
 	"github.com/drover-project/drover/internal/fit"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
+	"github.com/drover-project/drover/internal/pressure"
 	"github.com/drover-project/drover/nodeagent/decide"
 	"github.com/drover-project/drover/nodeagent/measure"
 )
+
+// suffering is a container, with the resource for which its contention is worst.
+type suffering struct {
+	measure.ContainerWait
+	resource model.Resource
+	state    pressure.State
+}
 
 // gather is what a decision is made from.
 func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 	s := a.gossip.Snapshot()
 	in := decide.Input{Here: model.NodeID(a.cfg.Node), View: s, Params: a.cfg.Params}
-	worst := map[string]measure.ContainerWait{}
+	worst := map[string]suffering{}
 	for _, c := range a.contention.Snapshot().Containers {
-		if w, ok := worst[c.Pod.UID]; c.State.Suffering && (!ok || c.State.Mean > w.State.Mean) {
-			worst[c.Pod.UID] = c
+		r, state := c.States.Worst()
+		if w, ok := worst[c.Pod.UID]; state.Grade == model.Severe && (!ok || state.Mean > w.state.Mean) {
+			worst[c.Pod.UID] = suffering{c, r, state}
 		}
 	}
 	if len(worst) == 0 {
@@ -46,9 +55,9 @@ func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 	for i := range nodes {
 		in.Allocatable[model.NodeID(nodes[i].Name)] = resources(nodes[i].Status.Allocatable)
 	}
-	for uid, wait := range worst {
+	for uid, w := range worst {
 		if p, ok := a.names.pod(uid); ok {
-			in.Suffering = append(in.Suffering, a.candidate(ctx, p, wait, nodes))
+			in.Suffering = append(in.Suffering, a.candidate(ctx, p, w, nodes))
 		}
 	}
 	return in, s.At, nil
@@ -66,20 +75,20 @@ func (a *agent) lookAtContention(now time.Time) (blame.Report, string) {
 	switch age := now.Sub(s.At); {
 	case s.At.IsZero():
 		return blame.Report{}, "contention is not measured yet: the first reading is due in a moment"
-	case age > a.cfg.Thresholds.Window:
+	case age > a.cfg.Thresholds.Window():
 		return blame.Report{}, fmt.Sprintf("contention was last measured %v ago: the agent's log says why", age.Round(time.Second))
 	}
 	return s.Report(), ""
 }
 
 // candidate is a suffering pod with what has to be known to judge it.
-func (a *agent) candidate(ctx context.Context, p *corev1.Pod, w measure.ContainerWait, nodes []corev1.Node) decide.Pod {
+func (a *agent) candidate(ctx context.Context, p *corev1.Pod, w suffering, nodes []corev1.Node) decide.Pod {
 	d := decide.Pod{
 		ID: podID(p), Container: w.Container, Origin: v1alpha1.OriginOf(p),
 		OptedIn:    p.Annotations[v1alpha1.AnnotationMigrate] == "true",
 		Wrapped:    p.Spec.RuntimeClassName != nil && *p.Spec.RuntimeClassName == v1alpha1.RuntimeClassName,
 		Containers: containers(p), Obstacle: obstacle(p), Requests: requests(p),
-		Wait: w.State.Mean, Since: w.State.Since, Run: w.Run, Memory: w.Memory,
+		Resource: w.resource, Wait: w.state.Mean, Since: w.state.Since, Run: w.Run, Memory: w.Memory,
 		Barred: fit.Barred(p, nodes),
 	}
 	if p.Spec.Priority != nil {

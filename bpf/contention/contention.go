@@ -67,6 +67,9 @@ type Reading struct {
 	// What was waited before those is shared out by what the groups have run on that CPU
 	// since the reading before.
 	Owed map[Pair]time.Duration
+	// On is how long the tasks of every group in Groups ran and waited on each CPU since the
+	// programs were attached, by the CPU's number.
+	On map[uint64][]time.Duration
 	// Lost is how many charges found no room since the programs were attached; greater
 	// than 0 means figures are too low.
 	Lost uint64
@@ -124,20 +127,20 @@ func (m *Meter) Read() (Reading, error) {
 	if err != nil {
 		return Reading{}, err
 	}
-	r := Reading{Groups: make(map[uint64]Usage), Lost: lost}
+	r := Reading{Groups: make(map[uint64]Usage), On: make(map[uint64][]time.Duration), Lost: lost}
 	ran := make(map[uint64][]uint64)
 	var id uint64
 	var perCPU []contentionUsage
 	entries := m.objects.Groups.Iterate()
 	for entries.Next(&id, &perCPU) {
 		var sum Usage
-		ran[id] = make([]uint64, len(perCPU))
+		ran[id], r.On[id] = make([]uint64, len(perCPU)), make([]time.Duration, len(perCPU))
 		for cpu, u := range perCPU {
 			sum.Wait += time.Duration(u.WaitNs)
 			sum.Run += time.Duration(u.RunNs)
 			sum.Switches += u.Switches
 			sum.Throttled += time.Duration(u.ThrottledNs)
-			ran[id][cpu] = u.RunNs
+			ran[id][cpu], r.On[id][cpu] = u.RunNs, time.Duration(u.RunNs+u.WaitNs)
 		}
 		r.Groups[id] = sum
 	}

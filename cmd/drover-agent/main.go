@@ -41,6 +41,7 @@ func main() {
 // flags that are not in the Config as they are typed.
 type flags struct {
 	mode, address, gossipKeyFile, logLevel string
+	thresholds                             func() pressure.Thresholds
 }
 
 func command() *cobra.Command {
@@ -48,7 +49,7 @@ func command() *cobra.Command {
 	cfg := nodeagent.Config{
 		Node: os.Getenv("NODE_NAME"), PodUID: os.Getenv("POD_UID"),
 		// drover-runc knows no other paths.
-		Layout: layout.Default, Program: "/opt/drover/bin/drover-runc", Params: placement.Defaults(), Thresholds: pressure.Default(), Decide: decide.Default(),
+		Layout: layout.Default, Program: "/opt/drover/bin/drover-runc", Params: placement.Defaults(), Decide: decide.Default(),
 	}
 	c := &cobra.Command{
 		Use: "drover-agent", Short: "Measures a node, tells the others, and moves pods that suffer",
@@ -76,9 +77,7 @@ func command() *cobra.Command {
 	fs.StringVar(&cfg.ImageDir, "image-dir", "", "directory of the node, on an encrypted file system, to keep images in instead of memory")
 	fs.StringVar(&cfg.Runc, "runc", "/usr/bin/runc", "the real runtime's path on the node")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
-	fs.Float64Var(&cfg.Thresholds.Trigger, "contention-trigger", cfg.Thresholds.Trigger, "run-queue wait, in seconds per second, from which a container suffers")
-	fs.Float64Var(&cfg.Thresholds.Clear, "contention-clear", cfg.Thresholds.Clear, "run-queue wait below which it suffers no more")
-	fs.DurationVar(&cfg.Thresholds.Window, "contention-window", cfg.Thresholds.Window, "how long the wait must go on")
+	f.thresholds = thresholdFlags(fs)
 	fs.Float64Var(&cfg.Decide.Margin, "migration-margin", cfg.Decide.Margin, "a pod goes only where it is predicted to wait this many times less")
 	fs.DurationVar(&cfg.Decide.CoolDown, "migration-cool-down", cfg.Decide.CoolDown, "how long a pod is left alone after a move, or the try of one")
 	fs.Float64Var(&cfg.Params.Alpha, "alpha", cfg.Params.Alpha, "weight of an idle core, as in the scheduler's arguments")
@@ -115,7 +114,7 @@ func complete(cfg *nodeagent.Config, f flags) error {
 	l := logr.FromSlogHandler(cfg.Log.Handler())
 	ctrllog.SetLogger(l)
 	klog.SetLogger(l)
-	cfg.Mode = nodeagent.Mode(f.mode)
+	cfg.Mode, cfg.Thresholds = nodeagent.Mode(f.mode), f.thresholds()
 	if f.address != "" {
 		a, err := netip.ParseAddr(f.address)
 		if err != nil {

@@ -10,6 +10,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/internal/blame"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/pressure"
 )
 
 func (t *tool) contentionCommand() *cobra.Command {
@@ -19,11 +21,16 @@ func (t *tool) contentionCommand() *cobra.Command {
 		Short: "Who suffers on a node, and from whom",
 		Long: `Who waits for the CPU of a node, and who ran on it meanwhile, over the last seconds.
 
-WAITS is how many seconds the threads of a container waited in every second, all of them
+SUFFERS is for what resource others keep it waiting, and how badly: tight is only told, severe
+moves it where it may be moved. WAITS is how many seconds the threads of a container waited in every second, all of them
 together. Its parts: OWN, other threads of the container ran; QUOTA, its own CPU limit or its
 pod's was used up; NODE QUOTA, one above the pods was; NODE, something in no container ran
-(the kernel, daemons); IDLE, nothing ran, and the CPU was about to come to it; and each of
-the NEIGHBOURS that ran.`,
+(the kernel, daemons); STEAL, a hypervisor had the CPU; SOFTIRQ, soft interrupts were served;
+IDLE, nothing ran, and the CPU was about to come to it; and each of the NEIGHBOURS that ran.
+
+A second table has memory and IO, of those containers that waited for one of them: all their
+stall, their own doing included; how near they are to their own memory limit; the pages
+that they had to wait for, in a second; and how many processes were killed for want of memory.`,
 		Example: "  kubectl drover contention n1",
 		Args:    oneNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,21 +46,52 @@ the NEIGHBOURS that ran.`,
 
 func printContention(out io.Writer, node string, r blame.Report) error {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "CONTAINER\tSUFFERS\tCPU USED\tWAITS\tOWN\tQUOTA\tNODE QUOTA\tNODE\tIDLE\tNEIGHBOURS")
+	fmt.Fprintln(w, "CONTAINER\tSUFFERS\tCPU USED\tWAITS\tOWN\tQUOTA\tNODE QUOTA\tNODE\tSTEAL\tSOFTIRQ\tIDLE\tNEIGHBOURS")
 	for _, c := range r.Containers {
-		suffers := "no"
-		if c.Suffering {
-			suffers = "yes"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\n", text(c.Name), suffers, c.Run, c.Wait,
-			c.Own, c.Quota, c.NodeQuota, c.Node, c.Idle, neighbours(c.Neighbours))
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\n", text(c.Name), suffers(c), c.Run, c.Wait,
+			c.Own, c.Quota, c.NodeQuota, c.Node, c.Steal, c.SoftIRQ, c.Idle, neighbours(c.Neighbours))
 	}
-	if err := w.Flush(); err != nil {
+	if err := errors.Join(w.Flush(), printStalls(out, r)); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\nseconds per second; of %s's CPU a hypervisor took %.2f (steal), soft interrupts %.2f: whoever was on the CPU is charged with those\n",
-		node, r.Steal, r.SoftIRQ)
+	_, err := fmt.Fprintf(out, "\nseconds per second; of %s's CPU a hypervisor took %.2f (steal), soft interrupts %.2f\n", node, r.Steal, r.SoftIRQ)
 	return err
+}
+
+// suffers names the resources that are not fine. An older agent tells of no grades.
+func suffers(c blame.Shares) string {
+	var all []string
+	for _, r := range pressure.Resources {
+		if g := c.Grades[r]; g == model.Tight || g == model.Severe {
+			all = append(all, fmt.Sprintf("%s %s", r, g))
+		}
+	}
+	switch {
+	case len(all) > 0:
+		return strings.Join(all, ", ")
+	case c.Suffering:
+		return "yes"
+	}
+	return "no"
+}
+
+// printStalls prints memory and IO of those containers that have something to show.
+func printStalls(out io.Writer, r blame.Report) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	head := "\nCONTAINER\tMEMORY STALL\tOF ITS LIMIT\tMAJOR FAULTS\tREFAULTS\tOOM KILLS\tIO STALL\n"
+	for _, c := range r.Containers {
+		e := c.Evidence
+		if max(e.MemoryStall, e.IOStall) < 0.005 && e.OfLimit < pressure.NearLimit && e.OOMKills == 0 {
+			continue
+		}
+		limit := "none"
+		if e.OfLimit > 0 {
+			limit = fmt.Sprintf("%.0f %%", 100*e.OfLimit)
+		}
+		fmt.Fprintf(w, "%s%s\t%.2f\t%s\t%.0f/s\t%.0f/s\t%d\t%.2f\n", head, text(c.Name), e.MemoryStall, limit, e.MajorFaults, e.Refaults, e.OOMKills, e.IOStall)
+		head = ""
+	}
+	return w.Flush()
 }
 
 // neighbours names those that would show in two digits.

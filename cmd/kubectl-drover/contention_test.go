@@ -10,13 +10,18 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/drover-project/drover/internal/blame"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/pressure"
 )
 
 func TestContentionShowsWhoOwesWhom(t *testing.T) {
 	name := func(pod string) blame.Name { return blame.Name{Namespace: "shop", Pod: pod, Container: "main"} }
 	r := blame.Report{Steal: .25, SoftIRQ: .125, Containers: []blame.Shares{
-		{Name: name("batch"), Run: 1.5, Wait: .001},
-		{Name: name("web"), Suffering: true, Run: .5, Wait: 4, Own: .5, Quota: 1, NodeQuota: .1, Node: .2, Idle: .15,
+		{Name: name("batch"), Run: 1.5, Wait: .001, Evidence: pressure.Evidence{OfLimit: .97, Refaults: 1200, OOMKills: 2, MemoryStall: .4}},
+		{Name: name("old"), Suffering: true},
+		{Name: name("web"), Suffering: true, Run: .5, Wait: 4, Own: .5, Quota: 1, NodeQuota: .1, Node: .2, Steal: .02, SoftIRQ: .03, Idle: .1,
+			Grades:     map[model.Resource]model.Grade{model.OnIO: model.Tight, model.OnMemory: model.Fine, model.OnCPU: model.Severe},
+			Evidence:   pressure.Evidence{MajorFaults: 3, IOStall: .5},
 			Neighbours: []blame.Neighbour{{Name: name("batch"), Wait: 1.75}, {Name: name("noisy"), Wait: .3}, {Name: name("quiet"), Wait: .001}}},
 	}}
 	var out bytes.Buffer
@@ -24,11 +29,16 @@ func TestContentionShowsWhoOwesWhom(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-CONTAINER         SUFFERS   CPU USED   WAITS   OWN    QUOTA   NODE QUOTA   NODE   IDLE   NEIGHBOURS
-shop/batch/main   no        1.50       0.00    0.00   0.00    0.00         0.00   0.00   -
-shop/web/main     yes       0.50       4.00    0.50   1.00    0.10         0.20   0.15   shop/batch/main 1.75, shop/noisy/main 0.30
+CONTAINER         SUFFERS                CPU USED   WAITS   OWN    QUOTA   NODE QUOTA   NODE   STEAL   SOFTIRQ   IDLE   NEIGHBOURS
+shop/batch/main   no                     1.50       0.00    0.00   0.00    0.00         0.00   0.00    0.00      0.00   -
+shop/old/main     yes                    0.00       0.00    0.00   0.00    0.00         0.00   0.00    0.00      0.00   -
+shop/web/main     cpu severe, io tight   0.50       4.00    0.50   1.00    0.10         0.20   0.02    0.03      0.10   shop/batch/main 1.75, shop/noisy/main 0.30
 
-seconds per second; of n1's CPU a hypervisor took 0.25 (steal), soft interrupts 0.12: whoever was on the CPU is charged with those
+CONTAINER         MEMORY STALL   OF ITS LIMIT   MAJOR FAULTS   REFAULTS   OOM KILLS   IO STALL
+shop/batch/main   0.40           97 %           0/s            1200/s     2           0.00
+shop/web/main     0.00           none           3/s            0/s        0           0.50
+
+seconds per second; of n1's CPU a hypervisor took 0.25 (steal), soft interrupts 0.12
 `
 	if got := "\n" + out.String(); got != want {
 		t.Errorf("got%s\nwant%s", got, want)

@@ -61,9 +61,20 @@ func printNodes(out io.Writer, s view.Snapshot) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.2f of %.2f\t%.1f of %.1f GiB\t%.0f %%\t%d\t%s\n", id, member(n), age.Round(100*time.Millisecond),
 			max(0, l.Allocatable.CPU-max(l.Requested.CPU, l.Used.CPU)), l.Allocatable.CPU,
 			max(0, l.Allocatable.Memory-max(l.Requested.Memory, l.Used.Memory)).GiB(), l.Allocatable.Memory.GiB(),
-			100*l.Pressure, len(n.State.Suffering), takes)
+			100*l.Pressure, severe(n.State.Suffering), takes)
 	}
 	w.Flush()
+}
+
+// severe counts the pods whose contention is that.
+func severe(all []model.Contention) int {
+	pods := map[string]bool{}
+	for _, c := range all {
+		if c.Severe() {
+			pods[c.Pod.UID] = true
+		}
+	}
+	return len(pods)
 }
 
 func member(n view.Node) string {

@@ -8,6 +8,9 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/pressure"
 )
 
 // Name is a container by the names that its users know.
@@ -27,6 +30,8 @@ type Waits struct {
 	NodeQuota  time.Duration // a quota above the pods was used up: that of the whole node
 	Node       time.Duration // what belongs to no container ran: the kernel, daemons, sandboxes
 	Neighbours map[Name]time.Duration
+	Steal      time.Duration // a hypervisor took the CPU from whoever ran
+	SoftIRQ    time.Duration // the kernel served soft interrupts on the time of whoever ran
 }
 
 // Neighbour is the sum of what is owed to neighbours.
@@ -39,7 +44,7 @@ func (w Waits) Neighbour() (sum time.Duration) {
 
 // Idle is the rest: nobody ran, and the CPU was about to come to the container.
 func (w Waits) Idle() time.Duration {
-	return max(0, w.Wait-w.Own-w.Quota-w.NodeQuota-w.Node-w.Neighbour())
+	return max(0, w.Wait-w.Own-w.Quota-w.NodeQuota-w.Node-w.Neighbour()-w.Steal-w.SoftIRQ)
 }
 
 // Cause is a part of a wait, in a word.
@@ -52,6 +57,8 @@ const (
 	ByQuota      Cause = "quota"
 	ByNodeQuota  Cause = "node-quota"
 	ByNode       Cause = "node"
+	BySteal      Cause = "steal"
+	BySoftIRQ    Cause = "softirq"
 	ByIdle       Cause = "idle"
 )
 
@@ -59,8 +66,23 @@ const (
 func (w Waits) Causes() map[Cause]time.Duration {
 	return map[Cause]time.Duration{
 		ByNeighbours: w.Neighbour(), ByOwn: w.Own, ByQuota: w.Quota,
-		ByNodeQuota: w.NodeQuota, ByNode: w.Node, ByIdle: w.Idle(),
+		ByNodeQuota: w.NodeQuota, ByNode: w.Node, BySteal: w.Steal, BySoftIRQ: w.SoftIRQ, ByIdle: w.Idle(),
 	}
+}
+
+// Interrupt takes out of what is owed to whoever ran the parts (0..1) of that time in which a
+// hypervisor had taken the CPU, and in which soft interrupts were served.
+func (w *Waits) Interrupt(steal, softirq float64) {
+	steal, softirq = max(0, min(1, steal)), max(0, softirq)
+	softirq = min(softirq, 1-steal)
+	owed := w.Own + w.Node + w.Neighbour()
+	left := func(d time.Duration) time.Duration { return time.Duration(float64(d) * (1 - steal - softirq)) }
+	w.Own, w.Node = left(w.Own), left(w.Node)
+	for n, d := range w.Neighbours {
+		w.Neighbours[n] = left(d)
+	}
+	w.Steal += time.Duration(float64(owed) * steal)
+	w.SoftIRQ += time.Duration(float64(owed) * softirq)
 }
 
 // Add adds what came later, or is part of the same.
@@ -71,6 +93,8 @@ func (w *Waits) Add(more Waits) {
 	w.Quota += more.Quota
 	w.NodeQuota += more.NodeQuota
 	w.Node += more.Node
+	w.Steal += more.Steal
+	w.SoftIRQ += more.SoftIRQ
 	for n, d := range more.Neighbours {
 		w.Owe(n, d)
 	}
@@ -94,15 +118,21 @@ type Neighbour struct {
 // cores. The greatest neighbour is first.
 type Shares struct {
 	Name
-	Suffering  bool        `json:"suffering"`
-	Run        float64     `json:"run"`
-	Wait       float64     `json:"wait"`
-	Own        float64     `json:"own"`
-	Quota      float64     `json:"quota"`
-	NodeQuota  float64     `json:"nodeQuota"`
-	Node       float64     `json:"node"`
-	Idle       float64     `json:"idle"`
-	Neighbours []Neighbour `json:"neighbours"`
+	// Suffering: something is severe. Grades has it for every resource.
+	Suffering bool                           `json:"suffering"`
+	Grades    map[model.Resource]model.Grade `json:"grades"`
+	Run       float64                        `json:"run"`
+	Wait      float64                        `json:"wait"`
+	Own       float64                        `json:"own"`
+	Quota     float64                        `json:"quota"`
+	NodeQuota float64                        `json:"nodeQuota"`
+	Node      float64                        `json:"node"`
+	Steal     float64                        `json:"steal"`
+	SoftIRQ   float64                        `json:"softirq"`
+	Idle      float64                        `json:"idle"`
+	// Evidence is the container's own: what it tells of memory and IO.
+	Evidence   pressure.Evidence `json:"evidence"`
+	Neighbours []Neighbour       `json:"neighbours"`
 }
 
 // Report is who keeps whom from the CPU on one node, ordered by name.
@@ -110,8 +140,7 @@ type Report struct {
 	At         time.Time `json:"at"`
 	Containers []Shares  `json:"containers"`
 	// Steal is what a hypervisor took from the node, and SoftIRQ what the kernel needed for
-	// soft interrupts, in CPU seconds per second. Whoever was on the CPU meanwhile is charged
-	// with both: whom they kept waiting is not known.
+	// soft interrupts, in CPU seconds per second, whoever waited.
 	Steal   float64 `json:"steal"`
 	SoftIRQ float64 `json:"softirq"`
 }
@@ -120,7 +149,8 @@ type Report struct {
 func (w Waits) Per(wall time.Duration, name Name) Shares {
 	rate := func(d time.Duration) float64 { return d.Seconds() / wall.Seconds() }
 	s := Shares{Name: name, Run: rate(w.Run), Wait: rate(w.Wait), Own: rate(w.Own), Quota: rate(w.Quota),
-		NodeQuota: rate(w.NodeQuota), Node: rate(w.Node), Idle: rate(w.Idle()), Neighbours: []Neighbour{}}
+		NodeQuota: rate(w.NodeQuota), Node: rate(w.Node), Steal: rate(w.Steal), SoftIRQ: rate(w.SoftIRQ),
+		Idle: rate(w.Idle()), Neighbours: []Neighbour{}}
 	for n, d := range w.Neighbours {
 		s.Neighbours = append(s.Neighbours, Neighbour{n, rate(d)})
 	}

@@ -31,6 +31,24 @@ func TestShares(t *testing.T) {
 	}
 }
 
+// A tenth of the CPU's time was stolen and two tenths went to soft interrupts: as much of what
+// whoever ran owes. What quotas took is theirs alone.
+func TestInterrupt(t *testing.T) {
+	w := Waits{Wait: 10 * time.Second, Own: time.Second, Quota: 2 * time.Second, Node: 2 * time.Second,
+		Neighbours: map[Name]time.Duration{batch: 4 * time.Second, noisy: time.Second}}
+	w.Interrupt(.1, .2)
+	want := Waits{Wait: 10 * time.Second, Own: 700 * time.Millisecond, Quota: 2 * time.Second, Node: 1400 * time.Millisecond,
+		Neighbours: map[Name]time.Duration{batch: 2800 * time.Millisecond, noisy: 700 * time.Millisecond},
+		Steal:      800 * time.Millisecond, SoftIRQ: 1600 * time.Millisecond}
+	if !reflect.DeepEqual(w, want) || w.Idle() != 0 {
+		t.Errorf("got  %+v\nwant %+v", w, want)
+	}
+	w.Interrupt(.8, .8) // by the error of two clocks: no more than all
+	if w.Own != 0 || w.Neighbour() != 0 || (w.Steal+w.SoftIRQ).Round(time.Microsecond) != 8*time.Second {
+		t.Errorf("%+v, want all 8 s charged to neither", w)
+	}
+}
+
 // What is owed is read a moment before what is waited, and may be more by that.
 func TestIdleIsNeverNegative(t *testing.T) {
 	if got := (Waits{Wait: time.Second, Own: 2 * time.Second}).Idle(); got != 0 {

@@ -54,6 +54,8 @@ type Load struct {
 	Used Resources `json:"used"`
 	// Pressure is the share of time (0..1) in which some runnable task waited for CPU.
 	Pressure float64 `json:"pressure"`
+	// Pressures is the same for every resource that is known; an agent may not tell.
+	Pressures map[Resource]float64 `json:"pressures,omitempty"`
 	// At is when it was measured, by the clock of the node that measured it.
 	At time.Time `json:"at"`
 }
@@ -140,7 +142,7 @@ type NodeState struct {
 	PodRoutes map[NodeID]RouteTime `json:"podRoutes,omitempty"`
 	// Bandwidth of the node; nil: not known, or not yet.
 	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
-	// Suffering lists the containers in contention now.
+	// Suffering lists the containers in contention now, tight or severe, one by resource.
 	Suffering []Contention `json:"suffering,omitempty"`
 	// CanRestore is empty when this node can take a moved pod, else the reason why not.
 	CannotRestore string `json:"cannotRestore,omitempty"`
@@ -166,12 +168,40 @@ type CPU struct {
 	Features string `json:"features,omitempty"`
 }
 
-// Contention is one container that waits for CPU more than it should.
+// Resource is one that the kernel keeps pressure stall information of, named as the kernel
+// names it.
+type Resource string
+
+// The resources.
+const (
+	OnCPU    Resource = "cpu"
+	OnMemory Resource = "memory"
+	OnIO     Resource = "io"
+)
+
+// Grade says how bad contention is.
+type Grade string
+
+// The grades: internal/pressure says what each of them takes.
+const (
+	Fine   Grade = "fine"
+	Tight  Grade = "tight"  // told, and nothing else
+	Severe Grade = "severe" // moves a pod
+)
+
+// Contention is one container that others keep from a resource more than they should.
 type Contention struct {
 	Pod       PodID  `json:"pod"`
 	Container string `json:"container"`
-	// Wait is the run-queue wait: seconds waited per second of wall time, over all threads.
+	// Resource is what it is kept from; empty, from an agent that does not tell: CPU.
+	Resource Resource `json:"resource,omitempty"`
+	// Grade is never Fine; empty, from an agent that does not tell: Severe.
+	Grade Grade `json:"grade,omitempty"`
+	// Wait is the stall that others cause, 0..1: see internal/pressure.
 	Wait float64 `json:"wait"`
-	// Since is when it crossed the trigger.
+	// Since is when it crossed the trigger of its grade.
 	Since time.Time `json:"since"`
 }
+
+// Severe says whether it is bad enough to move a pod. A grade that is not known is not.
+func (c Contention) Severe() bool { return c.Grade == Severe || c.Grade == "" }

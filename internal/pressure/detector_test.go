@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drover-project/drover/internal/model"
 )
 
 var start = time.Unix(1_000_000, 0)
@@ -13,43 +15,58 @@ var start = time.Unix(1_000_000, 0)
 func at(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
 
 // feed gives one sample a second, beginning at second 1.
-func feed(d *Detector, waits ...float64) State {
+func feed(d *Detector, stalls ...float64) State {
 	d.Feed(start, 0)
-	for i, w := range waits {
+	for i, w := range stalls {
 		d.Feed(at(float64(i+1)), w)
 	}
 	return d.State()
 }
 
-// All with trigger 0.5, clear 0.2, window 5 s, one sample a second.
+var config = Config{
+	Tight:  Threshold{Trigger: .25, Clear: .1, Window: 2 * time.Second},
+	Severe: Threshold{Trigger: .5, Clear: .2, Window: 5 * time.Second},
+}
+
+// All with tight 0.25, cleared at 0.1, within 2 s; severe 0.5, cleared at 0.2, within 5 s; one
+// sample a second.
 func TestDetector(t *testing.T) {
+	fine := func(mean float64) State { return State{Grade: model.Fine, Mean: mean} }
+	tight := func(since, mean float64) State { return State{model.Tight, at(since), mean} }
+	severe := func(since, mean float64) State { return State{model.Severe, at(since), mean} }
 	for _, c := range []struct {
-		name  string
-		waits []float64
-		want  State
+		name   string
+		stalls []float64
+		want   State
 	}{
-		{"nothing fed", nil, State{}},
-		{"not long enough: 4 s of 5", []float64{1, 1, 1, 1}, State{Mean: 1}},
-		{"long enough; it began at the start of the window", []float64{1, 1, 1, 1, 1}, State{true, at(0), 1}},
-		{"exactly the trigger", []float64{.5, .5, .5, .5, .5}, State{true, at(0), .5}},
-		{"just below", []float64{.4, .4, .4, .4, .4, .4, .4}, State{Mean: .4}},
+		{"nothing fed", nil, fine(0)},
+		{"not long enough: 1 s of 2", []float64{1}, fine(1)},
+		{"tight; it began at the start of the window", []float64{1, 1}, tight(0, 1)},
+		{"not long enough for severe: 4 s of 5", []float64{1, 1, 1, 1}, tight(0, 1)},
+		{"long enough", []float64{1, 1, 1, 1, 1}, severe(0, 1)},
+		{"exactly the trigger", []float64{.5, .5, .5, .5, .5}, severe(0, .5)},
+		{"just below", []float64{.4, .4, .4, .4, .4, .4, .4}, tight(0, .4)},
+		{"below tight", []float64{.2, .2, .2, .2, .2, .2, .2}, fine(.2)},
 		// (0.9+0.3+0.9+0.3+0.9)/5 = 0.66: it swings about the trigger but never lets go.
-		{"swinging", []float64{.9, .3, .9, .3, .9}, State{true, at(0), .66}},
-		// (5+0+0+0+0)/5 = 1: a spike is not sustained, whatever its mean.
-		{"one spike", []float64{5, 0, 0, 0, 0}, State{Mean: 1}},
+		{"swinging", []float64{.9, .3, .9, .3, .9}, severe(0, .66)},
+		// No two seconds on end.
+		{"one spike", []float64{1, 0, 0, 0, 0}, fine(.2)},
+		{"flapping", []float64{1, 0, 1, 0, 1, 0, 1, 0, 1}, fine(.6)},
 		// The sample below 0.2 at second 2 has to leave the window: (0.1+4*1)/5 = 0.82.
-		{"a pause within the window", []float64{1, .1, 1, 1, 1, 1}, State{Mean: .82}},
-		{"the pause has left", []float64{1, .1, 1, 1, 1, 1, 1}, State{true, at(2), 1}},
+		{"a pause within the window", []float64{1, .1, 1, 1, 1, 1}, tight(0, .82)},
+		{"the pause has left", []float64{1, .1, 1, 1, 1, 1, 1}, severe(2, 1)},
 		// Mean (4*0.3+1)/5 = 0.44: below the trigger, not below clear.
-		{"between the thresholds it goes on", []float64{1, 1, 1, 1, 1, .3, .3, .3, .3}, State{true, at(0), .44}},
+		{"between the thresholds it goes on", []float64{1, 1, 1, 1, 1, .3, .3, .3, .3}, severe(0, .44)},
 		// (1+0*4)/5 = 0.2: not below 0.2 yet.
-		{"at the clear threshold it goes on", []float64{1, 1, 1, 1, 1, 0, 0, 0, 0}, State{true, at(0), .2}},
-		{"cleared", []float64{1, 1, 1, 1, 1, 0, 0, 0, 0, 0}, State{}},
-		{"not numbers and negative ones are 0", []float64{math.NaN(), -3, 1, 1, 1}, State{Mean: .6}},
+		{"at the clear threshold it goes on", []float64{1, 1, 1, 1, 1, 0, 0, 0, 0}, severe(0, .2)},
+		{"cleared", []float64{1, 1, 1, 1, 1, 0, 0, 0, 0, 0}, fine(0)},
+		// The mean of 5 s is 0.15, of 2 s as well.
+		{"severe goes, tight stays", []float64{1, 1, 1, 1, 1, .15, .15, .15, .15, .15}, tight(0, .15)},
+		{"more than all of the time is all", []float64{7, 7, 7, 7, 7}, severe(0, 1)},
+		{"not numbers and negative ones are 0", []float64{math.NaN(), -3, 1, 1, 1}, tight(2, .6)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := feed(New(Default()), c.waits...)
-			if got.Suffering != c.want.Suffering || !got.Since.Equal(c.want.Since) || math.Abs(got.Mean-c.want.Mean) > 1e-9 {
+			if got := feed(New(config), c.stalls...); !near(got, c.want) {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
@@ -57,27 +74,27 @@ func TestDetector(t *testing.T) {
 }
 
 func TestSilenceIsForgotten(t *testing.T) {
-	d := New(Default())
-	if s := feed(d, 1, 1, 1, 1, 1); !s.Suffering {
-		t.Fatal("not suffering")
+	d := New(config)
+	if s := feed(d, 1, 1, 1, 1, 1); s.Grade != model.Severe {
+		t.Fatal("not severe")
 	}
-	if s := d.Feed(at(10.1), 1); s != (State{}) {
+	if s := d.Feed(at(10.1), 1); s != (State{Grade: model.Fine}) {
 		t.Errorf("after 5.1 s of silence: %+v, want nothing known", s)
 	}
-	if s := d.Feed(at(15.1), 1); !s.Suffering || !s.Since.Equal(at(10.1)) {
-		t.Errorf("after 5 s more: %+v, want suffering since 10.1 s", s)
+	if s := d.Feed(at(15.1), 1); s.Grade != model.Severe || !s.Since.Equal(at(10.1)) {
+		t.Errorf("after 5 s more: %+v, want severe since 10.1 s", s)
 	}
 }
 
 func TestTimeThatStandsOrGoesBackIsIgnored(t *testing.T) {
-	d := New(Default())
-	feed(d, 1, 1, 1, 1)
+	d := New(config)
+	want := feed(d, 1, 1, 1, 1)
 	for _, seconds := range []float64{4, 3, -100} {
-		if s := d.Feed(at(seconds), 0); s != (State{Mean: 1}) {
+		if s := d.Feed(at(seconds), 0); s != want {
 			t.Errorf("at %v s: %+v", seconds, s)
 		}
 	}
-	if s := d.Feed(at(5), 1); !s.Suffering {
+	if s := d.Feed(at(5), 1); s.Grade != model.Severe {
 		t.Errorf("the next good sample: %+v", s)
 	}
 }
@@ -86,27 +103,37 @@ func TestValidate(t *testing.T) {
 	if err := Default().Validate(); err != nil {
 		t.Errorf("the defaults: %v", err)
 	}
+	second := time.Second
+	good := Config{Threshold{.25, .1, second}, Threshold{.5, .2, second}}
+	with := func(change func(*Config)) Config { c := good; change(&c); return c }
 	for _, c := range []struct {
 		config Config
 		want   string
 	}{
-		{Config{0, 0, time.Second}, "trigger"},
-		{Config{math.NaN(), 0, time.Second}, "trigger"},
-		{Config{math.Inf(1), 0, time.Second}, "trigger"},
-		{Config{.5, .5, time.Second}, "clear"},
-		{Config{.5, -.1, time.Second}, "clear"},
-		{Config{.5, math.NaN(), time.Second}, "clear"},
-		{Config{.5, .2, 0}, "window"},
+		{with(func(c *Config) { c.Tight.Trigger = 0 }), "the trigger of tight is 0"},
+		{with(func(c *Config) { c.Severe.Trigger = math.NaN() }), "the trigger of severe is NaN"},
+		{with(func(c *Config) { c.Severe.Trigger = 1.5 }), "the trigger of severe is 1.5"},
+		{with(func(c *Config) { c.Tight.Clear = .25 }), "clear"},
+		{with(func(c *Config) { c.Severe.Clear = -.1 }), "clear"},
+		{with(func(c *Config) { c.Severe.Clear = math.NaN() }), "clear"},
+		{with(func(c *Config) { c.Tight.Window = 0 }), "window"},
+		{with(func(c *Config) { c.Tight = Threshold{.6, .1, second} }), "none of tight's greater"},
+		{with(func(c *Config) { c.Tight.Clear = .21 }), "none of tight's greater"},
+		{with(func(c *Config) { c.Tight.Window = 2 * second }), "no longer"},
 	} {
-		if err := c.config.Validate(); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: error %v, want one that names %q", c.config, err, c.want)
+		all := Default()
+		all[model.OnMemory] = c.config
+		if err := all.Validate(); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "memory") {
+			t.Errorf("%+v: error %v, want one that names memory and %q", c.config, err, c.want)
 		}
+	}
+	if err := (Thresholds{}).Validate(); err == nil || !strings.Contains(err.Error(), "io has no thresholds") {
+		t.Errorf("none at all: %v", err)
 	}
 }
 
-// What holds for any waits at any times.
+// What holds for any stalls at any times.
 func TestDetectorProperties(t *testing.T) {
-	config := Default()
 	for seed := range uint64(500) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		d, halves, twin := New(config), New(config), &naive{config: config}
@@ -123,26 +150,26 @@ func TestDetectorProperties(t *testing.T) {
 			}
 			step := time.Duration(rng.IntN(1500)+2) * time.Millisecond
 			if rng.IntN(100) == 0 {
-				step += config.Window
+				step += config.Severe.Window
 			}
-			wait := max(0, level+0.2*rng.NormFloat64())
-			halves.Feed(now.Add(step/2), wait)
+			stall := max(0, level+0.2*rng.NormFloat64())
+			halves.Feed(now.Add(step/2), stall)
 			now = now.Add(step)
-			got := d.Feed(now, wait)
-			if cut := halves.Feed(now, wait); step <= config.Window && math.Abs(got.Mean-cut.Mean) > 1e-9 {
+			got := d.Feed(now, stall)
+			if cut := halves.Feed(now, stall); step <= config.Severe.Window && math.Abs(got.Mean-cut.Mean) > 1e-9 {
 				t.Fatalf("seed %d: a sample cut in two gives mean %v instead of %v", seed, cut.Mean, got.Mean)
-			} else if step > config.Window {
+			} else if step > config.Severe.Window {
 				*halves = Detector{config: config, last: now}
 				began = now
 			}
-			if want := twin.feed(now, wait); !near(got, want) {
+			if want := twin.feed(now, stall); !near(got, want) {
 				t.Fatalf("seed %d: %+v, the twin says %+v", seed, got, want)
 			}
-			if got.Suffering && !before.Suffering && (got.Mean < config.Trigger || now.Sub(began) < config.Window) {
-				t.Fatalf("seed %d: began to suffer at mean %v after %v", seed, got.Mean, now.Sub(began))
+			if got.Grade == model.Severe && before.Grade != model.Severe && (got.Mean < config.Severe.Trigger || now.Sub(began) < config.Severe.Window) {
+				t.Fatalf("seed %d: severe at mean %v after %v", seed, got.Mean, now.Sub(began))
 			}
-			if got.Suffering == got.Since.IsZero() || got.Since.After(now) {
-				t.Fatalf("seed %d: suffering %v since %v", seed, got.Suffering, got.Since)
+			if (got.Grade == model.Fine) != got.Since.IsZero() || got.Since.After(now) {
+				t.Fatalf("seed %d: %s since %v", seed, got.Grade, got.Since)
 			}
 			before = got
 		}
@@ -150,39 +177,50 @@ func TestDetectorProperties(t *testing.T) {
 }
 
 func near(a, b State) bool {
-	return a.Suffering == b.Suffering && a.Since.Equal(b.Since) && math.Abs(a.Mean-b.Mean) < 1e-9
+	return a.Grade == b.Grade && a.Since.Equal(b.Since) && math.Abs(a.Mean-b.Mean) < 1e-9
 }
 
-// naive keeps the wait of every millisecond.
+// naive keeps the stall of every millisecond.
 type naive struct {
 	config Config
 	last   time.Time
 	millis []float64
-	state  State
+	since  map[model.Grade]time.Time
 }
 
-func (n *naive) feed(now time.Time, wait float64) State {
-	if n.last.IsZero() || now.Sub(n.last) > n.config.Window {
-		*n = naive{config: n.config, last: now}
-		return n.state
+func (n *naive) feed(now time.Time, stall float64) State {
+	if n.last.IsZero() || now.Sub(n.last) > n.config.Severe.Window {
+		*n = naive{config: n.config, last: now, since: map[model.Grade]time.Time{}}
+		return State{Grade: model.Fine}
 	}
 	for ; n.last.Before(now); n.last = n.last.Add(time.Millisecond) {
-		n.millis = append(n.millis, wait)
+		n.millis = append(n.millis, min(1, stall))
 	}
-	window := n.millis[max(0, len(n.millis)-int(n.config.Window/time.Millisecond)):]
-	sum, least := 0.0, math.Inf(1)
-	for _, w := range window {
-		sum += w
-		least = min(least, w)
+	state := State{Grade: model.Fine}
+	for grade, t := range map[model.Grade]Threshold{model.Tight: n.config.Tight, model.Severe: n.config.Severe} {
+		window := n.millis[max(0, len(n.millis)-int(t.Window/time.Millisecond)):]
+		sum, least := 0.0, math.Inf(1)
+		for _, w := range window {
+			sum += w
+			least = min(least, w)
+		}
+		mean := sum / float64(len(window))
+		if grade == model.Severe {
+			state.Mean = mean
+		}
+		if len(window) < int(t.Window/time.Millisecond) {
+			continue
+		}
+		if _, on := n.since[grade]; on && mean < t.Clear {
+			delete(n.since, grade)
+		} else if !on && mean >= t.Trigger && least >= t.Clear {
+			n.since[grade] = now.Add(-t.Window)
+		}
 	}
-	n.state.Mean = sum / float64(len(window))
-	if len(window) < int(n.config.Window/time.Millisecond) {
-		return n.state
+	for _, grade := range []model.Grade{model.Tight, model.Severe} {
+		if since, on := n.since[grade]; on {
+			state.Grade, state.Since = grade, since
+		}
 	}
-	if n.state.Suffering && n.state.Mean < n.config.Clear {
-		n.state = State{Mean: n.state.Mean}
-	} else if !n.state.Suffering && n.state.Mean >= n.config.Trigger && least >= n.config.Clear {
-		n.state.Suffering, n.state.Since = true, now.Add(-n.config.Window)
-	}
-	return n.state
+	return state
 }

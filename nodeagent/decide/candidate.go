@@ -47,6 +47,27 @@ func othersShare(l model.Load, own model.Cores) float64 {
 	return min(1, max(0, share))
 }
 
+// predict is the stall that a pod would have on a node, 0..1 like its own; not a number where
+// that is not known.
+//
+// For the CPU it is held to change with what others use. For memory and IO it is held to be
+// what the node says that some task stalls: whether its memory holds the pod as well is
+// looked at beside it.
+func predict(pod Pod, there model.Load, othersHere float64) float64 {
+	if pod.Resource == model.OnCPU {
+		return pod.Wait * othersShare(there, 0) / othersHere
+	}
+	if !told(there, pod.Resource) {
+		return math.NaN()
+	}
+	return there.Pressures[pod.Resource]
+}
+
+func told(l model.Load, r model.Resource) bool {
+	_, ok := l.Pressures[r]
+	return ok
+}
+
 // unfit says why a pod should not go to a candidate; empty when it should.
 func unfit(config Config, in Input, pod Pod, score placement.Score, predicted float64) string {
 	state := in.View.Nodes[score.Node].State
@@ -56,6 +77,8 @@ func unfit(config Config, in Input, pod Pod, score placement.Score, predicted fl
 	case slices.ContainsFunc(score.Reasons, isAboutLoad):
 		i := slices.IndexFunc(score.Reasons, isAboutLoad)
 		return score.Reasons[i].String()
+	case pod.Resource != model.OnCPU && !told(load, pod.Resource):
+		return fmt.Sprintf("it does not tell how much is waited there for %s", pod.Resource)
 	case !(predicted >= 0) || math.IsInf(predicted, 0):
 		return fmt.Sprintf("a wait of %v there makes no sense", predicted)
 	case pod.Barred[score.Node] != "":
@@ -64,8 +87,8 @@ func unfit(config Config, in Input, pod Pod, score placement.Score, predicted fl
 		return "it cannot restore a pod: " + state.CannotRestore
 	case cpufeature.Obstacle(in.View.Nodes[in.Here].State.CPU, state.CPU) != "":
 		return "it cannot restore the pod: " + cpufeature.Obstacle(in.View.Nodes[in.Here].State.CPU, state.CPU)
-	case len(state.Suffering) > 0:
-		return fmt.Sprintf("%s suffers there itself", state.Suffering[0].Pod)
+	case slices.ContainsFunc(state.Suffering, model.Contention.Severe):
+		return fmt.Sprintf("%s suffers there itself", state.Suffering[slices.IndexFunc(state.Suffering, model.Contention.Severe)].Pod)
 	case load.Requested.CPU+pod.Requests.CPU > load.Allocatable.CPU:
 		return fmt.Sprintf("%.2f cores are requested of %.2f, %.2f more do not fit", load.Requested.CPU, load.Allocatable.CPU, pod.Requests.CPU)
 	case load.Requested.Memory+pod.Requests.Memory > load.Allocatable.Memory:

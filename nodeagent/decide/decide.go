@@ -80,18 +80,20 @@ type Pod struct {
 	// Peers are the nodes it talks to, by weight; may be empty (placement.Viewpoint).
 	Peers map[model.NodeID]float64
 
-	// Wait is what others make it wait for the CPU, in seconds per second; Since is when that
-	// crossed the trigger; Run is the CPU it uses; Memory what it holds.
-	Wait   float64
-	Since  time.Time
-	Run    model.Cores
-	Memory model.Bytes
+	// Resource is what it suffers for most. Wait is the share of time for which others keep
+	// it from that (internal/pressure); Since is when that crossed the trigger; Run is the
+	// CPU it uses; Memory what it holds.
+	Resource model.Resource
+	Wait     float64
+	Since    time.Time
+	Run      model.Cores
+	Memory   model.Bytes
 }
 
 // Input is everything a decision is made from.
 type Input struct {
 	Here model.NodeID
-	// Suffering are the local pods in sustained contention, opted in or not.
+	// Suffering are the local pods whose contention is severe, opted in or not.
 	Suffering []Pod
 	// View is the cluster as it is known here, this node included; Params are those of the
 	// formula that ranks the candidates.
@@ -198,27 +200,37 @@ func judge(config Config, in Input, pod Pod, now time.Time) (Move, Code, string)
 	}
 	here := in.View.Nodes[in.Here].State.Load
 	othersHere := othersShare(here, pod.Run)
-	if !(othersHere > 0) {
+	if pod.Resource == model.OnCPU && !(othersHere > 0) {
 		return Move{}, UnknownHere, fmt.Sprintf("what others use of %s is not known: %.2f of %.2f cores used, %.2f by this pod", in.Here, here.Used.CPU, here.Allocatable.CPU, pod.Run)
 	}
 	frozen := config.FrozenBase + time.Duration(float64(max(0, pod.Memory))/float64(config.FrozenRate)*float64(time.Second))
 	var against []string
 	for _, score := range placement.Rank(in.Params, candidates(in, pod, now)) {
 		there := in.View.Nodes[score.Node].State.Load
-		predicted := pod.Wait * othersShare(there, 0) / othersHere
+		predicted := predict(pod, there, othersHere)
 		if obstacle := unfit(config, in, pod, score, predicted); obstacle != "" {
 			against = append(against, string(score.Node)+": "+obstacle)
 			continue
 		}
-		message := fmt.Sprintf("%s/%s waits %.2f s a second for the CPU of %s, where others use %.0f %% of %.2f cores; on %s, where they use %.0f %% of %.2f, it would wait about %.2f; it would be frozen for about %v",
-			pod.ID, pod.Container, pod.Wait, in.Here, 100*othersHere, here.Allocatable.CPU,
-			score.Node, 100*othersShare(there, 0), there.Allocatable.CPU, predicted, frozen.Round(10*time.Millisecond))
+		message := fmt.Sprintf("%s; it would be frozen for about %v", pod.compare(in, score.Node, predicted), frozen.Round(10*time.Millisecond))
 		return Move{pod, in.Here, score.Node, score, predicted, frozen, message}, Go, message
 	}
 	if len(against) == 0 {
 		return Move{}, NoBetterNode, "there is no other node"
 	}
-	return Move{}, NoBetterNode, fmt.Sprintf("it waits %.2f s a second here, but no node is clearly better: %s", pod.Wait, strings.Join(against, "; "))
+	return Move{}, NoBetterNode, fmt.Sprintf("it waits %.2f s a second for %s here, but no node is clearly better: %s", pod.Wait, pod.Resource, strings.Join(against, "; "))
+}
+
+// compare tells how a pod fares here and would fare elsewhere.
+func (p Pod) compare(in Input, to model.NodeID, predicted float64) string {
+	here, there := in.View.Nodes[in.Here].State.Load, in.View.Nodes[to].State.Load
+	if p.Resource != model.OnCPU {
+		return fmt.Sprintf("%s/%s waits %.2f s a second for the %s of %s, for others; on %s, where %.2f of %.2f GiB are in use, it would wait about %.2f",
+			p.ID, p.Container, p.Wait, p.Resource, in.Here, to, there.Used.Memory.GiB(), there.Allocatable.Memory.GiB(), predicted)
+	}
+	return fmt.Sprintf("%s/%s waits %.2f s a second for the CPU of %s, where others use %.0f %% of %.2f cores; on %s, where they use %.0f %% of %.2f, it would wait about %.2f",
+		p.ID, p.Container, p.Wait, in.Here, 100*othersShare(here, p.Run), here.Allocatable.CPU,
+		to, 100*othersShare(there, 0), there.Allocatable.CPU, predicted)
 }
 
 // movable says whether a pod may and can be moved at all.

@@ -3,6 +3,7 @@ package decide
 import (
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func web() Pod {
 		ID: model.PodID{Namespace: "shop", Name: "web", UID: "u1"}, Container: "app", Origin: "o1",
 		OptedIn: true, Wrapped: true, Containers: 1,
 		Requests: model.Resources{CPU: 1, Memory: model.GiB},
-		Wait:     1, Since: now.Add(-time.Minute), Run: .5, Memory: 400 * model.MiB,
+		Resource: model.OnCPU, Wait: 1, Since: now.Add(-time.Minute), Run: .5, Memory: 400 * model.MiB,
 	}
 }
 
@@ -83,6 +84,51 @@ func TestGo(t *testing.T) {
 	}
 }
 
+// For want of memory it goes where that is to be had, however idle the CPU is here.
+func TestGoForMemory(t *testing.T) {
+	scene := func() Input {
+		in := scene()
+		in.Suffering[0].Resource, in.Suffering[0].Wait = model.OnMemory, .4
+		change(&in, "n1", func(n *view.Node) { n.State.Load.Used = model.Resources{CPU: .5, Memory: 8 * model.GiB} })
+		for id, stalled := range map[model.NodeID]float64{"n2": .05, "n3": .3} {
+			change(&in, id, func(n *view.Node) {
+				n.State.Load.Pressures = map[model.Resource]float64{model.OnMemory: stalled}
+			})
+		}
+		return in
+	}
+	// n3 is better by the formula, but a task stalls there 0.3 of the time: 0.3*2 > 0.4.
+	d := Decide(Default(), scene(), now)
+	if d.Move == nil || d.Move.To != "n2" || d.Move.Predicted != .05 {
+		t.Fatalf("%+v, want n2", d)
+	}
+	const want = "shop/web/app waits 0.40 s a second for the memory of n1, for others; on n2, where 1.00 of 8.00 GiB are in use, " +
+		"it would wait about 0.05; it would be frozen for about 1.3s"
+	if d.Move.Message != want {
+		t.Errorf("message\n %s\nwant\n %s", d.Move.Message, want)
+	}
+	in := scene()
+	change(&in, "n2", func(n *view.Node) { n.State.Load.Pressures = nil })
+	if d := Decide(Default(), in, now); d.Move != nil || !strings.Contains(d.Verdicts[0].Message, "n2: it does not tell how much is waited there for memory") {
+		t.Errorf("%+v, want none: an agent that does not tell of memory may be as short of it", d)
+	}
+}
+
+// What is only tight elsewhere, or tells of no grade as agents before it did.
+func TestOnlySevereKeepsATargetOut(t *testing.T) {
+	for grade, free := range map[model.Grade]bool{model.Tight: true, model.Severe: false, "": false, "yet to come": true} {
+		in := scene()
+		for _, id := range []model.NodeID{"n2", "n3"} {
+			change(&in, id, func(n *view.Node) {
+				n.State.Suffering = []model.Contention{{Pod: model.PodID{Namespace: "shop", Name: "db"}, Grade: grade}}
+			})
+		}
+		if d := Decide(Default(), in, now); (d.Move != nil) != free {
+			t.Errorf("grade %q: %+v, want a move: %v", grade, d, free)
+		}
+	}
+}
+
 // The formula ranks the candidates: n3 is a little more idle, but far away.
 func TestTheFormulaChooses(t *testing.T) {
 	in := scene()
@@ -121,7 +167,7 @@ func TestClaimsAreBounded(t *testing.T) {
 		if d := Decide(Default(), in, now); d.Move == nil || d.Move.To != "n2" {
 			t.Errorf("%s: %+v, want n2", name, d)
 		}
-		if in.View.Nodes["n3"].State.Load != was {
+		if !reflect.DeepEqual(in.View.Nodes["n3"].State.Load, was) {
 			t.Errorf("%s: the picture was changed, which others read", name)
 		}
 	}
@@ -168,7 +214,7 @@ func TestStay(t *testing.T) {
 		}, NoBetterNode, "n3: the node's load makes no sense"},
 		{"suffers itself", func(in *Input) {
 			change(in, "n3", func(n *view.Node) {
-				n.State.Suffering = []model.Contention{{Pod: model.PodID{Namespace: "shop", Name: "db"}}}
+				n.State.Suffering = []model.Contention{{Pod: model.PodID{Namespace: "shop", Name: "db"}, Grade: model.Severe}}
 			})
 		}, NoBetterNode, "n3: shop/db suffers there itself"},
 		{"CPU request does not fit", func(in *Input) { change(in, "n3", func(n *view.Node) { n.State.Load.Requested.CPU = 3.5 }) }, NoBetterNode, "3.50 cores are requested of 4.00, 1.00 more"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-project/drover/bpf/contention"
 	"github.com/drover-project/drover/internal/blame"
+	"github.com/drover-project/drover/internal/model"
 )
 
 func (b *bench) id(container string) uint64 {
@@ -42,10 +43,12 @@ func TestBlame(t *testing.T) {
 		b.second(wait, run, 4, 0)
 	}
 	batchName, webName := blame.Name{Namespace: "shop", Pod: "batch-0", Container: "batch"}, blame.Name{Namespace: "shop", Pod: "web-0", Container: "web"}
+	fine := map[model.Resource]model.Grade{model.OnCPU: model.Fine, model.OnMemory: model.Fine, model.OnIO: model.Fine}
+	severe := map[model.Resource]model.Grade{model.OnCPU: model.Severe, model.OnMemory: model.Fine, model.OnIO: model.Fine}
 	want := []blame.Shares{
-		{Name: batchName, Run: 3, Wait: .5, Neighbours: []blame.Neighbour{{Name: webName, Wait: .5}}},
+		{Name: batchName, Grades: fine, Run: 3, Wait: .5, Neighbours: []blame.Neighbour{{Name: webName, Wait: .5}}},
 		// 4 = 2 + .5 + 1 + (.1 + .2) + .2
-		{Name: webName, Suffering: true, Run: .5, Wait: 4, Own: .5, Quota: 1, Node: .3, Idle: .2, Neighbours: []blame.Neighbour{{Name: batchName, Wait: 2}}},
+		{Name: webName, Suffering: true, Grades: severe, Run: .5, Wait: 4, Own: .5, Quota: 1, Node: .3, Idle: .2, Neighbours: []blame.Neighbour{{Name: batchName, Wait: 2}}},
 	}
 	report := b.Snapshot().Report()
 	if !reflect.DeepEqual(report.Containers, want) || !report.At.Equal(b.now) {
@@ -55,7 +58,7 @@ func TestBlame(t *testing.T) {
 # HELP drover_contention_lost_total Times that the kernel's tables had no room to note down a wait, or a run: more than 0 means that what is told of them is too little.
 # TYPE drover_contention_lost_total counter
 drover_contention_lost_total 3
-# HELP drover_container_run_queue_wait_cause_seconds_total The same by cause: what ran meanwhile (neighbours: other containers; own: its own threads; node: what is in no container; idle: nothing), or a used-up CPU quota (quota: its own or its pod's; node-quota: one above the pods).
+# HELP drover_container_run_queue_wait_cause_seconds_total The same by cause: what ran meanwhile (neighbours: other containers; own: its own threads; node: what is in no container; steal: a hypervisor; softirq: soft interrupts; idle: nothing), or a used-up CPU quota (quota: its own or its pod's; node-quota: one above the pods).
 # TYPE drover_container_run_queue_wait_cause_seconds_total counter
 drover_container_run_queue_wait_cause_seconds_total{cause="idle",container="batch",namespace="shop",pod="batch-0"} 0
 drover_container_run_queue_wait_cause_seconds_total{cause="idle",container="web",namespace="shop",pod="web-0"} 1.2
@@ -69,6 +72,10 @@ drover_container_run_queue_wait_cause_seconds_total{cause="own",container="batch
 drover_container_run_queue_wait_cause_seconds_total{cause="own",container="web",namespace="shop",pod="web-0"} 3
 drover_container_run_queue_wait_cause_seconds_total{cause="quota",container="batch",namespace="shop",pod="batch-0"} 0
 drover_container_run_queue_wait_cause_seconds_total{cause="quota",container="web",namespace="shop",pod="web-0"} 6
+drover_container_run_queue_wait_cause_seconds_total{cause="softirq",container="batch",namespace="shop",pod="batch-0"} 0
+drover_container_run_queue_wait_cause_seconds_total{cause="softirq",container="web",namespace="shop",pod="web-0"} 0
+drover_container_run_queue_wait_cause_seconds_total{cause="steal",container="batch",namespace="shop",pod="batch-0"} 0
+drover_container_run_queue_wait_cause_seconds_total{cause="steal",container="web",namespace="shop",pod="web-0"} 0
 `
 	if err := testutil.CollectAndCompare(b.Contention, strings.NewReader(metrics), "drover_container_run_queue_wait_cause_seconds_total", "drover_contention_lost_total"); err != nil {
 		t.Error(err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -274,6 +275,25 @@ func readField(file, name string) (int64, error) {
 		return 0, fmt.Errorf("read %s: %w", file, err)
 	}
 	return 0, fmt.Errorf("read %s of %s: %w", name, file, errNoField)
+}
+
+// readFields reads some numbers of such a file at once. One that is not there is 0.
+func readFields(file string, names ...string) (map[string]int64, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]int64, len(names))
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, " ")
+		if !slices.Contains(names, name) {
+			continue
+		}
+		if found[name], err = strconv.ParseInt(strings.TrimSpace(value), 10, 64); err != nil {
+			return nil, fmt.Errorf("read %s of %s: %w", name, file, err)
+		}
+	}
+	return found, nil
 }
 
 func readInt(file string) (int64, error) {

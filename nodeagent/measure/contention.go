@@ -41,12 +41,15 @@ type ContentionConfig struct {
 	Kubepods Group
 	// Proc is where the host's procfs is mounted.
 	Proc string
-	// Interval between two readings; Thresholds.Window holds several.
+	// Interval between two readings; every window of Thresholds holds two or more.
 	Interval   time.Duration
-	Thresholds pressure.Config
+	Thresholds pressure.Thresholds
 	Attach     func(contention.Hierarchy) (WaitMeter, error)
-	Names      PodNames
-	Log        *slog.Logger
+	// Triggers tells of the node's stalls for memory and IO: OpenTriggers. Where it gives an
+	// error, they are read at every interval.
+	Triggers func(files map[string]float64) (PressureTriggers, error)
+	Names    PodNames
+	Log      *slog.Logger
 }
 
 // ContainerWait is the contention of one container at one moment. Rates are means over the
@@ -55,19 +58,19 @@ type ContainerWait struct {
 	Pod         model.PodID
 	Container   string
 	ContainerID string
-	// Total is all its wait since it was first seen, whatever the cause.
+	// Total is all its wait for the CPU since it was first seen, whatever the cause.
 	Total time.Duration
-	// Wait is that of the last interval, in seconds per second; External the part of it
-	// that others cause (pressure.Share).
-	Wait, External float64
+	// Wait is that of the last interval, in seconds per second.
+	Wait float64
 	// Run is the CPU it used.
 	Run model.Cores
 	// Memory it uses, without the file cache not used lately.
 	Memory model.Bytes
-	// State is what the thresholds make of External.
-	State pressure.State
+	// Sample is what was read of it; States is what the thresholds make of that.
+	Sample pressure.Sample
+	States pressure.States
 	// Causes is what Total is made of; Shares is what it was, and for whom, over the
-	// thresholds' window.
+	// window of severe contention for the CPU.
 	Causes map[blame.Cause]time.Duration
 	Shares blame.Shares
 }
@@ -91,29 +94,40 @@ func (s ContentionSnapshot) Report() blame.Report {
 	return r
 }
 
-// Suffering lists the containers that suffer, in the form in which a node tells others.
+// Suffering lists the containers that suffer, once for every resource that is tight or severe,
+// in the form in which a node tells others.
 func (s ContentionSnapshot) Suffering() []model.Contention {
 	var list []model.Contention
 	for _, c := range s.Containers {
-		if c.State.Suffering {
-			list = append(list, model.Contention{Pod: c.Pod, Container: c.Container, Wait: c.State.Mean, Since: c.State.Since})
+		for _, r := range pressure.Resources {
+			if state := c.States[r]; state.Grade != model.Fine {
+				list = append(list, model.Contention{Pod: c.Pod, Container: c.Container, Resource: r, Grade: state.Grade, Wait: state.Mean, Since: state.Since})
+			}
 		}
 	}
 	return list
 }
 
-// Contention follows how long the containers of this node wait for the CPU.
+// Contention follows how long the containers of this node wait for CPU, memory and IO.
 type Contention struct {
 	config ContentionConfig
 
 	// Of Run alone.
 	known     map[string]*followed // by container ID
-	groups    map[uint64]contention.Usage
+	kernel    contention.Reading   // the one before
+	cpus      machine
 	owners    map[uint64]owner // by cgroup ID
 	stolen    []stolen
 	busy      time.Duration
 	at        time.Time
 	forgotten time.Time
+
+	// triggered: the kernel tells of the node's stalls; else they were asked for. stalls is the
+	// last reading of memory and IO, which are read at every interval until stallUntil.
+	triggered  bool
+	asked      nodeStall
+	stalls     stallReading
+	stallUntil time.Time
 
 	mu       sync.Mutex
 	snapshot ContentionSnapshot
@@ -141,16 +155,52 @@ func (c *Contention) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("measure contention: %w", err)
 	}
+	fired, stop := c.openTriggers()
+	defer stop()
 	tick := time.NewTicker(c.config.Interval)
 	defer tick.Stop()
 	for {
 		if err := c.read(time.Now(), meter); err != nil {
 			c.config.Log.Warn("contention was not measured", "error", err)
 		}
+		if fired = c.wait(ctx, tick.C, fired); ctx.Err() != nil {
+			return meter.Close()
+		}
+	}
+}
+
+// openTriggers has the kernel tell of the node's stalls, if it does; else the channel is nil.
+func (c *Contention) openTriggers() (fired <-chan struct{}, stop func()) {
+	t, err := c.config.Triggers(c.triggerFiles())
+	if c.triggered = err == nil; !c.triggered {
+		c.config.Log.Info("the kernel sends no word of the node's stalls for memory and IO: they are read at every interval", "error", err)
+		return nil, func() {}
+	}
+	return t.Fired(), func() {
+		if err := t.Close(); err != nil {
+			c.config.Log.Warn("a pressure trigger was not closed", "error", err)
+		}
+	}
+}
+
+// wait returns when it is time to read, or ctx has ended. It gives the channel to wait on next.
+func (c *Contention) wait(ctx context.Context, tick <-chan time.Time, fired <-chan struct{}) <-chan struct{} {
+	for {
 		select {
 		case <-ctx.Done():
-			return meter.Close()
-		case <-tick.C:
+			return fired
+		case <-tick:
+			return fired
+		case _, ok := <-fired:
+			if !ok { // the node's control group is another one now
+				c.triggered, fired = false, nil
+				continue
+			}
+			now := time.Now()
+			news := !now.Before(c.stallUntil)
+			if c.stallUntil = now.Add(stallHold); news {
+				return fired
+			}
 		}
 	}
 }
@@ -165,7 +215,7 @@ func (c *Contention) read(now time.Time, meter WaitMeter) error {
 	if err != nil {
 		return err
 	}
-	busy := m.busy
+	busy := m.all.busy
 	if node := c.config.Kubepods.parent(); node != "/" {
 		if busy, err = c.config.Cgroups.CPUTime(node); err != nil {
 			return err
@@ -180,24 +230,55 @@ func (c *Contention) read(now time.Time, meter WaitMeter) error {
 	if !first && wall <= 0 {
 		return fmt.Errorf("the clock went from %v to %v", c.at, now)
 	}
-	waits, problems := c.followAll(now, containers, kernel.Groups, reading{wall, m.cpus, busy - c.busy, c.owed(containers, kernel.Owed)})
-	steal, softirq := c.lose(stolen{now, m.steal, m.softirq})
-	c.groups, c.busy, c.at = kernel.Groups, busy, now
+	r := reading{
+		wall: wall, cpus: m.cpus, busy: busy - c.busy, all: m.all.less(c.cpus.all), each: map[int]cpuTime{},
+		groups: kernel.Groups, on: kernel.On, onBefore: c.kernel.On,
+		owed: c.owed(containers, kernel.Owed), measured: kernel.Owed != nil && kernel.Lost == c.kernel.Lost,
+	}
+	for cpu, t := range m.each {
+		r.each[cpu] = t.less(c.cpus.each[cpu])
+	}
+	problem := c.look(now, containers, &r)
+	waits, problems := c.followAll(now, containers, r)
+	steal, softirq := c.lose(stolen{now, m.all})
+	c.kernel, c.cpus, c.busy, c.at = kernel, m, busy, now
 	if !first {
 		c.mu.Lock()
 		c.snapshot = ContentionSnapshot{now, waits, steal, softirq, kernel.Lost}
 		c.mu.Unlock()
 	}
-	return errors.Join(append(problems, c.makeRoom(now, meter))...)
+	return errors.Join(append(problems, problem, c.makeRoom(now, meter))...)
+}
+
+// look reads memory and IO if they are due, or if there is a container that was not there
+// before. Rates over more than a window are no news, and count as evidence alone.
+func (c *Contention) look(now time.Time, containers []Container, r *reading) error {
+	due := c.stallsDue(now)
+	for _, container := range containers {
+		_, known := c.known[container.ID]
+		due = due || !known
+	}
+	if !due {
+		return nil
+	}
+	stalls, err := c.readAllStalls(now, containers)
+	r.memory, r.stalls = stalls.containers, stalls.rates(c.stalls)
+	if now.Sub(c.stalls.at) > c.config.Thresholds[model.OnMemory].Tight.Window {
+		for id, s := range r.stalls {
+			r.stalls[id] = stallRates{evidence: s.evidence}
+		}
+	}
+	c.stalls = stalls
+	return err
 }
 
 // followAll brings all containers up to date and drops those that are gone. What could not
 // be read of one container does not keep back the others.
-func (c *Contention) followAll(now time.Time, containers []Container, groups map[uint64]contention.Usage, r reading) ([]ContainerWait, []error) {
+func (c *Contention) followAll(now time.Time, containers []Container, r reading) ([]ContainerWait, []error) {
 	var waits []ContainerWait
 	var problems []error
 	for _, container := range containers {
-		w, ok, err := c.follow(now, container, groups, r)
+		w, ok, err := c.follow(now, container, r)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may just have ended
 			problems = append(problems, fmt.Errorf("container %s of pod %s: %w", container.ID, container.PodUID, err))
 		}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/blame"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
 )
 
@@ -204,8 +205,8 @@ func (p *pen) watch(what string, names names, done func(map[string]ContainerWait
 	p.t.Helper()
 	c := NewContention(ContentionConfig{
 		Cgroups: p.cgroups, Kubepods: p.kubepods(), Proc: "/proc", Interval: 250 * time.Millisecond,
-		Thresholds: pressure.Config{Trigger: .5, Clear: .2, Window: time.Second},
-		Attach:     AttachWaitMeter, Names: names, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Thresholds: pressure.Default(),
+		Attach:     AttachWaitMeter, Triggers: OpenTriggers, Names: names, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	ctx, cancel := context.WithCancel(p.t.Context())
 	ended := make(chan error, 1)
@@ -249,7 +250,7 @@ func TestTheStarvedContainerSuffers(t *testing.T) {
 		}
 		// Another heavy test may come by: then it is looked for once more. Right after the
 		// turn the heavy one's window still holds its time as the light one.
-		if !light.State.Suffering || heavy.State.Suffering || light.State.Mean < 5*heavy.State.Mean {
+		if !light.severe() || heavy.severe() || light.mean() < 5*heavy.mean() {
 			return false
 		}
 		other := "a"
@@ -260,7 +261,7 @@ func TestTheStarvedContainerSuffers(t *testing.T) {
 			return false
 		}
 		t.Logf("light: wait %.3f, external %.3f, ran %.3f; heavy: wait %.3f, external %.3f, ran %.3f",
-			light.Wait, light.State.Mean, light.Run, heavy.Wait, heavy.State.Mean, heavy.Run)
+			light.Wait, light.mean(), light.Run, heavy.Wait, heavy.mean(), heavy.Run)
 		if turned {
 			return true
 		}
@@ -289,9 +290,9 @@ func TestTheBusyAndTheThrottledDoNotSuffer(t *testing.T) {
 			p.watch("waits of 4 s", names{c.ID: "c"}, func(now map[string]ContainerWait) bool {
 				w := now[c.ID]
 				wait += w.Wait / 4
-				external += w.External / 4
+				external += w.Sample.CPU.External() / 4
 				causes = w.Causes
-				if w.State.Suffering {
+				if w.severe() {
 					t.Errorf("it counts as suffering: %+v", w)
 					return true
 				}
@@ -317,3 +318,6 @@ func TestFindKubepodsHere(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func (w ContainerWait) severe() bool  { return w.States[model.OnCPU].Grade == model.Severe }
+func (w ContainerWait) mean() float64 { return w.States[model.OnCPU].Mean }

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/drover-project/drover/internal/model"
 )
 
 var (
@@ -13,14 +15,23 @@ var (
 		"Time the container's threads were runnable but not on a CPU, whatever the cause, since it was first seen.",
 		containerLabels, nil)
 	causeDesc = prometheus.NewDesc("drover_container_run_queue_wait_cause_seconds_total",
-		"The same by cause: what ran meanwhile (neighbours: other containers; own: its own threads; node: what is in no container; idle: nothing), or a used-up CPU quota (quota: its own or its pod's; node-quota: one above the pods).",
+		"The same by cause: what ran meanwhile (neighbours: other containers; own: its own threads; node: what is in no container; steal: a hypervisor; softirq: soft interrupts; idle: nothing), or a used-up CPU quota (quota: its own or its pod's; node-quota: one above the pods).",
 		append(slices.Clone(containerLabels), "cause"), nil)
 	lostDesc = prometheus.NewDesc("drover_contention_lost_total",
 		"Times that the kernel's tables had no room to note down a wait, or a run: more than 0 means that what is told of them is too little.", nil, nil)
-	externalDesc = prometheus.NewDesc("drover_container_contention_ratio",
-		"Run-queue wait that others cause, in seconds per second, in the last interval.", containerLabels, nil)
+	stallDesc = prometheus.NewDesc("drover_container_contention_ratio",
+		"Share of time (0..1) for which others kept the container from the resource, mean over the window of severe contention.",
+		append(slices.Clone(containerLabels), "resource"), nil)
 	sufferingDesc = prometheus.NewDesc("drover_container_suffering",
-		"1 while the container suffers from sustained contention, else 0.", containerLabels, nil)
+		"1 while contention for the resource has that grade, else 0. Severe is what moves a pod.",
+		append(slices.Clone(containerLabels), "resource", "grade"), nil)
+	ofLimitDesc = prometheus.NewDesc("drover_container_memory_limit_ratio",
+		"Memory in use as a share of the container's or its pod's own limit, of that which is nearer; 0 without one.", containerLabels, nil)
+	faultsDesc = prometheus.NewDesc("drover_container_memory_faults_per_second",
+		"Pages that the container had to wait for (major: of files and programs; refault: such as it had a moment before), at the last reading.",
+		append(slices.Clone(containerLabels), "kind"), nil)
+	killsDesc = prometheus.NewDesc("drover_container_oom_kills_total",
+		"Processes of the container that were killed for want of memory since it began.", containerLabels, nil)
 )
 
 // Describe is for prometheus.Registerer.
@@ -28,8 +39,11 @@ func (c *Contention) Describe(ch chan<- *prometheus.Desc) {
 	ch <- waitDesc
 	ch <- causeDesc
 	ch <- lostDesc
-	ch <- externalDesc
+	ch <- stallDesc
 	ch <- sufferingDesc
+	ch <- ofLimitDesc
+	ch <- faultsDesc
+	ch <- killsDesc
 }
 
 // Collect is for prometheus.Registerer: the last reading.
@@ -44,18 +58,27 @@ func (c *Contention) Collect(ch chan<- prometheus.Metric) {
 			continue // a container that has just been restarted is there twice for a moment
 		}
 		told[n] = true
-		suffering := 0.0
-		if w.State.Suffering {
-			suffering = 1
-		}
-		metric := func(d *prometheus.Desc, t prometheus.ValueType, v float64) {
-			ch <- prometheus.MustNewConstMetric(d, t, v, n.namespace, n.pod, n.container)
+		metric := func(d *prometheus.Desc, t prometheus.ValueType, v float64, more ...string) {
+			ch <- prometheus.MustNewConstMetric(d, t, v, append([]string{n.namespace, n.pod, n.container}, more...)...)
 		}
 		metric(waitDesc, prometheus.CounterValue, w.Total.Seconds())
 		for cause, d := range w.Causes {
-			ch <- prometheus.MustNewConstMetric(causeDesc, prometheus.CounterValue, d.Seconds(), n.namespace, n.pod, n.container, string(cause))
+			metric(causeDesc, prometheus.CounterValue, d.Seconds(), string(cause))
 		}
-		metric(externalDesc, prometheus.GaugeValue, w.External)
-		metric(sufferingDesc, prometheus.GaugeValue, suffering)
+		for r, state := range w.States {
+			metric(stallDesc, prometheus.GaugeValue, state.Mean, string(r))
+			for _, grade := range []model.Grade{model.Tight, model.Severe} {
+				is := 0.0
+				if state.Grade == grade {
+					is = 1
+				}
+				metric(sufferingDesc, prometheus.GaugeValue, is, string(r), string(grade))
+			}
+		}
+		e := w.Shares.Evidence
+		metric(ofLimitDesc, prometheus.GaugeValue, e.OfLimit)
+		metric(faultsDesc, prometheus.GaugeValue, e.MajorFaults, "major")
+		metric(faultsDesc, prometheus.GaugeValue, e.Refaults, "refault")
+		metric(killsDesc, prometheus.CounterValue, float64(e.OOMKills))
 	}
 }

@@ -27,12 +27,13 @@ type fakeMeter struct {
 	owed      map[contention.Pair]time.Duration
 	forgotten map[uint64]bool
 	closed    bool
+	on        map[uint64][]time.Duration
 	lost      uint64
 	err       error
 }
 
 func (m *fakeMeter) Read() (contention.Reading, error) {
-	return contention.Reading{Groups: maps.Clone(m.groups), Owed: m.owed, Lost: m.lost}, m.err
+	return contention.Reading{Groups: maps.Clone(m.groups), Owed: m.owed, On: m.on, Lost: m.lost}, m.err
 }
 func (m *fakeMeter) Forget(id uint64) error { m.forgotten[id] = true; return nil }
 func (m *fakeMeter) Close() error           { m.closed = true; return nil }
@@ -81,9 +82,10 @@ func newBench(t *testing.T) *bench {
 	b.root = cgroups.root
 	b.Contention = NewContention(ContentionConfig{
 		Cgroups: cgroups, Kubepods: "/kubepods", Proc: b.proc, Interval: time.Second, Thresholds: pressure.Default(),
-		Attach: func(h contention.Hierarchy) (WaitMeter, error) { return b.meter, nil },
-		Names:  names{idA: "web", idB: "batch"},
-		Log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Attach:   func(h contention.Hierarchy) (WaitMeter, error) { return b.meter, nil },
+		Triggers: func(map[string]float64) (PressureTriggers, error) { return nil, errors.New("none here") },
+		Names:    names{idA: "web", idB: "batch"},
+		Log:      slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	return b
 }
@@ -143,15 +145,16 @@ func TestContention(t *testing.T) {
 		t.Fatalf("%+v: want batch and web, not the sandbox", snapshot)
 	}
 	web := b.of("web")
-	// 0.8 * 3.8/4.0 = 0.76; the limit is 4 CPUs.
-	if web.Total != 4*time.Second || !near(web.Wait, .8) || !near(web.External, .76) || !near(float64(web.Run), .2) || web.Memory != 4000 {
+	// 0.8 * 3.8/4.0 = 0.76 of the 0.8+0.2 s that it could run, and the mean of 4.5 s that all
+	// were like it; the limit is 4 CPUs.
+	if web.Total != 4*time.Second || !near(web.Wait, .8) || !near(web.States[model.OnCPU].Mean, .76) || !near(float64(web.Run), .2) || web.Memory != 4000 {
 		t.Errorf("web: %+v", web)
 	}
 	// 0.1 * 0.2/4.0 = 0.005.
-	if batch := b.of("batch"); !near(batch.Wait, .1) || !near(batch.External, .005) || batch.State.Suffering {
+	if batch := b.of("batch"); !near(batch.Wait, .1) || !near(batch.Sample.CPU.External(), .005) || batch.States[model.OnCPU].Grade != model.Fine {
 		t.Errorf("batch: %+v", batch)
 	}
-	want := model.Contention{Pod: model.PodID{Namespace: "shop", Name: "web-0", UID: uidA}, Container: "web", Since: began}
+	want := model.Contention{Pod: model.PodID{Namespace: "shop", Name: "web-0", UID: uidA}, Container: "web", Resource: model.OnCPU, Grade: model.Severe, Since: began.Add(time.Second / 2)}
 	got := snapshot.Suffering()
 	if len(got) != 1 || !near(got[0].Wait, .76) {
 		t.Fatalf("suffering: %+v, want web at 0.76", got)
@@ -164,10 +167,20 @@ func TestContention(t *testing.T) {
 # TYPE drover_container_run_queue_wait_seconds_total counter
 drover_container_run_queue_wait_seconds_total{container="batch",namespace="shop",pod="batch-0"} 0.5
 drover_container_run_queue_wait_seconds_total{container="web",namespace="shop",pod="web-0"} 4
-# HELP drover_container_suffering 1 while the container suffers from sustained contention, else 0.
+# HELP drover_container_suffering 1 while contention for the resource has that grade, else 0. Severe is what moves a pod.
 # TYPE drover_container_suffering gauge
-drover_container_suffering{container="batch",namespace="shop",pod="batch-0"} 0
-drover_container_suffering{container="web",namespace="shop",pod="web-0"} 1
+drover_container_suffering{container="batch",grade="severe",namespace="shop",pod="batch-0",resource="cpu"} 0
+drover_container_suffering{container="batch",grade="severe",namespace="shop",pod="batch-0",resource="io"} 0
+drover_container_suffering{container="batch",grade="severe",namespace="shop",pod="batch-0",resource="memory"} 0
+drover_container_suffering{container="batch",grade="tight",namespace="shop",pod="batch-0",resource="cpu"} 0
+drover_container_suffering{container="batch",grade="tight",namespace="shop",pod="batch-0",resource="io"} 0
+drover_container_suffering{container="batch",grade="tight",namespace="shop",pod="batch-0",resource="memory"} 0
+drover_container_suffering{container="web",grade="severe",namespace="shop",pod="web-0",resource="cpu"} 1
+drover_container_suffering{container="web",grade="severe",namespace="shop",pod="web-0",resource="io"} 0
+drover_container_suffering{container="web",grade="severe",namespace="shop",pod="web-0",resource="memory"} 0
+drover_container_suffering{container="web",grade="tight",namespace="shop",pod="web-0",resource="cpu"} 0
+drover_container_suffering{container="web",grade="tight",namespace="shop",pod="web-0",resource="io"} 0
+drover_container_suffering{container="web",grade="tight",namespace="shop",pod="web-0",resource="memory"} 0
 `
 	if err := testutil.CollectAndCompare(b.Contention, strings.NewReader(metrics), "drover_container_run_queue_wait_seconds_total", "drover_container_suffering"); err != nil {
 		t.Error(err)
@@ -200,7 +213,7 @@ func TestNoContention(t *testing.T) {
 			for range 12 {
 				b.second(c.wait, c.run, c.busy, c.throttled)
 			}
-			if web := b.of("web"); !near(web.Wait, c.wait["web"]) || web.External > .1 || web.State.Suffering {
+			if web := b.of("web"); !near(web.Wait, c.wait["web"]) || web.States[model.OnCPU].Mean > .1 || web.States[model.OnCPU].Grade != model.Fine {
 				t.Errorf("%+v", web)
 			}
 		})
@@ -272,8 +285,8 @@ func TestRunEnds(t *testing.T) {
 	if err := b.Run(t.Context()); !errors.Is(err, refused) {
 		t.Errorf("programs that cannot be loaded: %v", err)
 	}
-	b.config.Thresholds.Clear = 9
-	if err := b.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "clear") {
+	b.config.Thresholds = pressure.Thresholds{}
+	if err := b.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no thresholds") {
 		t.Errorf("bad thresholds: %v", err)
 	}
 }

@@ -1,9 +1,7 @@
 package measure
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"time"
 
@@ -18,38 +16,46 @@ type followed struct {
 	total, run, throttled time.Duration
 	causes                map[blame.Cause]time.Duration // of total
 	lately                *blame.Window
-	detector              *pressure.Detector
+	watch                 *pressure.Watch
+	memory                model.Bytes
+	evidence              pressure.Evidence
 	seen                  bool
 }
 
 // reading is what all containers have in common between two readings.
 type reading struct {
-	wall time.Duration
-	cpus model.Cores
-	busy time.Duration // of the node: the pods and all else in the group above them
-	owed map[string]blame.Waits
+	wall     time.Duration
+	cpus     model.Cores
+	busy     time.Duration // of the node: the pods and all else in the group above them
+	all      cpuTime       // of the machine, and of each of its CPUs
+	each     map[int]cpuTime
+	groups   map[uint64]contention.Usage
+	on       map[uint64][]time.Duration
+	onBefore map[uint64][]time.Duration
+	owed     map[string]blame.Waits
+	measured bool // owed is right: nothing was lost
+	// stalls is nil when memory and IO were not read; memory is the containers' use of it.
+	stalls map[string]stallRates
+	memory map[string]stallCounters
 }
 
 // follow brings one container up to date. It is false for one that was not there at the
 // previous reading.
-func (c *Contention) follow(now time.Time, container Container, groups map[uint64]contention.Usage, r reading) (ContainerWait, bool, error) {
+func (c *Contention) follow(now time.Time, container Container, r reading) (ContainerWait, bool, error) {
 	f, old := c.known[container.ID]
 	if !old {
 		f = &followed{
-			detector: pressure.New(c.config.Thresholds),
-			lately:   blame.NewWindow(c.config.Thresholds.Window),
-			causes:   map[blame.Cause]time.Duration{},
+			watch:  pressure.NewWatch(c.config.Thresholds),
+			lately: blame.NewWindow(c.window()),
+			causes: map[blame.Cause]time.Duration{},
 		}
 		c.known[container.ID] = f
 	}
 	f.seen = true
-	waits := r.owed[container.ID]
-	var held time.Duration
-	for _, id := range container.Cgroups {
-		waits.Wait += grown(groups[id].Wait, c.groups[id].Wait)
-		held += grown(groups[id].Throttled, c.groups[id].Throttled)
+	waits, err := c.waits(container, r)
+	if err != nil {
+		return ContainerWait{}, false, err
 	}
-	f.total += waits.Wait
 	run, err := c.config.Cgroups.CPUTime(container.Group)
 	if err != nil {
 		return ContainerWait{}, false, err
@@ -58,54 +64,81 @@ func (c *Contention) follow(now time.Time, container Container, groups map[uint6
 	if err != nil {
 		return ContainerWait{}, false, err
 	}
-	ran, stopped := grown(run, f.run), grown(throttled, f.throttled)
+	waits.Run = grown(run, f.run)
+	stopped := grown(throttled, f.throttled)
 	f.run, f.throttled = run, throttled
-	if waits.Quota, waits.NodeQuota, err = c.quota(container, held); err != nil {
-		return ContainerWait{}, false, err
-	}
+	f.total += waits.Wait
 	for cause, d := range waits.Causes() {
 		f.causes[cause] += d
 	}
+	if s, ok := r.memory[container.ID]; ok {
+		f.memory = s.memory.usage
+	}
 	if !old {
-		f.detector.Feed(now, 0)
+		f.watch.Feed(now, pressure.Sample{})
 		return ContainerWait{}, false, nil
 	}
-	share := pressure.Share{
+	cpu, err := c.cpu(container, waits, stopped, r)
+	if err != nil {
+		return ContainerWait{}, false, err
+	}
+	sample := pressure.Sample{CPU: &cpu}
+	if s, ok := r.stalls[container.ID]; ok {
+		sample.Memory, sample.IO, f.evidence = s.memory, s.io, s.evidence
+	}
+	f.lately.Feed(now, r.wall, waits)
+	return f.told(container.ID, sample, f.watch.Feed(now, sample)), true, nil
+}
+
+// told is what is known of a container after a reading.
+func (f *followed) told(id string, sample pressure.Sample, states pressure.States) ContainerWait {
+	lately, wall := f.lately.Sum()
+	shares := lately.Per(wall, blame.Name{})
+	shares.Grades, shares.Evidence = states.Grades(), f.evidence
+	_, worst := states.Worst()
+	shares.Suffering = worst.Grade == model.Severe
+	return ContainerWait{
+		ContainerID: id, Total: f.total, Wait: sample.CPU.Wait, Run: sample.CPU.Run, Memory: f.memory,
+		Sample: sample, States: states, Causes: maps.Clone(f.causes), Shares: shares,
+	}
+}
+
+// waits is what a container waited since the reading before, by its causes.
+func (c *Contention) waits(container Container, r reading) (waits blame.Waits, err error) {
+	waits = r.owed[container.ID]
+	var held time.Duration
+	for _, id := range container.Cgroups {
+		waits.Wait += grown(r.groups[id].Wait, c.kernel.Groups[id].Wait)
+		held += grown(r.groups[id].Throttled, c.kernel.Groups[id].Throttled)
+	}
+	lost := r.interrupts(container)
+	waits.Interrupt(lost.steal, lost.softirq)
+	waits.Quota, waits.NodeQuota, err = c.quota(container, held)
+	return waits, err
+}
+
+// cpu is what a container did and waited since the reading before, in which its own quotas
+// had stopped its run queues for a time.
+func (c *Contention) cpu(container Container, waits blame.Waits, stopped time.Duration, r reading) (cpu pressure.CPU, err error) {
+	cpu = pressure.CPU{
 		Wait:      perSecond(waits.Wait, r.wall),
-		Run:       model.Cores(perSecond(ran, r.wall)),
-		Others:    model.Cores(perSecond(r.busy-ran, r.wall)),
+		Run:       model.Cores(perSecond(waits.Run, r.wall)),
+		Others:    model.Cores(perSecond(r.busy-waits.Run, r.wall)),
 		Throttled: perSecond(stopped, r.wall),
 	}
-	if share.Limit, err = c.config.Cgroups.CPULimit(container.Group, r.cpus); err != nil {
-		return ContainerWait{}, false, err
-	}
-	if stopped > 0 {
-		if share.Threads, err = c.config.Cgroups.Threads(container.Group); err != nil {
-			return ContainerWait{}, false, err
+	if r.measured {
+		cpu.Owed = &pressure.Owed{
+			Others: perSecond(waits.Neighbour()+waits.Node+waits.Steal, r.wall),
+			Shared: perSecond(waits.NodeQuota+waits.SoftIRQ, r.wall),
 		}
 	}
-	memory, err := c.config.Cgroups.Memory(container.Group)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return ContainerWait{}, false, err
+	if cpu.Limit, err = c.config.Cgroups.CPULimit(container.Group, r.cpus); err != nil {
+		return cpu, err
 	}
-	external := share.External()
-	waits.Run = ran
-	f.lately.Feed(now, r.wall, waits)
-	lately, wall := f.lately.Sum()
-	state := f.detector.Feed(now, external)
-	shares := lately.Per(wall, blame.Name{})
-	shares.Suffering = state.Suffering
-	return ContainerWait{
-		ContainerID: container.ID,
-		Total:       f.total,
-		Wait:        share.Wait,
-		External:    external,
-		Run:         share.Run,
-		Memory:      memory,
-		State:       state,
-		Causes:      maps.Clone(f.causes),
-		Shares:      shares,
-	}, true, nil
+	if stopped > 0 {
+		cpu.Threads, err = c.config.Cgroups.Threads(container.Group)
+	}
+	return cpu, err
 }
 
 // throttled is the throttled time of a container's own quotas: its own and its pod's. A
@@ -136,7 +169,7 @@ func perSecond(of, wall time.Duration) float64 {
 // started by hand may have had a group of its own. Done once a minute at most.
 func (c *Contention) makeRoom(now time.Time, meter WaitMeter) error {
 	const many = 1024
-	if len(c.groups) < many || now.Sub(c.forgotten) < time.Minute {
+	if len(c.kernel.Groups) < many || now.Sub(c.forgotten) < time.Minute {
 		return nil
 	}
 	c.forgotten = now
@@ -144,14 +177,14 @@ func (c *Contention) makeRoom(now time.Time, meter WaitMeter) error {
 	if err := c.config.Cgroups.each("/", func(_ string, id uint64) error { alive[id] = true; return nil }); err != nil {
 		return fmt.Errorf("find the groups that are gone: %w", err)
 	}
-	for id := range c.groups {
+	for id := range c.kernel.Groups {
 		if alive[id] {
 			continue
 		}
 		if err := meter.Forget(id); err != nil {
 			return err
 		}
-		delete(c.groups, id)
+		delete(c.kernel.Groups, id)
 	}
 	return nil
 }

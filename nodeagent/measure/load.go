@@ -59,7 +59,8 @@ func (l *LoadMeter) Read(now time.Time, allocatable, requested model.Resources) 
 		Allocatable: allocatable,
 		Requested:   requested,
 		Used:        model.Resources{Memory: usedMemory},
-		Pressure:    pressure[CPU],
+		Pressure:    pressure[model.OnCPU],
+		Pressures:   pressure,
 	}
 
 	l.mu.Lock()
@@ -76,7 +77,7 @@ func (l *LoadMeter) Read(now time.Time, allocatable, requested model.Resources) 
 func (l *LoadMeter) usage(m machine) (model.Bytes, time.Duration, error) {
 	if l.node == "/" {
 		used, err := readMemoryUsed(l.proc)
-		return used, m.busy, err
+		return used, m.all.busy, err
 	}
 	used, err := l.cgroups.Memory(l.node)
 	if err != nil {

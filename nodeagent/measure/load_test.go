@@ -69,8 +69,8 @@ func TestLoadOfAWholeMachine(t *testing.T) {
 				Requested:   requested,
 				// (400-100)/100 = 3 s of CPU in 2 s; 8 GiB - 6 GiB.
 				Used:     model.Resources{CPU: 1.5, Memory: 2 * model.GiB},
-				Pressure: .125,
-				At:       t0.Add(2 * time.Second),
+				Pressure: .125, Pressures: map[model.Resource]float64{model.OnCPU: .125, model.OnMemory: 0, model.OnIO: 1},
+				At: t0.Add(2 * time.Second),
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
@@ -154,8 +154,8 @@ func TestLoadOfANestedNode(t *testing.T) {
 				Requested:   requested,
 				// 1 s of CPU in 2 s; 3 GiB less 1 GiB of old cache, or 2 GiB.
 				Used:     model.Resources{CPU: .5, Memory: 2 * model.GiB},
-				Pressure: c.pressure,
-				At:       t0.Add(2 * time.Second),
+				Pressure: c.pressure, Pressures: map[model.Resource]float64{model.OnCPU: c.pressure, model.OnMemory: 0, model.OnIO: 1},
+				At: t0.Add(2 * time.Second),
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)

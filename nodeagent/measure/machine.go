@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -19,13 +18,20 @@ const userHZ = 100
 
 // machine is what procfs tells of the whole machine.
 type machine struct {
-	cpus model.Cores   // that are online
-	busy time.Duration // summed over the CPUs, since boot
-	// Parts of busy: taken by a hypervisor, and used for soft interrupts.
-	steal, softirq time.Duration
+	cpus model.Cores // that are online
+	all  cpuTime
+	each map[int]cpuTime // by the CPU's number
 }
 
-var cpuLine = regexp.MustCompile(`^cpu\d+ `)
+// cpuTime is what one CPU, or all, did since boot.
+type cpuTime struct {
+	busy           time.Duration
+	steal, softirq time.Duration // parts of busy: taken by a hypervisor, and used for soft interrupts
+}
+
+func (t cpuTime) less(before cpuTime) cpuTime {
+	return cpuTime{t.busy - before.busy, t.steal - before.steal, t.softirq - before.softirq}
+}
 
 // readMachine reads stat of procfs. Waiting for disks is idle time; time that a hypervisor
 // gave to another guest (steal) is not: nobody here can have it.
@@ -36,70 +42,98 @@ func readMachine(proc string) (machine, error) {
 		return machine{}, err
 	}
 	defer f.Close()
-	var m machine
+	m := machine{each: map[int]cpuTime{}}
 	// The line of the interrupts is longer than a Scanner's default.
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		line := lines.Text()
-		if cpuLine.MatchString(line) {
-			m.cpus++
-		}
-		if !strings.HasPrefix(line, "cpu ") {
+		name, rest, _ := strings.Cut(lines.Text(), " ")
+		number, ok := strings.CutPrefix(name, "cpu")
+		if !ok {
 			continue
 		}
-		// user nice system idle iowait irq softirq steal guest guest_nice; the guests'
-		// times are in user and nice already.
-		for i, field := range strings.Fields(line)[1:] {
-			ticks, err := strconv.ParseInt(field, 10, 64)
-			if err != nil {
-				return machine{}, fmt.Errorf("read %s: %q: %w", file, line, err)
-			}
-			d := time.Duration(ticks) * (time.Second / userHZ)
-			if i != 3 && i != 4 && i < 8 {
-				m.busy += d
-			}
-			switch i {
-			case 6:
-				m.softirq = d
-			case 7:
-				m.steal = d
-			}
+		t, err := parseCPUTime(rest)
+		if err != nil {
+			return machine{}, fmt.Errorf("read %s: %q: %w", file, lines.Text(), err)
 		}
+		if number == "" {
+			m.all = t
+			continue
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			return machine{}, fmt.Errorf("read %s: %q: %w", file, lines.Text(), err)
+		}
+		m.each[n] = t
 	}
 	if err := lines.Err(); err != nil {
 		return machine{}, fmt.Errorf("read %s: %w", file, err)
 	}
-	if m.cpus == 0 {
+	if m.cpus = model.Cores(len(m.each)); m.cpus == 0 {
 		return machine{}, fmt.Errorf("read %s: no CPU in it", file)
 	}
 	return m, nil
 }
 
-// readMemoryUsed is what could not be given to a new process without swapping.
-func readMemoryUsed(proc string) (model.Bytes, error) {
-	file := filepath.Join(proc, "meminfo")
-	f, err := os.Open(file)
-	if err != nil {
-		return 0, err
+// parseCPUTime reads "user nice system idle iowait irq softirq steal guest guest_nice"; the
+// guests' times are in user and nice already.
+func parseCPUTime(line string) (t cpuTime, err error) {
+	for i, field := range strings.Fields(line) {
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return t, err
+		}
+		d := time.Duration(ticks) * (time.Second / userHZ)
+		if i != 3 && i != 4 && i < 8 {
+			t.busy += d
+		}
+		switch i {
+		case 6:
+			t.softirq = d
+		case 7:
+			t.steal = d
+		}
 	}
-	defer f.Close()
+	return t, nil
+}
+
+// readMemory is what a machine has, and what could be given to a new process without swapping.
+func readMemory(proc string) (total, available model.Bytes, err error) {
+	file := filepath.Join(proc, "meminfo")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, 0, err
+	}
 	found := map[string]int64{}
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
 		if len(fields) < 2 || (fields[0] != "MemTotal:" && fields[0] != "MemAvailable:") {
 			continue
 		}
 		if found[fields[0]], err = strconv.ParseInt(fields[1], 10, 64); err != nil {
-			return 0, fmt.Errorf("read %s: %q: %w", file, lines.Text(), err)
+			return 0, 0, fmt.Errorf("read %s: %q: %w", file, line, err)
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return 0, fmt.Errorf("read %s: %w", file, err)
-	}
 	if len(found) != 2 {
-		return 0, fmt.Errorf("read %s: MemTotal or MemAvailable is missing", file)
+		return 0, 0, fmt.Errorf("read %s: MemTotal or MemAvailable is missing", file)
 	}
-	return max(0, model.Bytes(found["MemTotal:"]-found["MemAvailable:"])*model.KiB), nil
+	return model.Bytes(found["MemTotal:"]) * model.KiB, model.Bytes(found["MemAvailable:"]) * model.KiB, nil
+}
+
+// readMemoryUsed is what could not be given to a new process.
+func readMemoryUsed(proc string) (model.Bytes, error) {
+	total, available, err := readMemory(proc)
+	return max(0, total-available), err
+}
+
+// readMemoryFree is the part that could, 0..1.
+func readMemoryFree(proc string) (float64, error) {
+	total, available, err := readMemory(proc)
+	if err != nil {
+		return 0, err
+	}
+	if total <= 0 {
+		return 0, fmt.Errorf("read %s: a machine with no memory", filepath.Join(proc, "meminfo"))
+	}
+	return max(0, min(1, float64(available)/float64(total))), nil
 }

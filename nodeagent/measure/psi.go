@@ -6,34 +6,28 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-)
+	"time"
 
-// Resource is one that the kernel keeps pressure stall information of.
-type Resource string
-
-// The resources, named as the kernel names them.
-const (
-	CPU    Resource = "cpu"
-	Memory Resource = "memory"
-	IO     Resource = "io"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/pressure"
 )
 
 // Pressure is, for each resource, the share of the last ten seconds (0..1) in which some
 // task waited for it: "some avg10" of Linux's Documentation/accounting/psi.rst. A kernel
 // without PSI gives none.
-type Pressure map[Resource]float64
+type Pressure map[model.Resource]float64
 
 // ReadPressure reads the pressure of a group, as far as the kernel keeps it, else that of
 // the whole machine. "/" is the whole machine. proc is where procfs is mounted.
 func (c Cgroups) ReadPressure(g Group, proc string) Pressure {
 	found := Pressure{}
-	for _, r := range []Resource{CPU, Memory, IO} {
-		for _, file := range []string{c.pressureFile(g, r), filepath.Join(proc, "pressure", string(r))} {
+	for _, r := range pressure.Resources {
+		for _, file := range []string{c.pressureFile(g, r), machinePressure(proc, r)} {
 			if file == "" {
 				continue
 			}
-			if some, err := readPressure(file); err == nil {
-				found[r] = some
+			if p, err := readPSI(file); err == nil {
+				found[r] = p.avg10
 				break
 			}
 		}
@@ -43,7 +37,7 @@ func (c Cgroups) ReadPressure(g Group, proc string) Pressure {
 
 // pressureFile is a group's own, "" where it has none: only v2 groups have. On hybrid
 // systems the v2 group of that name counts if it holds processes.
-func (c Cgroups) pressureFile(g Group, r Resource) string {
+func (c Cgroups) pressureFile(g Group, r model.Resource) string {
 	if g == "/" {
 		return ""
 	}
@@ -57,22 +51,37 @@ func (c Cgroups) pressureFile(g Group, r Resource) string {
 	return filepath.Join(dir, string(r)+".pressure")
 }
 
-func readPressure(file string) (float64, error) {
+func machinePressure(proc string, r model.Resource) string {
+	return filepath.Join(proc, "pressure", string(r))
+}
+
+// psi is the line "some" of a file of pressure stall information.
+type psi struct {
+	avg10 float64       // 0..1
+	total time.Duration // in which some task waited, since boot
+}
+
+func readPSI(file string) (psi, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return 0, err
+		return psi{}, err
 	}
 	for line := range strings.Lines(string(b)) {
 		rest, ok := strings.CutPrefix(line, "some avg10=")
 		if !ok {
 			continue
 		}
-		percent, _, _ := strings.Cut(rest, " ")
+		percent, rest, _ := strings.Cut(rest, " ")
 		p, err := strconv.ParseFloat(percent, 64)
 		if err != nil || !(p >= 0 && p <= 100) {
-			return 0, fmt.Errorf("read %s: avg10 is %q, want a percentage", file, percent)
+			return psi{}, fmt.Errorf("read %s: avg10 is %q, want a percentage", file, percent)
 		}
-		return p / 100, nil
+		_, total, _ := strings.Cut(strings.TrimSpace(rest), "total=")
+		us, err := strconv.ParseInt(total, 10, 64)
+		if err != nil || us < 0 {
+			return psi{}, fmt.Errorf("read %s: total is %q, want microseconds", file, total)
+		}
+		return psi{p / 100, time.Duration(us) * time.Microsecond}, nil
 	}
-	return 0, fmt.Errorf("read %s: no line begins with \"some avg10=\"", file)
+	return psi{}, fmt.Errorf("read %s: no line begins with \"some avg10=\"", file)
 }

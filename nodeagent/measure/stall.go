@@ -1,0 +1,181 @@
+package measure
+
+import (
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/pressure"
+)
+
+// Memory and IO of the containers are read at every interval while the node stalls for one
+// of them, and for stallHold afterwards; else once in stallPause, which is for the evidence.
+const (
+	stallHold  = 10 * time.Second
+	stallPause = 10 * time.Second
+)
+
+// stallCounters are what a container has come to. They only grow, but for memory and limit.
+type stallCounters struct {
+	memoryStalled, ioStalled *time.Duration // nil where the kernel keeps no PSI of it
+	memory                   memoryStat
+	usage, limit             model.Bytes // of the group that is nearer to its limit
+	io                       int64
+	ioLimited                bool
+}
+
+// readStalls reads all of one container. What the kernel does not keep is left out.
+func (c Cgroups) readStalls(container Container) (s stallCounters, err error) {
+	s.memoryStalled = c.stalled(container.Group, model.OnMemory)
+	s.ioStalled = c.stalled(container.Group, model.OnIO)
+	if s.memory, err = c.MemoryStat(container.Group); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	if s.usage, s.limit, err = c.nearest(container, s.memory.usage); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	if s.io, err = c.IOBytes(container.Group); err != nil {
+		return s, err
+	}
+	for _, g := range []Group{container.Group, container.Pod} {
+		limited, err := c.ioLimited(g)
+		if err != nil {
+			return s, err
+		}
+		s.ioLimited = s.ioLimited || limited
+	}
+	return s, nil
+}
+
+func (c Cgroups) stalled(g Group, r model.Resource) *time.Duration {
+	file := c.pressureFile(g, r)
+	if file == "" {
+		return nil
+	}
+	p, err := readPSI(file)
+	if err != nil {
+		return nil // no PSI, or turned off for this group
+	}
+	return &p.total
+}
+
+// stallReading is what all containers have in common between two readings of memory and IO.
+type stallReading struct {
+	at                             time.Time
+	memoryStalled, ioStalled, disk int64 // since boot: ns, ns, bytes
+	free                           float64
+	containers                     map[string]stallCounters // by ID
+}
+
+// readAllStalls reads memory and IO of the node and of all containers. What could not be read
+// of one container does not keep back the others.
+func (c *Contention) readAllStalls(now time.Time, containers []Container) (stallReading, error) {
+	r := stallReading{at: now, containers: map[string]stallCounters{}}
+	var err error
+	if r.free, err = c.freeMemory(); err != nil {
+		return r, err
+	}
+	r.memoryStalled, r.ioStalled = c.nodeStalled(model.OnMemory), c.nodeStalled(model.OnIO)
+	if r.disk, err = readDiskBytes(c.config.Proc); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return r, err
+	}
+	var problems []error
+	for _, container := range containers {
+		s, err := c.config.Cgroups.readStalls(container)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		r.containers[container.ID] = s
+	}
+	return r, errors.Join(problems...)
+}
+
+// nodeStalled is how long some task of the node has stalled, in nanoseconds; 0 without PSI.
+func (c *Contention) nodeStalled(r model.Resource) int64 {
+	p, err := readPSI(c.nodePressureFile(r))
+	if err != nil {
+		return 0
+	}
+	return p.total.Nanoseconds()
+}
+
+// stallsDue says whether memory and IO are to be read at now. Where the kernel sends no word
+// of the node's stalls, they are asked for.
+func (c *Contention) stallsDue(now time.Time) bool {
+	if !c.triggered {
+		asked := nodeStall{now, c.nodeStalled(model.OnMemory), c.nodeStalled(model.OnIO)}
+		before := c.asked
+		c.asked = asked
+		if wall := now.Sub(before.at); !before.at.IsZero() && wall > 0 {
+			of := func(r model.Resource, ns int64) bool {
+				return perSecond(time.Duration(ns), wall) >= c.config.Thresholds[r].Tight.Trigger
+			}
+			if of(model.OnMemory, asked.memory-before.memory) || of(model.OnIO, asked.io-before.io) {
+				c.stallUntil = now.Add(stallHold)
+			}
+		}
+	}
+	return now.Before(c.stallUntil) || now.Sub(c.stalls.at) >= stallPause
+}
+
+// nodeStall is how long some task of the node has stalled until a moment, in nanoseconds.
+type nodeStall struct {
+	at         time.Time
+	memory, io int64
+}
+
+// stallRates are the figures of one container between two readings of memory and IO.
+type stallRates struct {
+	memory   *pressure.Memory // nil: not known, or not of this interval
+	io       *pressure.IO
+	evidence pressure.Evidence
+}
+
+// rates makes rates of two readings, by container.
+func (now stallReading) rates(before stallReading) map[string]stallRates {
+	wall := now.at.Sub(before.at)
+	if before.at.IsZero() || wall <= 0 {
+		return nil
+	}
+	per := func(n, was int64) float64 { return float64(max(0, n-was)) / wall.Seconds() }
+	part := func(n, was *time.Duration) *float64 {
+		if n == nil || was == nil {
+			return nil
+		}
+		share := min(1, perSecond(*n-*was, wall))
+		return &share
+	}
+	rates := map[string]stallRates{}
+	var faults, bytes float64
+	for id, n := range now.containers {
+		was, ok := before.containers[id]
+		if !ok {
+			continue
+		}
+		e := pressure.Evidence{
+			MajorFaults: per(n.memory.majorFaults, was.memory.majorFaults),
+			Refaults:    per(n.memory.refaults, was.memory.refaults),
+			OOMKills:    int(n.memory.oomKills),
+		}
+		m := &pressure.Memory{
+			Stalled: part(n.memoryStalled, was.memoryStalled), NodeStalled: min(1, per(now.memoryStalled, before.memoryStalled)/1e9),
+			Faults: e.MajorFaults + e.Refaults, Usage: n.usage, Limit: n.limit, NodeFree: now.free,
+		}
+		i := &pressure.IO{
+			Stalled: part(n.ioStalled, was.ioStalled), NodeStalled: min(1, per(now.ioStalled, before.ioStalled)/1e9),
+			Own: per(n.io, was.io), Node: per(now.disk, before.disk), Limited: n.ioLimited,
+		}
+		faults += m.Faults
+		bytes += i.Own
+		rates[id] = stallRates{m, i, e}
+	}
+	for id, r := range rates {
+		r.memory.NodeFaults = faults
+		r.io.Others = bytes - r.io.Own
+		r.evidence.OfLimit, r.evidence.MemoryStall, r.evidence.IOStall = r.memory.OfLimit(), r.memory.All(), r.io.All()
+		rates[id] = r
+	}
+	return rates
+}
