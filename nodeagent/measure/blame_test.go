@@ -131,3 +131,48 @@ func TestStealAndSoftIRQ(t *testing.T) {
 		t.Errorf("%+v, want 0.5 s of soft interrupts and 0.25 s of steal a second", got)
 	}
 }
+
+// Of the time that CPU 1 was busy a fifth was stolen and a tenth went to soft interrupts, of CPU 0's
+// nothing. web was on CPU 1 three times as long as on CPU 0: 0.15 and 0.075 of what is owed to it.
+func TestStealAndSoftIRQOfAContainer(t *testing.T) {
+	b := newBench(t)
+	web, batch := b.id("web"), b.id("batch")
+	for second := range 3 {
+		b.now = b.now.Add(time.Second)
+		ticks := 100 * second
+		tree{"stat": fmt.Sprintf("cpu  0 0 %d 0 0 0 0 0 0 0\ncpu0 0 0 %d 0 0 0 0 0 0 0\ncpu1 0 0 %d 0 0 0 %d %d 0 0\n",
+			2*ticks, ticks, 70*second, 10*second, 20*second)}.writeTo(t, b.proc)
+		b.meter.groups[web] = contention.Usage{Wait: time.Duration(second) * time.Second}
+		b.meter.on = map[uint64][]time.Duration{web: {time.Duration(second) * time.Second, time.Duration(3*second) * time.Second}}
+		b.meter.owed = map[contention.Pair]time.Duration{{Waits: web, Runs: batch}: 800 * time.Millisecond}
+		if err := b.read(b.now, b.meter); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := b.of("web").Shares
+	// 0.8*0.15 = 0.12, 0.8*0.075 = 0.06, 0.8-0.18 = 0.62; the rest of the wait is idle.
+	if !near(got.Steal, .12) || !near(got.SoftIRQ, .06) || !near(got.Neighbours[0].Wait, .62) || !near(got.Idle, .2) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What the kernel saw goes before what the shares of the CPU suggest, unless some of it was lost.
+func TestTheMeasuredGoesBeforeTheEstimate(t *testing.T) {
+	b := newBench(t)
+	wait, run := map[string]float64{"web": .8}, map[string]float64{"web": .2, "batch": 3.8}
+	b.meter.owed = map[contention.Pair]time.Duration{{Waits: b.id("web"), Runs: b.id("web")}: 800 * time.Millisecond}
+	b.second(nil, nil, 0, 0)
+	b.second(wait, run, 4, 0)
+	if got := b.of("web").Sample.CPU.External(); got != 0 {
+		t.Errorf("it waited for itself alone, and %v for others", got)
+	}
+	b.meter.lost++
+	b.second(wait, run, 4, 0)
+	if got := b.of("web").Sample.CPU; got.Owed != nil || !near(got.External(), .76) {
+		t.Errorf("some was lost: %+v, want the estimate, 0.76", got)
+	}
+	b.second(wait, run, 4, 0)
+	if got := b.of("web").Sample.CPU; got.Owed == nil {
+		t.Error("no more was lost, and it is not measured")
+	}
+}

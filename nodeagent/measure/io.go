@@ -48,6 +48,29 @@ func (c Cgroups) IOBytes(g Group) (int64, error) {
 	return sum, nil
 }
 
+// processIO is what each living process of a group, and of all below it, has read from block
+// devices and written to them (proc(5), /proc/PID/io). With cgroup v1 the kernel often keeps no
+// other account: only a group with a limit, or with the scheduler BFQ, has one.
+func (c Cgroups) processIO(g Group, proc string) (map[int]int64, error) {
+	found := map[int]int64{}
+	err := c.each(g, func(dir string, _ uint64) error {
+		text, err := readOptional(filepath.Join(dir, "cgroup.procs"))
+		for _, field := range strings.Fields(text) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				return fmt.Errorf("read the processes of %s: %w", g, err)
+			}
+			// It may have ended, or the kernel keeps no such account.
+			io, err := readFields(filepath.Join(proc, field, "io"), "read_bytes:", "write_bytes:")
+			if err == nil {
+				found[pid] = io["read_bytes:"] + io["write_bytes:"]
+			}
+		}
+		return err
+	})
+	return found, err
+}
+
 // ioLimited says whether a group has a limit of its own for some device.
 func (c Cgroups) ioLimited(g Group) (bool, error) {
 	names := []string{"io.max"}

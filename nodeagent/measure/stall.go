@@ -22,11 +22,12 @@ type stallCounters struct {
 	memory                   memoryStat
 	usage, limit             model.Bytes // of the group that is nearer to its limit
 	io                       int64
+	ioBy                     map[int]int64 // by process, where io is not told
 	ioLimited                bool
 }
 
 // readStalls reads all of one container. What the kernel does not keep is left out.
-func (c Cgroups) readStalls(container Container) (s stallCounters, err error) {
+func (c Cgroups) readStalls(container Container, proc string) (s stallCounters, err error) {
 	s.memoryStalled = c.stalled(container.Group, model.OnMemory)
 	s.ioStalled = c.stalled(container.Group, model.OnIO)
 	if s.memory, err = c.MemoryStat(container.Group); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -37,6 +38,11 @@ func (c Cgroups) readStalls(container Container) (s stallCounters, err error) {
 	}
 	if s.io, err = c.IOBytes(container.Group); err != nil {
 		return s, err
+	}
+	if c.v1 && s.io == 0 {
+		if s.ioBy, err = c.processIO(container.Group, proc); err != nil {
+			return s, err
+		}
 	}
 	for _, g := range []Group{container.Group, container.Pod} {
 		limited, err := c.ioLimited(g)
@@ -58,6 +64,15 @@ func (c Cgroups) stalled(g Group, r model.Resource) *time.Duration {
 		return nil // no PSI, or turned off for this group
 	}
 	return &p.total
+}
+
+// ioSince is what was read and written since a reading before, in bytes.
+func (s stallCounters) ioSince(was stallCounters) float64 {
+	sum := max(0, s.io-was.io)
+	for pid, n := range s.ioBy {
+		sum += max(0, n-was.ioBy[pid])
+	}
+	return float64(sum)
 }
 
 // stallReading is what all containers have in common between two readings of memory and IO.
@@ -82,7 +97,7 @@ func (c *Contention) readAllStalls(now time.Time, containers []Container) (stall
 	}
 	var problems []error
 	for _, container := range containers {
-		s, err := c.config.Cgroups.readStalls(container)
+		s, err := c.config.Cgroups.readStalls(container, c.config.Proc)
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -165,7 +180,7 @@ func (now stallReading) rates(before stallReading) map[string]stallRates {
 		}
 		i := &pressure.IO{
 			Stalled: part(n.ioStalled, was.ioStalled), NodeStalled: min(1, per(now.ioStalled, before.ioStalled)/1e9),
-			Own: per(n.io, was.io), Node: per(now.disk, before.disk), Limited: n.ioLimited,
+			Own: n.ioSince(was) / wall.Seconds(), Node: per(now.disk, before.disk), Limited: n.ioLimited,
 		}
 		faults += m.Faults
 		bytes += i.Own

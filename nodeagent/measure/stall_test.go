@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ func TestReadStalls(t *testing.T) {
 		if name == "v1" {
 			want.memoryStalled, want.ioStalled = nil, nil
 		}
-		got, err := files.open(t).readStalls(stalling)
+		got, err := files.open(t).readStalls(stalling, "/proc")
 		if err != nil {
 			t.Fatal(name, err)
 		}
@@ -90,14 +91,14 @@ func TestReadStalls(t *testing.T) {
 
 // Where the kernel keeps nothing, nothing is known, and that is no error; what makes no sense is.
 func TestReadStallsOfLittle(t *testing.T) {
-	got, err := tree{"cgroup.controllers": "cpu\n", "kubepods/pod" + uidB + "/" + idB + "/": ""}.open(t).readStalls(stalling)
-	if err != nil || got != (stallCounters{}) {
+	got, err := tree{"cgroup.controllers": "cpu\n", "kubepods/pod" + uidB + "/" + idB + "/": ""}.open(t).readStalls(stalling, "/proc")
+	if err != nil || !reflect.DeepEqual(got, stallCounters{}) {
 		t.Errorf("no controllers: %+v, %v", got, err)
 	}
 	for _, name := range []string{"memory.current", "memory.stat", "memory.high", "io.stat"} {
 		files := stallTrees()["v2"]
 		files["kubepods/pod"+uidB+"/"+idB+"/"+name] = map[string]string{"memory.stat": "pgmajfault junk\n", "io.stat": "8:0 rbytes=junk\n"}[name] + "junk\n"
-		if _, err := files.open(t).readStalls(stalling); err == nil {
+		if _, err := files.open(t).readStalls(stalling, "/proc"); err == nil {
 			t.Errorf("junk in %s: no error", name)
 		}
 	}
@@ -107,7 +108,7 @@ func TestReadStallsOfLittle(t *testing.T) {
 			dir = "blkio/"
 		}
 		files[dir+"kubepods/pod"+uidB+"/"+file] = "254:0 wiops=100\n"
-		if got, err := files.open(t).readStalls(stalling); err != nil || !got.ioLimited {
+		if got, err := files.open(t).readStalls(stalling, "/proc"); err != nil || !got.ioLimited {
 			t.Errorf("%s of the pod: %+v, %v, want limited", file, got, err)
 		}
 	}
@@ -117,9 +118,27 @@ func TestReadStallsOfLittle(t *testing.T) {
 func TestNearestLimit(t *testing.T) {
 	files := stallTrees()["v2"]
 	files["kubepods/pod"+uidB+"/memory.max"] = fmt.Sprintln(410 << 20)
-	got, err := files.open(t).readStalls(stalling)
+	got, err := files.open(t).readStalls(stalling, "/proc")
 	if err != nil || got.usage != 400*model.MiB || got.limit != 410*model.MiB {
 		t.Errorf("%+v, %v, want 400 of 410 MiB", got, err)
+	}
+}
+
+// With v1 most groups have no account of their IO: their processes have.
+func TestIOOfProcesses(t *testing.T) {
+	files := stallTrees()["v1"]
+	g := "kubepods/pod" + uidB + "/" + idB
+	files["blkio/"+g+"/blkio.throttle.io_service_bytes_recursive"] = "Total 0\n"
+	files["cpu/"+g+"/cgroup.procs"], files["cpu/"+g+"/init/cgroup.procs"] = "7\n9\n", "8\n"
+	cgroups := files.open(t)
+	proc := tree{"7/io": "rchar: 9\nread_bytes: 100\nwrite_bytes: 20\ncancelled_write_bytes: 3\n", "8/io": "read_bytes: 1\nwrite_bytes: 2\n"}.write(t)
+	was, err := cgroups.readStalls(stalling, proc)
+	if err != nil || !reflect.DeepEqual(was.ioBy, map[int]int64{7: 120, 8: 3}) {
+		t.Fatalf("%+v, %v: want 120 and 3 bytes, none of 9, which has ended", was.ioBy, err)
+	}
+	// 7 does 30 more, 8 ends, 10 is new and did 5.
+	if got := (stallCounters{ioBy: map[int]int64{7: 150, 10: 5}}).ioSince(was); got != 35 {
+		t.Errorf("%v bytes since, want 35", got)
 	}
 }
 
