@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,9 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/pressure"
 )
 
 // render gives the chart's objects, as "helm template" would.
@@ -55,6 +59,29 @@ func TestChartRouteXDP(t *testing.T) {
 	}
 }
 
+// The chart's thresholds are the program's, and what a user sets of them is passed on.
+func TestThresholdsOfContention(t *testing.T) {
+	set := map[string]any{"agent": map[string]any{"contention": map[string]any{"io": map[string]any{"severe": map[string]any{"trigger": .75}}}}}
+	for name, values := range map[string]map[string]any{"by default": nil, "set": set} {
+		m, err := render(t, values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for r, c := range pressure.Default() {
+			for grade, want := range map[model.Grade]pressure.Threshold{model.Tight: c.Tight, model.Severe: c.Severe} {
+				if values != nil && r == model.OnIO && grade == model.Severe {
+					want.Trigger = .75
+				}
+				for what, v := range map[string]any{"trigger": want.Trigger, "clear": want.Clear, "window": want.Window} {
+					if flag := fmt.Sprintf("- --contention-%s-%s-%s=%v\n", r, grade, what, v); !strings.Contains(m, flag) {
+						t.Errorf("%s: the chart lacks %q", name, flag)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestChartRefusesBadValues(t *testing.T) {
 	for want, values := range map[string]map[string]any{
 		"mode":     {"mode": "sometimes"},
@@ -63,6 +90,8 @@ func TestChartRefusesBadValues(t *testing.T) {
 		"routeXDP": {"agent": map[string]any{"routeXDP": "native"}},
 		"weight":   {"scheduler": map[string]any{"weight": 0}},
 		"podPath":  {"podPath": map[string]any{"enabled": "perhaps"}},
+		"trigger":  {"agent": map[string]any{"contention": map[string]any{"cpu": map[string]any{"tight": map[string]any{"trigger": 50}}}}},
+		"disk":     {"agent": map[string]any{"contention": map[string]any{"disk": map[string]any{}}}},
 	} {
 		_, err := render(t, values)
 		if err == nil || !strings.Contains(err.Error(), want) {
