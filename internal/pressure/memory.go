@@ -17,15 +17,24 @@ type Memory struct {
 	// its own, its pod's, and where these are throttled (memory.high). 0: none.
 	Usage model.Bytes `json:"usage,omitempty"`
 	Limit model.Bytes `json:"limit,omitempty"`
+	// Held is Usage with all file cache.
+	Held model.Bytes `json:"held,omitempty"`
 	// NodeFree is the part of the node's memory that could be given to a new process, 0..1.
 	NodeFree float64 `json:"nodeFree"`
+	// NodeHeld is what the node holds with all file cache, of NodeSize; OwnHeld is the
+	// container's part of it.
+	NodeHeld model.Bytes `json:"nodeHeld,omitempty"`
+	NodeSize model.Bytes `json:"nodeSize,omitempty"`
+	OwnHeld  model.Bytes `json:"ownHeld,omitempty"`
 }
 
-// NearLimit is the share of its own limit from which a container is held to suffer from
-// itself; short is the free part of a node's memory below which the node is short of it.
 const (
+	// NearLimit is the share of its own limit from which a container suffers from itself.
 	NearLimit = 0.9
-	short     = 0.1
+	// A node is short of memory with less than this part free;
+	short = 0.1
+	// and with this part held, cache and all, once pages are missed that were dropped from it.
+	full = 0.95
 )
 
 // OfLimit is Usage as a share of Limit, 0 without one.
@@ -36,14 +45,25 @@ func (m Memory) OfLimit() float64 {
 	return max(0, float64(m.Usage)/float64(m.Limit))
 }
 
-// Stall is the share of time for which others keep the container from memory: all of its
-// stall while the node is short of memory, none while it is near its own limit. That goes with it,
-// and moving it helps nobody.
+// own says whether it is its own limit that the container runs into: it holds nearly as much, or
+// does with its cache, and misses what was dropped from that.
+func (m Memory) own() bool {
+	return m.OfLimit() >= NearLimit || m.Faults > 0 && m.Limit > 0 && float64(m.Held) >= NearLimit*float64(m.Limit)
+}
+
+// short says whether the node has too little for all that is on it.
+func (m Memory) short() bool {
+	return m.NodeFree < short || m.Faults > 0 && m.NodeSize > 0 && float64(m.NodeHeld) >= full*float64(m.NodeSize)
+}
+
+// Stall is the share of time for which others keep the container from memory: while the node is
+// short of it, their part of what is held is their part of its stall. There is none while
+// it runs into its own limit: that goes with it, and moving it helps nobody.
 func (m Memory) Stall() float64 {
-	if m.OfLimit() >= NearLimit || !(m.NodeFree < short) {
+	if m.own() || !m.short() {
 		return 0
 	}
-	return m.All()
+	return m.All() * share(1-float64(m.OwnHeld)/float64(m.NodeHeld))
 }
 
 // All is the share of time for which it stalls, whoever causes it. A kernel that keeps no PSI

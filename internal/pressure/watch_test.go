@@ -16,17 +16,24 @@ func TestMemoryStall(t *testing.T) {
 		memory Memory
 		want   float64
 	}{
-		{"nothing is known", Memory{}, 0},
-		{"the node is short", Memory{Stalled: of(.4), NodeStalled: .9, NodeFree: .05}, .4},
-		{"the node has plenty", Memory{Stalled: of(.4), NodeStalled: .9, NodeFree: .5}, 0},
+		{"nothing is known", Memory{NodeHeld: 1}, 0},
+		{"the node is short", Memory{NodeHeld: 1, Stalled: of(.4), NodeStalled: .9, NodeFree: .05}, .4},
+		{"the node has plenty", Memory{NodeHeld: 1, Stalled: of(.4), NodeStalled: .9, NodeFree: .5}, 0},
 		// 95 of 100 MiB: it would be as near anywhere.
-		{"near its own limit", Memory{Stalled: of(.4), NodeStalled: .9, NodeFree: .05, Usage: 95 * model.MiB, Limit: 100 * model.MiB}, 0},
-		{"below its own limit", Memory{Stalled: of(.4), NodeStalled: .9, NodeFree: .05, Usage: 80 * model.MiB, Limit: 100 * model.MiB}, .4},
+		{"near its own limit", Memory{NodeHeld: 1, Stalled: of(.4), NodeStalled: .9, NodeFree: .05, Usage: 95 * model.MiB, Limit: 100 * model.MiB}, 0},
+		{"below its own limit", Memory{NodeHeld: 1, Stalled: of(.4), NodeStalled: .9, NodeFree: .05, Usage: 80 * model.MiB, Limit: 100 * model.MiB}, .4},
 		// 30 of the 120 pages that were waited for: 0.8*30/120 = 0.2.
-		{"by the node's PSI", Memory{NodeStalled: .8, Faults: 30, NodeFaults: 120, NodeFree: .05}, .2},
-		{"by the node's PSI, nobody faulted", Memory{NodeStalled: .8, NodeFree: .05}, 0},
-		{"not a number", Memory{Stalled: of(math.NaN()), NodeFree: .05}, 0},
-		{"free memory that is not a number", Memory{Stalled: of(.4), NodeFree: math.NaN()}, 0},
+		{"by the node's PSI", Memory{NodeHeld: 1, NodeStalled: .8, Faults: 30, NodeFaults: 120, NodeFree: .05}, .2},
+		// Its cache fills its limit, and it misses what was dropped.
+		{"thrashing within its own limit", Memory{NodeHeld: 1, Stalled: of(.4), NodeFree: .05, Faults: 9, Usage: 5 * model.MiB, Held: 99 * model.MiB, Limit: 100 * model.MiB}, 0},
+		{"a full cache, and nothing missed", Memory{NodeHeld: 1, Stalled: of(.4), NodeFree: .05, Usage: 5 * model.MiB, Held: 99 * model.MiB, Limit: 100 * model.MiB}, .4},
+		// 0.4*(1-20/100): a fifth of what is held is its own.
+		{"the node is full of cache, and drops what is missed", Memory{Stalled: of(.4), NodeFree: .4, Faults: 9, OwnHeld: 20, NodeHeld: 100, NodeSize: 102}, .32},
+		{"the node is full of cache, and nothing is missed", Memory{Stalled: of(.4), NodeFree: .4, OwnHeld: 20, NodeHeld: 100, NodeSize: 102}, 0},
+		{"it fills the node alone", Memory{Stalled: of(.4), NodeFree: .4, Faults: 9, OwnHeld: 98, NodeHeld: 100, NodeSize: 102}, .008},
+		{"by the node's PSI, nobody faulted", Memory{NodeHeld: 1, NodeStalled: .8, NodeFree: .05}, 0},
+		{"not a number", Memory{NodeHeld: 1, Stalled: of(math.NaN()), NodeFree: .05}, 0},
+		{"free memory that is not a number", Memory{NodeHeld: 1, Stalled: of(.4), NodeFree: math.NaN()}, 0},
 	} {
 		if got := c.memory.Stall(); math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
@@ -64,7 +71,7 @@ func TestWatch(t *testing.T) {
 	memory := func(stalled float64) Sample {
 		return Sample{
 			CPU:    &CPU{Wait: .3, Run: .7, Others: 1, Limit: 2, Owed: &Owed{Others: .3}},
-			Memory: &Memory{Stalled: of(stalled), NodeFree: .01},
+			Memory: &Memory{NodeHeld: 1, Stalled: of(stalled), NodeFree: .01},
 		}
 	}
 	var states States

@@ -28,20 +28,21 @@ const patience = 60 * time.Second
 // pen is a kubepods of the test's own in the machine's control groups. All of its containers
 // are on one CPU, and its share of that is great, so that others' work disturbs little.
 type pen struct {
-	t       *testing.T
+	t       testing.TB
 	cgroups Cgroups
 	root    Group
 	cpu     int
+	more    []string // v1 hierarchies beside the CPU's
 }
 
-func newPen(t *testing.T) *pen {
+func newPen(t testing.TB, more ...string) *pen {
 	t.Helper()
 	alone(t)
 	cgroups, err := OpenCgroups("/sys/fs/cgroup")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pen{t: t, cgroups: cgroups, cpu: lastCPU(t),
+	p := &pen{t: t, cgroups: cgroups, cpu: lastCPU(t), more: more,
 		root: Group(fmt.Sprintf("/drover-measure-test-%d", os.Getpid()))}
 	if !cgroups.v1 {
 		p.enable("/")
@@ -57,7 +58,7 @@ func (p *pen) kubepods() Group { return p.root + "/kubepods" }
 // controllers are the hierarchies that a group is made in: one with v2.
 func (p *pen) controllers() []string {
 	if p.cgroups.v1 {
-		return []string{"cpu", "cpuacct", "cpuset"}
+		return append([]string{"cpu", "cpuacct", "cpuset"}, p.more...)
 	}
 	return []string{""}
 }
@@ -81,7 +82,13 @@ func (p *pen) make(g Group) {
 	p.weigh(g, 128)
 }
 
-func (p *pen) enable(g Group) { p.set(g, "", "cgroup.subtree_control", "+cpu +cpuset") }
+func (p *pen) enable(g Group) {
+	on := "+cpu +cpuset"
+	if len(p.more) > 0 {
+		on += " +memory +io"
+	}
+	p.set(g, "", "cgroup.subtree_control", on)
+}
 
 // remove tries again while the kernel still counts a process that has just been reaped.
 func (p *pen) remove(dir string) {
@@ -142,9 +149,14 @@ func (p *pen) container(digit string, processes int) Container {
 }
 
 // spinner starts a shell that computes once it is in the group, and not before.
-func (p *pen) spinner(g Group) {
+func (p *pen) spinner(g Group) { p.run(g, "while :; do :; done") }
+
+// run starts a shell that does what the script says once it is in the group, and not before.
+// What it has started ends with it, for the group is emptied.
+func (p *pen) run(g Group, script string, env ...string) {
 	p.t.Helper()
-	cmd := exec.Command("/bin/sh", "-c", "read go; while :; do :; done")
+	cmd := exec.Command("/bin/sh", "-c", "read go; "+script)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -156,6 +168,7 @@ func (p *pen) spinner(g Group) {
 	p.t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
+		p.empty(g)
 	})
 	for _, controller := range p.controllers() {
 		p.set(g, controller, "cgroup.procs", strconv.Itoa(cmd.Process.Pid))
@@ -165,9 +178,24 @@ func (p *pen) spinner(g Group) {
 	}
 }
 
+// empty kills what is left in a group of the test's own.
+func (p *pen) empty(g Group) {
+	for {
+		text, err := os.ReadFile(p.cgroups.file("cpu", g, "cgroup.procs"))
+		if err != nil || len(text) == 0 {
+			return
+		}
+		for _, pid := range strings.Fields(string(text)) {
+			if n, err := strconv.Atoi(pid); err == nil {
+				syscall.Kill(n, syscall.SIGKILL)
+			}
+		}
+	}
+}
+
 // alone waits for tests of other packages that also load one CPU on purpose, and keeps them
 // waiting until this one ends.
-func alone(t *testing.T) {
+func alone(t testing.TB) {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(os.TempDir(), "drover-test-cpu.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -184,7 +212,7 @@ func alone(t *testing.T) {
 }
 
 // lastCPU is one that this process may use.
-func lastCPU(t *testing.T) int {
+func lastCPU(t testing.TB) int {
 	t.Helper()
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,43 +98,35 @@ func parseCPUTime(line string) (t cpuTime, err error) {
 	return t, nil
 }
 
-// readMemory is what a machine has, and what could be given to a new process without swapping.
-func readMemory(proc string) (total, available model.Bytes, err error) {
+// memory is what a machine has; what nobody uses, not even as cache; and what could be given to a
+// new process without swapping.
+type memory struct{ total, free, available model.Bytes }
+
+func readMemory(proc string) (memory, error) {
 	file := filepath.Join(proc, "meminfo")
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return 0, 0, err
+		return memory{}, err
 	}
 	found := map[string]int64{}
 	for line := range strings.Lines(string(b)) {
 		fields := strings.Fields(line)
-		if len(fields) < 2 || (fields[0] != "MemTotal:" && fields[0] != "MemAvailable:") {
+		if len(fields) < 2 || !slices.Contains([]string{"MemTotal:", "MemFree:", "MemAvailable:"}, fields[0]) {
 			continue
 		}
 		if found[fields[0]], err = strconv.ParseInt(fields[1], 10, 64); err != nil {
-			return 0, 0, fmt.Errorf("read %s: %q: %w", file, line, err)
+			return memory{}, fmt.Errorf("read %s: %q: %w", file, line, err)
 		}
 	}
-	if len(found) != 2 {
-		return 0, 0, fmt.Errorf("read %s: MemTotal or MemAvailable is missing", file)
+	if len(found) != 3 || found["MemTotal:"] <= 0 {
+		return memory{}, fmt.Errorf("read %s: MemTotal, MemFree or MemAvailable is missing", file)
 	}
-	return model.Bytes(found["MemTotal:"]) * model.KiB, model.Bytes(found["MemAvailable:"]) * model.KiB, nil
+	kib := func(name string) model.Bytes { return model.Bytes(found[name]) * model.KiB }
+	return memory{kib("MemTotal:"), kib("MemFree:"), kib("MemAvailable:")}, nil
 }
 
 // readMemoryUsed is what could not be given to a new process.
 func readMemoryUsed(proc string) (model.Bytes, error) {
-	total, available, err := readMemory(proc)
-	return max(0, total-available), err
-}
-
-// readMemoryFree is the part that could, 0..1.
-func readMemoryFree(proc string) (float64, error) {
-	total, available, err := readMemory(proc)
-	if err != nil {
-		return 0, err
-	}
-	if total <= 0 {
-		return 0, fmt.Errorf("read %s: a machine with no memory", filepath.Join(proc, "meminfo"))
-	}
-	return max(0, min(1, float64(available)/float64(total))), nil
+	m, err := readMemory(proc)
+	return max(0, m.total-m.available), err
 }

@@ -12,7 +12,7 @@ import (
 // memoryStat is what memory.stat and its neighbours tell of one group and all below it. A
 // group without the memory controller has none of it.
 type memoryStat struct {
-	usage                           model.Bytes // without the file cache not used lately
+	usage, held                     model.Bytes // without the file cache not used lately, and with all
 	majorFaults, refaults, oomKills int64       // since it began
 }
 
@@ -44,6 +44,7 @@ func (c Cgroups) MemoryStat(g Group) (memoryStat, error) {
 	}
 	return memoryStat{
 		usage:       model.Bytes(max(0, usage-stat[names[0]])),
+		held:        model.Bytes(usage),
 		majorFaults: stat[names[1]],
 		refaults:    stat[names[2]] + stat[names[3]] + stat[names[4]], // 5.9 split the last
 		oomKills:    kills,
@@ -77,46 +78,74 @@ func (c Cgroups) ownMemoryLimit(g Group) (model.Bytes, error) {
 	return model.Bytes(least), nil
 }
 
-// nearest gives, of a container's own group and its pod's, the usage and the limit of the one
-// that is nearer to its limit; limit 0 where neither has one. own is the container's usage.
-func (c Cgroups) nearest(container Container, own model.Bytes) (usage, limit model.Bytes, err error) {
-	if limit, err = c.ownMemoryLimit(container.Group); err != nil {
-		return 0, 0, err
-	}
-	podLimit, err := c.ownMemoryLimit(container.Pod)
-	if err != nil || podLimit == 0 {
-		return own, limit, err
-	}
-	podUsage, err := c.Memory(container.Pod)
-	if err != nil {
-		return 0, 0, err
-	}
-	if limit == 0 || float64(podUsage)/float64(podLimit) > float64(own)/float64(limit) {
-		return podUsage, podLimit, nil
-	}
-	return own, limit, nil
+// limited is the memory of a group beside its limit.
+type limited struct {
+	usage, held, limit model.Bytes // without the file cache not used lately, and with all; 0: none
 }
 
-// freeMemory is the part of the node's memory that could be given to a new process, 0..1: the
-// least of the machine's and that of each group from kubepods up which has a limit.
-func (c *Contention) freeMemory() (float64, error) {
-	free, err := readMemoryFree(c.config.Proc)
+// nearest gives, of a container's own group and its pod's, the one that holds the greater part of
+// its limit.
+func (c Cgroups) nearest(container Container, own memoryStat) (limited, error) {
+	limit, err := c.ownMemoryLimit(container.Group)
 	if err != nil {
-		return 0, err
+		return limited{}, err
 	}
+	of := limited{own.usage, own.held, limit}
+	podLimit, err := c.ownMemoryLimit(container.Pod)
+	if err != nil || podLimit == 0 {
+		return of, err
+	}
+	pod, err := c.limited(container.Pod, podLimit)
+	if err != nil {
+		return limited{}, err
+	}
+	if limit == 0 || pod.part() > of.part() {
+		return pod, nil
+	}
+	return of, nil
+}
+
+func (l limited) part() float64 { return float64(l.held) / float64(l.limit) }
+
+func (c Cgroups) limited(g Group, limit model.Bytes) (limited, error) {
+	usage, err := c.Memory(g)
+	if err != nil {
+		return limited{}, err
+	}
+	name := "memory.current"
+	if c.v1 {
+		name = "memory.usage_in_bytes"
+	}
+	held, err := readInt(c.file("memory", g, name))
+	return limited{usage, model.Bytes(held), limit}, err
+}
+
+// nodeMemory is the memory of the node: of the machine and of each group from kubepods up which
+// has a limit, of that which holds the greatest part. free is the least part (0..1) of any
+// that could be given to a new process.
+func (c *Contention) nodeMemory() (fullest limited, free float64, err error) {
+	m, err := readMemory(c.config.Proc)
+	if err != nil {
+		return fullest, 0, err
+	}
+	fullest = limited{held: m.total - m.free, limit: m.total}
+	free = max(0, min(1, float64(m.available)/float64(m.total)))
 	for g := c.config.Kubepods; g != "/" && g != "."; g = g.parent() {
 		limit, err := c.config.Cgroups.ownMemoryLimit(g)
 		if err != nil {
-			return 0, err
+			return fullest, 0, err
 		}
 		if limit <= 0 {
 			continue
 		}
-		used, err := c.config.Cgroups.Memory(g)
+		l, err := c.config.Cgroups.limited(g, limit)
 		if err != nil {
-			return 0, err
+			return fullest, 0, err
 		}
-		free = min(free, max(0, 1-float64(used)/float64(limit)))
+		free = min(free, max(0, 1-float64(l.usage)/float64(limit)))
+		if l.part() > fullest.part() {
+			fullest = l
+		}
 	}
-	return free, nil
+	return fullest, free, nil
 }

@@ -16,11 +16,11 @@ const (
 	stallPause = 10 * time.Second
 )
 
-// stallCounters are what a container has come to. They only grow, but for memory and limit.
+// stallCounters are what a container has come to. They only grow, but for the memory that it holds.
 type stallCounters struct {
 	memoryStalled, ioStalled *time.Duration // nil where the kernel keeps no PSI of it
 	memory                   memoryStat
-	usage, limit             model.Bytes // of the group that is nearer to its limit
+	nearest                  limited // of the container's group and its pod's
 	io                       int64
 	ioBy                     map[int]int64 // by process, where io is not told
 	ioLimited                bool
@@ -33,7 +33,7 @@ func (c Cgroups) readStalls(container Container, proc string) (s stallCounters, 
 	if s.memory, err = c.MemoryStat(container.Group); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	if s.usage, s.limit, err = c.nearest(container, s.memory.usage); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if s.nearest, err = c.nearest(container, s.memory); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
 	if s.io, err = c.IOBytes(container.Group); err != nil {
@@ -79,7 +79,8 @@ func (s stallCounters) ioSince(was stallCounters) float64 {
 type stallReading struct {
 	at                             time.Time
 	memoryStalled, ioStalled, disk int64 // since boot: ns, ns, bytes
-	free                           float64
+	node                           limited
+	free                           float64                  // part of the memory, 0..1
 	containers                     map[string]stallCounters // by ID
 }
 
@@ -88,7 +89,7 @@ type stallReading struct {
 func (c *Contention) readAllStalls(now time.Time, containers []Container) (stallReading, error) {
 	r := stallReading{at: now, containers: map[string]stallCounters{}}
 	var err error
-	if r.free, err = c.freeMemory(); err != nil {
+	if r.node, r.free, err = c.nodeMemory(); err != nil {
 		return r, err
 	}
 	r.memoryStalled, r.ioStalled = c.nodeStalled(model.OnMemory), c.nodeStalled(model.OnIO)
@@ -176,7 +177,8 @@ func (now stallReading) rates(before stallReading) map[string]stallRates {
 		}
 		m := &pressure.Memory{
 			Stalled: part(n.memoryStalled, was.memoryStalled), NodeStalled: min(1, per(now.memoryStalled, before.memoryStalled)/1e9),
-			Faults: e.MajorFaults + e.Refaults, Usage: n.usage, Limit: n.limit, NodeFree: now.free,
+			Faults: e.MajorFaults + e.Refaults, Usage: n.nearest.usage, Held: n.nearest.held, Limit: n.nearest.limit,
+			NodeFree: now.free, NodeHeld: now.node.held, NodeSize: now.node.limit, OwnHeld: n.memory.held,
 		}
 		i := &pressure.IO{
 			Stalled: part(n.ioStalled, was.ioStalled), NodeStalled: min(1, per(now.ioStalled, before.ioStalled)/1e9),

@@ -73,8 +73,8 @@ func TestReadStalls(t *testing.T) {
 	for name, files := range stallTrees() {
 		want := stallCounters{
 			memoryStalled: of(3 * time.Second), ioStalled: of(2 * time.Second),
-			memory: memoryStat{usage: 200 * model.MiB, majorFaults: 7, refaults: 24, oomKills: 1},
-			usage:  200 * model.MiB, limit: 250 * model.MiB, io: 5000000,
+			memory:  memoryStat{usage: 200 * model.MiB, held: 300 * model.MiB, majorFaults: 7, refaults: 24, oomKills: 1},
+			nearest: limited{200 * model.MiB, 300 * model.MiB, 250 * model.MiB}, io: 5000000,
 		}
 		if name == "v1" {
 			want.memoryStalled, want.ioStalled = nil, nil
@@ -83,7 +83,7 @@ func TestReadStalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(stallCounters{}, memoryStat{})); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(stallCounters{}, memoryStat{}, limited{})); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
@@ -117,9 +117,10 @@ func TestReadStallsOfLittle(t *testing.T) {
 // The pod's limit counts when that is nearer.
 func TestNearestLimit(t *testing.T) {
 	files := stallTrees()["v2"]
-	files["kubepods/pod"+uidB+"/memory.max"] = fmt.Sprintln(410 << 20)
+	files["kubepods/pod"+uidB+"/memory.max"] = fmt.Sprintln(410 << 20) // of which it holds less than its container of 250
+	files["kubepods/pod"+uidB+"/"+idB+"/memory.high"] = fmt.Sprintln(1000 << 20)
 	got, err := files.open(t).readStalls(stalling, "/proc")
-	if err != nil || got.usage != 400*model.MiB || got.limit != 410*model.MiB {
+	if err != nil || got.nearest != (limited{400 * model.MiB, 400 * model.MiB, 410 * model.MiB}) {
 		t.Errorf("%+v, %v, want 400 of 410 MiB", got, err)
 	}
 }
@@ -189,7 +190,7 @@ func (b *stallBench) second(i int, stalled, free float64) {
 	tree{"kubepods/pod" + uidB + "/" + idB + "/memory.pressure": some}.writeTo(b.t, b.root)
 	tree{
 		"pressure/memory": some,
-		"meminfo":         fmt.Sprintf("MemTotal: 1000000 kB\nMemAvailable: %.0f kB\n", free*1e6),
+		"meminfo":         fmt.Sprintf("MemTotal: 1000000000 kB\nMemFree: %.0f kB\nMemAvailable: %.0f kB\n", free*1e9, free*1e9),
 	}.writeTo(b.t, b.config.Proc)
 	if err := b.read(b.now, &fakeMeter{}); err != nil {
 		b.t.Fatal(err)
