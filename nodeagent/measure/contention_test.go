@@ -220,6 +220,27 @@ func TestNoContention(t *testing.T) {
 	}
 }
 
+// A quota that is set while the container runs counts from the next look at the limits on, and what
+// it had throttled before does not.
+func TestAQuotaThatIsNew(t *testing.T) {
+	b := newBench(t)
+	b.second(nil, nil, 0, 0)
+	tree{"cpu/" + b.podA + "/cpu.cfs_quota_us": "50000\n", "cpu/" + b.podA + "/cpu.cfs_period_us": "100000\n"}.writeTo(t, b.root)
+	b.second(nil, nil, 4, 500)
+	if got := b.of("web").Sample.CPU; got.Limit != 4 || got.Throttled != 0 {
+		t.Errorf("%+v, want the limits of before", got)
+	}
+	for range 10 {
+		b.second(nil, nil, 4, .25)
+		if got := b.of("web").Sample.CPU; got.Throttled > .25 {
+			t.Fatalf("throttled for %v s in a second, want 0.25 at most", got.Throttled)
+		}
+	}
+	if got := b.of("web").Sample.CPU; got.Limit != .5 || !near(got.Throttled, .25) {
+		t.Errorf("%+v, want a limit of 0.5 and 0.25 s throttled", got)
+	}
+}
+
 func TestContainersComeAndGo(t *testing.T) {
 	b := newBench(t)
 	b.second(nil, nil, 0, 0)

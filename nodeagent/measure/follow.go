@@ -3,6 +3,8 @@ package measure
 import (
 	"fmt"
 	"maps"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/drover-project/drover/bpf/contention"
@@ -17,6 +19,7 @@ type followed struct {
 	causes                map[blame.Cause]time.Duration // of total
 	lately                *blame.Window
 	watch                 *pressure.Watch
+	limits                limits
 	memory                model.Bytes
 	evidence              pressure.Evidence
 	seen                  bool
@@ -60,13 +63,12 @@ func (c *Contention) follow(now time.Time, container Container, r reading) (Cont
 	if err != nil {
 		return ContainerWait{}, false, err
 	}
-	throttled, err := c.throttled(container)
+	stopped, err := c.stopped(now, f, container, r.cpus)
 	if err != nil {
 		return ContainerWait{}, false, err
 	}
 	waits.Run = grown(run, f.run)
-	stopped := grown(throttled, f.throttled)
-	f.run, f.throttled = run, throttled
+	f.run = run
 	f.total += waits.Wait
 	for cause, d := range waits.Causes() {
 		f.causes[cause] += d
@@ -78,7 +80,7 @@ func (c *Contention) follow(now time.Time, container Container, r reading) (Cont
 		f.watch.Feed(now, pressure.Sample{})
 		return ContainerWait{}, false, nil
 	}
-	cpu, err := c.cpu(container, waits, stopped, r)
+	cpu, err := c.cpu(container, waits, f.limits.cpu, stopped, r)
 	if err != nil {
 		return ContainerWait{}, false, err
 	}
@@ -117,10 +119,11 @@ func (c *Contention) waits(container Container, r reading) (waits blame.Waits, e
 	return waits, err
 }
 
-// cpu is what a container did and waited since the reading before, in which its own quotas
-// had stopped its run queues for a time.
-func (c *Contention) cpu(container Container, waits blame.Waits, stopped time.Duration, r reading) (cpu pressure.CPU, err error) {
+// cpu is what a container with a limit did and waited since the reading before, in which its own
+// quotas had stopped its run queues for a time.
+func (c *Contention) cpu(container Container, waits blame.Waits, limit model.Cores, stopped time.Duration, r reading) (cpu pressure.CPU, err error) {
 	cpu = pressure.CPU{
+		Limit:     limit,
 		Wait:      perSecond(waits.Wait, r.wall),
 		Run:       model.Cores(perSecond(waits.Run, r.wall)),
 		Others:    model.Cores(perSecond(r.busy-waits.Run, r.wall)),
@@ -132,24 +135,65 @@ func (c *Contention) cpu(container Container, waits blame.Waits, stopped time.Du
 			Shared: perSecond(waits.NodeQuota+waits.SoftIRQ, r.wall),
 		}
 	}
-	if cpu.Limit, err = c.config.Cgroups.CPULimit(container.Group, r.cpus); err != nil {
-		return cpu, err
-	}
 	if stopped > 0 {
 		cpu.Threads, err = c.config.Cgroups.Threads(container.Group)
 	}
 	return cpu, err
 }
 
-// throttled is the throttled time of a container's own quotas: its own and its pod's. A
-// quota above the pods is the node's: to be short of that is contention.
-func (c *Contention) throttled(container Container) (time.Duration, error) {
-	own, err := c.config.Cgroups.Throttled(container.Group)
-	if err != nil {
-		return 0, err
+// limits are what bounds a container's use of the CPU. They are seldom changed and dear to read:
+// once in limitPause will do.
+type limits struct {
+	at     time.Time
+	cpu    model.Cores // of all quotas and cpusets, its own and above
+	quotas []Group     // its own group and its pod's, such of them as have a quota
+}
+
+const limitPause = 10 * time.Second
+
+func (c *Contention) limits(now time.Time, container Container, cpus model.Cores) (l limits, err error) {
+	l.at = now
+	if l.cpu, err = c.config.Cgroups.CPULimit(container.Group, cpus); err != nil {
+		return l, err
 	}
-	pod, err := c.config.Cgroups.Throttled(container.Pod)
-	return own + pod, err
+	for _, g := range []Group{container.Group, container.Pod} {
+		quota, err := c.config.Cgroups.CPUQuota(g)
+		if err != nil {
+			return l, err
+		}
+		if !math.IsInf(float64(quota), 1) {
+			l.quotas = append(l.quotas, g)
+		}
+	}
+	return l, nil
+}
+
+// stopped is for how long a container's own quotas, its own and its pod's, have stopped its run
+// queues since the reading before. A quota above the pods is the node's: to be short of that is
+// contention. What one that is new had done before does not count.
+func (c *Contention) stopped(now time.Time, f *followed, container Container, cpus model.Cores) (time.Duration, error) {
+	before := f.limits
+	if now.Sub(f.limits.at) >= limitPause {
+		l, err := c.limits(now, container, cpus)
+		if err != nil {
+			return 0, err
+		}
+		f.limits = l
+	}
+	var sum time.Duration
+	for _, g := range f.limits.quotas {
+		throttled, err := c.config.Cgroups.Throttled(g)
+		if err != nil {
+			return 0, err
+		}
+		sum += throttled
+	}
+	was := f.throttled
+	f.throttled = sum
+	if !slices.Equal(before.quotas, f.limits.quotas) {
+		return 0, nil
+	}
+	return grown(sum, was), nil
 }
 
 // grown is how much a counter has grown; one that is less than before began anew.
