@@ -22,8 +22,8 @@ func (t *tool) contentionCommand() *cobra.Command {
 		Long: `Who waits for the CPU of a node, and who ran on it meanwhile, over the last seconds.
 
 SUFFERS is for what resource others keep it waiting, and how badly: tight is only told, severe
-moves it where it may be moved. WAITS is how many seconds the threads of a container waited in every second, all of them
-together. Its parts: OWN, other threads of the container ran; QUOTA, its own CPU limit or its
+moves it where it may be moved. WAITS is how many seconds the threads of a container waited for
+the CPU in every second, all of them together. Its parts: OWN, other threads of the container ran; QUOTA, its own CPU limit or its
 pod's was used up; NODE QUOTA, one above the pods was; NODE, something in no container ran
 (the kernel, daemons); STEAL, a hypervisor had the CPU; SOFTIRQ, soft interrupts were served;
 IDLE, nothing ran, and the CPU was about to come to it; and each of the NEIGHBOURS that ran.

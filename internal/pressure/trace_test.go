@@ -144,6 +144,7 @@ func TestTracesHoldWhatTheyTestFor(t *testing.T) {
 	}{
 		{"busy", "run-queue wait, s/s", 2, func(s Sample) float64 { return s.CPU.Wait }},
 		{"crowd", "run-queue wait, s/s", 30, func(s Sample) float64 { return s.CPU.Wait }},
+		{"crowd", "wait that others cause, s/s", Default()[model.OnCPU].Severe.Trigger, func(s Sample) float64 { return s.CPU.External() }},
 		{"throttled", "throttled time, s/s", .5, func(s Sample) float64 { return s.CPU.Throttled }},
 		{"leak", "use of its limit", NearLimit, func(s Sample) float64 { return s.Memory.OfLimit() }},
 		{"thrash", "memory stall", Default()[model.OnMemory].Tight.Trigger, func(s Sample) float64 { return s.Memory.All() }},
