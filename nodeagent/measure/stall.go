@@ -26,8 +26,9 @@ type stallCounters struct {
 	ioLimited                bool
 }
 
-// readStalls reads all of one container. What the kernel does not keep is left out.
-func (c Cgroups) readStalls(container Container, proc string) (s stallCounters, err error) {
+// readStalls reads all of one container. What the kernel does not keep is left out. Whether its IO
+// is limited is taken from before, unless that is nil.
+func (c Cgroups) readStalls(container Container, proc string, before *stallCounters) (s stallCounters, err error) {
 	s.memoryStalled = c.stalled(container.Group, model.OnMemory)
 	s.ioStalled = c.stalled(container.Group, model.OnIO)
 	if s.memory, err = c.MemoryStat(container.Group); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -43,6 +44,10 @@ func (c Cgroups) readStalls(container Container, proc string) (s stallCounters, 
 		if s.ioBy, err = c.processIO(container.Group, proc); err != nil {
 			return s, err
 		}
+	}
+	if before != nil {
+		s.ioLimited = before.ioLimited
+		return s, nil
 	}
 	for _, g := range []Group{container.Group, container.Pod} {
 		limited, err := c.ioLimited(g)
@@ -82,12 +87,16 @@ type stallReading struct {
 	node                           limited
 	free                           float64                  // part of the memory, 0..1
 	containers                     map[string]stallCounters // by ID
+	limitsAt                       time.Time                // when it was last seen whether their IO is limited
 }
 
 // readAllStalls reads memory and IO of the node and of all containers. What could not be read
 // of one container does not keep back the others.
 func (c *Contention) readAllStalls(now time.Time, containers []Container) (stallReading, error) {
-	r := stallReading{at: now, containers: map[string]stallCounters{}}
+	r := stallReading{at: now, containers: map[string]stallCounters{}, limitsAt: c.stalls.limitsAt}
+	if now.Sub(r.limitsAt) >= limitPause {
+		r.limitsAt = now
+	}
 	var err error
 	if r.node, r.free, err = c.nodeMemory(); err != nil {
 		return r, err
@@ -98,7 +107,11 @@ func (c *Contention) readAllStalls(now time.Time, containers []Container) (stall
 	}
 	var problems []error
 	for _, container := range containers {
-		s, err := c.config.Cgroups.readStalls(container, c.config.Proc)
+		var before *stallCounters
+		if s, ok := c.stalls.containers[container.ID]; ok && !r.limitsAt.Equal(now) {
+			before = &s
+		}
+		s, err := c.config.Cgroups.readStalls(container, c.config.Proc, before)
 		if err != nil {
 			problems = append(problems, err)
 			continue

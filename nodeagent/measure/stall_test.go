@@ -79,7 +79,7 @@ func TestReadStalls(t *testing.T) {
 		if name == "v1" {
 			want.memoryStalled, want.ioStalled = nil, nil
 		}
-		got, err := files.open(t).readStalls(stalling, "/proc")
+		got, err := files.open(t).readStalls(stalling, "/proc", nil)
 		if err != nil {
 			t.Fatal(name, err)
 		}
@@ -91,14 +91,14 @@ func TestReadStalls(t *testing.T) {
 
 // Where the kernel keeps nothing, nothing is known, and that is no error; what makes no sense is.
 func TestReadStallsOfLittle(t *testing.T) {
-	got, err := tree{"cgroup.controllers": "cpu\n", "kubepods/pod" + uidB + "/" + idB + "/": ""}.open(t).readStalls(stalling, "/proc")
+	got, err := tree{"cgroup.controllers": "cpu\n", "kubepods/pod" + uidB + "/" + idB + "/": ""}.open(t).readStalls(stalling, "/proc", nil)
 	if err != nil || !reflect.DeepEqual(got, stallCounters{}) {
 		t.Errorf("no controllers: %+v, %v", got, err)
 	}
 	for _, name := range []string{"memory.current", "memory.stat", "memory.high", "io.stat"} {
 		files := stallTrees()["v2"]
 		files["kubepods/pod"+uidB+"/"+idB+"/"+name] = map[string]string{"memory.stat": "pgmajfault junk\n", "io.stat": "8:0 rbytes=junk\n"}[name] + "junk\n"
-		if _, err := files.open(t).readStalls(stalling, "/proc"); err == nil {
+		if _, err := files.open(t).readStalls(stalling, "/proc", nil); err == nil {
 			t.Errorf("junk in %s: no error", name)
 		}
 	}
@@ -108,8 +108,21 @@ func TestReadStallsOfLittle(t *testing.T) {
 			dir = "blkio/"
 		}
 		files[dir+"kubepods/pod"+uidB+"/"+file] = "254:0 wiops=100\n"
-		if got, err := files.open(t).readStalls(stalling, "/proc"); err != nil || !got.ioLimited {
+		if got, err := files.open(t).readStalls(stalling, "/proc", nil); err != nil || !got.ioLimited {
 			t.Errorf("%s of the pod: %+v, %v, want limited", file, got, err)
+		}
+	}
+}
+
+// Limits of IO are looked at once in ten seconds.
+func TestALimitOfIOThatIsNew(t *testing.T) {
+	b := newStallBench(t)
+	b.stallUntil = b.now.Add(time.Hour)
+	b.second(0, .4, .03)
+	tree{"kubepods/pod" + uidB + "/io.max": "254:0 wiops=100\n"}.writeTo(t, b.root)
+	for i := range 10 {
+		if b.second(i, .4, .03); b.stalls.containers[idB].ioLimited != (i == 9) {
+			t.Errorf("limited after %d s: %v", i+1, b.stalls.containers[idB].ioLimited)
 		}
 	}
 }
@@ -119,7 +132,7 @@ func TestNearestLimit(t *testing.T) {
 	files := stallTrees()["v2"]
 	files["kubepods/pod"+uidB+"/memory.max"] = fmt.Sprintln(410 << 20) // of which it holds less than its container of 250
 	files["kubepods/pod"+uidB+"/"+idB+"/memory.high"] = fmt.Sprintln(1000 << 20)
-	got, err := files.open(t).readStalls(stalling, "/proc")
+	got, err := files.open(t).readStalls(stalling, "/proc", nil)
 	if err != nil || got.nearest != (limited{400 * model.MiB, 400 * model.MiB, 410 * model.MiB}) {
 		t.Errorf("%+v, %v, want 400 of 410 MiB", got, err)
 	}
@@ -133,7 +146,7 @@ func TestIOOfProcesses(t *testing.T) {
 	files["cpu/"+g+"/cgroup.procs"], files["cpu/"+g+"/init/cgroup.procs"] = "7\n9\n", "8\n"
 	cgroups := files.open(t)
 	proc := tree{"7/io": "rchar: 9\nread_bytes: 100\nwrite_bytes: 20\ncancelled_write_bytes: 3\n", "8/io": "read_bytes: 1\nwrite_bytes: 2\n"}.write(t)
-	was, err := cgroups.readStalls(stalling, proc)
+	was, err := cgroups.readStalls(stalling, proc, nil)
 	if err != nil || !reflect.DeepEqual(was.ioBy, map[int]int64{7: 120, 8: 3}) {
 		t.Fatalf("%+v, %v: want 120 and 3 bytes, none of 9, which has ended", was.ioBy, err)
 	}
