@@ -313,7 +313,7 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 	})
 	a.contention = measure.NewContention(measure.ContentionConfig{
 		Cgroups: groups, Kubepods: kubepods, Proc: "/proc", Interval: time.Second,
-		Thresholds: a.cfg.Thresholds, Attach: measure.AttachWaitMeter, Triggers: measure.OpenTriggers, Names: &a.names, Log: a.log,
+		Thresholds: a.cfg.Thresholds, Attach: measure.AttachWaitMeter(a.pins("contention"), a.log), Triggers: measure.OpenTriggers, Names: &a.names, Log: a.log,
 	})
 	a.links = measure.NewLinks("/sys", measure.RouteWindow, a.routes)
 	a.conversations = measure.NewConversations(measure.ConversationsConfig{
@@ -337,6 +337,14 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 		return a.keepMeasuring(ctx, "connections are not followed here", &a.deaf, a.conversations.Run)
 	})
 	return nil
+}
+
+// pins is where the programs of one kind are pinned; empty: nowhere.
+func (a *agent) pins(kind string) string {
+	if a.cfg.PinDir == "" {
+		return ""
+	}
+	return filepath.Join(a.cfg.PinDir, kind)
 }
 
 // keepMeasuring runs one measurement. A kernel that refuses its programs costs the node what

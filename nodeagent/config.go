@@ -53,6 +53,9 @@ type Config struct {
 	// ImageMemory is how much memory the images of moves may take ("50%", "8G"); ImageDir a
 	// directory of the node, on an encrypted file system, to keep them in instead; or empty.
 	ImageMemory, ImageDir string
+	// PinDir is a directory in a BPF file system, where what measures outlives the agent; or
+	// empty.
+	PinDir string
 	// Program is drover-runc's path on the node, Runc the real runtime's.
 	Program, Runc string
 

@@ -14,12 +14,15 @@
 package contention
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/drover-project/drover/bpf/pin"
 )
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror" -target bpfel contention contention.bpf.c
@@ -85,7 +88,10 @@ type Meter struct {
 }
 
 // Attach loads the programs into the kernel and attaches them. The caller closes the Meter.
-func Attach(hierarchy Hierarchy) (*Meter, error) {
+//
+// pins is a directory in a BPF file system, or empty. There the programs and what they count
+// outlive the Meter, and the next one goes on with them: see package pin.
+func Attach(hierarchy Hierarchy, pins string) (*Meter, error) {
 	spec, err := loadContention()
 	if err != nil {
 		return nil, fmt.Errorf("read the contention programs: %w", err)
@@ -103,14 +109,31 @@ func Attach(hierarchy Hierarchy) (*Meter, error) {
 		return nil, fmt.Errorf("count the CPUs for the contention programs: %w", err)
 	}
 	spec.Maps[contentionMapCpus].MaxEntries = uint32(cpus)
-	if err := spec.LoadAndAssign(&m.objects, nil); err != nil {
+	var pinned *pin.Set
+	if pins != "" {
+		if pinned, err = pin.Open(pins, spec, fmt.Sprintf("%x %d", sha256.Sum256(_ContentionBytes), v1)); err != nil {
+			return nil, fmt.Errorf("pin the contention programs: %w", err)
+		}
+	}
+	if err := spec.LoadAndAssign(&m.objects, pinned.Options()); err != nil {
 		return nil, fmt.Errorf("load the contention programs (Linux 5.11 with BTF, CAP_BPF and CAP_PERFMON are needed): %w", err)
 	}
+	if err := pinned.Replace(); err != nil {
+		return nil, errors.Join(fmt.Errorf("pin the contention programs: %w", err), m.Close())
+	}
 	// The switch comes first: it clears what a wake-up notes down, and not the other way round.
-	for _, program := range []*ebpf.Program{m.objects.SchedSwitch, m.objects.SchedMigrateTask, m.objects.SchedWakeup, m.objects.SchedWakeupNew} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: program})
+	for _, p := range []struct {
+		name    string
+		program *ebpf.Program
+	}{
+		{"sched_switch", m.objects.SchedSwitch}, {"sched_migrate_task", m.objects.SchedMigrateTask},
+		{"sched_wakeup", m.objects.SchedWakeup}, {"sched_wakeup_new", m.objects.SchedWakeupNew},
+	} {
+		l, err := pinned.Link(p.name, func(link.Link) bool { return true }, func() (link.Link, error) {
+			return link.AttachTracing(link.TracingOptions{Program: p.program})
+		})
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("attach %v: %w", program, err), m.Close())
+			return nil, errors.Join(fmt.Errorf("attach %v: %w", p.program, err), m.Close())
 		}
 		m.links = append(m.links, l)
 	}
@@ -219,7 +242,7 @@ func (m *Meter) lost() (uint64, error) {
 	return sum, nil
 }
 
-// Close detaches the programs and frees the maps.
+// Close detaches the programs and frees the maps, unless they are pinned.
 func (m *Meter) Close() error {
 	errs := make([]error, 0, len(m.links)+1)
 	for _, l := range m.links {

@@ -175,7 +175,12 @@ func (l layout) weigh(t *testing.T, g group, weight int) {
 
 func attach(t *testing.T, h Hierarchy) *Meter {
 	t.Helper()
-	m, err := Attach(h)
+	return attachPinned(t, h, "")
+}
+
+func attachPinned(t *testing.T, h Hierarchy, pins string) *Meter {
+	t.Helper()
+	m, err := Attach(h, pins)
 	if err != nil {
 		t.Fatalf("the programs must load and attach on a kernel with BTF: %v", err)
 	}
@@ -248,6 +253,38 @@ func lastCPU(t *testing.T) int {
 	}
 	t.Fatal("no CPU")
 	return 0
+}
+
+// What happens between two processes that measure is not lost.
+func TestPinned(t *testing.T) {
+	alone(t)
+	at := cpuLayout(t)
+	dir := t.TempDir()
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Fatalf("mount a BPF file system (the test needs root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	g := newGroup(t, at.root, "pinned")
+	s := g.spinner(t, lastCPU(t))
+	first := attachPinned(t, at.hierarchy, filepath.Join(dir, "contention"))
+	s.release()
+	until(t, first, "the spinner ran", func(u map[uint64]Usage) bool { return u[g.id].Run > 0 })
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const away = 500 * time.Millisecond
+	for from, end := s.ran(t), time.Now().Add(patience); s.ran(t) < from+away; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("the spinner does not get the CPU")
+		}
+	}
+	second := attachPinned(t, at.hierarchy, filepath.Join(dir, "contention"))
+	// Without pins it would stay behind for ever by what it ran meanwhile.
+	until(t, second, "all that the spinner ran", func(u map[uint64]Usage) bool { return s.ran(t)-u[g.id].Run < away/2 })
 }
 
 // Two computing processes share one CPU; one has 64 times the weight of the other.
@@ -352,7 +389,7 @@ func BenchmarkSwitch(b *testing.B) {
 		close(there)
 	}
 	b.Run("bare", pingPong)
-	m, err := Attach(V1CPU)
+	m, err := Attach(V1CPU, "")
 	if err != nil {
 		b.Fatal(err)
 	}

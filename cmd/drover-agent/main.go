@@ -75,6 +75,7 @@ func command() *cobra.Command {
 	fs.StringVar(&cfg.HostRoot, "host-root", "/proc/1/root", "where the node's root is seen")
 	fs.StringVar(&cfg.ImageMemory, "image-memory", "50%", "how much of the node's memory the images of moves may take at most, in percent or as in 8G")
 	fs.StringVar(&cfg.ImageDir, "image-dir", "", "directory of the node, on an encrypted file system, to keep images in instead of memory")
+	fs.StringVar(&cfg.PinDir, "pin-dir", "/sys/fs/bpf/drover", "directory in a BPF file system, where what measures goes on while the agent is away; empty: it does not")
 	fs.StringVar(&cfg.Runc, "runc", "/usr/bin/runc", "the real runtime's path on the node")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.thresholds = thresholdFlags(fs)

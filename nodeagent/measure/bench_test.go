@@ -28,7 +28,7 @@ func BenchmarkRead100(b *testing.B) {
 		p.run(c.Group, "exec sleep 1000")
 		names[c.ID] = fmt.Sprint("c", i)
 	}
-	meter, err := AttachWaitMeter(p.cgroups.Hierarchy())
+	meter, err := AttachWaitMeter("", slog.Default())(p.cgroups.Hierarchy())
 	if err != nil {
 		b.Fatal(err)
 	}

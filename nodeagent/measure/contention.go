@@ -24,8 +24,23 @@ type WaitMeter interface {
 	Close() error
 }
 
-// AttachWaitMeter loads the kernel programs for the given hierarchy.
-func AttachWaitMeter(h contention.Hierarchy) (WaitMeter, error) { return contention.Attach(h) }
+// AttachWaitMeter gives what loads the kernel programs for a hierarchy. They are pinned in a
+// directory of a BPF file system; where that cannot be, they are not, and what they counted
+// ends with the agent.
+func AttachWaitMeter(pins string, log *slog.Logger) func(contention.Hierarchy) (WaitMeter, error) {
+	return func(h contention.Hierarchy) (WaitMeter, error) {
+		m, err := contention.Attach(h, pins)
+		if pins == "" || err == nil {
+			return m, err
+		}
+		unpinned, bad := contention.Attach(h, "")
+		if bad != nil {
+			return nil, errors.Join(err, bad)
+		}
+		log.Warn("contention is counted anew with each start of the agent", "error", err)
+		return unpinned, nil
+	}
+}
 
 // PodNames gives the names of what the control groups show. It is called once a second for
 // every container and answers from memory.

@@ -234,7 +234,7 @@ func (p *pen) watch(what string, names names, done func(map[string]ContainerWait
 	c := NewContention(ContentionConfig{
 		Cgroups: p.cgroups, Kubepods: p.kubepods(), Proc: "/proc", Interval: 250 * time.Millisecond,
 		Thresholds: pressure.Default(),
-		Attach:     AttachWaitMeter, Triggers: OpenTriggers, Names: names, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Attach:     AttachWaitMeter("", slog.Default()), Triggers: OpenTriggers, Names: names, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	ctx, cancel := context.WithCancel(p.t.Context())
 	ended := make(chan error, 1)

@@ -187,7 +187,7 @@ func (s scene) record(t *testing.T, file string) {
 	write(t, out, map[string]any{"how": s.how, "kernel": release, "cgroups": cgroups})
 
 	s.play(p)
-	meter, err := AttachWaitMeter(p.cgroups.Hierarchy())
+	meter, err := AttachWaitMeter("", slog.Default())(p.cgroups.Hierarchy())
 	if err != nil {
 		t.Fatal(err)
 	}
