@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/drover-project/drover/hack/lab/fabric"
+	"github.com/drover-project/drover/hack/lab/fabricd"
+)
+
+// device is what the one network device of a host is called.
+const device = "eth0"
+
+// host is one end of a pair: a network namespace with one device.
+type host struct {
+	name    string
+	ns      netns.NsHandle
+	address netip.Addr
+}
+
+// pair is two hosts and what is between them.
+type pair struct {
+	origin, peer host
+	close        func() error
+}
+
+// in runs f on a thread in the host's namespace; processes that f starts are in it, too.
+func (h host) in(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends
+		if err := netns.Set(h.ns); err != nil {
+			result <- err
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
+
+func newHost(name string, last byte) (host, error) {
+	h := host{name: name, address: netip.AddrFrom4([4]byte{10, 234, 0, last})}
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		var err error
+		h.ns, err = netns.New()
+		result <- err
+	}()
+	if err := <-result; err != nil {
+		return h, fmt.Errorf("make a network namespace (this takes root): %w", err)
+	}
+	return h, nil
+}
+
+func (h host) up() error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return err
+	}
+	address := &netlink.Addr{IPNet: &net.IPNet{IP: h.address.AsSlice(), Mask: net.CIDRMask(24, 32)}}
+	return errors.Join(netlink.AddrAdd(link, address), netlink.LinkSetUp(link))
+}
+
+func hosts() (*pair, error) {
+	var p pair
+	var err error
+	if p.origin, err = newHost("origin", 1); err != nil {
+		return nil, err
+	}
+	p.peer, err = newHost("peer", 2)
+	p.close = func() error { return errors.Join(p.origin.ns.Close(), p.peer.ns.Close()) }
+	return &p, err
+}
+
+// newVeth makes two hosts that a veth pair connects.
+func newVeth() (*pair, error) {
+	p, err := hosts()
+	if err != nil {
+		return nil, err
+	}
+	err = p.origin.in(func() error {
+		v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: device}, PeerName: device, PeerNamespace: netlink.NsFd(p.peer.ns)}
+		if err := netlink.LinkAdd(v); err != nil {
+			return err
+		}
+		return p.origin.up()
+	})
+	if err == nil {
+		err = p.peer.in(p.peer.up)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connect two namespaces: %w", err), p.close())
+	}
+	return p, nil
+}
+
+// newFabric makes two hosts that the lab's switch connects, with a delay one way. The switch
+// is a process in the control group.
+func newFabric(group string, oneWay time.Duration) (*pair, error) {
+	p, err := hosts()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "drover-bench-")
+	if err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(dir, "fabric")
+	process, err := fabricd.Start("bench-measure", socket, group, os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	var plugs []net.Conn
+	p.close = func() error {
+		var errs []error
+		for _, c := range plugs {
+			errs = append(errs, c.Close())
+		}
+		errs = append(errs, process.Kill())
+		process.Wait()
+		return errors.Join(append(errs, p.origin.ns.Close(), p.peer.ns.Close(), os.RemoveAll(dir))...)
+	}
+	for i, h := range []host{p.origin, p.peer} {
+		err := h.in(func() error {
+			tap, err := fabric.OpenTAP(device, net.HardwareAddr{2, 0, 0, 0, 3, byte(i + 1)})
+			if err != nil {
+				return err
+			}
+			defer tap.Close()
+			plug, err := fabricd.PlugIn(socket, h.name, tap)
+			if err != nil {
+				return err
+			}
+			plugs = append(plugs, plug)
+			return h.up()
+		})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("connect %s to the switch: %w", h.name, err), p.close())
+		}
+	}
+	err = fabricd.SetDelay(context.Background(), socket, fabricd.Delay{A: p.origin.name, B: p.peer.name, OneWay: oneWay})
+	if err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}

@@ -1,0 +1,66 @@
+// Package report writes what a benchmark measured, in the form that all of them share.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+)
+
+// Metric is one figure of one run.
+type Metric struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+	// Goal is the bound that Value was held against, Met whether it kept to it.
+	Goal float64 `json:"goal"`
+	Met  bool    `json:"met"`
+	// Baseline is the figure of what ours is compared with, in the same run; 0: nothing is.
+	Baseline float64 `json:"baseline"`
+}
+
+// AtMost is a figure that is good when it is not above its goal.
+func AtMost(name string, value float64, unit string, goal, baseline float64) Metric {
+	return Metric{name, value, unit, goal, value <= goal, baseline}
+}
+
+// AtLeast is a figure that is good when it is not below its goal.
+func AtLeast(name string, value float64, unit string, goal, baseline float64) Metric {
+	return Metric{name, value, unit, goal, value >= goal, baseline}
+}
+
+// Print prints the metrics as a table.
+func Print(to io.Writer, metrics []Metric) error {
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "metric\tvalue\tgoal\tbaseline\tunit\tmet")
+	for _, m := range metrics {
+		met := "yes"
+		if !m.Met {
+			met = "NO"
+		}
+		fmt.Fprintf(w, "%s\t%.4g\t%.4g\t%.4g\t%s\t%s\n", m.Name, m.Value, m.Goal, m.Baseline, m.Unit, met)
+	}
+	return w.Flush()
+}
+
+// Write writes the metrics to a file, whose directory is made if need be. A figure that is
+// not finite is an error: it was not measured.
+func Write(file string, metrics []Metric) error {
+	for _, m := range metrics {
+		if math.IsNaN(m.Value+m.Goal+m.Baseline) || math.IsInf(m.Value+m.Goal+m.Baseline, 0) {
+			return fmt.Errorf("metric %s was not measured: value %v, goal %v, baseline %v", m.Name, m.Value, m.Goal, m.Baseline)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(map[string]any{"metrics": metrics}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(b, '\n'), 0o644)
+}
