@@ -191,3 +191,21 @@ func (w *Window) Sum() (waits Waits, wall time.Duration) {
 	}
 	return waits, wall
 }
+
+// Who owes less than that of a wait, or of a second, is nobody's aggressor: whoever is on a
+// CPU at all keeps others waiting now and then.
+const (
+	aggressorPart = 0.1
+	aggressorWait = 0.02
+)
+
+// Aggressors are the neighbours who owe a good part of the wait, the greatest first.
+func (s Shares) Aggressors() []Neighbour {
+	var all []Neighbour
+	for _, n := range s.Neighbours {
+		if n.Wait >= aggressorWait && n.Wait >= aggressorPart*s.Wait {
+			all = append(all, n)
+		}
+	}
+	return all
+}

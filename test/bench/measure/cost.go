@@ -12,8 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/drover-project/drover/hack/lab/cgroup"
 	"github.com/drover-project/drover/test/bench/report"
 )
@@ -212,14 +210,7 @@ func setUp(ctx context.Context) (b *bench, err error) {
 }
 
 // join puts a server into the pod's container.
-func (b *bench) join(pid int) error {
-	for _, h := range b.tree {
-		if err := os.WriteFile(h.Path(container)+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0o644); err != nil && !errors.Is(err, unix.EINVAL) {
-			return err
-		}
-	}
-	return nil
-}
+func (b *bench) join(pid int) error { return join(b.tree, container, pid) }
 
 func answers(ctx context.Context, address string) error {
 	var last error

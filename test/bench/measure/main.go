@@ -17,16 +17,17 @@ import (
 
 func main() {
 	out := flag.String("out", "out/bench/measure.json", "`file` for the figures")
-	part := flag.String("parts", "routes,cost", "what is measured")
+	part := flag.String("parts", "routes,cost,contention", "what is measured")
 	reps := flag.Int("runs", 3, "how often everything is measured; medians are told")
 	length := flag.Duration("length", 10*time.Second, "how long each prober works in one run")
+	scenarios := flag.Int("scenarios", 100, "how many seeded scenarios of contention are played")
 	as := flag.String("role", "", "for the benchmark's own processes")
 	flag.Parse()
 	err := func() error {
 		if *as != "" {
 			return play(*as, flag.Args())
 		}
-		return measureAll(*out, strings.Split(*part, ","), *reps, *length)
+		return measureAll(*out, strings.Split(*part, ","), *reps, *length, *scenarios)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "measure:", err)
@@ -34,7 +35,7 @@ func main() {
 	}
 }
 
-func measureAll(out string, parts []string, reps int, length time.Duration) error {
+func measureAll(out string, parts []string, reps int, length time.Duration, scenarios int) error {
 	var all []report.Metric
 	for _, p := range []struct {
 		name    string
@@ -42,6 +43,7 @@ func measureAll(out string, parts []string, reps int, length time.Duration) erro
 	}{
 		{"routes", func() ([]report.Metric, error) { return measureRoutes(reps, length) }},
 		{"cost", func() ([]report.Metric, error) { return measureCost(context.Background(), 3*reps) }},
+		{"contention", func() ([]report.Metric, error) { return measureBlame(scenarios, os.Stderr) }},
 	} {
 		if !slices.Contains(parts, p.name) {
 			continue

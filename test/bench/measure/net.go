@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/hack/lab/fabric"
 	"github.com/drover-project/drover/hack/lab/fabricd"
@@ -162,4 +164,28 @@ func loopbackUp() error {
 		return err
 	}
 	return netlink.LinkSetUp(lo)
+}
+
+// steer has the kernel handle what comes in on one CPU. A thread of the namespace sees its
+// devices in a /sys of its own.
+func (h host) steer(cpu int) error {
+	return h.in(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return err
+		}
+		dir, err := os.MkdirTemp("", "drover-bench-")
+		if err != nil {
+			return err
+		}
+		defer os.Remove(dir)
+		if err := unix.Mount("sysfs", dir, "sysfs", 0, ""); err != nil {
+			return fmt.Errorf("mount sysfs of %s: %w", h.name, err)
+		}
+		defer unix.Unmount(dir, unix.MNT_DETACH)
+		file := filepath.Join(dir, "class/net", device, "queues/rx-0/rps_cpus")
+		return os.WriteFile(file, []byte(strconv.FormatInt(1<<cpu, 16)), 0o644)
+	})
 }

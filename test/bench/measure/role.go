@@ -21,6 +21,9 @@ type role func(args []string, begin func() (end <-chan struct{})) error
 
 var roles = map[string]role{
 	"spin":          spin,
+	"work":          work,
+	"forks":         forks,
+	"flood":         flood,
 	"drover-origin": droverOrigin,
 	"drover-peer":   droverPeer,
 	"udp-origin":    udpOrigin,
@@ -86,19 +89,27 @@ func start(h *host, tree cgroup.Tree, group, name string, args ...string) (*acto
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	if group != "" {
-		for _, hierarchy := range tree {
-			if !hierarchy.Has("cpu") {
-				continue
-			}
-			if err := os.WriteFile(hierarchy.Path(group)+"/cgroup.procs", []byte(strconv.Itoa(a.cmd.Process.Pid)), 0o644); err != nil {
-				return nil, errors.Join(fmt.Errorf("put %s into %s: %w", name, group, err), a.kill())
-			}
+		if err := join(tree, group, a.cmd.Process.Pid); err != nil {
+			return nil, errors.Join(fmt.Errorf("put %s into %s: %w", name, group, err), a.kill())
 		}
 	}
 	if line, err := a.out.ReadString('\n'); err != nil || line != "ready\n" {
 		return nil, errors.Join(fmt.Errorf("%s did not begin: %q, %v", name, line, err), a.kill())
 	}
 	return a, nil
+}
+
+// join puts a process into a control group, where what the CPU is shared by is kept.
+func join(tree cgroup.Tree, group string, pid int) error {
+	for _, h := range tree {
+		if !h.Has("cpu") && !h.Has("cpuacct") && !h.Has("cpuset") {
+			continue
+		}
+		if err := os.WriteFile(h.Path(group)+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *actor) letGo() error {
