@@ -6,13 +6,13 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/drover-project/drover/test/bench/report"
 )
 
 func main() {
@@ -40,23 +40,12 @@ func numbers(list string) []int {
 	return all
 }
 
-// metric is one figure of one run. It is Met when it is no worse than the Baseline, that
-// of hybrid: the same measurements, the rest by coordinates.
-type metric struct {
-	Name     string  `json:"name"`
-	Value    float64 `json:"value"`
-	Unit     string  `json:"unit"`
-	Goal     float64 `json:"goal"`
-	Met      bool    `json:"met"`
-	Baseline float64 `json:"baseline"`
-}
-
 func compareAll(out string, seeds int, sizes, rounds []int) error {
 	regions, err := fetchRegions()
 	if err != nil {
 		return err
 	}
-	var metrics []metric
+	var metrics []report.Metric
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "world\tnodes\tprobes/node\testimator\terror p50\tp90\tp99\tbest hit\tregret ms\tregret p99\t")
 	for _, k := range kinds(regions) {
@@ -92,14 +81,16 @@ func compareAll(out string, seeds int, sizes, rounds []int) error {
 			w.Flush()
 		}
 	}
-	return write(out, metrics)
+	return report.Write(out, metrics)
 }
 
-func figures(name string, ours, theirs result) []metric {
-	less := func(what, unit string, a, b float64) metric {
-		return metric{name + "/" + what, a, unit, b, a <= b, b}
+// figures are Met when they are no worse than the baseline, that of hybrid: the same
+// measurements, the rest by coordinates.
+func figures(name string, ours, theirs result) []report.Metric {
+	less := func(what, unit string, a, b float64) report.Metric {
+		return report.AtMost(name+"/"+what, a, unit, b, b)
 	}
-	return []metric{
+	return []report.Metric{
 		less("error-p50", "ratio", ours.median, theirs.median),
 		less("error-p90", "ratio", ours.p90, theirs.p90),
 		less("error-p99", "ratio", ours.p99, theirs.p99),
@@ -107,15 +98,4 @@ func figures(name string, ours, theirs result) []metric {
 		less("regret-mean", "ms", ours.regret, theirs.regret),
 		less("regret-p99", "ms", ours.regret99, theirs.regret99),
 	}
-}
-
-func write(file string, metrics []metric) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	b, err := json.MarshalIndent(map[string]any{"metrics": metrics}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
