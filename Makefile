@@ -34,7 +34,7 @@ generate: ## Make generated code anew: protobuf, deepcopy, CRDs, eBPF objects (n
 
 .PHONY: verify
 verify: generate ## Generate, and fail if anything differs from what is committed
-	@git diff --exit-code -- api bpf manifests/drover/crds || \
+	@git diff --exit-code -- api bpf test/bench manifests/drover/crds || \
 		{ echo "verify: generated files differ from what is committed: commit the result of 'make generate'"; exit 1; }
 
 .PHONY: lint
