@@ -76,6 +76,7 @@ bench-linkstate: ## Computed route times against Vivaldi's coordinates; writes o
 .PHONY: bench-badinput
 bench-badinput: ## 10^6 truncated, oversized, replayed and forged datagrams at a node: nothing changes, and what it costs (root)
 	$(GO) test -count=1 -timeout 30m -v ./test/bench/measure/badinput -badinput.datagrams=1000000
+
 .PHONY: bench-measure
 bench-measure: lab-build ## Route times against the kernel's truth, what measuring costs, who is named as aggressor: 40 min on a quiet machine; writes out/bench/measure.json
 	$(GO) run ./test/bench/measure -out $(CURDIR)/out/bench/measure.json

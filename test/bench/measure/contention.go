@@ -119,7 +119,7 @@ type node struct {
 }
 
 // withNode measures contention while f runs.
-func withNode(interval time.Duration, thresholds pressure.Config, f func(*node) error) (err error) {
+func withNode(interval time.Duration, thresholds pressure.Thresholds, f func(*node) error) (err error) {
 	tree, err := cgroup.Detect()
 	if err != nil {
 		return err
@@ -151,9 +151,9 @@ func withNode(interval time.Duration, thresholds pressure.Config, f func(*node) 
 	if err := n.net.peer.steer(podsCPU); err != nil {
 		return err
 	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	n.contention = measure.NewContention(measure.ContentionConfig{Cgroups: cgroups, Kubepods: podsIn, Proc: "/proc",
-		Interval: interval, Thresholds: thresholds, Attach: measure.AttachWaitMeter, Names: &stageNames{},
-		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))})
+		Interval: interval, Thresholds: thresholds, Attach: measure.AttachWaitMeter("", log), Triggers: measure.OpenTriggers, Names: &stageNames{}, Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.contention.Run(ctx) }()
@@ -299,8 +299,12 @@ func measureBlame(count int, log io.Writer) ([]report.Metric, error) {
 	const length = 4 * time.Second
 	var sum score
 	by := map[string]*score{}
+	// As an agent's, but quick: a scenario is over soon.
 	thresholds := pressure.Default()
-	thresholds.Window = 3 * time.Second
+	for r, c := range thresholds {
+		c.Tight.Window, c.Severe.Window = length-time.Second, length-time.Second
+		thresholds[r] = c
+	}
 	err := withNode(500*time.Millisecond, thresholds, func(n *node) error {
 		for seed := range count {
 			s := draw(seed)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
+	"github.com/drover-project/drover/internal/traffic"
 	"github.com/drover-project/drover/nodeagent/measure"
 )
 
@@ -31,6 +32,17 @@ func (names) Container(uid, _ string) (model.PodID, string, bool) {
 	return model.PodID{Namespace: "bench", Name: "server", UID: uid}, "server", true
 }
 
+// endpoints are the two hosts.
+type endpoints struct{ self netip.Addr }
+
+func (e endpoints) Local(a netip.Addr) (traffic.Endpoint, bool) {
+	return traffic.Endpoint{Node: "origin"}, a == e.self
+}
+
+func (endpoints) Remote(netip.Addr) traffic.Endpoint { return traffic.Endpoint{Node: "peer"} }
+
+func (endpoints) IsNode(model.NodeID) bool { return true }
+
 // everything measures as an agent does, at its pace. The second of two on one machine leaves
 // out what is there once a kernel.
 func everything(args []string, begin func() <-chan struct{}) error {
@@ -44,7 +56,10 @@ func everything(args []string, begin func() <-chan struct{}) error {
 		return err
 	}
 	contention := measure.NewContention(measure.ContentionConfig{Cgroups: cgroups, Kubepods: podsIn, Proc: "/proc",
-		Interval: time.Second, Thresholds: pressure.Default(), Attach: measure.AttachWaitMeter, Names: names{}, Log: log})
+		Interval: time.Second, Thresholds: pressure.Default(), Attach: measure.AttachWaitMeter("", log), Triggers: measure.OpenTriggers, Names: names{}, Log: log})
+	conversations := measure.NewConversations(measure.ConversationsConfig{Node: "origin", Interval: measure.ConversationInterval,
+		Window: measure.ConversationWindow, Attach: func() (measure.ConversationMeter, error) { return measure.AttachConversationMeter(cgroups) },
+		Endpoints: func(context.Context) (measure.Endpoints, error) { return endpoints{self}, nil }, Log: log})
 	group, ctx := errgroup.WithContext(context.Background())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -52,6 +67,7 @@ func everything(args []string, begin func() <-chan struct{}) error {
 	group.Go(func() error { return routes.Run(ctx) })
 	if args[2] == "first" {
 		group.Go(func() error { return contention.Run(ctx) })
+		group.Go(func() error { return conversations.Run(ctx) })
 	}
 	// It counts from when there is something to show.
 	if err := until(ctx, func() bool {
