@@ -70,12 +70,19 @@ struct css_set {
 struct rq {
 	int cpu;
 	__u64 clock;
+	__u64 clock_pelt;
+	__u64 lost_idle_time; // of clock_pelt
+} RELOCATED;
+
+struct list_head {
 } RELOCATED;
 
 struct cfs_rq {
 	struct rq *rq;
 	__u64 throttled_clock_self;	 // when the throttling that goes on began, or 0
 	__u64 throttled_clock_self_time; // how long all those before it took
+	__u64 throttled_clock_pelt;	 // when the last one began, by the run queue's clock_pelt
+	struct list_head throttled_limbo_list; // since 6.18
 } RELOCATED;
 
 // cfs_rq before Linux 6.6, and before 5.19.
@@ -137,6 +144,11 @@ struct usage {
 	__u64 run_ns;
 	__u64 switches; // times that a task of the group was put on a CPU
 	__u64 throttled_ns; // the part of wait_ns in which a CPU quota, of the group or above it, held
+};
+
+struct span {
+	__u64 from;
+	__u64 to;
 };
 
 // A group that waited, and the group that ran meanwhile, or FORGOTTEN and the number of the
@@ -267,17 +279,44 @@ static __always_inline void enter_queue(struct task_struct *task, struct task_ti
 	times->throttled = throttle_clock(task);
 }
 
+// When the last throttling of a task's queue began, or 0 where that is not known. A task is
+// throttled when it leaves the CPU; only before Linux 6.18 may one be throttled that waits
+// already, because another thread of its group has used the quota up. clock_pelt is slower than
+// real time on a CPU at less than its full speed.
+static __always_inline __u64 throttling_began(struct task_struct *task, __u64 now)
+{
+	if (!bpf_core_field_exists(task->se.cfs_rq))
+		return 0;
+
+	struct cfs_rq *queue = task->se.cfs_rq;
+	struct rq *rq = queue->rq;
+	__u64 ago;
+
+	if (bpf_core_field_exists(queue->throttled_limbo_list) || !bpf_core_field_exists(queue->throttled_clock_pelt) ||
+	    !bpf_core_field_exists(rq->lost_idle_time))
+		return 0;
+	ago = rq->clock_pelt - rq->lost_idle_time - queue->throttled_clock_pelt;
+	return ago < now ? now - ago : 0;
+}
+
+// The part of the time from began until ended that does not lie in the hole.
+static __always_inline __u64 outside(struct span hole, __u64 began, __u64 ended)
+{
+	__u64 from = hole.from > began ? hole.from : began, to = hole.to < ended ? hole.to : ended;
+
+	return ended - began - (to > from ? to - from : 0);
+}
+
 // Charges a task's wait in one CPU's queue, which ends now: to its group, and to those who ran
 // there.
 //
-// What of it was throttled is taken off its beginning. That is where it is: a task is
-// throttled when it leaves the CPU. Only before Linux 6.18 may one be throttled that waits
-// already, because another thread of its group has used the quota up; then the two are
-// taken for one another for as long as it had waited until then.
+// What of it was throttled is taken for one span, from where the last throttling began, or as
+// much earlier as it needs; where that is not known, from where the wait began.
 static __always_inline void leave_queue(struct task_struct *task, struct task_times *times, __u64 group,
 					struct usage *usage, __u32 id, __u64 now)
 {
-	__u64 since = times->queued_since, until = now, runs, changes;
+	__u64 since = times->queued_since, until = now, runs, changes, ns;
+	struct span hole = {};
 	struct cpu *cpu;
 
 	if (!since || since >= now)
@@ -290,7 +329,14 @@ static __always_inline void leave_queue(struct task_struct *task, struct task_ti
 		if (throttled > now - since)
 			throttled = now - since;
 		usage->throttled_ns += throttled;
-		since += throttled;
+		if (throttled) {
+			hole.from = throttling_began(task, now);
+			if (hole.from > now - throttled)
+				hole.from = now - throttled;
+			if (hole.from < since)
+				hole.from = since;
+			hole.to = hole.from + throttled;
+		}
 	}
 	cpu = bpf_map_lookup_elem(&cpus, &id);
 	if (!cpu || group == ROOT)
@@ -303,13 +349,19 @@ static __always_inline void leave_queue(struct task_struct *task, struct task_ti
 		__u64 from = cpu->past[changes % PAST].until;
 		__u64 began = from > since ? from : since;
 
-		if (until > began && runs != NOBODY)
-			owe(group, runs, until - began);
+		if (until > began && runs != NOBODY) {
+			ns = outside(hole, began, until);
+			if (ns)
+				owe(group, runs, ns);
+		}
 		runs = cpu->past[changes % PAST].group;
 		until = from;
 	}
-	if (until > since)
-		owe(group, FORGOTTEN | id, until - since);
+	if (until > since) {
+		ns = outside(hole, since, until);
+		if (ns)
+			owe(group, FORGOTTEN | id, ns);
+	}
 }
 
 // Notes down that the CPU goes to another group.

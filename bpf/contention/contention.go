@@ -2,7 +2,7 @@
 // in the CPU's run queue, who runs on that CPU meanwhile, and how long they run.
 //
 // It attaches to the BTF tracepoints sched_wakeup, sched_wakeup_new, sched_migrate_task and
-// sched_switch, which needs Linux 5.11 or newer with BTF (task storage for tracing programs),
+// sched_switch, which needs Linux 5.13 or newer with BTF (task storage for tracing programs),
 // CAP_BPF and CAP_PERFMON. One scheduler switch costs 140 to 200 ns more where few wait; on
 // two CPUs with a load of 25, where nearly every switch ends a wait, 700 ns, 200 of them to
 // find whom the wait is owed to.
@@ -116,7 +116,7 @@ func Attach(hierarchy Hierarchy, pins string) (*Meter, error) {
 		}
 	}
 	if err := spec.LoadAndAssign(&m.objects, pinned.Options()); err != nil {
-		return nil, fmt.Errorf("load the contention programs (Linux 5.11 with BTF, CAP_BPF and CAP_PERFMON are needed): %w", err)
+		return nil, fmt.Errorf("load the contention programs (Linux 5.13 with BTF, CAP_BPF and CAP_PERFMON are needed): %w", err)
 	}
 	if err := pinned.Replace(); err != nil {
 		return nil, errors.Join(fmt.Errorf("pin the contention programs: %w", err), m.Close())

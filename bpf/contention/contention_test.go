@@ -118,8 +118,8 @@ func (g group) shell(t *testing.T, cpu int, script string, files ...*os.File) sp
 			t.Error(err)
 		}
 	}}
-	spinner.pin(t, cpu)
 	g.set(t, "cgroup.procs", strconv.Itoa(cmd.Process.Pid))
+	spinner.pin(t, cpu) // after: before Linux 6.2 a move to another cpuset undoes it
 	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
@@ -301,8 +301,8 @@ func TestWaitIsChargedToTheOneThatWaits(t *testing.T) {
 	heavy.spinner(t, cpu).release()
 	releaseLight, wake := light.spinner(t, cpu).release, asleep.spinner(t, cpu).release
 
+	began := time.Now() // before the programs are attached, which may take a while
 	m := attach(t, at.hierarchy)
-	began := time.Now()
 	until(t, m, "the heavy one running", func(u map[uint64]Usage) bool { return u[heavy.id].Switches > 0 })
 	releaseLight()
 	// Something else that is heavy may come by, another test: then it is tried once more.

@@ -74,7 +74,12 @@ func about(a, b time.Duration) bool { return (a - b).Abs() <= max(a, b)/10 }
 // eventually tries until what is wanted holds, and says what was last seen if it never does.
 func eventually(t *testing.T, what string, holds func() (bool, string)) {
 	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
+	eventuallyEvery(t, 50*time.Millisecond, what, holds)
+}
+
+func eventuallyEvery(t *testing.T, interval time.Duration, what string, holds func() (bool, string)) {
+	t.Helper()
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	var seen string
 	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
@@ -216,28 +221,31 @@ func TestWaitIsOwedWhereItWasWaited(t *testing.T) {
 	until(t, m, "both running", func(u map[uint64]Usage) bool { return u[victim.id].Run > 0 && u[there.id].Run > 0 })
 
 	l := open(t, m, victim)
-	var want time.Duration
-	for want < 2*time.Second {
-		began := a.ran(t)
+	// What the other one ran while the victim was surely in its queue, and while it may have been.
+	var least, most time.Duration
+	for least < 2*time.Second {
+		before := a.ran(t)
 		v.pin(t, cpu)
+		came := a.ran(t)
 		eventually(t, "the other one running", func() (bool, string) {
-			ran := a.ran(t) - began
+			ran := a.ran(t) - came
 			return ran > 50*time.Millisecond, fmt.Sprintf("it ran %v", ran)
 		})
+		least += a.ran(t) - came
 		v.pin(t, cpu-1)
-		want += a.ran(t) - began
-		began = v.ran(t)
+		most += a.ran(t) - before
+		began := v.ran(t)
 		eventually(t, "the victim running elsewhere", func() (bool, string) {
 			ran := v.ran(t) - began
 			return ran > 0, fmt.Sprintf("it ran %v", ran)
 		})
 	}
 	l.update()
-	t.Logf("%v, by the other %v, which ran %v meanwhile", l, l.owed[there.id], want)
+	t.Logf("%v, by the other %v, which ran %v to %v meanwhile", l, l.owed[there.id], least, most)
 	// On the CPU where the victim gets its turn too much may go on for that to be remembered, but
 	// none of that is the other's.
-	if !l.owes(there, want) || l.owed[there.id] < want/2 {
-		t.Errorf("the other owes %v, want what it ran while the victim was in its queue, %v", l.owed[there.id], want)
+	if owed := l.owed[there.id]; owed+l.forgotten < least*9/10 || owed > most*11/10+l.forgotten || owed < least/2 {
+		t.Errorf("the other owes %v, want what it ran while the victim was in its queue, %v to %v", owed, least, most)
 	}
 }
 
@@ -261,7 +269,9 @@ func TestForgottenIsSharedOut(t *testing.T) {
 	v.release()
 	l := open(t, m, victim)
 	ranA, ranB := a.ran(t), b.ran(t)
-	eventually(t, "some forgotten, and all of it owed", func() (bool, string) {
+	// As seldom as the agent reads: what is shared out is so by what ran since the reading before,
+	// and the victim's one turn in 200 comes more seldom than the other tests read.
+	eventuallyEvery(t, time.Second, "some forgotten, and all of it owed", func() (bool, string) {
 		l.update()
 		wantA, wantB := a.ran(t)-ranA, b.ran(t)-ranB
 		return l.waited.Wait > time.Second && l.forgotten > l.waited.Wait/10 && about(l.all, l.waited.Wait) &&
