@@ -98,6 +98,20 @@ func allEntries(source string) ([]entry, error) {
 	return []entry{pause, kube, rootfsEntry()}, nil
 }
 
+// have builds the entry if it is not there, and says so.
+func (e entry) have(ctx context.Context, report Report) error {
+	if e.exists() {
+		return nil
+	}
+	report("cache: to build: %s (%s)", e.kind, e.about)
+	start := time.Now()
+	if err := e.make(ctx, report); err != nil {
+		return fmt.Errorf("build %s for the cache: %w", e.kind, err)
+	}
+	report("cache: %s took %s", e.kind, time.Since(start).Round(100*time.Millisecond))
+	return nil
+}
+
 // make builds the entry unless another process has done so meanwhile.
 func (e entry) make(ctx context.Context, report Report) error {
 	if err := os.MkdirAll(Dir(), 0o755); err != nil {

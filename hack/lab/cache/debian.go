@@ -38,18 +38,13 @@ func DebianLayer(ctx context.Context, packages []string, report Report) (string,
 	e := entry{
 		kind:  "debian",
 		key:   release + "-" + digest(release, layerFormat, runtime.GOARCH, strings.Join(packages, ",")),
-		about: "about 1 min",
+		about: "an image layer of packages, about 1 min",
 		build: func(ctx context.Context, dir string, report Report) error {
 			return buildLayer(ctx, dir, packages, report)
 		},
 	}
-	if !e.exists() {
-		report("cache: to build: an image layer of Debian packages (%s)", e.about)
-		start := time.Now()
-		if err := e.make(ctx, report); err != nil {
-			return "", fmt.Errorf("build an image layer of %s for the cache: %w", strings.Join(packages, " "), err)
-		}
-		report("cache: the layer took %s", time.Since(start).Round(100*time.Millisecond))
+	if err := e.have(ctx, report); err != nil {
+		return "", fmt.Errorf("image layer of %s: %w", strings.Join(packages, " "), err)
 	}
 	return filepath.Join(e.path(), layerFile), nil
 }
@@ -60,7 +55,11 @@ func buildLayer(ctx context.Context, dir string, packages []string, report Repor
 	}
 	work := filepath.Join(dir, "apt")
 	report("  fetching %s from %s of the machine's own mirror", strings.Join(packages, " "), release)
-	debs, err := fetch(ctx, work, packages)
+	apt, err := newApt(ctx, work, release)
+	if err != nil {
+		return err
+	}
+	debs, err := apt.fetch(ctx, packages)
 	if err != nil {
 		return err
 	}
@@ -71,16 +70,22 @@ func buildLayer(ctx context.Context, dir string, packages []string, report Repor
 	return os.RemoveAll(work)
 }
 
-// fetch downloads packages with their dependencies by the machine's apt-get, in a world of
-// its own under work: the machine's lists and packages are neither read nor changed.
-func fetch(ctx context.Context, work string, packages []string) ([]string, error) {
+// apt is the machine's apt-get in a world of its own: the machine's lists and packages are
+// neither read nor changed.
+type apt struct {
+	work    string
+	options []string
+}
+
+// newApt makes a world under work that knows the packages of one release, and has none.
+func newApt(ctx context.Context, work, release string) (apt, error) {
 	a, err := machineArchive()
 	if err != nil {
-		return nil, err
+		return apt{}, err
 	}
 	for _, d := range []string{"state/lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(work, d), 0o755); err != nil {
-			return nil, err
+			return apt{}, err
 		}
 	}
 	source, signed := filepath.Join(work, "sources.list"), ""
@@ -89,25 +94,29 @@ func fetch(ctx context.Context, work string, packages []string) ([]string, error
 	}
 	for name, content := range map[string]string{source: "deb " + signed + a.mirror + " " + release + " main\n", filepath.Join(work, "status"): ""} {
 		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
-			return nil, err
+			return apt{}, err
 		}
 	}
-	apt := []string{
+	w := apt{work: work, options: []string{
 		"-o", "Dir::State=" + filepath.Join(work, "state"), "-o", "Dir::State::status=" + filepath.Join(work, "status"),
 		"-o", "Dir::Cache=" + filepath.Join(work, "cache"), "-o", "Dir::Etc::SourceList=" + source,
 		"-o", "Dir::Etc::SourceParts=/dev/null", "-o", "Dir::Etc::Preferences=/dev/null", "-o", "Dir::Etc::PreferencesParts=/dev/null",
 		"-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=3",
-	}
-	if err := aptGet(ctx, append(slices.Clip(apt), "update")); err != nil {
-		return nil, err
-	}
-	install := append(slices.Clip(apt), "install", "-y", "--download-only", "--no-install-recommends")
+	}}
+	return w, aptGet(ctx, w.args("update"))
+}
+
+func (a apt) args(more ...string) []string { return slices.Concat(a.options, more) }
+
+// fetch downloads packages with their dependencies, and gives the files.
+func (a apt) fetch(ctx context.Context, packages []string) ([]string, error) {
+	install := a.args("install", "-y", "--download-only", "--no-install-recommends")
 	if err := aptGet(ctx, append(install, packages...)); err != nil {
 		return nil, err
 	}
-	debs, err := filepath.Glob(filepath.Join(work, "cache/archives/*.deb"))
+	debs, err := filepath.Glob(filepath.Join(a.work, "cache/archives/*.deb"))
 	if err == nil && len(debs) == 0 {
-		err = fmt.Errorf("apt-get fetched nothing into %s", filepath.Join(work, "cache/archives"))
+		err = fmt.Errorf("apt-get fetched nothing into %s", filepath.Join(a.work, "cache/archives"))
 	}
 	return debs, err
 }
