@@ -9,8 +9,8 @@ export KUBEBUILDER_ASSETS := $(CURDIR)/out/assets
 
 GO      ?= go
 LAB      = $(GO) run ./hack/lab/cmd/lab
-# What runs without a cluster; test/e2e brings up its own and comes last.
-UNIT     = $$($(GO) list ./... | grep -v -e /test/e2e -e /test/checkpoint -e /test/chaos -e /hack/lab$$)
+# What runs without a cluster and on this machine's kernel; test/e2e brings up its own and comes last.
+UNIT     = $$($(GO) list ./... | grep -v -e /test/e2e -e /test/checkpoint -e /test/chaos -e /test/kernels -e /hack/lab$$)
 
 .DEFAULT_GOAL := help
 
@@ -43,11 +43,15 @@ lint: ## go vet and gofmt over everything
 	$(GO) vet ./...
 
 .PHONY: test
-test: prerequisites lab-build lint test-unit test-e2e ## Set up, then run every test
+test: prerequisites lab-build lint test-unit test-kernels test-e2e ## Set up, then run every test
 
 .PHONY: test-unit
 test-unit: lab-build ## Tests that need no cluster (some load eBPF programs or run CRIU: root)
 	$(GO) test -timeout 15m $(UNIT)
+
+.PHONY: test-kernels
+test-kernels: prerequisites ## eBPF programs and readers of control groups under Debian's kernels in QEMU, some 4 min (root)
+	$(GO) test -count=1 -timeout 30m -v ./test/kernels
 
 .PHONY: test-e2e
 test-e2e: lab-build ## Tests on real kubelets in labs of their own (root)
