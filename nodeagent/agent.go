@@ -300,16 +300,16 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 		return err
 	}
 	a.load = measure.NewLoadMeter(groups, kubepods, "/proc")
-	routes := func(by model.Path, from netip.Addr) *measure.Routes {
+	routes := func(by model.Path, from netip.Addr, pins string) *measure.Routes {
 		return measure.NewRoutes(measure.RoutesConfig{
-			Address: from, Interval: measure.RouteInterval, Window: measure.RouteWindow, Open: measure.OpenRouteMeter,
+			Address: from, Interval: measure.RouteInterval, Window: measure.RouteWindow, Open: measure.OpenRouteMeter(pins, a.log),
 			XDP: a.cfg.RouteXDP && by == model.PathNode, Log: a.log.With("path", by),
 		})
 	}
-	a.routes = routes(model.PathNode, a.cfg.Address)
+	a.routes = routes(model.PathNode, a.cfg.Address, a.pins("routetime"))
 	a.podPath = podpath.New(podpath.Config{
 		Proc: string(a.proc), Processes: a.proc.Of, Log: a.log,
-		Routes: func(from netip.Addr) *measure.Routes { return routes(model.PathPod, from) },
+		Routes: func(from netip.Addr) *measure.Routes { return routes(model.PathPod, from, "") },
 	})
 	a.contention = measure.NewContention(measure.ContentionConfig{
 		Cgroups: groups, Kubepods: kubepods, Proc: "/proc", Interval: time.Second,

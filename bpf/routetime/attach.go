@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -14,7 +16,10 @@ import (
 
 // attachment is programs on one device.
 type attachment interface {
+	// Close detaches them.
 	Close() error
+	// leave lets them be there without this process.
+	leave() error
 	// on tells whether the programs are still on the device with the index. They go with
 	// their device, and its index may become another's.
 	on(index int) bool
@@ -25,7 +30,31 @@ type attachment interface {
 // leaves the others as they should be. Call it again when a device may have been replaced
 // by another with the same index.
 func (m *Meter) SetInterfaces(indexes []int) error {
-	return m.set(m.attached, indexes, m.attach)
+	return errors.Join(m.set(m.attached, indexes, m.attach), m.unpin(indexes, ingress, egress))
+}
+
+// The names of pinned links begin with one of these, and end with the index of the device.
+const (
+	ingress = "ingress"
+	egress  = "egress"
+	native  = "xdp-native"
+	generic = "xdp-generic"
+)
+
+func pinned(kind string, index int) string { return fmt.Sprint(kind, "-", index) }
+
+// unpin detaches what an earlier Meter left on other devices than these.
+func (m *Meter) unpin(indexes []int, kinds ...string) error {
+	names, err := m.pins.Linked()
+	errs := []error{err}
+	for _, name := range names {
+		at := strings.LastIndexByte(name, '-')
+		index, err := strconv.Atoi(name[at+1:])
+		if at < 0 || err != nil || slices.Contains(kinds, name[:at]) && !slices.Contains(indexes, index) {
+			errs = append(errs, m.pins.Unlink(name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (m *Meter) set(attached map[int]attachment, indexes []int, attach func(int) (attachment, error)) error {
@@ -100,35 +129,43 @@ func (m *Meter) attach(index int) (attachment, error) {
 	return a, nil
 }
 
-// tcx is gone with its file descriptors, however the process ends.
-type tcx struct{ ingress, egress link.Link }
+// tcx is gone with its file descriptors, however the process ends, unless it is pinned.
+type tcx struct {
+	ingress, egress link.Link
+	unpin           func() error
+}
 
-func (t tcx) Close() error { return errors.Join(t.ingress.Close(), t.egress.Close()) }
+func (t tcx) Close() error { return errors.Join(t.unpin(), t.leave()) }
 
-func (t tcx) on(index int) bool {
-	for _, l := range []link.Link{t.ingress, t.egress} {
-		info, err := l.Info()
-		if err != nil || info.TCX() == nil || info.TCX().Ifindex != uint32(index) {
-			return false
-		}
-	}
-	return true
+func (t tcx) leave() error { return errors.Join(t.ingress.Close(), t.egress.Close()) }
+
+func (t tcx) on(index int) bool { return onTCX(t.ingress, index) && onTCX(t.egress, index) }
+
+func onTCX(l link.Link, index int) bool {
+	info, err := l.Info()
+	return err == nil && info.TCX() != nil && info.TCX().Ifindex == uint32(index)
 }
 
 func (m *Meter) attachTCX(index int) (attachment, error) {
-	var t tcx
-	var err error
-	// First in the chain: what comes after may end it.
-	t.ingress, err = link.AttachTCX(link.TCXOptions{Interface: index, Anchor: link.Head(),
-		Program: m.objects.RoutetimeIngress, Attach: ebpf.AttachTCXIngress})
-	if err != nil {
-		return nil, fmt.Errorf("tcx ingress: %w", err)
+	t := tcx{unpin: func() error {
+		return errors.Join(m.pins.Unlink(pinned(ingress, index)), m.pins.Unlink(pinned(egress, index)))
+	}}
+	attach := func(kind string, program *ebpf.Program, to ebpf.AttachType) (link.Link, error) {
+		l, err := m.pins.Link(pinned(kind, index), func(l link.Link) bool { return onTCX(l, index) }, func() (link.Link, error) {
+			// First in the chain: what comes after may end it.
+			return link.AttachTCX(link.TCXOptions{Interface: index, Anchor: link.Head(), Program: program, Attach: to})
+		})
+		if err != nil {
+			return nil, fmt.Errorf("tcx %s: %w", kind, err)
+		}
+		return l, nil
 	}
-	t.egress, err = link.AttachTCX(link.TCXOptions{Interface: index, Anchor: link.Head(),
-		Program: m.objects.RoutetimeEgress, Attach: ebpf.AttachTCXEgress})
-	if err != nil {
-		t.ingress.Close()
-		return nil, fmt.Errorf("tcx egress: %w", err)
+	var err error
+	if t.ingress, err = attach(ingress, m.objects.RoutetimeIngress, ebpf.AttachTCXIngress); err != nil {
+		return nil, err
+	}
+	if t.egress, err = attach(egress, m.objects.RoutetimeEgress, ebpf.AttachTCXEgress); err != nil {
+		return nil, errors.Join(err, t.unpin(), t.ingress.Close())
 	}
 	return t, nil
 }
@@ -152,6 +189,8 @@ func (c clsact) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+func (c clsact) leave() error { return nil }
 
 func (c clsact) on(index int) bool {
 	device, err := netlink.LinkByIndex(index)

@@ -104,3 +104,12 @@ func toWords(a netip.Addr) routetimeAddress {
 	}
 	return to
 }
+
+// fromWords is the opposite of toWords.
+func fromWords(from routetimeAddress) netip.Addr {
+	var b [16]byte
+	for i, word := range from.Word {
+		binary.NativeEndian.PutUint32(b[4*i:], word)
+	}
+	return netip.AddrFrom16(b).Unmap()
+}

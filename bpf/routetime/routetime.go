@@ -12,6 +12,7 @@
 package routetime
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,6 +23,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/drover-project/drover/bpf/pin"
 )
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror" -target bpfel routetime routetime.bpf.c
@@ -64,6 +67,7 @@ type Stats struct {
 type Meter struct {
 	objects routetimeObjects
 	ring    *ringbuf.Reader
+	pins    *pin.Set
 
 	mu         sync.RWMutex // held for reading while a map is in use, so that Close waits
 	closed     bool
@@ -74,24 +78,64 @@ type Meter struct {
 
 // Open loads the programs into the kernel and attaches them to nothing yet. The error tells
 // what the kernel or the missing capability refused.
-func Open() (*Meter, error) {
+func Open() (*Meter, error) { return OpenPinned("") }
+
+// OpenPinned is Open with a directory in a BPF file system. What is attached stays when the
+// Meter is closed, whoever was a member is answered meanwhile, and the next Meter goes on with
+// it: see package pin. An empty directory pins nothing.
+func OpenPinned(pins string) (*Meter, error) {
 	// Only kernels before 5.11 count maps against this limit; where it matters, loading fails.
 	_ = rlimit.RemoveMemlock()
 	m := &Meter{members: make(map[netip.Addr]routetimeMember), attached: make(map[int]attachment), reflecting: make(map[int]attachment)}
-	if err := loadRoutetimeObjects(&m.objects, nil); err != nil {
+	spec, err := loadRoutetime()
+	if err != nil {
+		return nil, fmt.Errorf("read the route time programs: %w", err)
+	}
+	if pins != "" {
+		if m.pins, err = pin.Open(pins, spec, fmt.Sprintf("%x", sha256.Sum256(_RoutetimeBytes))); err != nil {
+			return nil, fmt.Errorf("pin the route time programs: %w", err)
+		}
+	}
+	if err := spec.LoadAndAssign(&m.objects, m.pins.Options()); err != nil {
 		return nil, fmt.Errorf("load route time programs (this takes CAP_BPF and CAP_NET_ADMIN): %w", err)
 	}
-	ring, err := ringbuf.NewReader(m.objects.Samples)
-	if err != nil {
-		m.objects.Close()
-		return nil, fmt.Errorf("read route time samples: %w", err)
+	err = errors.Join(m.pins.Replace(), m.takeOver())
+	if err == nil {
+		m.ring, err = ringbuf.NewReader(m.objects.Samples)
 	}
-	m.ring = ring
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("begin to read route times: %w", err), m.objects.Close())
+	}
 	return m, nil
 }
 
-// Close detaches and unloads everything; a waiting Read returns os.ErrClosed, and so do all
-// methods from then on. With clsact it wants the network namespace of the devices.
+// takeOver learns who was a member, and forgets the probes that nobody waits for any more.
+func (m *Meter) takeOver() error {
+	var key routetimeAddress
+	var what routetimeMember
+	members := m.objects.Members.Iterate()
+	for members.Next(&key, &what) {
+		m.members[fromWords(key)] = what
+	}
+	var nonce uint64
+	var expected routetimeExpected
+	var stale []uint64
+	outstanding := m.objects.Outstanding.Iterate()
+	for outstanding.Next(&nonce, &expected) {
+		stale = append(stale, nonce)
+	}
+	errs := []error{members.Err(), outstanding.Err()}
+	for _, nonce := range stale {
+		if err := m.objects.Outstanding.Delete(nonce); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close detaches and unloads everything that is not pinned; a waiting Read returns
+// os.ErrClosed, and so do all methods from then on. With clsact it wants the network
+// namespace of the devices.
 func (m *Meter) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -99,7 +143,17 @@ func (m *Meter) Close() error {
 		return nil
 	}
 	m.closed = true
-	return errors.Join(m.ring.Close(), replace(m.reflecting, nil, nil), replace(m.attached, nil, nil), m.objects.Close())
+	errs := []error{m.ring.Close()}
+	for _, attached := range []map[int]attachment{m.reflecting, m.attached} {
+		for _, a := range attached {
+			if m.pins != nil {
+				errs = append(errs, a.leave())
+			} else {
+				errs = append(errs, a.Close())
+			}
+		}
+	}
+	return errors.Join(append(errs, m.objects.Close())...)
 }
 
 // SetMembers says which addresses are this node's own (probes to them are turned round) and

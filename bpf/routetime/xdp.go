@@ -3,19 +3,28 @@ package routetime
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
-// xdp is the reflector on one device. It is gone with its file descriptor.
+// xdp is the reflector on one device. It is gone with its file descriptor, unless it is
+// pinned.
 type xdp struct {
-	link.Link
-	mode string
+	link  link.Link
+	mode  string
+	unpin func() error
 }
 
-func (x xdp) on(index int) bool {
-	info, err := x.Info()
+func (x xdp) Close() error { return errors.Join(x.unpin(), x.leave()) }
+
+func (x xdp) leave() error { return x.link.Close() }
+
+func (x xdp) on(index int) bool { return onXDP(x.link, index) }
+
+func onXDP(l link.Link, index int) bool {
+	info, err := l.Info()
 	return err == nil && info.XDP() != nil && info.XDP().Ifindex == uint32(index)
 }
 
@@ -23,7 +32,7 @@ func (x xdp) on(index int) bool {
 // network stack sees them. It is of use beside the other programs alone: they stamp. A
 // device that has another XDP program keeps that one and is refused. It takes Linux 5.9.
 func (m *Meter) SetReflectors(indexes []int) error {
-	return m.set(m.reflecting, indexes, m.attachXDP)
+	return errors.Join(m.set(m.reflecting, indexes, m.attachXDP), m.unpin(indexes, native, generic))
 }
 
 // Reflecting tells how the XDP program is on the device: "native" in its driver, "generic"
@@ -41,23 +50,34 @@ func (m *Meter) attachXDP(index int) (attachment, error) {
 		return nil, err
 	}
 	name := device.Attrs().Name
-	if x := device.Attrs().Xdp; x != nil && x.Attached {
-		return nil, fmt.Errorf("attach XDP to device %s: it has a program already (id %d)", name, x.ProgId)
-	}
 	modes := []struct {
-		name  string
-		flags link.XDPAttachFlags
-	}{{"native", link.XDPDriverMode}, {"generic", link.XDPGenericMode}}
+		name, pin string
+		flags     link.XDPAttachFlags
+	}{{"native", native, link.XDPDriverMode}, {"generic", generic, link.XDPGenericMode}}
 	// A veth drops what its XDP program sends while its peer has neither such a program nor
 	// GRO, and with GRO alone before Linux commit f16b8c6a656e.
 	if device.Type() == "veth" {
 		modes = modes[1:]
 	}
+	names, err := m.pins.Linked()
+	if err != nil {
+		return nil, err
+	}
+	switch x := device.Attrs().Xdp; {
+	case slices.Contains(names, pinned(native, index)):
+	case slices.Contains(names, pinned(generic, index)):
+		slices.Reverse(modes)
+	case x != nil && x.Attached:
+		return nil, fmt.Errorf("attach XDP to device %s: it has a program already (id %d)", name, x.ProgId)
+	}
 	var errs []error
 	for _, mode := range modes {
-		l, err := link.AttachXDP(link.XDPOptions{Program: m.objects.RoutetimeXdp, Interface: index, Flags: mode.flags})
+		at := pinned(mode.pin, index)
+		l, err := m.pins.Link(at, func(l link.Link) bool { return onXDP(l, index) }, func() (link.Link, error) {
+			return link.AttachXDP(link.XDPOptions{Program: m.objects.RoutetimeXdp, Interface: index, Flags: mode.flags})
+		})
 		if err == nil {
-			return xdp{l, mode.name}, nil
+			return xdp{l, mode.name, func() error { return m.pins.Unlink(at) }}, nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", mode.name, err))
 		// Somebody was faster: a link never replaces what is there.

@@ -29,16 +29,9 @@ type WaitMeter interface {
 // ends with the agent.
 func AttachWaitMeter(pins string, log *slog.Logger) func(contention.Hierarchy) (WaitMeter, error) {
 	return func(h contention.Hierarchy) (WaitMeter, error) {
-		m, err := contention.Attach(h, pins)
-		if pins == "" || err == nil {
-			return m, err
-		}
-		unpinned, bad := contention.Attach(h, "")
-		if bad != nil {
-			return nil, errors.Join(err, bad)
-		}
-		log.Warn("contention is counted anew with each start of the agent", "error", err)
-		return unpinned, nil
+		return pinned(pins, log, "contention is counted anew with each start of the agent", func(pins string) (WaitMeter, error) {
+			return contention.Attach(h, pins)
+		})
 	}
 }
 

@@ -217,5 +217,25 @@ func (r *Routes) use(sockets []*net.UDPConn, meter *routetime.Meter) {
 	r.sockets, r.meter, r.stamp, r.xdp = sockets, meter, model.StampUser, 0
 }
 
-// OpenRouteMeter loads the kernel programs, for RoutesConfig.Open.
-func OpenRouteMeter() (*routetime.Meter, error) { return routetime.Open() }
+// OpenRouteMeter gives what loads the kernel programs, for RoutesConfig.Open. They are pinned
+// in a directory of a BPF file system; where that cannot be, they are not, and peers get no
+// answer while the agent is away.
+func OpenRouteMeter(pins string, log *slog.Logger) func() (*routetime.Meter, error) {
+	return func() (*routetime.Meter, error) {
+		return pinned(pins, log, "peers get no answer to probes while the agent is away", routetime.OpenPinned)
+	}
+}
+
+// pinned loads programs with their pins, or else without.
+func pinned[Meter any](pins string, log *slog.Logger, otherwise string, load func(pins string) (Meter, error)) (Meter, error) {
+	m, err := load(pins)
+	if pins == "" || err == nil {
+		return m, err
+	}
+	m, bad := load("")
+	if bad != nil {
+		return m, errors.Join(err, bad)
+	}
+	log.Warn(otherwise, "error", err)
+	return m, nil
+}

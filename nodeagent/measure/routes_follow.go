@@ -32,6 +32,11 @@ func (r *Routes) follow(ctx context.Context, meter *routetime.Meter) error {
 	tick := time.NewTicker(r.resolveInterval)
 	defer tick.Stop()
 	var told, toldXDP string
+	if !r.config.XDP { // an agent before this one may have been asked for it
+		if err := meter.SetReflectors(nil); err != nil {
+			r.config.Log.Warn("XDP may still turn probes round", "error", err)
+		}
+	}
 	for {
 		devices, err := r.resolve(handle, meter)
 		if now := fmt.Sprint(err); now != told { // once, not every few seconds

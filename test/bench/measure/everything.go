@@ -49,7 +49,7 @@ func everything(args []string, begin func() <-chan struct{}) error {
 	self, peer := netip.MustParseAddr(args[0]), netip.MustParseAddr(args[1])
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	routes := measure.NewRoutes(measure.RoutesConfig{Address: self, Interval: measure.RouteInterval,
-		Window: measure.RouteWindow, Open: measure.OpenRouteMeter, Log: log})
+		Window: measure.RouteWindow, Open: measure.OpenRouteMeter("", log), Log: log})
 	routes.SetPeers(map[model.NodeID]netip.Addr{"peer": peer})
 	cgroups, err := measure.OpenCgroups("/sys/fs/cgroup")
 	if err != nil {

@@ -1,0 +1,168 @@
+package routetime
+
+import (
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// newPins gives a directory in a BPF file system of the test's own.
+func newPins(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Fatalf("mount a BPF file system (the test needs root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return filepath.Join(dir, "routetime")
+}
+
+func (n *node) addresses() []netip.Addr { return []netip.Addr{n.v4, n.v6} }
+
+// pinned opens a meter for the node that pins in dir.
+func (n *node) pinned(t *testing.T, dir string) *Meter {
+	t.Helper()
+	m, err := OpenPinned(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.close(t, m) })
+	return m
+}
+
+func (n *node) close(t *testing.T, m *Meter) {
+	t.Helper()
+	n.in(t, m.Close)
+}
+
+// programs counts those of tcx on the node's device.
+func (n *node) programs(t *testing.T) int {
+	t.Helper()
+	count := 0
+	n.in(t, func() error {
+		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			q, err := link.QueryPrograms(link.QueryOptions{Target: n.index, Attach: at})
+			if err != nil {
+				return err
+			}
+			count += len(q.Programs)
+		}
+		return nil
+	})
+	return count
+}
+
+// A node whose agent restarts is measured by its peers all the while, and nothing is there twice.
+func TestPinned(t *testing.T) {
+	dir := newPins(t)
+	a, b := vethPair(t)
+	ours := a.meter(t, b)
+	a.attach(t, ours)
+	socket := a.socket(t, a.v4)
+
+	first := b.pinned(t, dir)
+	if err := first.SetMembers(b.addresses(), a.addresses()); err != nil {
+		t.Fatal(err)
+	}
+	b.attach(t, first)
+	if err := first.Expect(7, a.v4); err != nil {
+		t.Fatal(err)
+	}
+	b.close(t, first)
+	if s := measure(t, ours, socket, b.v4, 1); s.Answered != AnsweredByKernel {
+		t.Errorf("answered by %d while the agent was away, want the kernel", s.Answered)
+	}
+
+	second := b.pinned(t, dir)
+	b.attach(t, second)
+	if n := b.programs(t); n != 2 {
+		t.Errorf("%d programs are on the device, want one in and one out", n)
+	}
+	if err := second.Expect(7, a.v4); err != nil {
+		t.Errorf("a probe of the agent before is still waited for: %v", err)
+	}
+	measure(t, ours, socket, b.v4, 2)
+	if got := stats(t, second).Answered; got != 2 {
+		t.Errorf("%d probes are counted as answered, want those of both agents, 2", got)
+	}
+	if err := second.SetMembers(b.addresses(), nil); err != nil { // it knows who was a member before
+		t.Fatal(err)
+	}
+	send(t, socket, b.v4, probe(3))
+	send(t, socket, b.v4, probe(4))
+	if got := stats(t, second); got.Answered != 2 || got.Stranger == 0 {
+		t.Errorf("answered %d, strangers %d: who is no member any more must get no answer", got.Answered, got.Stranger)
+	}
+	b.close(t, second)
+
+	third := b.pinned(t, dir) // its peers are elsewhere now
+	b.in(t, func() error { return third.SetInterfaces(nil) })
+	if n := b.programs(t); n != 0 {
+		t.Errorf("%d programs are still on the device", n)
+	}
+}
+
+// The device of a pinned link may have gone, and its index be another's.
+func TestPinnedDeviceReplaced(t *testing.T) {
+	dir := newPins(t)
+	_, b := vethPair(t)
+	first := b.pinned(t, dir)
+	b.attach(t, first)
+	b.close(t, first)
+	_, other := vethPair(t) // the same index in another namespace
+	if other.index != b.index {
+		t.Fatalf("index %d, want %d", other.index, b.index)
+	}
+	b.in(t, func() error {
+		device, err := netlink.LinkByIndex(b.index)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(device)
+	})
+	second := other.pinned(t, dir)
+	other.attach(t, second)
+	if n := other.programs(t); n != 2 {
+		t.Errorf("%d programs are on the new device, want one in and one out", n)
+	}
+}
+
+// Every mode of XDP goes on, and is not taken for another's.
+func TestPinnedXDP(t *testing.T) {
+	for mode, nodes := range map[string]func() *node{
+		"native":  func() *node { return tapNodes(t, 0, "a", "b")[1] },
+		"generic": func() *node { _, b := vethPair(t); return b },
+	} {
+		t.Run(mode, func(t *testing.T) {
+			b, dir := nodes(), newPins(t)
+			for range 2 {
+				m := b.pinned(t, dir)
+				if err := b.reflect(t, m); err != nil {
+					t.Fatal(err)
+				}
+				if got := m.Reflecting(b.index); got != mode {
+					t.Errorf("mode %q, want %q", got, mode)
+				}
+				b.close(t, m)
+			}
+			m := b.pinned(t, dir)
+			b.in(t, func() error { return m.SetReflectors(nil) })
+			b.in(t, func() error {
+				device, err := netlink.LinkByIndex(b.index)
+				if err == nil && device.Attrs().Xdp != nil && device.Attrs().Xdp.Attached {
+					t.Error("the program is still there")
+				}
+				return err
+			})
+		})
+	}
+}
