@@ -17,7 +17,7 @@ import (
 
 func main() {
 	out := flag.String("out", "out/bench/measure.json", "`file` for the figures")
-	part := flag.String("parts", "routes,cost,rest,alarms,contention", "what is measured")
+	part := flag.String("parts", "routes,cost,rest,badinput,alarms,contention", "what is measured")
 	reps := flag.Int("runs", 3, "how often everything is measured; medians are told")
 	length := flag.Duration("length", 10*time.Second, "how long each prober works in one run")
 	scenarios := flag.Int("scenarios", 100, "how many seeded scenarios of contention are played")
@@ -44,6 +44,7 @@ func measureAll(out string, parts []string, reps int, length time.Duration, scen
 		{"routes", func() ([]report.Metric, error) { return measureRoutes(reps, length) }},
 		{"cost", func() ([]report.Metric, error) { return measureCost(context.Background(), 3*reps) }},
 		{"rest", func() ([]report.Metric, error) { return measureRest(context.Background(), reps, 3*length) }},
+		{"badinput", func() ([]report.Metric, error) { return measureHostile(context.Background(), 1_000_000/reps, reps) }},
 		{"alarms", func() ([]report.Metric, error) { return measureAlarms(7*reps, os.Stderr) }},
 		{"contention", func() ([]report.Metric, error) { return measureBlame(scenarios, os.Stderr) }},
 	} {
