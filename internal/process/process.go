@@ -65,6 +65,10 @@ func (p Process) Dying() bool {
 	return err == nil && (pending&kill != 0 || flags&exiting != 0)
 }
 
+// Doomed tells that it has come to the last of its own code: it has ended, or is Dying, or has
+// ended while that was looked at.
+func (p Process) Doomed() bool { return !p.Alive() || p.Dying() || !p.Alive() }
+
 // Kill sends SIGKILL. A process that has ended is no error.
 func (p Process) Kill() error {
 	fd, err := p.open()

@@ -254,10 +254,10 @@ func (d *Dumps) group(p part) (cgroup.Group, error) {
 // its threads, lets them go: on cgroup v1 it is said to be in the root meanwhile.
 func (d *Dumps) groupOf(n note) (cgroup.Group, error) {
 	g, err := d.cfg.Groups.Container(n.Init.PID, n.CgroupsPath)
-	switch alive := n.Init.Alive(); {
-	case alive && err == nil:
+	switch {
+	case err == nil && n.Init.Alive():
 		return g, nil
-	case alive && !n.Init.Dying():
+	case err != nil && !n.Init.Doomed():
 		return cgroup.Group{}, err
 	}
 	return d.cfg.Groups.At(n.CgroupsPath)

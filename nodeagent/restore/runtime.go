@@ -32,7 +32,7 @@ func (c *Copies) Inspect(_ context.Context, m migrate.Move) (migrate.Copy, error
 		if err != nil {
 			return migrate.Copy{}, err
 		}
-		dying := alive && n.Init.PID > 0 && (!n.Init.Alive() || n.Init.Dying())
+		dying := alive && n.Init.PID > 0 && n.Init.Doomed()
 		if n.Passed {
 			found.Passed = append(found.Passed, handoff.Copy{ID: n.ID, Name: n.Name, Alive: alive, Frozen: frozen, Dying: dying})
 			continue
@@ -198,7 +198,7 @@ func (c *Copies) still(n note) error {
 	if frozen, err := group.Frozen(); err != nil || !frozen {
 		return fmt.Errorf("the control group of container %s is not frozen (%v)", n.ID, err)
 	}
-	if !n.Init.Alive() || n.Init.Dying() {
+	if n.Init.Doomed() {
 		return fmt.Errorf("the first process of container %s, %d, was killed while it was held", n.ID, n.Init.PID)
 	}
 	if n.Stage == held && c.orphaned(n) {

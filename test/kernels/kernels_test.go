@@ -35,8 +35,9 @@ var boots = []struct {
 // patience ends a machine that hangs; nothing is measured by it.
 const patience = 10 * time.Minute
 
-// readers are packages that read control groups or speak to the kernel's firewall, beside all of bpf.
-var readers = []string{"./internal/cgroup", "./internal/netlock", "./nodeagent/measure"}
+// readers are packages that read control groups and processes or speak to the kernel's firewall, beside
+// all of bpf.
+var readers = []string{"./internal/cgroup", "./internal/netlock", "./internal/process", "./nodeagent/measure"}
 
 const (
 	source = "../.."
