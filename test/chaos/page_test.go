@@ -81,8 +81,9 @@ func page(all []result) string {
 	b.WriteString("\nSeconds are from the fault to when nothing was left to do, the fault's own length included.\n" +
 		"What watches the API server, Drover before the move holds anything and kubelet always, hears of news\n" +
 		"again only when client-go next asks: 0.8 to 30 s after it failed, twice as long each time, and up to\n" +
-		"as much again by chance. That is most of what a long time is; until it knows of its pod's end, a\n" +
-		"kubelet starts the ended containers again and again, and the fence refuses each of them.\n")
+		"as much again by chance. That is most of what a long time is, the more so as client-go forgets only\n" +
+		"after two good minutes that it failed, and here one outage follows another. Until it knows of its\n" +
+		"pod's end, a kubelet starts the ended containers again and again, and each is refused.\n")
 	if len(bad) > 0 {
 		b.WriteString("\n## What went wrong\n\n" + strings.Join(bad, "\n") + "\n")
 	}

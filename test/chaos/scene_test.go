@@ -28,9 +28,11 @@ const (
 	// of a create, 100 s; an abort and kubelet's next try may follow it.
 	bound = 3 * time.Minute
 	// cleanBound is after how long, once all has ended, what is left behind is left for good.
-	// A kubelet that lost the API server may hear of a pod's end a minute late: client-go's
-	// longest pause between two tries is 30 s, and up to as much again by chance.
-	cleanBound = 2 * time.Minute
+	// A kubelet that lost the API server may hear of a pod's end two minutes late. client-go's
+	// longest pause between two tries is 30 s, and up to as much again by chance; it forgets
+	// that it failed after two good minutes alone, and here one outage follows another; and a
+	// watch that ends in its first second is a failure, too.
+	cleanBound = 3 * time.Minute
 )
 
 // scene is one move that a fault strikes.
