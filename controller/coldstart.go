@@ -102,7 +102,8 @@ func coldPod(m *v1alpha1.PodMigration, p *corev1.Pod) (*corev1.Pod, error) {
 		Spec: *p.Spec.DeepCopy(),
 	}
 	for k, v := range p.Annotations {
-		if !strings.HasPrefix(k, "drover.dev/") || k == v1alpha1.AnnotationMigrate || k == v1alpha1.AnnotationPeers || k == v1alpha1.AnnotationOnRestoreFailure {
+		if !strings.HasPrefix(k, "drover.dev/") || k == v1alpha1.AnnotationMigrate || k == v1alpha1.AnnotationPeers || k == v1alpha1.AnnotationOnRestoreFailure ||
+			k == v1alpha1.AnnotationLogPattern || strings.HasPrefix(k, v1alpha1.AnnotationLogPattern+".") {
 			fresh.Annotations[k] = v
 		}
 	}

@@ -38,6 +38,7 @@ import (
 	"github.com/drover-project/drover/nodeagent/examine"
 	"github.com/drover-project/drover/nodeagent/locate"
 	"github.com/drover-project/drover/nodeagent/measure"
+	"github.com/drover-project/drover/nodeagent/podlog"
 	"github.com/drover-project/drover/nodeagent/podpath"
 	"github.com/drover-project/drover/nodeagent/vault"
 )
@@ -69,6 +70,8 @@ type agent struct {
 	links         *measure.Links
 	contention    *measure.Contention
 	conversations *measure.Conversations
+	patterns      patterns
+	logs          *podlog.Follower
 
 	vault    *vault.Vault
 	refusals *refusals.Counter
@@ -321,7 +324,8 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 		Attach:    func() (measure.ConversationMeter, error) { return measure.AttachConversationMeter(groups) },
 		Endpoints: a.endpoints, Log: a.log,
 	})
-	a.registry.MustRegister(a.load, a.links, a.contention, a.conversations)
+	a.logs = podlog.New(podlog.Config{HostRoot: a.cfg.HostRoot, Containers: a.patterned, Log: a.log})
+	a.registry.MustRegister(a.load, a.links, a.contention, a.conversations, a.logs, healthMetrics{&a.names})
 	for by, c := range map[model.Path]prometheus.Collector{model.PathNode: a.routes, model.PathPod: a.podPath} {
 		prometheus.WrapRegistererWith(prometheus.Labels{"path": string(by)}, a.registry).MustRegister(c)
 	}
@@ -330,6 +334,7 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 	}
 	group.Go(func() error { return a.routes.Run(ctx) })
 	group.Go(func() error { return a.podPath.Run(ctx) })
+	group.Go(func() error { return a.logs.Run(ctx) })
 	group.Go(func() error {
 		return a.keepMeasuring(ctx, "contention is not measured here", &a.blind, a.contention.Run)
 	})

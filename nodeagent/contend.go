@@ -57,7 +57,9 @@ func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 	}
 	for uid, w := range worst {
 		if p, ok := a.names.pod(uid); ok {
-			in.Suffering = append(in.Suffering, a.candidate(ctx, p, w, nodes))
+			d := a.candidate(ctx, p, w, nodes)
+			d.Unwell = a.unwellSince(p, w.state.Since, time.Now())
+			in.Suffering = append(in.Suffering, d)
 		}
 	}
 	return in, s.At, nil
@@ -78,7 +80,9 @@ func (a *agent) lookAtContention(now time.Time) (blame.Report, string) {
 	case age > a.cfg.Thresholds.Window():
 		return blame.Report{}, fmt.Sprintf("contention was last measured %v ago: the agent's log says why", age.Round(time.Second))
 	}
-	return s.Report(), ""
+	r := s.Report()
+	r.Unwell = a.unwell(now)
+	return r, ""
 }
 
 // candidate is a suffering pod with what has to be known to judge it.

@@ -2,6 +2,8 @@ package nodeagent
 
 import (
 	"context"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -33,6 +35,14 @@ func (n *names) pod(uid string) (*corev1.Pod, bool) {
 	}
 	p, ok := (*m)[uid]
 	return p, ok
+}
+
+// all gives the node's pods in no order.
+func (n *names) all() iter.Seq[*corev1.Pod] {
+	if m := n.pods.Load(); m != nil {
+		return maps.Values(*m)
+	}
+	return func(func(*corev1.Pod) bool) {}
 }
 
 // Container implements measure.PodNames.

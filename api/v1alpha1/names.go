@@ -21,6 +21,9 @@ const (
 	AnnotationKeepName = "drover.dev/keep-name"
 	// AnnotationPeers names a pod's peers: "app=db,app=cache:3".
 	AnnotationPeers = "drover.dev/peers"
+	// AnnotationLogPattern is a regular expression (RE2): the agent counts the lines of the pod's
+	// logs that match. With "." and a container's name appended it is for that one, and empty for none.
+	AnnotationLogPattern = "drover.dev/log-pattern"
 	// AnnotationOnRestoreFailure ("restart") asks that a pod without controller is started anew,
 	// empty, if a move has lost its memory on both nodes. Nobody asks: it is not.
 	AnnotationOnRestoreFailure = "drover.dev/on-restore-failure"

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/internal/blame"
+	"github.com/drover-project/drover/internal/health"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
 )
@@ -31,7 +35,12 @@ IDLE, nothing ran, and the CPU was about to come to it; and each of the NEIGHBOU
 
 A second table has memory and IO, of those containers that waited for one of them: all their
 stall, their own doing included; how near they are to their own memory limit; the pages
-that they had to wait for, in a second; and how many processes were killed for want of memory.`,
+that they had to wait for, in a second; and how many processes were killed for want of memory.
+
+A third table has the evidence of ill health of those containers that show any, running or not:
+how often they were restarted, and how they last ended if that was in the last hour; a probe
+that does not succeed; and how many lines of their log a minute match the pattern in their pod's
+annotation drover.dev/log-pattern. It moves nothing by itself.`,
 		Example: "  kubectl drover contention n1",
 		Args:    oneNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,7 +61,7 @@ func printContention(out io.Writer, node string, r blame.Report) error {
 		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\n", text(c.Name), suffers(c), c.Run, c.Wait,
 			c.Own, c.Quota, c.NodeQuota, c.Node, c.Steal, c.SoftIRQ, c.Idle, neighbours(c.Neighbours))
 	}
-	if err := errors.Join(w.Flush(), printStalls(out, r)); err != nil {
+	if err := errors.Join(w.Flush(), printStalls(out, r), printEvidence(out, r)); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(out, "\nseconds per second; of %s's CPU a hypervisor took %.2f (steal), soft interrupts %.2f\n", node, r.Steal, r.SoftIRQ)
@@ -93,6 +102,42 @@ func printStalls(out io.Writer, r blame.Report) error {
 		head = ""
 	}
 	return w.Flush()
+}
+
+// printEvidence prints what containers show of ill health. How one ended long ago says little of now.
+func printEvidence(out io.Writer, r blame.Report) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	head := "\nEVIDENCE OF\tRESTARTS\tLAST EXIT\tNOT READY\tLINES OF ITS LOG\n"
+	for _, c := range r.Unwell {
+		exit, unready := "-", cmp.Or(c.Waiting, "-")
+		if e := c.LastExit; e != nil && r.At.Sub(e.At) < time.Hour {
+			exit = fmt.Sprintf("%s, %s ago", e, age(r.At, e.At))
+		}
+		if p := c.Probe; p != nil {
+			unready = fmt.Sprintf("%s probe, %s", p.Kind, age(r.At, p.Since))
+		}
+		if exit == "-" && unready == "-" && c.Log == nil {
+			continue
+		}
+		fmt.Fprintf(w, "%s%s\t%d\t%s\t%s\t%s\n", head, text(c.Name), c.Restarts, exit, unready, matches(c.Log))
+		head = ""
+	}
+	return w.Flush()
+}
+
+func age(now, then time.Time) string { return duration.HumanDuration(max(0, now.Sub(then))) }
+
+// matches tells what was found in a log.
+func matches(l *health.Log) string {
+	switch {
+	case l == nil:
+		return "-"
+	case l.Problem != "":
+		return l.Problem
+	case l.Skipped > 0:
+		return fmt.Sprintf("%d/min, %d in all, %.1f MiB not read", l.PerMinute, l.Matches, float64(l.Skipped)/(1<<20))
+	}
+	return fmt.Sprintf("%d/min, %d in all", l.PerMinute, l.Matches)
 }
 
 // neighbours names those that would show in two digits.

@@ -4,19 +4,28 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/drover-project/drover/internal/blame"
+	"github.com/drover-project/drover/internal/health"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
 )
 
 func TestContentionShowsWhoOwesWhom(t *testing.T) {
 	name := func(pod string) blame.Name { return blame.Name{Namespace: "shop", Pod: pod, Container: "main"} }
-	r := blame.Report{Steal: .25, SoftIRQ: .125, Containers: []blame.Shares{
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := blame.Report{At: at, Unwell: []blame.Unwell{
+		{Name: name("batch"), Signs: health.Signs{Restarts: 2, LastExit: &health.Exit{Code: 137, Reason: "OOMKilled", At: at.Add(-90 * time.Second)}, Waiting: "CrashLoopBackOff"}},
+		{Name: name("noisy"), Signs: health.Signs{Log: &health.Log{Matches: 12, Skipped: 3 << 19}}},
+		{Name: name("odd"), Signs: health.Signs{Log: &health.Log{Problem: "the pattern is empty"}}},
+		{Name: name("old"), Signs: health.Signs{Restarts: 1, LastExit: &health.Exit{Code: 1, Reason: "Error", At: at.Add(-time.Hour)}}},
+		{Name: name("web"), Signs: health.Signs{Probe: &health.Probe{Kind: health.Readiness, Since: at.Add(-12 * time.Second)}, Log: &health.Log{Matches: 512, PerMinute: 40}}},
+	}, Steal: .25, SoftIRQ: .125, Containers: []blame.Shares{
 		{Name: name("batch"), Run: 1.5, Wait: .001, Evidence: pressure.Evidence{OfLimit: .97, Refaults: 1200, OOMKills: 2, MemoryStall: .4}},
 		{Name: name("old"), Suffering: true},
 		{Name: name("web"), Suffering: true, Run: .5, Wait: 4, Own: .5, Quota: 1, NodeQuota: .1, Node: .2, Steal: .02, SoftIRQ: .03, Idle: .1,
@@ -37,6 +46,12 @@ shop/web/main     cpu severe, io tight   0.50       4.00    0.50   1.00    0.10 
 CONTAINER         MEMORY STALL   OF ITS LIMIT   MAJOR FAULTS   REFAULTS   OOM KILLS   IO STALL
 shop/batch/main   0.40           97 %           0/s            1200/s     2           0.00
 shop/web/main     0.00           none           3/s            0/s        0           0.50
+
+EVIDENCE OF       RESTARTS   LAST EXIT                NOT READY              LINES OF ITS LOG
+shop/batch/main   2          137 OOMKilled, 90s ago   CrashLoopBackOff       -
+shop/noisy/main   0          -                        -                      0/min, 12 in all, 1.5 MiB not read
+shop/odd/main     0          -                        -                      the pattern is empty
+shop/web/main     0          -                        readiness probe, 12s   40/min, 512 in all
 
 seconds per second; of n1's CPU a hypervisor took 0.25 (steal), soft interrupts 0.12
 `

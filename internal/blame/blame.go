@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drover-project/drover/internal/health"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
 )
@@ -139,10 +140,18 @@ type Shares struct {
 type Report struct {
 	At         time.Time `json:"at"`
 	Containers []Shares  `json:"containers"`
+	// Unwell are those that show something of ill health, also such as do not run now.
+	Unwell []Unwell `json:"unwell"`
 	// Steal is what a hypervisor took from the node, and SoftIRQ what the kernel needed for
 	// soft interrupts, in CPU seconds per second, whoever waited.
 	Steal   float64 `json:"steal"`
 	SoftIRQ float64 `json:"softirq"`
+}
+
+// Unwell is a container with what it shows of itself.
+type Unwell struct {
+	Name
+	health.Signs
 }
 
 // Per divides by the wall time in which it was waited.

@@ -88,6 +88,8 @@ type Pod struct {
 	Since    time.Time
 	Run      model.Cores
 	Memory   model.Bytes
+	// Unwell is what it has begun to show of ill health since then (internal/health); empty: nothing.
+	Unwell string
 }
 
 // Input is everything a decision is made from.
@@ -154,9 +156,20 @@ type Decision struct {
 	Verdicts []Verdict
 }
 
+// size of relief, in steps of a fifth: what lies closer together than predictions are good for.
+func (m Move) size() float64 { return math.Round(4 * math.Log2(m.relief())) }
+
+// compareMoves puts those first that go first.
+func compareMoves(a, b Move) int {
+	shows := func(m Move) int { return min(1, len(m.Pod.Unwell)) }
+	return cmp.Or(cmp.Compare(b.size(), a.size()), cmp.Compare(shows(b), shows(a)), cmp.Compare(b.relief(), a.relief()),
+		cmp.Compare(b.Pod.Priority, a.Pod.Priority), cmp.Compare(a.Pod.ID.String(), b.Pod.ID.String()))
+}
+
 // Decide makes one decision at now, by the clock that took the View. At most one
-// pod moves: the one whose move relieves most for its cost. Of equals, the one of higher
-// priority, then the first by name.
+// pod moves: the one whose move relieves most for its cost. Where that is about the same for several,
+// one goes first that has begun to be unwell; of equals, the one of higher priority, then the first
+// by name.
 func Decide(config Config, in Input, now time.Time) Decision {
 	var d Decision
 	var moves []Move
@@ -169,10 +182,7 @@ func Decide(config Config, in Input, now time.Time) Decision {
 		}
 		d.Verdicts = append(d.Verdicts, Verdict{pod.ID, code, message})
 	}
-	slices.SortStableFunc(moves, func(a, b Move) int {
-		return cmp.Or(cmp.Compare(b.relief(), a.relief()), cmp.Compare(b.Pod.Priority, a.Pod.Priority),
-			cmp.Compare(a.Pod.ID.String(), b.Pod.ID.String()))
-	})
+	slices.SortStableFunc(moves, compareMoves)
 	for i, m := range moves {
 		switch {
 		case in.Moving != "":
@@ -213,6 +223,9 @@ func judge(config Config, in Input, pod Pod, now time.Time) (Move, Code, string)
 			continue
 		}
 		message := fmt.Sprintf("%s; it would be frozen for about %v", pod.compare(in, score.Node, predicted), frozen.Round(10*time.Millisecond))
+		if pod.Unwell != "" {
+			message += "; since it waits " + pod.Unwell
+		}
 		return Move{pod, in.Here, score.Node, score, predicted, frozen, message}, Go, message
 	}
 	if len(against) == 0 {
