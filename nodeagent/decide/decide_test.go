@@ -298,6 +298,33 @@ func TestTheMoveThatRelievesMostForItsCostGoes(t *testing.T) {
 	}
 }
 
+// What a pod has begun to show decides between moves that relieve about as much, before priority
+// does, and never between others.
+func TestUnwellGoesFirstAmongEquals(t *testing.T) {
+	for name, c := range map[string]struct {
+		wait float64 // of the one that is unwell; the other's is 1
+		want string
+	}{
+		"a little less": {.95, "unwell"}, // 4*log2(0.9*1/1.3) = -2.1, 4*log2(0.9*0.95/1.3) = -2.4: step -2
+		"half":          {.5, "web"},
+		"more":          {1.1, "unwell"},
+	} {
+		in := scene()
+		unwell, well := web(), web()
+		unwell.ID.Name, unwell.Origin, unwell.Wait, unwell.Unwell = "unwell", "o2", c.wait, "app: its readiness probe fails"
+		well.Priority = 5
+		in.Suffering = []Pod{well, unwell}
+		d := Decide(Default(), in, now)
+		if d.Move == nil || d.Move.Pod.ID.Name != c.want {
+			t.Errorf("%s: %+v, want %s", name, d.Move, c.want)
+			continue
+		}
+		if told := strings.HasSuffix(d.Move.Message, "; since it waits app: its readiness probe fails"); told != (c.want == "unwell") {
+			t.Errorf("%s: message %s", name, d.Move.Message)
+		}
+	}
+}
+
 func TestNobodySuffers(t *testing.T) {
 	in := scene()
 	in.Suffering = nil

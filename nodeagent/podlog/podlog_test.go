@@ -113,6 +113,20 @@ func TestLinesAreCountedFromNowOn(t *testing.T) {
 	}
 }
 
+// An entry that was half written when reading began is no entry of its own, whatever its rest looks like.
+func TestReadingBeginsWithAWholeEntry(t *testing.T) {
+	c := web("app")
+	b := newBench(t, c)
+	b.write(c, "begun")
+	info, err := os.Stat(b.path(c))
+	b.check(err)
+	b.check(os.Truncate(b.path(c), info.Size()-1)) // its newline is missing
+	b.round()
+	b.write(c, "timeout in the same entry", "timeout in the next")
+	b.round()
+	b.matches(c, 1)
+}
+
 // What a container wrote while the agent was about to see it counts.
 func TestYoungContainerIsFollowedFromItsBeginning(t *testing.T) {
 	c := web("app")
@@ -219,7 +233,7 @@ func TestNothingElseIsRead(t *testing.T) {
 		"a link to another log": func(b *bench, path, _ string) error {
 			other := web("other")
 			b.write(other, "timeout")
-			return os.Symlink(b.path(other), path)
+			return os.Symlink("../other/0.log", path)
 		},
 		"a directory that is a link": func(_ *bench, path, outside string) error {
 			if err := os.Remove(filepath.Dir(path)); err != nil {

@@ -82,7 +82,7 @@ func TestEvidenceOfIllHealthIsShown(t *testing.T) {
 	_, prometheus, err := c.Lab.URLs()
 	check(t, err)
 	for _, query := range []string{"drover_container_log_matches_total", "drover_container_restarts_total", "drover_container_probe_failing"} {
-		query := fmt.Sprintf("sum(%s{namespace=%q})", query, ns)
+		query := fmt.Sprintf("sum(%s{exported_namespace=%q})", query, ns) // `namespace` is that of the agent
 		check(t, cluster.Eventually(ctx, query, func(ctx context.Context) (bool, string) {
 			got, err := ask(ctx, prometheus, query)
 			if err != nil {
