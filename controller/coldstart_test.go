@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"testing"
 
@@ -101,6 +102,26 @@ func TestColdPod(t *testing.T) {
 	c = meta.FindStatusCondition(named("both lost").begin(t, fault{}).run().Status.Conditions, v1alpha1.ConditionStartedCold)
 	if c != nil {
 		t.Errorf("nobody asked for it, and there is %+v", c)
+	}
+}
+
+// What its owner asked for stays asked for; what a move left on it does not.
+func TestColdPodKeepsItsOwnersWishes(t *testing.T) {
+	p := goodFacts().Pod
+	p.OwnerReferences = nil
+	wishes := map[string]string{v1alpha1.AnnotationOnRestoreFailure: v1alpha1.OnRestoreFailureRestart, v1alpha1.AnnotationMigrate: "true",
+		v1alpha1.AnnotationPeers: "app=db", v1alpha1.AnnotationLogPattern: "timeout", v1alpha1.AnnotationLogPattern + ".proxy": "refused", "own": "x"}
+	p.Annotations = maps.Clone(wishes)
+	p.Annotations[v1alpha1.AnnotationEpoch], p.Annotations[v1alpha1.AnnotationHandOver] = "3", "{}"
+	m := &v1alpha1.PodMigration{}
+	m.UID, m.Status.Source.PodName = "u", p.Name
+	fresh, err := coldPod(m, p)
+	if err != nil || fresh == nil {
+		t.Fatalf("%v, %v", fresh, err)
+	}
+	wishes[v1alpha1.AnnotationStartedCold] = "u"
+	if diff := cmp.Diff(wishes, fresh.Annotations); diff != "" {
+		t.Errorf("annotations (-want +got):\n%s", diff)
 	}
 }
 
