@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -68,7 +69,7 @@ func measureRest(ctx context.Context, reps int, length time.Duration) (metrics [
 	}, nil
 }
 
-// agentsOf finds the agents' processes.
+// agentsOf finds the agents' processes. Their companions run the same program, and do nothing.
 func agentsOf(c *cluster.Cluster) ([]int, error) {
 	var pids []int
 	for _, n := range c.Nodes() {
@@ -77,7 +78,7 @@ func agentsOf(c *cluster.Cluster) ([]int, error) {
 			return nil, err
 		}
 		for _, p := range processes {
-			if p.Program() == "drover-agent" {
+			if p.Program() == "drover-agent" && !slices.Contains(p.Args, "path") {
 				pids = append(pids, p.PID)
 			}
 		}
