@@ -231,6 +231,30 @@ func (m *Meter) Read() (Sample, error) {
 	return decodeSample(record.RawSample)
 }
 
+// Samples gives the samples that are there, without waiting. No Read may be waiting meanwhile.
+func (m *Meter) Samples() ([]Sample, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return nil, os.ErrClosed
+	}
+	m.ring.SetDeadline(time.Unix(0, 0))
+	defer m.ring.SetDeadline(time.Time{})
+	var samples []Sample
+	// Not asked when there is nothing, which takes a system call.
+	for m.ring.AvailableBytes() > 0 {
+		s, err := m.Read()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			return samples, err
+		}
+		samples = append(samples, s)
+	}
+	return samples, nil
+}
+
 // Runtime tells how often the programs ran and how long that took, while the kernel keeps such
 // statistics (ebpf.EnableStats); else nothing.
 func (m *Meter) Runtime() (runs uint64, took time.Duration, err error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -114,7 +115,10 @@ func (r *Routes) SetPeers(peers map[model.NodeID]netip.Addr) {
 			kept[address] = &route{window: linkstate.NewWindow(r.config.Window, size), trips: roundTrips{}}
 		}
 	}
-	r.routes = kept
+	same := maps.EqualFunc(kept, r.routes, func(_, _ *route) bool { return true })
+	if r.routes = kept; same {
+		return // they are said again and again
+	}
 	select {
 	case r.changed <- struct{}{}:
 	default:
@@ -173,9 +177,6 @@ func (r *Routes) Run(ctx context.Context) error {
 		group.Go(func() error { return r.receive(conn, meter) })
 	}
 	group.Go(func() error { return r.probe(ctx, sockets, meter) })
-	if meter != nil {
-		group.Go(func() error { return r.take(meter) })
-	}
 	// On this goroutine, as looking up and attaching belong to its thread's namespace.
 	err = r.follow(ctx, meter)
 	stop()

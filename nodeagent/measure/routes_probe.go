@@ -10,7 +10,6 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -48,6 +47,9 @@ func (r *Routes) probe(ctx context.Context, sockets []*net.UDPConn, meter *route
 			case <-ctx.Done():
 				return nil
 			case <-timer.C:
+			}
+			if err := r.take(meter); err != nil {
+				return err
 			}
 			r.expire(time.Now(), meter)
 			if next < len(addresses) {
@@ -152,22 +154,24 @@ func (r *Routes) land(nonce uint64, from netip.Addr, stamp model.Stamp, rtt func
 	return true
 }
 
-// take takes in what the kernel has measured, until the meter is closed.
+// take takes in what the kernel has measured since it was last asked. It has the times already:
+// to be woken for each would cost more, and make none better.
 func (r *Routes) take(meter *routetime.Meter) error {
-	for {
-		s, err := meter.Read()
-		if errors.Is(err, os.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("measure routes: %w", err)
-		}
+	if meter == nil {
+		return nil
+	}
+	samples, err := meter.Samples()
+	if err != nil {
+		return fmt.Errorf("measure routes: %w", err)
+	}
+	for _, s := range samples {
 		stamp := model.StampKernel
 		if s.Answered != routetime.AnsweredByKernel {
 			stamp = model.StampUser // the peer's processor is part of this time
 		}
 		r.land(s.Nonce, s.Peer, stamp, func(time.Time) time.Duration { return s.RTT })
 	}
+	return nil
 }
 
 // receive answers the probes and takes in the answers that no kernel program has handled,

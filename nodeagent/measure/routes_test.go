@@ -198,3 +198,29 @@ func TestRoutesConfigRefused(t *testing.T) {
 		}
 	}
 }
+
+// Peers are said every second. Only other ones make Run look for the devices towards them.
+func TestSamePeersAreNoChange(t *testing.T) {
+	r := NewRoutes(RoutesConfig{Address: netip.MustParseAddr("10.0.0.1"), Interval: RouteInterval, Window: RouteWindow})
+	b, c := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
+	for _, set := range []struct {
+		peers map[model.NodeID]netip.Addr
+		want  bool
+	}{
+		{map[model.NodeID]netip.Addr{"b": b}, true},
+		{map[model.NodeID]netip.Addr{"b": b}, false},
+		{map[model.NodeID]netip.Addr{"b": c}, true},
+		{map[model.NodeID]netip.Addr{"b": b, "c": c}, true},
+		{map[model.NodeID]netip.Addr{"b": b, "c": c, "self": r.config.Address}, false},
+		{nil, true},
+	} {
+		r.SetPeers(set.peers)
+		told := len(r.changed) == 1
+		if told {
+			<-r.changed
+		}
+		if told != set.want {
+			t.Errorf("peers %v: a change %t, want %t", set.peers, told, set.want)
+		}
+	}
+}
