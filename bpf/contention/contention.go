@@ -82,6 +82,8 @@ type Reading struct {
 type Meter struct {
 	objects contentionObjects
 	links   []link.Link
+	groups  batch[uint64, contentionUsage]
+	pairs   batch[contentionPair, uint64]
 	// Of the reading before.
 	owed map[contentionPair]uint64
 	ran  map[uint64][]uint64
@@ -103,12 +105,12 @@ func Attach(hierarchy Hierarchy, pins string) (*Meter, error) {
 	if err := spec.Variables[contentionVarV1Cpu].Set(v1); err != nil {
 		return nil, fmt.Errorf("set the hierarchy of the contention programs: %w", err)
 	}
-	m := &Meter{}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, fmt.Errorf("count the CPUs for the contention programs: %w", err)
 	}
 	spec.Maps[contentionMapCpus].MaxEntries = uint32(cpus)
+	m := &Meter{groups: newBatch[uint64, contentionUsage](cpus), pairs: newBatch[contentionPair, uint64](cpus)}
 	var pinned *pin.Set
 	if pins != "" {
 		if pinned, err = pin.Open(pins, spec, fmt.Sprintf("%x %d", sha256.Sum256(_ContentionBytes), v1)); err != nil {
@@ -152,10 +154,7 @@ func (m *Meter) Read() (Reading, error) {
 	}
 	r := Reading{Groups: make(map[uint64]Usage), On: make(map[uint64][]time.Duration), Lost: lost}
 	ran := make(map[uint64][]uint64)
-	var id uint64
-	var perCPU []contentionUsage
-	entries := m.objects.Groups.Iterate()
-	for entries.Next(&id, &perCPU) {
+	err = inBatches(m.objects.Groups, &m.groups, func(id uint64, perCPU []contentionUsage) {
 		var sum Usage
 		ran[id], r.On[id] = make([]uint64, len(perCPU)), make([]time.Duration, len(perCPU))
 		for cpu, u := range perCPU {
@@ -166,8 +165,8 @@ func (m *Meter) Read() (Reading, error) {
 			ran[id][cpu], r.On[id][cpu] = u.RunNs, time.Duration(u.RunNs+u.WaitNs)
 		}
 		r.Groups[id] = sum
-	}
-	if err := entries.Err(); err != nil {
+	})
+	if err != nil {
 		return Reading{}, fmt.Errorf("read the contention of %d or more groups: %w", len(r.Groups), err)
 	}
 	r.Owed = settle(grown(owed, m.owed), runs(ran, m.ran))
@@ -180,25 +179,17 @@ func (m *Meter) Read() (Reading, error) {
 
 // readOwed gives what each pair has come to.
 func (m *Meter) readOwed() (map[contentionPair]uint64, error) {
-	const many = 1024
-	cpus := int(m.objects.Cpus.MaxEntries())
-	pairs, perCPU := make([]contentionPair, many), make([]uint64, many*cpus)
 	owed := make(map[contentionPair]uint64)
-	for cursor := new(ebpf.MapBatchCursor); ; {
-		n, err := m.objects.Owed.BatchLookup(cursor, pairs, perCPU, nil)
-		for i, p := range pairs[:n] {
-			owed[p] = 0
-			for _, ns := range perCPU[i*cpus : (i+1)*cpus] {
-				owed[p] += ns
-			}
+	err := inBatches(m.objects.Owed, &m.pairs, func(p contentionPair, perCPU []uint64) {
+		owed[p] = 0
+		for _, ns := range perCPU {
+			owed[p] += ns
 		}
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return owed, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read who waits for whom, %d pairs or more: %w", len(owed), err)
-		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read who waits for whom, %d pairs or more: %w", len(owed), err)
 	}
+	return owed, nil
 }
 
 // makeRoom drops the pairs that did not grow since the reading before, once half of the
