@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
 	"fmt"
@@ -117,6 +118,9 @@ func (s *store) ingest(raw []byte, now time.Time) (slot, uint64, result) {
 	if now.After(c.cert.NotAfter) {
 		return slot{}, 0, badCertificate
 	}
+	if at, is := entry.has(r); is {
+		return at, r.version, duplicate
+	}
 	if !r.signedBy(c.cert.PublicKey.(ed25519.PublicKey)) {
 		return slot{}, 0, badSignature
 	}
@@ -163,6 +167,22 @@ func (s *store) ingestCertificate(r record, now time.Time) (slot, uint64, result
 	}
 	s.placesChanged = true // a new Node object takes back what the old one said
 	return at, r.version, entry.addCertificate(r.key, certificate{raw: r.raw, version: r.version, cert: cert, uid: subject.NodeUID})
+}
+
+// has finds the very bytes of a record among those of the state and its routes, which were
+// verified: each is heard several times, and to verify and decode it again is dear.
+func (e *nodeEntry) has(r record) (slot, bool) {
+	switch r.kind {
+	case kindState:
+		return slot{kindState, r.origin, ""}, bytes.Equal(e.raw, r.raw)
+	case kindRoutes:
+		for i, p := range e.parts {
+			if p.version == r.version && bytes.Equal(p.raw, r.raw) {
+				return slot{kindRoutes, r.origin, strconv.Itoa(i)}, true
+			}
+		}
+	}
+	return slot{}, false
 }
 
 // certificateVersion makes a renewed certificate for the same key the newer one.
