@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/kernelfile"
 )
 
 // Process is one process. The zero Process is none.
@@ -149,14 +151,13 @@ func startTime(pid int) (uint64, error) {
 // stat gives the fields of /proc/PID/stat from the third on; the name in parentheses, the
 // second, may hold anything.
 func stat(pid int) ([]string, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	s, err := kernelfile.Read("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		if errors.Is(err, unix.ESRCH) {
 			err = fs.ErrNotExist
 		}
 		return nil, err
 	}
-	s := string(data)
 	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
 	if len(f) < 20 {
 		return nil, fmt.Errorf("stat has %d fields: %w", len(f), fs.ErrInvalid)

@@ -1,7 +1,6 @@
 package measure
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,10 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drover-project/drover/bpf/contention"
+	"github.com/drover-project/drover/internal/kernelfile"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -216,23 +217,40 @@ func (c Cgroups) Threads(g Group) (int, error) {
 // kernel's ID of each: on 64-bit systems the inode number (fs/kernfs, kernfs_ino). What
 // vanishes meanwhile is left out.
 func (c Cgroups) each(g Group, visit func(dir string, id uint64) error) error {
-	return filepath.WalkDir(c.dir(g), func(dir string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
-			return nil
+	return eachBelow(c.dir(g), visit)
+}
+
+func eachBelow(dir string, visit func(dir string, id uint64) error) error {
+	var s unix.Stat_t
+	err := unix.Lstat(dir, &s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return &fs.PathError{Op: "lstat", Path: dir, Err: err}
+	}
+	if err := visit(dir, s.Ino); err != nil || s.Nlink == leafLinks {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
 		}
-		var info fs.FileInfo
-		if err == nil {
-			info, err = e.Info()
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
+		if err := eachBelow(filepath.Join(dir, e.Name()), visit); err != nil {
 			return err
 		}
-		return visit(dir, info.Sys().(*syscall.Stat_t).Ino)
-	})
+	}
+	return nil
 }
+
+// leafLinks is how many links a directory has with none below it: its name, and its own ".".
+// Most groups are such, and to list their many files is dear. A file system that does not
+// count so says 1 (Btrfs).
+const leafLinks = 2
 
 // countCPUs counts a list such as "0-3,7".
 func countCPUs(list string) (int, error) {
@@ -256,14 +274,12 @@ var errNoField = errors.New("no such field")
 
 // readField reads one number of a file with a name and a number on each line.
 func readField(file, name string) (int64, error) {
-	f, err := os.Open(file)
+	text, err := kernelfile.Read(file)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if field, value, ok := strings.Cut(lines.Text(), " "); ok && field == name {
+	for line := range strings.Lines(text) {
+		if field, value, ok := strings.Cut(line, " "); ok && field == name {
 			n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("read %s of %s: %w", name, file, err)
@@ -271,20 +287,17 @@ func readField(file, name string) (int64, error) {
 			return n, nil
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return 0, fmt.Errorf("read %s: %w", file, err)
-	}
 	return 0, fmt.Errorf("read %s of %s: %w", name, file, errNoField)
 }
 
 // readFields reads some numbers of such a file at once. One that is not there is 0.
 func readFields(file string, names ...string) (map[string]int64, error) {
-	b, err := os.ReadFile(file)
+	text, err := kernelfile.Read(file)
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[string]int64, len(names))
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(line, " ")
 		if !slices.Contains(names, name) {
 			continue
@@ -297,11 +310,11 @@ func readFields(file string, names ...string) (map[string]int64, error) {
 }
 
 func readInt(file string) (int64, error) {
-	b, err := os.ReadFile(file)
+	text, err := kernelfile.Read(file)
 	if err != nil {
 		return 0, err
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", file, err)
 	}
@@ -311,9 +324,9 @@ func readInt(file string) (int64, error) {
 // readOptional gives "" when there is no such file: the controller is not on, or the group
 // is the root.
 func readOptional(file string) (string, error) {
-	b, err := os.ReadFile(file)
+	text, err := kernelfile.Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	return strings.TrimSpace(string(b)), err
+	return strings.TrimSpace(text), err
 }

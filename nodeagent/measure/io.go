@@ -1,13 +1,13 @@
 package measure
 
 import (
-	"bufio"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/drover-project/drover/internal/kernelfile"
 )
 
 // sector is the unit of /proc/diskstats, whatever the device's own is.
@@ -94,16 +94,14 @@ var partition = regexp.MustCompile(`^p?[0-9]+$`)
 // it twice.
 func readDiskBytes(proc string) (int64, error) {
 	file := filepath.Join(proc, "diskstats")
-	f, err := os.Open(file)
+	text, err := kernelfile.Read(file)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
 	sum, disk := int64(0), ""
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
+	for line := range strings.Lines(text) {
 		// major minor name reads merged sectors ms writes merged sectors ...
-		fields := strings.Fields(lines.Text())
+		fields := strings.Fields(line)
 		if len(fields) < 10 {
 			continue
 		}
@@ -114,13 +112,10 @@ func readDiskBytes(proc string) (int64, error) {
 		for _, i := range []int{5, 9} {
 			n, err := strconv.ParseInt(fields[i], 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("read %s: %q: %w", file, lines.Text(), err)
+				return 0, fmt.Errorf("read %s: %q: %w", file, line, err)
 			}
 			sum += n * sector
 		}
-	}
-	if err := lines.Err(); err != nil {
-		return 0, fmt.Errorf("read %s: %w", file, err)
 	}
 	return sum, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
 
+	"github.com/drover-project/drover/internal/kernelfile"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/traffic"
 )
@@ -200,11 +201,11 @@ func capacity(sys, name string) (model.Rate, string) {
 		return 0, "it is no hardware"
 	}
 	file := filepath.Join(sys, "class/net", name, "speed")
-	b, err := os.ReadFile(file)
+	text, err := kernelfile.Read(file)
 	if err != nil {
 		return 0, "it tells no speed" // EINVAL: its driver has none, or it is down
 	}
-	mbit, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	mbit, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil || mbit <= 0 { // -1, in some drivers 2^32-1 as an int
 		return 0, "it tells no speed"
 	}

@@ -2,6 +2,7 @@ package measure
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -25,6 +26,8 @@ type LoadMeter struct {
 	at       time.Time     // of the last reading; zero before the first
 	load     model.Load
 	pressure Pressure
+	limit    model.Resources
+	limitAt  time.Time // when it was read
 }
 
 // NewLoadMeter makes a LoadMeter for the node whose pods are in kubepods; proc is where the
@@ -47,13 +50,11 @@ func (l *LoadMeter) Read(now time.Time, allocatable, requested model.Resources) 
 	if err != nil {
 		return model.Load{}, fmt.Errorf("measure the node's load: %w", err)
 	}
-	// Kubelet's own group counts too: its limits are the node's.
-	if allocatable.CPU, err = l.cgroups.CPULimit(l.pods, min(allocatable.CPU, m.cpus)); err != nil {
-		return model.Load{}, fmt.Errorf("find the node's CPU limit: %w", err)
+	limit, err := l.limits(now)
+	if err != nil {
+		return model.Load{}, err
 	}
-	if allocatable.Memory, err = l.cgroups.MemoryLimit(l.pods, allocatable.Memory); err != nil {
-		return model.Load{}, fmt.Errorf("find the node's memory limit: %w", err)
-	}
+	allocatable.CPU, allocatable.Memory = min(allocatable.CPU, m.cpus, limit.CPU), min(allocatable.Memory, limit.Memory)
 	pressure := l.cgroups.ReadPressure(l.node, l.proc)
 	load := model.Load{
 		Allocatable: allocatable,
@@ -71,6 +72,26 @@ func (l *LoadMeter) Read(now time.Time, allocatable, requested model.Resources) 
 	}
 	l.busy, l.at, l.load, l.pressure = busy, now, load, pressure
 	return load, nil
+}
+
+// limits are those of kubelet's own group, which are the node's too, and of all above it. Like
+// those of containers they are read once in limitPause.
+func (l *LoadMeter) limits(now time.Time) (model.Resources, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if age := now.Sub(l.limitAt); !l.limitAt.IsZero() && age >= 0 && age < limitPause {
+		return l.limit, nil
+	}
+	cpu, err := l.cgroups.CPULimit(l.pods, model.Cores(math.Inf(1)))
+	if err != nil {
+		return model.Resources{}, fmt.Errorf("find the node's CPU limit: %w", err)
+	}
+	memory, err := l.cgroups.MemoryLimit(l.pods, math.MaxInt64)
+	if err != nil {
+		return model.Resources{}, fmt.Errorf("find the node's memory limit: %w", err)
+	}
+	l.limit, l.limitAt = model.Resources{CPU: cpu, Memory: memory}, now
+	return l.limit, nil
 }
 
 // usage is the node's memory in use and the CPU time it has used so far.

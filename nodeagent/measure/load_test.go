@@ -240,3 +240,35 @@ func TestLoadHere(t *testing.T) {
 		}
 	}
 }
+
+// The limits above the pods are seldom changed: they are read once in limitPause, and then anew.
+func TestLoadReadsLimitsSeldom(t *testing.T) {
+	root := tree{"cgroup.controllers": "cpu memory\n", "kubepods/cpu.max": "100000 100000\n", "kubepods/memory.max": "1073741824\n"}.write(t)
+	cgroups, err := OpenCgroups(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meter := NewLoadMeter(cgroups, "/kubepods", proc("100").write(t))
+	allowed := func(at time.Time, allocatable model.Resources) model.Resources {
+		load, err := meter.Read(at, allocatable, requested)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return load.Allocatable
+	}
+	before, after := model.Resources{CPU: 1, Memory: model.GiB}, model.Resources{CPU: 2, Memory: 2 * model.GiB}
+	if got := allowed(t0, allocatable); got != before {
+		t.Errorf("%+v, want %+v", got, before)
+	}
+	tree{"kubepods/cpu.max": "200000 100000\n", "kubepods/memory.max": "2147483648\n"}.writeTo(t, root)
+	if got := allowed(t0.Add(limitPause-1), allocatable); got != before {
+		t.Errorf("before the pause is over: %+v, want %+v", got, before)
+	}
+	small := model.Resources{CPU: .5, Memory: model.MiB}
+	if got := allowed(t0.Add(limitPause-1), small); got != small {
+		t.Errorf("what the Node says counts at once: %+v, want %+v", got, small)
+	}
+	if got := allowed(t0.Add(limitPause), allocatable); got != after {
+		t.Errorf("after it: %+v, want %+v", got, after)
+	}
+}

@@ -1,15 +1,14 @@
 package measure
 
 import (
-	"bufio"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/drover-project/drover/internal/kernelfile"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -38,24 +37,20 @@ func (t cpuTime) less(before cpuTime) cpuTime {
 // gave to another guest (steal) is not: nobody here can have it.
 func readMachine(proc string) (machine, error) {
 	file := filepath.Join(proc, "stat")
-	f, err := os.Open(file)
+	text, err := kernelfile.Read(file)
 	if err != nil {
 		return machine{}, err
 	}
-	defer f.Close()
 	m := machine{each: map[int]cpuTime{}}
-	// The line of the interrupts is longer than a Scanner's default.
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		name, rest, _ := strings.Cut(lines.Text(), " ")
+	for line := range strings.Lines(text) {
+		name, rest, _ := strings.Cut(line, " ")
 		number, ok := strings.CutPrefix(name, "cpu")
 		if !ok {
 			continue
 		}
 		t, err := parseCPUTime(rest)
 		if err != nil {
-			return machine{}, fmt.Errorf("read %s: %q: %w", file, lines.Text(), err)
+			return machine{}, fmt.Errorf("read %s: %q: %w", file, line, err)
 		}
 		if number == "" {
 			m.all = t
@@ -63,12 +58,9 @@ func readMachine(proc string) (machine, error) {
 		}
 		n, err := strconv.Atoi(number)
 		if err != nil {
-			return machine{}, fmt.Errorf("read %s: %q: %w", file, lines.Text(), err)
+			return machine{}, fmt.Errorf("read %s: %q: %w", file, line, err)
 		}
 		m.each[n] = t
-	}
-	if err := lines.Err(); err != nil {
-		return machine{}, fmt.Errorf("read %s: %w", file, err)
 	}
 	if m.cpus = model.Cores(len(m.each)); m.cpus == 0 {
 		return machine{}, fmt.Errorf("read %s: no CPU in it", file)
@@ -104,12 +96,12 @@ type memory struct{ total, free, available model.Bytes }
 
 func readMemory(proc string) (memory, error) {
 	file := filepath.Join(proc, "meminfo")
-	b, err := os.ReadFile(file)
+	text, err := kernelfile.Read(file)
 	if err != nil {
 		return memory{}, err
 	}
 	found := map[string]int64{}
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		if len(fields) < 2 || !slices.Contains([]string{"MemTotal:", "MemFree:", "MemAvailable:"}, fields[0]) {
 			continue

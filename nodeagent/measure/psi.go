@@ -2,12 +2,12 @@ package measure
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/drover-project/drover/internal/kernelfile"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
 )
@@ -62,11 +62,11 @@ type psi struct {
 }
 
 func readPSI(file string) (psi, error) {
-	b, err := os.ReadFile(file)
+	text, err := kernelfile.Read(file)
 	if err != nil {
 		return psi{}, err
 	}
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(text) {
 		rest, ok := strings.CutPrefix(line, "some avg10=")
 		if !ok {
 			continue
