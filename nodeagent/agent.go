@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
+	typedcertificatesv1 "k8s.io/client-go/kubernetes/typed/certificates/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -139,11 +139,10 @@ func openVault(cfg Config) (*vault.Vault, error) {
 
 // start starts all parts, each when what it needs is there.
 func (a *agent) start(ctx context.Context, group *errgroup.Group) error {
-	set, err := a.connect(ctx, group)
-	if err != nil {
+	if err := a.connect(ctx, group); err != nil {
 		return err
 	}
-	subject, roots, err := a.certificate(ctx, group, set)
+	subject, roots, err := a.certificate(ctx, group)
 	if err != nil {
 		return err
 	}
@@ -176,42 +175,43 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group) error {
 }
 
 // connect reaches the API server.
-func (a *agent) connect(ctx context.Context, group *errgroup.Group) (kubernetes.Interface, error) {
+func (a *agent) connect(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return a.serveMetrics(ctx) })
 	var err error
 	if a.cluster, err = newCluster(a.cfg); err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.cluster.watch(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	group.Go(func() error { return a.cluster.cache.Start(ctx) })
 	if !a.cluster.cache.WaitForCacheSync(ctx) {
-		return nil, fmt.Errorf("the API server %s was not read: %w", a.cfg.Kubernetes.Host, context.Cause(ctx))
+		return fmt.Errorf("the API server %s was not read: %w", a.cfg.Kubernetes.Host, context.Cause(ctx))
 	}
-	set, err := kubernetes.NewForConfig(a.cfg.Kubernetes)
-	if err != nil {
-		return nil, fmt.Errorf("client of %s: %w", a.cfg.Kubernetes.Host, err)
-	}
-	a.record(ctx, set)
-	return set, nil
+	return a.record(ctx)
 }
 
-// record sets up Events.
-func (a *agent) record(ctx context.Context, set kubernetes.Interface) {
+// record sets up Events. The clients of all of Kubernetes' types in one would be a sixth of the
+// program.
+func (a *agent) record(ctx context.Context) error {
+	core, err := typedcorev1.NewForConfig(a.cfg.Kubernetes)
+	if err != nil {
+		return fmt.Errorf("client of %s: %w", a.cfg.Kubernetes.Host, err)
+	}
 	b := record.NewBroadcaster()
-	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: set.CoreV1().Events("")})
+	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: core.Events("")})
 	context.AfterFunc(ctx, b.Shutdown)
 	s, err := scheme()
 	if err != nil {
 		panic(err) // the same scheme was made before
 	}
 	a.events = b.NewRecorder(s, corev1.EventSource{Component: "drover-agent", Host: a.cfg.Node})
+	return nil
 }
 
 // certificate begins to ask for the certificate that ties the agent's key to its Node
 // object.
-func (a *agent) certificate(ctx context.Context, group *errgroup.Group, set kubernetes.Interface) (identity.Subject, *x509.CertPool, error) {
+func (a *agent) certificate(ctx context.Context, group *errgroup.Group) (identity.Subject, *x509.CertPool, error) {
 	roots, err := identity.LoadRoots(a.cfg.CAFile)
 	if err != nil {
 		return identity.Subject{}, nil, err
@@ -220,10 +220,14 @@ func (a *agent) certificate(ctx context.Context, group *errgroup.Group, set kube
 	if err != nil {
 		return identity.Subject{}, nil, err
 	}
+	certificates, err := typedcertificatesv1.NewForConfig(a.cfg.Kubernetes)
+	if err != nil {
+		return identity.Subject{}, nil, fmt.Errorf("client of %s: %w", a.cfg.Kubernetes.Host, err)
+	}
 	subject := identity.Subject{Node: model.NodeID(a.cfg.Node), NodeUID: string(node.UID)}
 	a.keeper = identity.NewKeeper(identity.Config{
 		Subject: subject, IPs: []net.IP{a.cfg.Address.AsSlice()}, Roots: roots,
-		Requests: set.CertificatesV1().CertificateSigningRequests(),
+		Requests: certificates.CertificateSigningRequests(),
 		File:     filepath.Join(a.cfg.Layout.State, "identity.pem"), Log: a.log,
 	})
 	group.Go(func() error { return a.keeper.Run(ctx) })

@@ -41,7 +41,7 @@ func newCluster(cfg Config) (*cluster, error) {
 		return nil, fmt.Errorf("client of %s: %w", cfg.Kubernetes.Host, err)
 	}
 	c, err := ctrlcache.New(cfg.Kubernetes, ctrlcache.Options{
-		Scheme: s,
+		Scheme: s, DefaultTransform: lean,
 		ByObject: map[client.Object]ctrlcache.ByObject{
 			&corev1.Pod{}: {Field: fields.OneTermEqualSelector("spec.nodeName", cfg.Node)},
 			&corev1.ConfigMap{}: {Namespaces: map[string]ctrlcache.Config{
@@ -53,6 +53,15 @@ func newCluster(cfg Config) (*cluster, error) {
 		return nil, fmt.Errorf("cache of %s: %w", cfg.Kubernetes.Host, err)
 	}
 	return &cluster{node: cfg.Node, namespace: cfg.Namespace, cache: c, direct: direct}, nil
+}
+
+// lean leaves out of what is kept that nobody here asks for, which may be the greater part of it:
+// who wrote which field, and a Node's list of images.
+func lean(o any) (any, error) {
+	if n, is := o.(*corev1.Node); is {
+		n.Status.Images = nil
+	}
+	return ctrlcache.TransformStripManagedFields()(o)
 }
 
 // watch makes the informers, so that all are synced when the cache is.

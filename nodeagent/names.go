@@ -51,9 +51,11 @@ func (n *names) Container(podUID, containerID string) (model.PodID, string, bool
 	if !ok {
 		return model.PodID{}, "", false
 	}
-	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-		if _, id, _ := strings.Cut(s.ContainerID, "://"); id == containerID {
-			return podID(p), s.Name, true
+	for _, statuses := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for i := range statuses {
+			if _, id, _ := strings.Cut(statuses[i].ContainerID, "://"); id == containerID {
+				return podID(p), statuses[i].Name, true
+			}
 		}
 	}
 	return model.PodID{}, "", false
