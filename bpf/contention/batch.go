@@ -15,7 +15,7 @@ type batch[K, V any] struct {
 
 // batchSize is how many entries are read at once. The kernel takes no fewer than what falls into
 // one bucket.
-const batchSize = 128
+const batchSize = 256
 
 func newBatch[K, V any](cpus int) batch[K, V] {
 	return batch[K, V]{make([]K, batchSize), make([]V, batchSize*cpus)}

@@ -32,7 +32,8 @@ type flights struct {
 }
 
 // probe sends probes to the peers, each round in another order and at uneven times, so that
-// nodes do not fall into step with each other or with something periodic on the way.
+// nodes do not fall into step with each other or with something periodic on the way. A few leave
+// together, so that the agent is woken less often.
 func (r *Routes) probe(ctx context.Context, sockets []*net.UDPConn, meter *routetime.Meter) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -41,8 +42,8 @@ func (r *Routes) probe(ctx context.Context, sockets []*net.UDPConn, meter *route
 		mathrand.Shuffle(len(addresses), func(i, j int) {
 			addresses[i], addresses[j] = addresses[j], addresses[i]
 		})
-		pause := max(leastPause, r.config.Interval/time.Duration(max(1, len(addresses))))
-		for next := 0; ; next++ {
+		together, pause := spread(len(addresses), r.config.Interval)
+		for {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -52,15 +53,25 @@ func (r *Routes) probe(ctx context.Context, sockets []*net.UDPConn, meter *route
 				return err
 			}
 			r.expire(time.Now(), meter)
-			if next < len(addresses) {
-				r.send(addresses[next], sockets, meter)
+			together = min(together, len(addresses))
+			for _, to := range addresses[:together] {
+				r.send(to, sockets, meter)
 			}
+			addresses = addresses[together:]
 			timer.Reset(pause/2 + mathrand.N(pause))
-			if next+1 >= len(addresses) {
+			if len(addresses) == 0 {
 				break
 			}
 		}
 	}
+}
+
+// spread says how many of some probes are to leave together, and with which pause between, so that
+// all leave within the interval.
+func spread(probes int, interval time.Duration) (together int, pause time.Duration) {
+	times := max(1, (probes+mostTogether-1)/mostTogether)
+	together = (probes + times - 1) / times
+	return together, max(leastPause*time.Duration(together), interval/time.Duration(times))
 }
 
 func (r *Routes) addresses() []netip.Addr {

@@ -224,3 +224,18 @@ func TestSamePeersAreNoChange(t *testing.T) {
 		}
 	}
 }
+
+func TestProbesAreSpread(t *testing.T) {
+	for probes, want := range map[int]struct {
+		together int
+		pause    time.Duration
+	}{
+		0: {0, RouteInterval}, 1: {1, RouteInterval}, 4: {4, RouteInterval},
+		5: {3, RouteInterval / 2}, 64: {4, RouteInterval / 16},
+		1000: {4, 4 * time.Millisecond}, // 1000 a second
+	} {
+		if together, pause := spread(probes, RouteInterval); together != want.together || pause != want.pause {
+			t.Errorf("%d probes: %d together every %v, want %d every %v", probes, together, pause, want.together, want.pause)
+		}
+	}
+}
