@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -29,15 +28,7 @@ import (
 	"github.com/drover-project/drover/nodeagent/decide"
 )
 
-// gcPercent is how much the heap grows before it is collected. At rest the agent holds a few MiB
-// and makes little garbage, so that to collect it twice as often as is usual costs next to
-// nothing, and saves memory on every node.
-const gcPercent = 50
-
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	stop()
