@@ -24,6 +24,7 @@ import (
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/pressure"
+	"github.com/drover-project/drover/internal/processors"
 	"github.com/drover-project/drover/nodeagent"
 	"github.com/drover-project/drover/nodeagent/decide"
 )
@@ -61,6 +62,7 @@ func command() *cobra.Command {
 			if err := complete(&cfg, f); err != nil {
 				return err
 			}
+			processors.Rest()
 			return nodeagent.Run(cmd.Context(), cfg)
 		},
 	}

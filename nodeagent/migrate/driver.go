@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/handoff"
+	"github.com/drover-project/drover/internal/processors"
 )
 
 // Role is the side of a move that a node is.
@@ -249,7 +250,9 @@ func (d *Driver) start(pm *v1alpha1.PodMigration, role Role) *worker {
 	w := newWorker(d, MoveOf(pm), role)
 	d.workers[key] = w
 	d.spawn(func() {
+		done := processors.Use()
 		w.run(d.ctx)
+		done()
 		d.holdings.set(w, false)
 		d.mu.Lock()
 		delete(d.workers, key)

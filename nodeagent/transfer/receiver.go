@@ -18,6 +18,7 @@ import (
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/processors"
 	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
@@ -85,6 +86,7 @@ func (r *Receiver) Send(stream agentv1.Peer_SendServer) error {
 	r.calls.Add(1)
 	go func() {
 		defer r.calls.Done()
+		defer processors.Use()()
 		bytes, err := r.identified(ctx, cancel, stream)
 		done <- result{bytes, err}
 	}()
