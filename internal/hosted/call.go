@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/thread"
 )
 
 // Call runs a short command in the node's mount namespace and returns all that it wrote. It
@@ -33,21 +34,15 @@ func Call(ctx context.Context, args ...string) (string, error) {
 // InMounts calls f in the node's mount namespace, and returns what f does. f must not start
 // goroutines that look at files: they would see the caller's.
 func InMounts(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine and takes the namespace along.
-		runtime.LockOSThread()
+	return thread.Apart(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- fmt.Errorf("unshare the file system attributes: %w", err)
-			return
+			return fmt.Errorf("unshare the file system attributes: %w", err)
 		}
 		if err := join("mnt", unix.CLONE_NEWNS); err != nil {
-			done <- err
-			return
+			return err
 		}
-		done <- f()
-	}()
-	return <-done
+		return f()
+	})
 }
 
 // find looks for a program in the node's directories, from a thread in its mount namespace:

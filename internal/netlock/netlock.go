@@ -10,10 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/thread"
 )
 
 // prefix begins the names of CRIU's tables.
@@ -94,27 +95,19 @@ func socketIn(path string) (int, error) {
 		return -1, fmt.Errorf("open %s: %w", path, err)
 	}
 	defer unix.Close(ns)
-	type result struct {
-		fd  int
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine and takes the namespace along.
-		runtime.LockOSThread()
+	fd := -1
+	err = thread.Apart(func() error {
 		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
-			done <- result{-1, fmt.Errorf("enter %s: %w", path, err)}
-			return
+			return fmt.Errorf("enter %s: %w", path, err)
 		}
-		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-		if err == nil {
-			// The kernel answers at once; the bound is against a bug, not a slow machine.
-			err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+		if err != nil {
+			return err
 		}
-		done <- result{fd, err}
-	}()
-	r := <-done
-	return r.fd, r.err
+		// The kernel answers at once; the bound is against a bug, not a slow machine.
+		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+	})
+	return fd, err
 }
 
 // message builds one netlink message of nftables.

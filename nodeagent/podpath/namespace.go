@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/internal/thread"
 )
 
 // namespace opens the network namespace of a container's first process. The node's own is an
@@ -66,15 +66,10 @@ func notOurs(ns *os.File) error {
 // inside calls f on a thread in the network namespace, and returns what f does. Goroutines that
 // f starts are not in it.
 func inside(ns *os.File, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine and takes the namespace along.
-		runtime.LockOSThread()
+	return thread.Apart(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter %s: %w", ns.Name(), err)
-			return
+			return fmt.Errorf("enter %s: %w", ns.Name(), err)
 		}
-		done <- f()
-	}()
-	return <-done
+		return f()
+	})
 }
