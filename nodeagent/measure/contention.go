@@ -259,7 +259,8 @@ func (c *Contention) read(now time.Time, meter WaitMeter) error {
 }
 
 // look reads memory and IO if they are due, or if there is a container that was not there
-// before. Rates over more than a window are no news, and count as evidence alone.
+// before. Rates over more than the time since the last reading are no news, and count as evidence
+// alone.
 func (c *Contention) look(now time.Time, containers []Container, r *reading) error {
 	due := c.stallsDue(now)
 	for _, container := range containers {
@@ -271,7 +272,7 @@ func (c *Contention) look(now time.Time, containers []Container, r *reading) err
 	}
 	stalls, err := c.readAllStalls(now, containers)
 	r.memory, r.stalls = stalls.containers, stalls.rates(c.stalls)
-	if now.Sub(c.stalls.at) > c.config.Thresholds[model.OnMemory].Tight.Window {
+	if !c.stalls.at.Equal(c.at) {
 		for id, s := range r.stalls {
 			r.stalls[id] = stallRates{evidence: s.evidence}
 		}

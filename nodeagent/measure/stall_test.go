@@ -195,11 +195,17 @@ func newStallBench(t *testing.T) *stallBench {
 }
 
 // second lets one second go by in which the container and the node stalled for a share of it,
-// with the given part of the memory free.
+// with the given part of the memory free. It is the i-th one.
 func (b *stallBench) second(i int, stalled, free float64) {
 	b.t.Helper()
-	b.now = b.now.Add(time.Second)
-	some := fmt.Sprintf("some avg10=0.00 avg60=0.00 avg300=0.00 total=%.0f\n", 1e6*float64(i)*stalled)
+	b.goBy(time.Second, time.Duration(i)*time.Second, stalled, free)
+}
+
+// goBy lets some time go by, after which all is as if they had stalled like that for so long.
+func (b *stallBench) goBy(wall, all time.Duration, stalled, free float64) {
+	b.t.Helper()
+	b.now = b.now.Add(wall)
+	some := fmt.Sprintf("some avg10=0.00 avg60=0.00 avg300=0.00 total=%.0f\n", 1e6*all.Seconds()*stalled)
 	tree{"kubepods/pod" + uidB + "/" + idB + "/memory.pressure": some}.writeTo(b.t, b.root)
 	tree{
 		"pressure/memory": some,
@@ -233,6 +239,18 @@ func TestMemoryContention(t *testing.T) {
 		if e := w.Shares.Evidence; !near(e.MemoryStall, c.stalled) || e.OOMKills != 1 || !near(e.OfLimit, .4) {
 			t.Errorf("%s: evidence %+v, want a stall of %v", name, e, c.stalled)
 		}
+	}
+}
+
+// An agent that thrashes along with its node reads late, and its alarm is wanted all the more.
+func TestMemoryContentionOfANodeThatReadsLate(t *testing.T) {
+	const late = 2 * time.Second
+	b := newStallBench(t)
+	for i := range time.Duration(10) {
+		b.goBy(late, i*late, .4, .03)
+	}
+	if got := b.Snapshot().Containers[0].States[model.OnMemory]; got.Grade != model.Severe {
+		t.Errorf("read every %v: %+v, want severe", late, got)
 	}
 }
 
