@@ -69,7 +69,8 @@ func (d *Detector) State() State {
 // judge drops what is older than the longer window and applies the thresholds to the rest.
 //
 // One great stall alone is not "sustained", although it may lift the mean: a grade begins
-// only when no sample in its window was below Clear.
+// only when no sample in its window was below Clear, nor, where a late one fills the window, the
+// one before.
 func (d *Detector) judge(now time.Time) {
 	for start := now.Add(-d.config.Severe.Window); !d.samples[0].to.After(start); {
 		d.samples = d.samples[1:]
@@ -90,11 +91,18 @@ func (d *Detector) judge(now time.Time) {
 	}
 }
 
-// look gives the mean stall from start on, and the least of its samples.
+// look gives the mean stall from start on, and the least of its samples: of two or more, -1
+// where only one is known.
 func (d *Detector) look(start time.Time) (mean, least float64) {
 	stalled, known, least := 0.0, 0.0, math.Inf(1)
-	for _, s := range d.samples {
+	if len(d.samples) < 2 {
+		least = -1
+	}
+	for i, s := range d.samples {
 		if !s.to.After(start) {
+			if i == len(d.samples)-2 {
+				least = s.stall
+			}
 			continue
 		}
 		from := s.from

@@ -81,8 +81,38 @@ func TestSilenceIsForgotten(t *testing.T) {
 	if s := d.Feed(at(10.1), 1); s != (State{Grade: model.Fine}) {
 		t.Errorf("after 5.1 s of silence: %+v, want nothing known", s)
 	}
+	d.Feed(at(12), 1)
 	if s := d.Feed(at(15.1), 1); s.Grade != model.Severe || !s.Since.Equal(at(10.1)) {
 		t.Errorf("after 5 s more: %+v, want severe since 10.1 s", s)
+	}
+}
+
+// What a reading that comes late says of the middle of its time is a guess: two are wanted, as
+// usual.
+func TestOneLateReadingProvesNothing(t *testing.T) {
+	d := New(config)
+	d.Feed(start, 0)
+	if s := d.Feed(at(4), 1); s.Grade != model.Fine {
+		t.Errorf("one reading of 4 s: %+v, want fine", s)
+	}
+	if s := d.Feed(at(5), 1); s.Grade != model.Severe {
+		t.Errorf("another one: %+v, want severe", s)
+	}
+	d = New(config)
+	d.Feed(start, 0)
+	if s := d.Feed(at(5), 1); s.Grade != model.Fine {
+		t.Errorf("one reading of 5 s: %+v, want fine", s)
+	}
+}
+
+// An agent that always reads late still tells, once two of its readings say the same.
+func TestReadingsThatAreAllLate(t *testing.T) {
+	d := New(config)
+	d.Feed(start, 0)
+	for i, want := range []model.Grade{model.Fine, model.Severe, model.Severe} {
+		if s := d.Feed(at(4*float64(i+1)), 1); s.Grade != want {
+			t.Errorf("reading %d, every 4 s: %+v, want %s", i+1, s, want)
+		}
 	}
 }
 
