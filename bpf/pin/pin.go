@@ -35,7 +35,7 @@ const (
 // Open prepares the directory dir of a BPF file system for the maps of spec; version tells
 // programs apart that do not do the same, such as a digest of their object file. It changes
 // spec so that its maps are pinned: load it with Options, and then call Replace. The error
-// says so when dir is not in a BPF file system.
+// says so when dir is not in a BPF file system, or may be somebody else's to write to.
 func Open(dir string, spec *ebpf.CollectionSpec, version string) (*Set, error) {
 	layout, err := layoutOf(spec)
 	if err != nil {
@@ -48,10 +48,40 @@ func Open(dir string, spec *ebpf.CollectionSpec, version string) (*Set, error) {
 	if err := os.MkdirAll(s.maps, 0o700); err != nil {
 		return nil, fmt.Errorf("pin maps: %w", err)
 	}
+	if err := ours(s.maps); err != nil {
+		return nil, fmt.Errorf("pin maps: %w", err)
+	}
 	for _, name := range kept(spec) {
 		spec.Maps[name].Pinning = ebpf.PinByName
+		_, err := os.Lstat(filepath.Join(s.maps, spec.Maps[name].Name))
+		if errors.Is(err, fs.ErrNotExist) { // what is linked would count in one that nobody reads
+			err = os.RemoveAll(s.links)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for pinned map %s: %w", name, err)
+		}
 	}
 	return s, nil
+}
+
+// ours tells whether nobody else can change what is in a directory, or is above it in its file
+// system. Its root may be everybody's, with the sticky bit, as mount(8) makes that of a BPF file
+// system.
+func ours(dir string) error {
+	for {
+		var here, above unix.Stat_t
+		if err := errors.Join(unix.Lstat(dir, &here), unix.Lstat(filepath.Dir(dir), &above)); err != nil {
+			return fmt.Errorf("look at %s: %w", dir, err)
+		}
+		if here.Mode&unix.S_IFMT == unix.S_IFDIR && here.Dev != above.Dev {
+			return nil
+		}
+		if here.Mode&unix.S_IFMT != unix.S_IFDIR || here.Uid != uint32(os.Geteuid()) || here.Mode&0o022 != 0 {
+			return fmt.Errorf("%s has mode %#o and belongs to user %d, want a directory that user %d alone may write to: remove it, or pin elsewhere",
+				dir, here.Mode, here.Uid, os.Geteuid())
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 // onBPF tells whether the nearest directory that there is lies in a BPF file system.
@@ -125,7 +155,8 @@ func (s *Set) Replace() error {
 	var errs []error
 	for _, e := range entries {
 		at := filepath.Join(s.dir, e.Name())
-		if at != s.maps && at != s.links {
+		own := strings.HasPrefix(e.Name(), mapsPrefix) || strings.HasPrefix(e.Name(), linksPrefix)
+		if own && at != s.maps && at != s.links {
 			errs = append(errs, os.RemoveAll(at))
 		}
 	}

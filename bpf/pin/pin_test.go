@@ -1,6 +1,7 @@
 package pin
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,6 +129,55 @@ func TestOtherLayout(t *testing.T) {
 	must(t, err)
 	if len(entries) != 2 {
 		t.Errorf("%v is left, want the maps and links of one version", entries)
+	}
+}
+
+// What somebody else has in the directory is not an older version.
+func TestWhatIsNotOursStays(t *testing.T) {
+	dir := newFS(t)
+	others := filepath.Join(dir, "cilium")
+	must(t, os.MkdirAll(others, 0o700))
+	begin(t, dir, 8, "1")
+	if _, err := os.Stat(others); err != nil {
+		t.Error(err)
+	}
+}
+
+// Links whose maps are gone count where nobody reads.
+func TestMapsAreGone(t *testing.T) {
+	dir := newFS(t)
+	first := begin(t, dir, 8, "1")
+	first.close()
+	must(t, os.Remove(filepath.Join(first.set.maps, "counts")))
+	second := begin(t, dir, 8, "1")
+	if attached(t, first.id) || !attached(t, second.id) {
+		t.Errorf("the programs of the maps that are gone are attached: %v; the new: %v", attached(t, first.id), attached(t, second.id))
+	}
+}
+
+// A BPF file system that everybody may write to, as mount(8) makes it, may hold a trap.
+func TestDirectoryOfSomebodyElse(t *testing.T) {
+	for name, lay := range map[string]func(dir string) error{
+		"owned by user 65534": func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, 65534, 65534)) },
+		"open to all":         func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o777)) },
+		"a symbolic link": func(dir string) error {
+			victim := filepath.Join(filepath.Dir(dir), "victim")
+			return errors.Join(os.Mkdir(victim, 0o700), os.Symlink(victim, dir))
+		},
+	} {
+		for _, depth := range []int{0, 1} { // the directory itself, and the one that it is in
+			dir := newFS(t)
+			at := dir
+			if depth == 1 {
+				at = filepath.Dir(dir)
+			} else {
+				must(t, os.MkdirAll(filepath.Dir(dir), 0o700))
+			}
+			must(t, lay(at))
+			if _, err := Open(dir, programs(8), "1"); err == nil || !strings.Contains(err.Error(), at) {
+				t.Errorf("%s %s: error %v, want one that names it", name, at, err)
+			}
+		}
 	}
 }
 
