@@ -31,8 +31,8 @@ type Memory struct {
 const (
 	// NearLimit is the share of its own limit from which a container suffers from itself.
 	NearLimit = 0.9
-	// A node is short of memory with less than this part free;
-	short = 0.1
+	// Short: a node is short of memory with less than this part free;
+	Short = 0.1
 	// and with this part held, cache and all, once pages are missed that were dropped from it.
 	full = 0.95
 )
@@ -53,7 +53,7 @@ func (m Memory) own() bool {
 
 // short says whether the node has too little for all that is on it.
 func (m Memory) short() bool {
-	return m.NodeFree < short || m.Faults > 0 && m.NodeSize > 0 && float64(m.NodeHeld) >= full*float64(m.NodeSize)
+	return m.NodeFree < Short || m.Faults > 0 && m.NodeSize > 0 && float64(m.NodeHeld) >= full*float64(m.NodeSize)
 }
 
 // Stall is the share of time for which others keep the container from memory: while the node is

@@ -10,6 +10,7 @@ import (
 	"github.com/drover-project/drover/internal/cpufeature"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/pressure"
 	"github.com/drover-project/drover/internal/view"
 )
 
@@ -95,6 +96,9 @@ func unfit(config Config, in Input, pod Pod, score placement.Score, predicted fl
 		return fmt.Sprintf("%.2f GiB are requested of %.2f, %.2f more do not fit", load.Requested.Memory.GiB(), load.Allocatable.Memory.GiB(), pod.Requests.Memory.GiB())
 	case load.Used.Memory+pod.Memory > load.Allocatable.Memory:
 		return fmt.Sprintf("%.2f GiB are in use of %.2f, the pod's %.2f do not fit", load.Used.Memory.GiB(), load.Allocatable.Memory.GiB(), pod.Memory.GiB())
+	case pod.Resource == model.OnMemory && float64(load.Used.Memory+pod.Memory) > (1-pressure.Short)*float64(load.Allocatable.Memory):
+		return fmt.Sprintf("it would be short of memory there, too: %.2f GiB are in use of %.2f, with the pod's %.2f less than a part of %g is left",
+			load.Used.Memory.GiB(), load.Allocatable.Memory.GiB(), pod.Memory.GiB(), pressure.Short)
 	case idle-pod.Run < config.Headroom:
 		return fmt.Sprintf("%.2f cores are idle; with the pod's %.2f less than %.2f would be left", idle, pod.Run, config.Headroom)
 	case predicted*config.Margin > pod.Wait || pod.Wait == 0:

@@ -114,6 +114,27 @@ func TestGoForMemory(t *testing.T) {
 	}
 }
 
+// Where it would make the node short of memory, it would suffer as it does here, and come back.
+func TestWantOfMemoryIsNotTakenAlong(t *testing.T) {
+	for used, goes := range map[model.Bytes]bool{6800 * model.MiB: true, 7200 * model.MiB: false} { // of 8192, with the pod's 400
+		in := scene()
+		in.Suffering[0].Resource, in.Suffering[0].Wait = model.OnMemory, .4
+		for _, id := range []model.NodeID{"n2", "n3"} {
+			change(&in, id, func(n *view.Node) {
+				n.State.Load.Used.Memory = used
+				n.State.Load.Pressures = map[model.Resource]float64{model.OnMemory: 0}
+			})
+		}
+		d := Decide(Default(), in, now)
+		if (d.Move != nil) != goes {
+			t.Errorf("%d MiB in use: %+v, want a move: %v", used/model.MiB, d, goes)
+		}
+		if want := "n3: it would be short of memory there"; !goes && !strings.Contains(d.Verdicts[0].Message, want) {
+			t.Errorf("%q, want %q in it", d.Verdicts[0].Message, want)
+		}
+	}
+}
+
 // What is only tight elsewhere, or tells of no grade as agents before it did.
 func TestOnlySevereKeepsATargetOut(t *testing.T) {
 	for grade, free := range map[model.Grade]bool{model.Tight: true, model.Severe: false, "": false, "yet to come": true} {
