@@ -34,7 +34,7 @@ func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 	s := a.gossip.Snapshot()
 	in := decide.Input{Here: model.NodeID(a.cfg.Node), View: s, Params: a.cfg.Params}
 	worst := map[string]suffering{}
-	for _, c := range a.contention.Snapshot().Containers {
+	for _, c := range a.contention.Current(time.Now()).Containers {
 		r, state := c.States.Worst()
 		if w, ok := worst[c.Pod.UID]; state.Grade == model.Severe && (!ok || state.Mean > w.state.Mean) {
 			worst[c.Pod.UID] = suffering{c, r, state}

@@ -59,7 +59,7 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	podAddress, podRoutes := a.podPath.Snapshot()
 	err = a.gossip.Publish(model.NodeState{
 		Address: a.cfg.Address.String(), BootID: a.bootID, PodAddress: host(podAddress), Load: load, Bandwidth: bandwidth,
-		Routes: a.routes.Snapshot(), PodRoutes: podRoutes, Suffering: a.contention.Snapshot().Suffering(),
+		Routes: a.routes.Snapshot(), PodRoutes: podRoutes, Suffering: a.contention.Current(time.Now()).Suffering(),
 		CannotRestore: a.cannotRestore(), CPU: a.cpu,
 	})
 	return errors.Join(err, unknown)

@@ -153,6 +153,16 @@ func (c *Contention) Snapshot() ContentionSnapshot {
 	return c.snapshot
 }
 
+// Current gives the last reading as far as it still says something at now: without containers once
+// it is older than every window.
+func (c *Contention) Current(now time.Time) ContentionSnapshot {
+	s := c.Snapshot()
+	if now.Sub(s.At) > c.config.Thresholds.Window() {
+		s.Containers = nil
+	}
+	return s
+}
+
 // Run loads the kernel programs and reads them at every interval until ctx ends. It returns
 // an error when they cannot be loaded; one reading that fails is logged and left out.
 func (c *Contention) Run(ctx context.Context) error {

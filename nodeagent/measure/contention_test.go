@@ -241,6 +241,25 @@ func TestAQuotaThatIsNew(t *testing.T) {
 	}
 }
 
+// What was severe when it could last be read is no reason to move anything now.
+func TestOldContentionIsNotKnown(t *testing.T) {
+	b := newBench(t)
+	for range 9 {
+		b.second(map[string]float64{"web": 1}, map[string]float64{"web": .1}, 2, 0)
+	}
+	if s := b.Current(b.now.Add(time.Second)); len(s.Suffering()) == 0 {
+		t.Fatalf("%+v: nothing suffers", s)
+	}
+	b.meter.err = errors.New("no more")
+	b.now = b.now.Add(pressure.Default().Window() + time.Second)
+	if err := b.read(b.now, b.meter); err == nil {
+		t.Fatal("no error")
+	}
+	if s := b.Current(b.now); len(s.Containers) > 0 || s.At.IsZero() {
+		t.Errorf("%+v, want nothing known since a while", s)
+	}
+}
+
 func TestContainersComeAndGo(t *testing.T) {
 	b := newBench(t)
 	b.second(nil, nil, 0, 0)
