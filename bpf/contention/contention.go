@@ -93,7 +93,7 @@ type Meter struct {
 //
 // pins is a directory in a BPF file system, or empty. There the programs and what they count
 // outlive the Meter, and the next one goes on with them: see package pin.
-func Attach(hierarchy Hierarchy, pins string) (*Meter, error) {
+func Attach(hierarchy Hierarchy, pins string) (_ *Meter, err error) {
 	spec, err := loadContention()
 	if err != nil {
 		return nil, fmt.Errorf("read the contention programs: %w", err)
@@ -117,6 +117,11 @@ func Attach(hierarchy Hierarchy, pins string) (*Meter, error) {
 			return nil, fmt.Errorf("pin the contention programs: %w", err)
 		}
 	}
+	defer func() {
+		if err != nil { // what is attached all the same nobody would read
+			err = errors.Join(err, pinned.Detach())
+		}
+	}()
 	if err := spec.LoadAndAssign(&m.objects, pinned.Options()); err != nil {
 		return nil, fmt.Errorf("load the contention programs (Linux 5.13 with BTF, CAP_BPF and CAP_PERFMON are needed): %w", err)
 	}

@@ -3,6 +3,7 @@ package contention
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -285,6 +286,43 @@ func TestPinned(t *testing.T) {
 	second := attachPinned(t, at.hierarchy, filepath.Join(dir, "contention"))
 	// Without pins it would stay behind for ever by what it ran meanwhile.
 	until(t, second, "all that the spinner ran", func(u map[uint64]Usage) bool { return s.ran(t)-u[g.id].Run < away/2 })
+}
+
+// Where not all can be attached nothing stays behind: it would cost every switch, and nobody would
+// read it.
+func TestWhatIsNotOfUseIsNotPinned(t *testing.T) {
+	alone(t)
+	at := cpuLayout(t)
+	dir := t.TempDir()
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Fatalf("mount a BPF file system (the test needs root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	pins := filepath.Join(dir, "contention")
+	first := attachPinned(t, at.hierarchy, pins)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	links, err := filepath.Glob(filepath.Join(pins, "links-*", "*"))
+	if err != nil || len(links) != 4 {
+		t.Fatalf("pinned %v, %v, want 4 links", links, err)
+	}
+	last := filepath.Join(filepath.Dir(links[0]), "sched_wakeup_new")
+	if err := errors.Join(os.Remove(last), os.Mkdir(last, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := Attach(at.hierarchy, pins); err == nil {
+		m.Close()
+		t.Fatal("no error")
+	}
+	if links, err = filepath.Glob(filepath.Join(pins, "links-*", "*")); err != nil || len(links) > 0 {
+		t.Errorf("still pinned: %v, %v", links, err)
+	}
+	attachPinned(t, at.hierarchy, pins)
 }
 
 // Two computing processes share one CPU; one has 64 times the weight of the other.

@@ -208,6 +208,17 @@ func (s *Set) Unlink(name string) error {
 	return nil
 }
 
+// Detach detaches all programs of this version. Their maps stay.
+func (s *Set) Detach() error {
+	if s == nil {
+		return nil
+	}
+	if err := os.RemoveAll(s.links); err != nil {
+		return fmt.Errorf("unpin links: %w", err)
+	}
+	return nil
+}
+
 // Linked lists the names of the pinned links of this version.
 func (s *Set) Linked() ([]string, error) {
 	if s == nil {
