@@ -61,8 +61,12 @@ func (l *Ledger) Feed(then, now time.Time, exchanges []Exchange) {
 		l.from = then
 	}
 	l.at = now
+	inWindow := 1.0
+	if wall := now.Sub(then); wall > l.window {
+		inWindow = float64(l.window) / float64(wall)
+	}
 	for _, x := range exchanges {
-		l.account(ends{x.Local, x.Remote}).add(now, x)
+		l.account(ends{x.Local, x.Remote}).add(now, x, inWindow)
 		if x.Remote.Node != "" && x.Remote.Node != l.self {
 			l.feedPeer(now, x)
 		}
@@ -89,16 +93,18 @@ func (l *Ledger) account(e ends) *account {
 	return a
 }
 
-func (a *account) add(now time.Time, x Exchange) {
+// add takes an exchange, of which a share (0..1) was in the window.
+func (a *account) add(now time.Time, x Exchange, inWindow float64) {
 	a.last = now
 	a.sent += x.Sent
 	a.received += x.Received
+	recent := part{now, model.Bytes(inWindow * float64(x.Sent)), model.Bytes(inWindow * float64(x.Received))}
 	if n := len(a.recent); n > 0 && a.recent[n-1].at.Equal(now) {
-		a.recent[n-1].sent += x.Sent
-		a.recent[n-1].received += x.Received
+		a.recent[n-1].sent += recent.sent
+		a.recent[n-1].received += recent.received
 		return
 	}
-	a.recent = append(a.recent, part{now, x.Sent, x.Received})
+	a.recent = append(a.recent, recent)
 }
 
 func (l *Ledger) feedPeer(now time.Time, x Exchange) {

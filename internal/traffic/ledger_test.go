@@ -40,6 +40,17 @@ func TestRatesAreOfTheWindowAndSumsOfAll(t *testing.T) {
 	}
 }
 
+// After readings that failed one takes in all that they missed: in the window is a part of it.
+func TestAReadingLongerThanTheWindow(t *testing.T) {
+	l := NewLedger("n1", time.Minute, 100)
+	l.Feed(t0, t0.Add(tick), nil)
+	l.Feed(t0.Add(tick), t0.Add(tick+10*time.Minute), []Exchange{{Local: web, Remote: db, Sent: 6000, Received: 600}})
+	want := []Talk{{Local: web, Remote: db, Sent: 6000, Received: 600, Sending: 10, Receiving: 1}} // in 600 s
+	if got := l.Talks(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestRoundTripsArePeersByPath(t *testing.T) {
 	trip := func(smoothed, least time.Duration, segments uint64) RoundTrip {
 		return RoundTrip{smoothed, least, segments}
