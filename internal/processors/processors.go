@@ -1,6 +1,6 @@
 // Package processors lets a program that mostly sleeps do so on one processor of Go's runtime, and
 // work on all. With several, each wake-up wakes another thread, which looks for work and finds
-// none: of an agent at rest that is two fifths of all it uses.
+// none: of an agent at rest that was a third of all it used.
 package processors
 
 import (
