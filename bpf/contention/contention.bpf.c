@@ -18,33 +18,17 @@
 // the wait began. All of that happens under the lock of that CPU's run queue, as the
 // scheduler's tracepoints do, so that nothing here needs a lock of its own.
 
-typedef unsigned char __u8;
-typedef unsigned short __u16;
-typedef unsigned int __u32;
-typedef int __s32;
-typedef unsigned long long __u64;
-typedef long long __s64;
-typedef __u16 __be16;
-typedef __u32 __be32;
-typedef __u32 __wsum;
-typedef _Bool bool;
-
+#include "../include/types.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
-// The few values of linux/bpf.h that are used here.
+// The values of linux/bpf.h that only this program uses.
 enum {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
-	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
-	BPF_F_NO_PREALLOC = 1,
-	BPF_NOEXIST = 1,
-	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 };
-
-#define RELOCATED __attribute__((preserve_access_index))
 
 struct kernfs_node {
 	__u64 id;

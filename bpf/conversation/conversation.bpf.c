@@ -10,16 +10,7 @@
 // it had carried by then. What it carries from then on is added to what is known of its two
 // addresses when somebody reads (`report`), and when it ends.
 
-typedef unsigned char __u8;
-typedef unsigned short __u16;
-typedef unsigned int __u32;
-typedef int __s32;
-typedef unsigned long long __u64;
-typedef long long __s64;
-typedef __u16 __be16;
-typedef __u32 __be32;
-typedef __u32 __wsum;
-typedef _Bool bool;
+#include "../include/types.h"
 
 struct bpf_sock;
 
@@ -37,14 +28,9 @@ struct bpf_sock_ops {
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
-// The few values of linux/bpf.h and of the kernel's headers that are used here.
+// The values of linux/bpf.h and of the kernel's other headers that only this program uses.
 enum {
-	BPF_MAP_TYPE_HASH = 1,
-	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
-	BPF_F_NO_PREALLOC = 1,
-	BPF_NOEXIST = 1,
-	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 
 	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
 	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
@@ -65,8 +51,6 @@ enum {
 
 	SOCK_DONE = 1, // enum sock_flags: a FIN has come
 };
-
-#define RELOCATED __attribute__((preserve_access_index))
 
 struct in6_addr {
 	union {

@@ -2,26 +2,12 @@
 
 // The kernel's types and values that are used here, what travels, and how it is read.
 
-typedef unsigned char __u8;
-typedef unsigned short __u16;
-typedef unsigned int __u32;
-typedef int __s32;
-typedef unsigned long long __u64;
-typedef long long __s64;
-typedef __u16 __be16;
-typedef __u32 __be32;
-typedef __u32 __wsum;
-
-#include <stdbool.h>
+#include "../include/ipv4.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 
-// The few values of linux/bpf.h, if_ether.h, if_packet.h and pkt_cls.h that are used here.
+// The values of linux/bpf.h, if_ether.h, if_packet.h and pkt_cls.h that only this program uses.
 enum {
-	BPF_MAP_TYPE_HASH = 1,
-	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
-	BPF_MAP_TYPE_RINGBUF = 27,
-	BPF_F_NO_PREALLOC = 1,
 	BPF_F_MARK_MANGLED_0 = 1 << 5,
 	ETH_P_IP = 0x0800,
 	ETH_P_IPV6 = 0x86dd,
@@ -59,19 +45,6 @@ struct ether {
 	__u8 destination[6];
 	__u8 source[6];
 	__be16 type;
-};
-
-struct ipv4 {
-	__u8 version_length;
-	__u8 service;
-	__be16 total;
-	__be16 id;
-	__be16 fragment;
-	__u8 ttl;
-	__u8 protocol;
-	__be16 check;
-	__be32 source;
-	__be32 destination;
 };
 
 struct ipv6 {

@@ -5,28 +5,11 @@
 // When the packets of three probers pass the drivers of their devices: handed to the
 // driver for sending, and taken in from it. These are other hooks than those of any prober.
 
-typedef unsigned char __u8;
-typedef unsigned short __u16;
-typedef unsigned int __u32;
-typedef int __s32;
-typedef unsigned long long __u64;
-typedef long long __s64;
-typedef __u16 __be16;
-typedef __u32 __be32;
-typedef __u32 __wsum;
-typedef _Bool bool;
-
+#include "../../../../bpf/include/ipv4.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
-
-enum {
-	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
-	BPF_MAP_TYPE_RINGBUF = 27,
-};
-
-#define RELOCATED __attribute__((preserve_access_index))
 
 struct sk_buff {
 	unsigned char *data;
@@ -65,19 +48,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } lost SEC(".maps");
-
-struct ipv4 {
-	__u8 version_length;
-	__u8 service;
-	__be16 total;
-	__be16 id;
-	__be16 fragment;
-	__u8 ttl;
-	__u8 protocol;
-	__be16 check;
-	__be32 source;
-	__be32 destination;
-};
 
 struct datagram {
 	__be16 source;
