@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/bpf/pin/pintest"
 )
 
 // patience bounds how long a test waits for the scheduler; nothing is asserted about time.
@@ -260,18 +262,10 @@ func lastCPU(t *testing.T) int {
 func TestPinned(t *testing.T) {
 	alone(t)
 	at := cpuLayout(t)
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatalf("mount a BPF file system (the test needs root): %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := filepath.Join(pintest.FS(t), "contention")
 	g := newGroup(t, at.root, "pinned")
 	s := g.spinner(t, lastCPU(t))
-	first := attachPinned(t, at.hierarchy, filepath.Join(dir, "contention"))
+	first := attachPinned(t, at.hierarchy, dir)
 	s.release()
 	until(t, first, "the spinner ran", func(u map[uint64]Usage) bool { return u[g.id].Run > 0 })
 	if err := first.Close(); err != nil {
@@ -283,7 +277,7 @@ func TestPinned(t *testing.T) {
 			t.Fatal("the spinner does not get the CPU")
 		}
 	}
-	second := attachPinned(t, at.hierarchy, filepath.Join(dir, "contention"))
+	second := attachPinned(t, at.hierarchy, dir)
 	// Without pins it would stay behind for ever by what it ran meanwhile.
 	until(t, second, "all that the spinner ran", func(u map[uint64]Usage) bool { return s.ran(t)-u[g.id].Run < away/2 })
 }

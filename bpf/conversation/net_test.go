@@ -1,20 +1,18 @@
 package conversation
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/hack/lab/fabric"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // patience bounds how long a test waits for the kernel; nothing is asserted about time.
@@ -27,19 +25,10 @@ type host struct {
 	v4, v6 netip.Addr
 }
 
-// in runs f on a thread of its own that is in the host's namespace, and ends the thread.
+// in runs f in the host's namespace.
 func (h *host) in(t testing.TB, f func() error) {
 	t.Helper()
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		if err := netns.Set(h.ns); err != nil {
-			result <- err
-			return
-		}
-		result <- f()
-	}()
-	if err := <-result; err != nil {
+	if err := netspace.In(h.ns, f); err != nil {
 		t.Fatalf("on host %s: %v", h.name, err)
 	}
 }
@@ -51,76 +40,27 @@ func hosts(t testing.TB, delay time.Duration, names ...string) []*host {
 	var ports []fabric.Port
 	for i, name := range names {
 		last := byte(i + 1)
-		h := &host{name: name, v4: netip.AddrFrom4([4]byte{10, 234, 0, last}), v6: netip.AddrFrom16([16]byte{0xfd, 0, 15: last})}
-		made := make(chan error, 1)
-		go func() {
-			runtime.LockOSThread()
-			var err error
-			h.ns, err = netns.New()
-			made <- err
-		}()
-		if err := <-made; err != nil {
-			t.Fatalf("make a network namespace (the test needs root): %v", err)
-		}
-		t.Cleanup(func() { h.ns.Close() })
+		h := &host{name: name, ns: netspace.Make(t),
+			v4: netip.AddrFrom4([4]byte{10, 234, 0, last}), v6: netip.AddrFrom16([16]byte{0xfd, 0, 15: last})}
 		h.in(t, func() error {
 			f, err := fabric.OpenTAP("eth0", net.HardwareAddr{2, 0, 0, 0, 3, last})
 			if err != nil {
 				return err
 			}
 			ports = append(ports, fabric.Port{Name: name, File: f})
-			return h.up()
+			return errors.Join(netspace.Up("lo"), netspace.Up("eth0", netip.PrefixFrom(h.v4, 24), netip.PrefixFrom(h.v6, 64)))
 		})
 		all = append(all, h)
 	}
-	s := fabric.New(ports)
-	for pair := range s.Delays() {
-		if err := s.SetDelay(pair[0], pair[1], delay); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("fabric: %v", err)
-		}
-		for _, p := range ports {
-			p.File.Close()
-		}
-	})
+	netspace.Connect(t, delay, ports)
 	return all
-}
-
-func (h *host) up() error {
-	var errs []error
-	for _, name := range []string{"lo", "eth0"} {
-		device, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		if name == "eth0" {
-			errs = append(errs,
-				netlink.AddrAdd(device, &netlink.Addr{IPNet: &net.IPNet{IP: h.v4.AsSlice(), Mask: net.CIDRMask(24, 32)}}),
-				netlink.AddrAdd(device, &netlink.Addr{IPNet: &net.IPNet{IP: h.v6.AsSlice(), Mask: net.CIDRMask(64, 128)},
-					Flags: unix.IFA_F_NODAD}))
-		}
-		errs = append(errs, netlink.LinkSetUp(device))
-	}
-	return errors.Join(errs...)
 }
 
 // add gives eth0 one more address.
 func (h *host) add(t testing.TB, address netip.Addr) {
 	t.Helper()
 	h.in(t, func() error {
-		device, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		return netlink.AddrAdd(device, &netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(24, 32)}})
+		return netspace.Up("eth0", netip.PrefixFrom(address, 24))
 	})
 }
 

@@ -11,22 +11,14 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/bpf/pin/pintest"
 )
 
-// newFS mounts a BPF file system of the test's own.
+// newFS gives a directory in a BPF file system of the test's own.
 func newFS(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatalf("mount a BPF file system (the test needs root): %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return filepath.Join(dir, "drover", "test")
+	return filepath.Join(pintest.FS(t), "drover", "test")
 }
 
 // programs is a program that does nothing and a map of values of a size.

@@ -8,22 +8,14 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/bpf/pin/pintest"
 )
 
 // newPins gives a directory in a BPF file system of the test's own.
 func newPins(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatalf("mount a BPF file system (the test needs root): %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return filepath.Join(dir, "routetime")
+	return filepath.Join(pintest.FS(t), "routetime")
 }
 
 func (n *node) addresses() []netip.Addr { return []netip.Addr{n.v4, n.v6} }

@@ -1,7 +1,6 @@
 package routetime
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -14,6 +13,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/drover-project/drover/hack/lab/fabric"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // patience ends a test that hangs; nothing is measured by it.
@@ -29,37 +29,16 @@ type node struct {
 
 func (n *node) in(t *testing.T, f func() error) {
 	t.Helper()
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := netns.Set(n.ns); err != nil {
-			result <- err
-			return
-		}
-		result <- f()
-	}()
-	if err := <-result; err != nil {
+	if err := netspace.In(n.ns, f); err != nil {
 		t.Fatalf("on node %s: %v", n.name, err)
 	}
 }
 
 func newNode(t *testing.T, name string, last byte) *node {
 	t.Helper()
-	n := &node{name: name,
+	return &node{name: name, ns: netspace.Make(t),
 		v4: netip.AddrFrom4([4]byte{10, 232, 0, last}),
 		v6: netip.AddrFrom16([16]byte{0xfd, 0, 15: last})}
-	made := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		var err error
-		n.ns, err = netns.New()
-		made <- err
-	}()
-	if err := <-made; err != nil {
-		t.Fatalf("make a network namespace: %v", err)
-	}
-	t.Cleanup(func() { n.ns.Close() })
-	return n
 }
 
 // up gives eth0 its addresses.
@@ -71,11 +50,7 @@ func (n *node) up(t *testing.T) {
 			return err
 		}
 		n.index = device.Attrs().Index
-		return errors.Join(
-			netlink.AddrAdd(device, &netlink.Addr{IPNet: &net.IPNet{IP: n.v4.AsSlice(), Mask: net.CIDRMask(24, 32)}}),
-			netlink.AddrAdd(device, &netlink.Addr{IPNet: &net.IPNet{IP: n.v6.AsSlice(), Mask: net.CIDRMask(64, 128)},
-				Flags: 0x02 /* IFA_F_NODAD: usable at once */}),
-			netlink.LinkSetUp(device))
+		return netspace.Up("eth0", netip.PrefixFrom(n.v4, 24), netip.PrefixFrom(n.v6, 64))
 	})
 }
 
@@ -107,24 +82,7 @@ func tapNodes(t *testing.T, delay time.Duration, names ...string) []*node {
 		n.up(t)
 		nodes = append(nodes, n)
 	}
-	s := fabric.New(ports)
-	for pair := range s.Delays() {
-		if err := s.SetDelay(pair[0], pair[1], delay); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("fabric: %v", err)
-		}
-		for _, p := range ports {
-			p.File.Close()
-		}
-	})
+	netspace.Connect(t, delay, ports)
 	return nodes
 }
 

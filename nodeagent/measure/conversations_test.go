@@ -13,6 +13,7 @@ import (
 	"github.com/drover-project/drover/bpf/conversation"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/traffic"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // holdersOf is who has which address.
@@ -141,7 +142,7 @@ func talk(t *testing.T, n *routeNet, asked, answered, times int) {
 	t.Helper()
 	var l *net.TCPListener
 	var client net.Conn
-	err := inSpace(n.spaces["n2"], func() (err error) {
+	err := netspace.In(n.spaces["n2"], func() (err error) {
 		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(n.address["n2"], 0)))
 		return err
 	})
@@ -149,7 +150,7 @@ func talk(t *testing.T, n *routeNet, asked, answered, times int) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := inSpace(n.spaces["n1"], func() (err error) {
+	if err := netspace.In(n.spaces["n1"], func() (err error) {
 		client, err = net.DialTimeout("tcp", l.Addr().String(), 10*time.Second)
 		return err
 	}); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/traffic"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 func TestCapacityIsWhatHardwareTells(t *testing.T) {
@@ -77,7 +78,7 @@ func TestLinksCarryWhatTheKernelCounts(t *testing.T) {
 	links := NewLinks(t.TempDir(), time.Minute, routes)
 	begin := time.Now()
 	read := func(at time.Time) (b *model.Bandwidth, device netlink.LinkStatistics) {
-		if err := inSpace(n.spaces["n1"], func() (err error) {
+		if err := netspace.In(n.spaces["n1"], func() (err error) {
 			if b, err = links.Read(at); err != nil {
 				return err
 			}
@@ -112,7 +113,7 @@ func TestLinksCarryWhatTheKernelCounts(t *testing.T) {
 // Devices of the default routes count as well; one on top of another is in it already.
 func TestOutwardDevices(t *testing.T) {
 	n := newRouteNet(t, "n1")
-	err := inSpace(n.spaces["n1"], func() error {
+	err := netspace.In(n.spaces["n1"], func() error {
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err

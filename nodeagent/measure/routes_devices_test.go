@@ -14,42 +14,23 @@ import (
 
 	"github.com/drover-project/drover/bpf/routetime"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/test/netspace"
 )
-
-func newSpace(t *testing.T) netns.NsHandle {
-	t.Helper()
-	here, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer here.Close()
-	var made netns.NsHandle
-	if err := inSpace(here, func() (err error) { made, err = netns.New(); return err }); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { made.Close() })
-	return made
-}
 
 func in(t *testing.T, ns netns.NsHandle, f func() error) {
 	t.Helper()
-	if err := inSpace(ns, f); err != nil {
+	if err := netspace.In(ns, f); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // configure gives a device addresses and sets it up.
 func configure(name string, addresses ...string) error {
-	device, err := netlink.LinkByName(name)
-	if err != nil {
-		return err
-	}
+	var all []netip.Prefix
 	for _, a := range addresses {
-		if err := netlink.AddrAdd(device, netlinkAddr(netip.MustParsePrefix(a))); err != nil {
-			return err
-		}
+		all = append(all, netip.MustParsePrefix(a))
 	}
-	return netlink.LinkSetUp(device)
+	return netspace.Up(name, all...)
 }
 
 // via makes the route to an address one over the device.
@@ -58,7 +39,7 @@ func via(name, address string) error {
 	if err != nil {
 		return err
 	}
-	return netlink.RouteReplace(&netlink.Route{LinkIndex: device.Attrs().Index, Dst: netlinkNet(netip.MustParsePrefix(address))})
+	return netlink.RouteReplace(&netlink.Route{LinkIndex: device.Attrs().Index, Dst: netspace.IPNet(netip.MustParsePrefix(address))})
 }
 
 const (
@@ -70,7 +51,7 @@ const (
 func wiredPair(t *testing.T) *routeNet {
 	t.Helper()
 	n := &routeNet{
-		spaces: map[model.NodeID]netns.NsHandle{"a": newSpace(t), "b": newSpace(t)},
+		spaces: map[model.NodeID]netns.NsHandle{"a": netspace.Make(t), "b": netspace.Make(t)},
 		address: map[model.NodeID]netip.Addr{
 			"a": netip.MustParsePrefix(aWired).Addr(), "b": netip.MustParsePrefix(bWired).Addr()},
 	}
@@ -208,7 +189,7 @@ func TestDevicesOfEqualRoutes(t *testing.T) {
 					hop.Gw = net.ParseIP("fe80::1")
 				}
 			}
-			if err := netlink.RouteReplace(&netlink.Route{Dst: netlinkNet(to), MultiPath: hops}); err != nil {
+			if err := netlink.RouteReplace(&netlink.Route{Dst: netspace.IPNet(to), MultiPath: hops}); err != nil {
 				return err
 			}
 			got, err := devicesTo(handle, to.Addr())

@@ -2,23 +2,20 @@ package measure
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/bpf/routetime"
 	"github.com/drover-project/drover/hack/lab/fabric"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // routeNet is a few nodes, each a network namespace with a TAP on the lab's fabric.
@@ -26,20 +23,6 @@ type routeNet struct {
 	fabric  *fabric.Switch
 	spaces  map[model.NodeID]netns.NsHandle
 	address map[model.NodeID]netip.Addr
-}
-
-// inSpace runs f on a thread of its own that is in the namespace, and ends the thread.
-func inSpace(ns netns.NsHandle, f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		if err := netns.Set(ns); err != nil {
-			result <- err
-			return
-		}
-		result <- f()
-	}()
-	return <-result
 }
 
 func newRouteNet(t *testing.T, nodes ...model.NodeID) *routeNet {
@@ -57,69 +40,18 @@ func newRouteNetOf(t *testing.T, prefix netip.Prefix, nodes ...model.NodeID) *ro
 		number := prefix.Addr().AsSlice()
 		number[len(number)-1] = last
 		n.address[id], _ = netip.AddrFromSlice(number)
-		here, err := netns.Get()
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = inSpace(here, func() (err error) { // only for a thread of its own
-			if n.spaces[id], err = netns.New(); err != nil {
-				return err
-			}
+		n.spaces[id] = netspace.Make(t)
+		in(t, n.spaces[id], func() error {
 			file, err := fabric.OpenTAP("eth0", net.HardwareAddr{2, 0, 0, 0, 2, last})
 			if err != nil {
 				return err
 			}
 			ports = append(ports, fabric.Port{Name: string(id), File: file})
-			device, err := netlink.LinkByName("eth0")
-			if err != nil {
-				return err
-			}
-			address := netip.PrefixFrom(n.address[id], prefix.Bits())
-			return errors.Join(netlink.AddrAdd(device, netlinkAddr(address)), netlink.LinkSetUp(device))
+			return netspace.Up("eth0", netip.PrefixFrom(n.address[id], prefix.Bits()))
 		})
-		here.Close()
-		if err != nil {
-			t.Fatalf("make node %s: %v", id, err)
-		}
 	}
-	t.Cleanup(func() {
-		for _, ns := range n.spaces {
-			ns.Close()
-		}
-	})
-	n.connect(t, ports)
+	n.fabric = netspace.Connect(t, 0, ports)
 	return n
-}
-
-// connect starts the fabric.
-func (n *routeNet) connect(t *testing.T, ports []fabric.Port) {
-	t.Helper()
-	n.fabric = fabric.New(ports)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- n.fabric.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("fabric: %v", err)
-		}
-		for _, p := range ports {
-			p.File.Close()
-		}
-	})
-}
-
-// netlinkAddr is an address that is usable at once: nobody looks for duplicates.
-func netlinkAddr(p netip.Prefix) *netlink.Addr {
-	a := &netlink.Addr{IPNet: netlinkNet(p)}
-	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
-	}
-	return a
-}
-
-func netlinkNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func (n *routeNet) delay(t *testing.T, a, b string, oneWay time.Duration) {
@@ -143,7 +75,7 @@ func (n *routeNet) start(t *testing.T, id model.NodeID, r *Routes) {
 	r.SetPeers(n.address)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- inSpace(n.spaces[id], func() error { return r.Run(ctx) }) }()
+	go func() { ended <- netspace.In(n.spaces[id], func() error { return r.Run(ctx) }) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/drover-project/drover/bpf/routetime"
 	"github.com/drover-project/drover/hack/lab/fabric"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // twoPaths is a and b with a router between them that chooses one of two paths to b by the
@@ -22,11 +23,11 @@ import (
 func twoPaths(t *testing.T) *routeNet {
 	t.Helper()
 	n := &routeNet{
-		spaces: map[model.NodeID]netns.NsHandle{"a": newSpace(t), "b": newSpace(t)},
+		spaces: map[model.NodeID]netns.NsHandle{"a": netspace.Make(t), "b": netspace.Make(t)},
 		address: map[model.NodeID]netip.Addr{
 			"a": netip.MustParseAddr("10.235.0.1"), "b": netip.MustParseAddr("10.235.9.2")},
 	}
-	router := newSpace(t)
+	router := netspace.Make(t)
 	in(t, n.spaces["a"], func() error {
 		return errors.Join(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"},
 			PeerName: "eth0", PeerNamespace: netlink.NsFd(router)}), configure("eth0", "10.235.0.1/24"))
@@ -46,19 +47,16 @@ func twoPaths(t *testing.T) *routeNet {
 	tap(router, "router-slow", "slow", "10.235.2.254/24", 2)
 	tap(n.spaces["b"], "b-fast", "fast", "10.235.1.2/24", 3)
 	tap(n.spaces["b"], "b-slow", "slow", "10.235.2.2/24", 4)
-	n.connect(t, ports)
-	for pair := range n.fabric.Delays() {
-		n.delay(t, pair[0], pair[1], fabric.Cut)
-	}
+	n.fabric = netspace.Connect(t, fabric.Cut, ports)
 
 	hop := func(gateway string) *netlink.NexthopInfo { return &netlink.NexthopInfo{Gw: net.ParseIP(gateway)} }
 	in(t, n.spaces["b"], func() error {
 		return errors.Join(configure("lo", "10.235.9.2/32"), looseSource(),
-			netlink.RouteAdd(&netlink.Route{Dst: netlinkNet(netip.MustParsePrefix("10.235.0.0/24")),
+			netlink.RouteAdd(&netlink.Route{Dst: netspace.IPNet(netip.MustParsePrefix("10.235.0.0/24")),
 				MultiPath: []*netlink.NexthopInfo{hop("10.235.1.254"), hop("10.235.2.254")}}))
 	})
 	in(t, router, func() error {
-		b, table := netlinkNet(netip.MustParsePrefix("10.235.9.2/32")), 100
+		b, table := netspace.IPNet(netip.MustParsePrefix("10.235.9.2/32")), 100
 		upper := netlink.NewRule()
 		upper.Table, upper.IPProto = table, 17
 		upper.Sport = netlink.NewRulePortRange(routetime.Port+routetime.Paths/2, routetime.Port+routetime.Paths-1)

@@ -11,6 +11,7 @@ import (
 	"github.com/drover-project/drover/bpf/routetime"
 	"github.com/drover-project/drover/hack/lab/fabric"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 func refuse() (*routetime.Meter, error) { return nil, errors.New("no programs in this test") }
@@ -125,7 +126,7 @@ func TestRoutesRefuse(t *testing.T) {
 	for nonce = range a.flights.byNonce {
 	}
 	a.mu.Unlock()
-	err := inSpace(n.spaces["b"], func() error {
+	err := netspace.In(n.spaces["b"], func() error {
 		other, err := net.ListenUDP("udp4", nil) // of a peer, but not from the port
 		if err != nil {
 			return err

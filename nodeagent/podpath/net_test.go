@@ -1,12 +1,10 @@
 package podpath
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 
 	"github.com/drover-project/drover/hack/lab/fabric"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // overlay is a few nodes on the lab's fabric. Each is a network namespace with two devices:
@@ -34,15 +33,15 @@ func newOverlay(t *testing.T, nodes ...model.NodeID) *overlay {
 	var ports []fabric.Port
 	for i, id := range nodes {
 		last := byte(i + 1)
-		o.address[id], o.spaces[id] = ipv4(233, 0, last), newSpace(t)
-		err := within(o.spaces[id], func() error {
+		o.address[id], o.spaces[id] = ipv4(233, 0, last), netspace.Make(t)
+		err := netspace.In(o.spaces[id], func() error {
 			for net, name := range []string{"eth0", "eth1"} {
 				file, err := fabric.OpenTAP(name, macOf(byte(net), last))
 				if err != nil {
 					return err
 				}
 				ports = append(ports, fabric.Port{Name: string(id) + "-" + name, File: file})
-				if err := up(name, ipv4(233+byte(net), 0, last)); err != nil {
+				if err := netspace.Up(name, netip.PrefixFrom(ipv4(233+byte(net), 0, last), 16)); err != nil {
 					return err
 				}
 			}
@@ -52,19 +51,7 @@ func newOverlay(t *testing.T, nodes ...model.NodeID) *overlay {
 			t.Fatalf("make node %s: %v", id, err)
 		}
 	}
-	o.fabric = fabric.New(ports)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- o.fabric.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("fabric: %v", err)
-		}
-		for _, p := range ports {
-			p.File.Close()
-		}
-	})
+	o.fabric = netspace.Connect(t, 0, ports)
 	return o
 }
 
@@ -94,15 +81,6 @@ func vxlan(network, last byte, nodes int) error {
 	return errors.Join(errs...)
 }
 
-func up(device string, address netip.Addr) error {
-	link, err := netlink.LinkByName(device)
-	if err != nil {
-		return err
-	}
-	a := &netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(16, 32)}}
-	return errors.Join(netlink.AddrAdd(link, a), netlink.LinkSetUp(link))
-}
-
 // pod is a process in a network namespace of its own that a node's bridge leads to.
 type pod struct {
 	Companion
@@ -115,8 +93,8 @@ func (o *overlay) pod(t *testing.T, on model.NodeID) *pod {
 	o.pods++
 	p := &pod{Companion: Companion{Pod: "drover-system/drover-path-" + string(on), Address: ipv4(244, 0, o.pods),
 		Container: string(on) + "-0123456789ab-" + string('0'+rune(o.pods))}}
-	space, host := newSpace(t), "veth"+string('0'+rune(o.pods))
-	err := within(o.spaces[on], func() error {
+	space, host := netspace.Make(t), "veth"+string('0'+rune(o.pods))
+	err := netspace.In(o.spaces[on], func() error {
 		pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: host}, PeerName: "eth0", PeerNamespace: netlink.NsFd(space)}
 		bridge, err := netlink.LinkByName("br0")
 		if err != nil {
@@ -128,9 +106,9 @@ func (o *overlay) pod(t *testing.T, on model.NodeID) *pod {
 		return errors.Join(netlink.LinkSetMaster(pair, bridge), netlink.LinkSetUp(pair))
 	})
 	if err == nil {
-		err = within(space, func() error {
+		err = netspace.In(space, func() error {
 			p.process = exec.Command("sleep", "infinity")
-			return errors.Join(up("eth0", p.Address), p.process.Start())
+			return errors.Join(netspace.Up("eth0", netip.PrefixFrom(p.Address, 16)), p.process.Start())
 		})
 	}
 	if err != nil {
@@ -143,38 +121,6 @@ func (o *overlay) pod(t *testing.T, on model.NodeID) *pod {
 func (p *pod) kill() {
 	p.process.Process.Kill()
 	p.process.Wait() // how it ended is known
-}
-
-func newSpace(t *testing.T) netns.NsHandle {
-	t.Helper()
-	made := make(chan netns.NsHandle, 1)
-	failed := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends
-		ns, err := netns.New()
-		failed <- err
-		made <- ns
-	}()
-	if err := <-failed; err != nil {
-		t.Fatalf("make a network namespace: %v", err)
-	}
-	ns := <-made
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
-// within runs f on a thread of its own in the namespace; what f starts is in it, too.
-func within(ns netns.NsHandle, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // until waits for something that must come; how long it takes is not what is tested.

@@ -17,6 +17,7 @@ import (
 	"github.com/drover-project/drover/hack/lab/fabric"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/measure"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // cri is what a container runtime knows: the processes of the containers.
@@ -56,8 +57,8 @@ func (o *overlay) agent(t *testing.T, id model.NodeID) *node {
 	n.nodePath.SetPeers(o.address)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
-	go func() { ended <- within(o.spaces[id], func() error { return n.nodePath.Run(ctx) }) }()
-	go func() { ended <- within(o.spaces[id], func() error { return n.podPath.Run(ctx) }) }()
+	go func() { ended <- netspace.In(o.spaces[id], func() error { return n.nodePath.Run(ctx) }) }()
+	go func() { ended <- netspace.In(o.spaces[id], func() error { return n.podPath.Run(ctx) }) }()
 	t.Cleanup(func() {
 		cancel()
 		for range 2 {

@@ -9,8 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // other makes a network namespace with its loopback up, and gives a path to it that is good until
@@ -20,30 +19,11 @@ func other(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	result := make(chan error, 1)
-	var f *os.File
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		result <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			lo, err := netlink.LinkByName("lo")
-			if err != nil {
-				return err
-			}
-			if err := netlink.LinkSetUp(lo); err != nil {
-				return err
-			}
-			f, err = os.Open("/proc/thread-self/ns/net")
-			return err
-		}()
-	}()
-	if err := <-result; err != nil {
+	ns := netspace.Make(t)
+	if err := netspace.In(ns, func() error { return netspace.Up("lo") }); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
-	return fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	return fmt.Sprintf("/proc/self/fd/%d", int(ns))
 }
 
 func TestSocketsAreThere(t *testing.T) {

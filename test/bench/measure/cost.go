@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-project/drover/hack/lab/cgroup"
 	"github.com/drover-project/drover/test/bench/report"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // load is a program whose speed is compared with and without Drover. Its figure is a rate.
@@ -181,7 +182,7 @@ func setUp(ctx context.Context) (b *bench, err error) {
 		return b, err
 	}
 	b.stop = append(b.stop, b.pair.close)
-	if err := b.pair.origin.in(loopbackUp); err != nil {
+	if err := b.pair.origin.in(func() error { return netspace.Up("lo") }); err != nil {
 		return b, err
 	}
 	config := fmt.Sprintf("worker_processes 1; daemon off; error_log stderr; pid /run/nginx.pid; user root;\n"+

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 
 	"github.com/drover-project/drover/hack/lab/fabric"
 	"github.com/drover-project/drover/hack/lab/fabricd"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // device is what the one network device of a host is called.
@@ -36,43 +36,15 @@ type pair struct {
 	close        func() error
 }
 
-// in runs f on a thread in the host's namespace; processes that f starts are in it, too.
-func (h host) in(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends
-		if err := netns.Set(h.ns); err != nil {
-			result <- err
-			return
-		}
-		result <- f()
-	}()
-	return <-result
-}
+// in runs f in the host's namespace, on a thread that ends; processes that f starts are in it, too.
+func (h host) in(f func() error) error { return netspace.In(h.ns, f) }
 
 func newHost(name string, last byte) (host, error) {
-	h := host{name: name, address: netip.AddrFrom4([4]byte{10, 234, 0, last})}
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		var err error
-		h.ns, err = netns.New()
-		result <- err
-	}()
-	if err := <-result; err != nil {
-		return h, fmt.Errorf("make a network namespace (this takes root): %w", err)
-	}
-	return h, nil
+	ns, err := netspace.New()
+	return host{name, ns, netip.AddrFrom4([4]byte{10, 234, 0, last})}, err
 }
 
-func (h host) up() error {
-	link, err := netlink.LinkByName(device)
-	if err != nil {
-		return err
-	}
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: h.address.AsSlice(), Mask: net.CIDRMask(24, 32)}}
-	return errors.Join(netlink.AddrAdd(link, address), netlink.LinkSetUp(link))
-}
+func (h host) up() error { return netspace.Up(device, netip.PrefixFrom(h.address, 24)) }
 
 func hosts() (*pair, error) {
 	var p pair
@@ -156,14 +128,6 @@ func newFabric(group string, oneWay time.Duration) (*pair, error) {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
-}
-
-func loopbackUp() error {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	return netlink.LinkSetUp(lo)
 }
 
 // steer has the kernel handle what comes in on one CPU. A thread of the namespace sees its

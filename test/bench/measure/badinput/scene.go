@@ -17,6 +17,7 @@ import (
 	"github.com/drover-project/drover/bpf/routetime"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/measure"
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // patience ends a run that hangs; nothing is measured by it.
@@ -36,45 +37,25 @@ type scene struct {
 	answered []uint64 // nonces of the node's probes that had an answer
 }
 
-// within runs f on a thread of its own in the namespace.
-func within(ns netns.NsHandle, f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		if err := netns.Set(ns); err != nil {
-			result <- err
-			return
-		}
-		result <- f()
-	}()
-	return <-result
-}
-
 func newScene(v6 bool) (*scene, error) {
 	s := &scene{node: netns.None(), peer: netns.None(), socket: -1}
 	s.link.node, s.link.peer, s.link.stranger = address(v6, 1), address(v6, 2), address(v6, 3)
 	for _, ns := range []*netns.NsHandle{&s.node, &s.peer} {
-		made := make(chan error, 1)
-		go func() {
-			runtime.LockOSThread() // never unlocked
-			var err error
-			*ns, err = netns.New()
-			made <- err
-		}()
-		if err := <-made; err != nil {
+		var err error
+		if *ns, err = netspace.New(); err != nil {
 			s.close()
-			return nil, fmt.Errorf("make a network namespace: %w", err)
+			return nil, err
 		}
 	}
-	err := within(s.node, func() error {
+	err := netspace.In(s.node, func() error {
 		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"},
 			PeerName: "eth0", PeerNamespace: netlink.NsFd(s.peer)})
 	})
 	if err == nil {
-		err = within(s.node, func() (err error) { s.nodeMAC, _, err = up(s.link.node); return err })
+		err = netspace.In(s.node, func() (err error) { s.nodeMAC, _, err = up(s.link.node); return err })
 	}
 	if err == nil {
-		err = within(s.peer, func() (err error) {
+		err = netspace.In(s.peer, func() (err error) {
 			var index int
 			if s.attackerMAC, index, err = up(s.link.peer); err != nil {
 				return err
@@ -95,12 +76,7 @@ func up(a netip.Addr) (net.HardwareAddr, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen()-8, a.BitLen())}}
-	if a.Is6() {
-		address.Flags = unix.IFA_F_NODAD
-	}
-	return device.Attrs().HardwareAddr, device.Attrs().Index,
-		errors.Join(netlink.AddrAdd(device, address), netlink.LinkSetUp(device))
+	return device.Attrs().HardwareAddr, device.Attrs().Index, netspace.Up("eth0", netip.PrefixFrom(a, a.BitLen()-8))
 }
 
 // listen opens the attacker's socket, in the namespace of the calling thread.
@@ -132,7 +108,7 @@ func (s *scene) close() {
 func start(ns netns.NsHandle, r *measure.Routes) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- within(ns, func() error { return r.Run(ctx) }) }()
+	go func() { ended <- netspace.In(ns, func() error { return r.Run(ctx) }) }()
 	var err error
 	done := false
 	return func() error {
