@@ -157,13 +157,26 @@ func (s *Set) Replace() error {
 		at := filepath.Join(s.dir, e.Name())
 		own := strings.HasPrefix(e.Name(), mapsPrefix) || strings.HasPrefix(e.Name(), linksPrefix)
 		if own && at != s.maps && at != s.links {
-			errs = append(errs, os.RemoveAll(at))
+			errs = append(errs, unlinkAll(at), os.RemoveAll(at))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove what older versions pinned: %w", err)
 	}
 	return nil
+}
+
+// unlinkAll detaches what of a directory is links.
+func unlinkAll(dir string) error {
+	if !strings.HasPrefix(filepath.Base(dir), linksPrefix) {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	errs := []error{err}
+	for _, e := range entries {
+		errs = append(errs, unlink(filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(errs...)
 }
 
 // Link gives the link that is pinned under name, if good holds of it, and else attaches and
@@ -179,8 +192,8 @@ func (s *Set) Link(name string, good func(link.Link) bool, attach func() (link.L
 		return l, nil
 	case err == nil:
 		l.Close()
-		if err := os.Remove(at); err != nil {
-			return nil, fmt.Errorf("unpin link %s: %w", name, err)
+		if err := unlink(at); err != nil {
+			return nil, err
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("load pinned link %s: %w", name, err)
@@ -198,25 +211,43 @@ func (s *Set) Link(name string, good func(link.Link) bool, attach func() (link.L
 }
 
 // Unlink detaches the program whose link is pinned under name; one that is not is no error.
+// Programs of network devices are off when it returns; those of tracepoints soon after, once
+// the link is closed, too: the kernel has no other way for them.
 func (s *Set) Unlink(name string) error {
 	if s == nil {
 		return nil
 	}
-	if err := os.Remove(filepath.Join(s.links, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("unpin link %s: %w", name, err)
+	return unlink(filepath.Join(s.links, name))
+}
+
+func unlink(at string) error {
+	if l, err := link.LoadPinnedLink(at, nil); err == nil {
+		err := l.Detach()
+		if err = errors.Join(ignore(err, link.ErrNotSupported), l.Close()); err != nil {
+			return fmt.Errorf("detach link %s: %w", at, err)
+		}
+	}
+	if err := ignore(os.Remove(at), fs.ErrNotExist); err != nil {
+		return fmt.Errorf("unpin link %s: %w", at, err)
 	}
 	return nil
 }
 
-// Detach detaches all programs of this version. Their maps stay.
-func (s *Set) Detach() error {
-	if s == nil {
+func ignore(err, what error) error {
+	if errors.Is(err, what) {
 		return nil
 	}
-	if err := os.RemoveAll(s.links); err != nil {
-		return fmt.Errorf("unpin links: %w", err)
+	return err
+}
+
+// Detach detaches all programs of this version. Their maps stay.
+func (s *Set) Detach() error {
+	names, err := s.Linked()
+	errs := []error{err}
+	for _, name := range names {
+		errs = append(errs, s.Unlink(name))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Linked lists the names of the pinned links of this version.

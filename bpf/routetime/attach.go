@@ -30,7 +30,39 @@ type attachment interface {
 // leaves the others as they should be. Call it again when a device may have been replaced
 // by another with the same index.
 func (m *Meter) SetInterfaces(indexes []int) error {
-	return errors.Join(m.set(m.attached, indexes, m.attach), m.unpin(indexes, ingress, egress))
+	err := errors.Join(m.set(m.attached, indexes, m.attach), m.unpin(indexes, ingress, egress))
+	if m.pins == nil || m.swept {
+		return err
+	}
+	m.swept = true
+	return errors.Join(err, sweep(indexes))
+}
+
+// sweep removes the filters that an earlier Meter left on other devices than these: they are
+// in no BPF file system.
+func sweep(indexes []int) error {
+	devices, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("list the devices: %w", err)
+	}
+	var c clsact
+	for _, device := range devices {
+		if slices.Contains(indexes, device.Attrs().Index) {
+			continue
+		}
+		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+			filters, err := netlink.FilterList(device, parent)
+			if err != nil {
+				continue // it has no clsact
+			}
+			for _, f := range filters {
+				if b, is := f.(*netlink.BpfFilter); is && b.Handle == filterHandle && strings.HasPrefix(b.Name, filterName) {
+					c.filters = append(c.filters, b)
+				}
+			}
+		}
+	}
+	return c.Close()
 }
 
 // The names of pinned links begin with one of these, and end with the index of the device.
@@ -177,6 +209,7 @@ type clsact struct{ filters []*netlink.BpfFilter }
 const (
 	filterPriority = 1
 	filterHandle   = Port
+	filterName     = "drover_routetime"
 )
 
 func (c clsact) Close() error {
@@ -231,7 +264,7 @@ func (m *Meter) attachClsact(index int) (attachment, error) {
 		f := &netlink.BpfFilter{
 			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: at.parent,
 				Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
-			Fd: at.program.FD(), Id: int(id), Name: "drover_routetime", DirectAction: true,
+			Fd: at.program.FD(), Id: int(id), Name: filterName, DirectAction: true,
 		}
 		if err := netlink.FilterReplace(f); err != nil {
 			return nil, errors.Join(fmt.Errorf("add bpf filter: %w", err), c.Close())

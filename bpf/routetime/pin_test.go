@@ -36,17 +36,24 @@ func (n *node) close(t *testing.T, m *Meter) {
 	n.in(t, m.Close)
 }
 
-// programs counts those of tcx on the node's device.
+// programs counts those on the node's device: of tcx, or of clsact where that is not.
 func (n *node) programs(t *testing.T) int {
 	t.Helper()
 	count := 0
 	n.in(t, func() error {
+		device, err := netlink.LinkByIndex(n.index)
+		if err != nil {
+			return err
+		}
 		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-			q, err := link.QueryPrograms(link.QueryOptions{Target: n.index, Attach: at})
-			if err != nil {
-				return err
+			if q, err := link.QueryPrograms(link.QueryOptions{Target: n.index, Attach: at}); err == nil {
+				count += len(q.Programs)
 			}
-			count += len(q.Programs)
+		}
+		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+			if filters, err := netlink.FilterList(device, parent); err == nil {
+				count += len(filters)
+			}
 		}
 		return nil
 	})
@@ -156,5 +163,25 @@ func TestPinnedXDP(t *testing.T) {
 				return err
 			})
 		})
+	}
+}
+
+// Filters of clsact, where there is no tcx, are in no BPF file system, and are found again.
+func TestPinnedClsact(t *testing.T) {
+	dir := newPins(t)
+	_, b := vethPair(t)
+	first := b.pinned(t, dir)
+	b.in(t, func() (err error) {
+		first.attached[b.index], err = first.attachClsact(b.index)
+		return err
+	})
+	b.close(t, first)
+	if n := b.programs(t); n != 2 {
+		t.Errorf("%d programs are on the device while the agent is away, want one in and one out", n)
+	}
+	second := b.pinned(t, dir)
+	b.in(t, func() error { return second.SetInterfaces(nil) })
+	if n := b.programs(t); n != 0 {
+		t.Errorf("%d programs are still on the device", n)
 	}
 }

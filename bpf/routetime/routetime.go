@@ -68,6 +68,7 @@ type Meter struct {
 	objects routetimeObjects
 	ring    *ringbuf.Reader
 	pins    *pin.Set
+	swept   bool // filters that an earlier Meter left are gone
 
 	mu         sync.RWMutex // held for reading while a map is in use, so that Close waits
 	closed     bool
