@@ -258,6 +258,75 @@ func lastCPU(t *testing.T) int {
 	return 0
 }
 
+// A task that does not get the CPU at all waits nevertheless, and no longer than time goes by.
+func TestAWaitThatGoesOn(t *testing.T) {
+	alone(t)
+	at := cpuLayout(t)
+	heavy, light := newGroup(t, at.root, "heavy"), newGroup(t, at.root, "light")
+	at.weigh(t, heavy, 100)
+	light.set(t, at.weight, map[Hierarchy]string{V1CPU: "2", V2: "1"}[at.hierarchy])
+	hogs, starved := heavy.spinner(t, lastCPU(t)), light.spinner(t, lastCPU(t))
+	m := attach(t, at.hierarchy)
+	hogs.release()
+	until(t, m, "the heavy one runs", func(u map[uint64]Usage) bool { return u[heavy.id].Run > 0 })
+	starved.release()
+	until(t, m, "the light one waits", func(u map[uint64]Usage) bool { return u[light.id].Wait > 0 })
+	var before Reading
+	var began time.Time
+	for end := time.Now().Add(patience); ; {
+		if time.Now().After(end) {
+			t.Fatal("in no two readings the light one has waited without a change between them")
+		}
+		before, began = read(t, m), time.Now()
+		for time.Since(began) < 200*time.Millisecond {
+			runtime.Gosched()
+		}
+		now := read(t, m)
+		elapsed := time.Since(began)
+		grew := now.Groups[light.id].since(before.Groups[light.id])
+		if grew.Switches > 0 {
+			continue // it had the CPU for a moment
+		}
+		if grew.Wait < 150*time.Millisecond || grew.Wait > elapsed+10*time.Millisecond {
+			t.Errorf("waited %v of %v in which it did not have the CPU", grew.Wait, elapsed)
+		}
+		if owed := now.Owed[Pair{light.id, heavy.id}]; owed < grew.Wait/2 {
+			t.Errorf("%v of %v are owed to the one that ran all the while", owed, grew.Wait)
+		}
+		return
+	}
+}
+
+// Readings and switches that meet charge nothing twice.
+func TestReadingChargesOnce(t *testing.T) {
+	alone(t)
+	at := cpuLayout(t)
+	a, b := newGroup(t, at.root, "a"), newGroup(t, at.root, "b")
+	for _, g := range []group{a, b} {
+		at.weigh(t, g, 100)
+	}
+	one, two := a.spinner(t, lastCPU(t)), b.spinner(t, lastCPU(t))
+	m := attach(t, at.hierarchy)
+	one.release()
+	two.release()
+	until(t, m, "both run", func(u map[uint64]Usage) bool { return u[a.id].Run > 0 && u[b.id].Run > 0 })
+	before, began := read(t, m), time.Now()
+	reads := 0
+	var now Reading
+	for ; time.Since(began) < 2*time.Second || reads < 1000; reads++ {
+		now = read(t, m)
+	}
+	elapsed := time.Since(began)
+	for name, g := range map[string]group{"a": a, "b": b} {
+		grew := now.Groups[g.id].since(before.Groups[g.id])
+		// What runs when it is read is charged when it leaves the CPU: a time slice, at either end.
+		const slice = 50 * time.Millisecond
+		if sum := grew.Run + grew.Wait; sum > elapsed+slice || sum < elapsed-slice-elapsed/10 {
+			t.Errorf("%s: ran %v and waited %v in %v of %d readings", name, grew.Run, grew.Wait, elapsed, reads)
+		}
+	}
+}
+
 // What happens between two processes that measure is not lost.
 func TestPinned(t *testing.T) {
 	alone(t)
