@@ -97,17 +97,6 @@ struct task_struct___before_5_14 {
 // v1_cpu: groups are those of the version 1 cpu hierarchy, else those of version 2.
 const volatile __u8 v1_cpu = 0;
 
-struct seq_file;
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-} RELOCATED;
-
-struct bpf_iter__task {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-} RELOCATED;
-
 // What is known of one task. At most one of the first two is set.
 struct task_times {
 	__u64 queued_since; // in the queue of the CPU where it is now
@@ -235,23 +224,13 @@ static __always_inline struct usage *usage_of(__u64 group)
 	return known;
 }
 
-// Adds to what one CPU has. A scheduler's program has that CPU for itself; a reader's may be
-// interrupted by one.
-static __always_inline void add(__u64 *to, __u64 ns, bool reader)
-{
-	if (reader)
-		__sync_fetch_and_add(to, ns);
-	else
-		*to += ns;
-}
-
-static __always_inline void owe(__u64 waits, __u64 runs, __u64 ns, bool reader)
+static __always_inline void owe(__u64 waits, __u64 runs, __u64 ns)
 {
 	struct pair pair = {waits, runs};
 	__u64 *sum = bpf_map_lookup_elem(&owed, &pair);
 
 	if (sum)
-		add(sum, ns, reader);
+		*sum += ns;
 	else if (bpf_map_update_elem(&owed, &pair, &ns, BPF_NOEXIST))
 		lose(LOST_OWED);
 }
@@ -312,28 +291,28 @@ static __always_inline __u64 outside(struct span hole, __u64 began, __u64 ended)
 	return ended - began - (to > from ? to - from : 0);
 }
 
-// Charges a task's wait in one CPU's queue from since until now: to its group, and to those who
-// ran there. clock is what the queue's throttling had come to at its beginning.
+// Charges a task's wait in one CPU's queue, which ends now: to its group, and to those who ran
+// there.
 //
 // What of it was throttled is taken for one span, from where the last throttling began, or as
 // much earlier as it needs; where that is not known, from where the wait began.
-static __always_inline void charge(struct task_struct *task, __u64 since, __u64 clock, __u64 group,
-				   struct usage *usage, __u32 id, __u64 now, bool reader)
+static __always_inline void leave_queue(struct task_struct *task, struct task_times *times, __u64 group,
+					struct usage *usage, __u32 id, __u64 now)
 {
-	__u64 until = now, runs, changes, ns;
+	__u64 since = times->queued_since, until = now, runs, changes, ns;
 	struct span hole = {};
 	struct cpu *cpu;
 
 	if (!since || since >= now)
 		return;
-	add(&usage->wait_ns, now - since, reader);
-	if (clock != NOT_KNOWN) {
-		__u64 is = throttle_clock(task);
-		__u64 throttled = is > clock ? is - clock : 0;
+	usage->wait_ns += now - since;
+	if (times->throttled != NOT_KNOWN) {
+		__u64 clock = throttle_clock(task);
+		__u64 throttled = clock > times->throttled ? clock - times->throttled : 0;
 
 		if (throttled > now - since)
 			throttled = now - since;
-		add(&usage->throttled_ns, throttled, reader);
+		usage->throttled_ns += throttled;
 		if (throttled) {
 			hole.from = throttling_began(task, now);
 			if (hole.from > now - throttled)
@@ -357,7 +336,7 @@ static __always_inline void charge(struct task_struct *task, __u64 since, __u64 
 		if (until > began && runs != NOBODY) {
 			ns = outside(hole, began, until);
 			if (ns)
-				owe(group, runs, ns, reader);
+				owe(group, runs, ns);
 		}
 		runs = cpu->past[changes % PAST].group;
 		until = from;
@@ -365,7 +344,7 @@ static __always_inline void charge(struct task_struct *task, __u64 since, __u64 
 	if (until > since) {
 		ns = outside(hole, since, until);
 		if (ns)
-			owe(group, FORGOTTEN | id, ns, reader);
+			owe(group, FORGOTTEN | id, ns);
 	}
 }
 
@@ -434,17 +413,15 @@ static __always_inline void enter_cpu(struct task_struct *task, __u64 group, __u
 {
 	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	struct usage *usage;
-	__u64 since;
 
 	if (!times)
 		return;
-	// A reader may be about to charge the same wait: whoever takes its beginning does.
-	since = __sync_lock_test_and_set(&times->queued_since, 0);
 	usage = usage_of(group);
 	if (usage) {
 		usage->switches += 1;
-		charge(task, since, times->throttled, group, usage, id, now, false);
+		leave_queue(task, times, group, usage, id, now);
 	}
+	times->queued_since = 0;
 	times->running_since = now;
 }
 
@@ -471,48 +448,17 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task)
 {
 	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, 0);
 	struct usage *usage;
-	__u64 now, group, since;
+	__u64 now, group;
 
 	if (!times || !times->queued_since || !bpf_core_field_exists(task->se.cfs_rq))
 		return 0;
 	now = bpf_ktime_get_ns();
-	since = __sync_lock_test_and_set(&times->queued_since, now);
 	group = group_of(task);
 	usage = usage_of(group);
 	if (usage)
-		charge(task, since, times->throttled, group, usage, task->se.cfs_rq->rq->cpu, now, false);
+		leave_queue(task, times, group, usage, task->se.cfs_rq->rq->cpu, now);
+	times->queued_since = now;
 	times->throttled = NOT_KNOWN; // of the queue it goes to, which is none that is throttled
-	return 0;
-}
-
-// Charges a wait that goes on with what it has come to, as if it began anew: a task that is kept
-// from the CPU for seconds is seen while it is.
-SEC("iter/task")
-int charge_waiting(struct bpf_iter__task *ctx)
-{
-	struct task_struct *task = ctx->task;
-	struct task_times *times;
-	struct usage *usage;
-	__u64 now, since, clock, is, group;
-
-	if (!task || !bpf_core_field_exists(task->se.cfs_rq))
-		return 0;
-	times = bpf_task_storage_get(&tasks, task, 0, 0);
-	if (!times)
-		return 0;
-	since = times->queued_since;
-	clock = times->throttled;
-	now = bpf_ktime_get_ns();
-	if (!since || since >= now)
-		return 0;
-	is = clock == NOT_KNOWN ? NOT_KNOWN : throttle_clock(task);
-	if (__sync_val_compare_and_swap(&times->queued_since, since, now) != since)
-		return 0; // it has the CPU by now, or is in another queue
-	times->throttled = is;
-	group = group_of(task);
-	usage = usage_of(group);
-	if (usage)
-		charge(task, since, clock, group, usage, task->se.cfs_rq->rq->cpu, now, true);
 	return 0;
 }
 

@@ -22,11 +22,10 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
-	"github.com/drover-project/drover/bpf/iterator"
 	"github.com/drover-project/drover/bpf/pin"
 )
 
-//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror -mcpu=v3" -target bpfel contention contention.bpf.c
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror" -target bpfel contention contention.bpf.c
 
 // Hierarchy tells which control groups are counted.
 type Hierarchy uint8
@@ -83,7 +82,6 @@ type Reading struct {
 type Meter struct {
 	objects contentionObjects
 	links   []link.Link
-	waiting *link.Iter // charges the waits that go on
 	groups  batch[uint64, contentionUsage]
 	pairs   batch[contentionPair, uint64]
 	// Of the reading before.
@@ -146,18 +144,11 @@ func Attach(hierarchy Hierarchy, pins string) (_ *Meter, err error) {
 		}
 		m.links = append(m.links, l)
 	}
-	if m.waiting, err = link.AttachIter(link.IterOptions{Program: m.objects.ChargeWaiting}); err != nil {
-		return nil, errors.Join(fmt.Errorf("attach the iterator over tasks: %w", err), m.Close())
-	}
-	m.links = append(m.links, m.waiting)
 	return m, nil
 }
 
 // Read reads everything anew.
 func (m *Meter) Read() (Reading, error) {
-	if err := iterator.Run(m.waiting); err != nil {
-		return Reading{}, fmt.Errorf("charge the waits that go on: %w", err)
-	}
 	owed, err := m.readOwed()
 	if err != nil {
 		return Reading{}, err

@@ -54,7 +54,6 @@ const (
 	contentionMapLost              = "lost"
 	contentionMapOwed              = "owed"
 	contentionMapTasks             = "tasks"
-	contentionProgChargeWaiting    = "charge_waiting"
 	contentionProgSchedMigrateTask = "sched_migrate_task"
 	contentionProgSchedSwitch      = "sched_switch"
 	contentionProgSchedWakeup      = "sched_wakeup"
@@ -104,7 +103,6 @@ type contentionSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type contentionProgramSpecs struct {
-	ChargeWaiting    *ebpf.ProgramSpec `ebpf:"charge_waiting"`
 	SchedMigrateTask *ebpf.ProgramSpec `ebpf:"sched_migrate_task"`
 	SchedSwitch      *ebpf.ProgramSpec `ebpf:"sched_switch"`
 	SchedWakeup      *ebpf.ProgramSpec `ebpf:"sched_wakeup"`
@@ -177,7 +175,6 @@ type contentionVariables struct {
 //
 // It can be passed to loadContentionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type contentionPrograms struct {
-	ChargeWaiting    *ebpf.Program `ebpf:"charge_waiting"`
 	SchedMigrateTask *ebpf.Program `ebpf:"sched_migrate_task"`
 	SchedSwitch      *ebpf.Program `ebpf:"sched_switch"`
 	SchedWakeup      *ebpf.Program `ebpf:"sched_wakeup"`
@@ -186,7 +183,6 @@ type contentionPrograms struct {
 
 func (p *contentionPrograms) Close() error {
 	return _ContentionClose(
-		p.ChargeWaiting,
 		p.SchedMigrateTask,
 		p.SchedSwitch,
 		p.SchedWakeup,
