@@ -41,17 +41,26 @@ func TestIndexReused(t *testing.T) {
 				return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Index: a.index},
 					PeerName: "eth0", PeerNamespace: netlink.NsFd(b.ns)})
 			})
-			if ma.attached[a.index].on(a.index) || ma.reflecting[a.index].on(a.index) {
-				t.Error("the programs are said to be on a device that never got them")
-			}
+			a.in(t, func() error {
+				if ma.attached[a.index].on(a.index) || ma.reflecting[a.index].on(a.index) {
+					t.Error("the programs are said to be on a device that never got them")
+				}
+				return nil
+			})
 			a.up(t)
 			b.up(t)
 			a.attach(t, ma)
 			b.attach(t, mb)
-			a.in(t, func() error { return ma.SetReflectors([]int{a.index}) })
-			if !ma.attached[a.index].on(a.index) || !ma.reflecting[a.index].on(a.index) {
-				t.Error("the programs are not on the new device")
-			}
+			a.in(t, func() error {
+				err := ma.SetReflectors([]int{a.index})
+				if !ma.attached[a.index].on(a.index) {
+					t.Error("the programs are not on the new device")
+				}
+				if !ma.reflecting[a.index].on(a.index) {
+					t.Error("the reflector is not on the new device")
+				}
+				return err
+			})
 			measure(t, ma, c, b.v4, 2)
 		})
 	}

@@ -73,7 +73,7 @@ func (m machine) run(ctx context.Context) (results, error) {
 	if err != nil {
 		console, _ := os.ReadFile(m.file("console"))
 		own, _ := os.ReadFile(said.Name())
-		if emulatorFault(console) {
+		if emulatorFault(console, own) {
 			err = errEmulator
 		}
 		return all, fmt.Errorf("kernel %s: %w\n%s\n%s", m.kernel.Release, errors.Join(err, context.Cause(ctx)), own, tail(console, 20000))
@@ -81,17 +81,20 @@ func (m machine) run(ctx context.Context) (results, error) {
 	return all, nil
 }
 
-var errEmulator = errors.New("the emulator ran an instruction that was not there any more")
+var errEmulator = errors.New("the emulator failed")
 
-// emulatorFault tells by the console that the machine ended because of QEMU. Attaching to a
+// emulatorFault tells by the console, and by what QEMU itself said, that the machine ended because
+// of QEMU. One of its own assertions may fail: that of its table of memory regions does now and
+// then while a machine with two CPUs maps its devices. And attaching to a
 // tracepoint makes the kernel put a breakpoint into its own code and take it out again
 // (text_poke_bp). With a thread for each CPU, QEMU now and then translates the breakpoint while
 // another CPU is taking it out, and keeps that: the kernel does not know it, or meets it for ever.
 // One thread for all CPUs has no such race, and is five times as slow.
-func emulatorFault(console []byte) bool {
+func emulatorFault(console, own []byte) bool {
+	asserted := bytes.HasPrefix(own, []byte("qemu-system-")) && bytes.Contains(own, []byte("Assertion `"))
 	met := bytes.Contains(console, []byte("int3: 0000 [#"))
 	forEver := bytes.Contains(console, []byte("soft lockup")) && bytes.Contains(console, []byte("text_poke_bp_batch"))
-	return met || forEver
+	return asserted || met || forEver
 }
 
 func (m machine) file(name string) string { return filepath.Join(m.dir, name) }

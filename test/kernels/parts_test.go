@@ -65,8 +65,16 @@ func TestEmulatorFault(t *testing.T) {
 		"[84.6] BUG: kernel NULL pointer dereference\n[84.6] Oops: Oops: 0000 [#1]\n":                false,
 		"": false,
 	} {
-		if got := emulatorFault([]byte(console)); got != want {
+		if got := emulatorFault([]byte(console), nil); got != want {
 			t.Errorf("%q: %t, want %t", console, got, want)
+		}
+	}
+	for own, want := range map[string]bool{
+		"qemu-system-x86_64: system/physmem.c:2671: iotlb_to_section: Assertion `section_index < d->map.sections_nb' failed.\n": true,
+		"qemu-system-x86_64: terminating on signal 15\n":                                                                        false,
+	} {
+		if got := emulatorFault(nil, []byte(own)); got != want {
+			t.Errorf("%q: %t, want %t", own, got, want)
 		}
 	}
 }
