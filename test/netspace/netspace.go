@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
@@ -17,11 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/hack/lab/fabric"
+	"github.com/drover-project/drover/internal/thread"
 )
 
 // New makes a network namespace, which its user closes. Its only device is lo, which is down.
 func New() (ns netns.NsHandle, err error) {
-	err = apart(func() (err error) {
+	err = thread.Apart(func() (err error) {
 		ns, err = netns.New()
 		return err
 	})
@@ -45,21 +45,12 @@ func Make(t testing.TB) netns.NsHandle {
 // In runs f on a thread of its own that is in the namespace, and ends the thread. Processes that
 // f starts are in the namespace, too; what it starts on other goroutines is not.
 func In(ns netns.NsHandle, f func() error) error {
-	return apart(func() error {
+	return thread.Apart(func() error {
 		if err := netns.Set(ns); err != nil {
 			return fmt.Errorf("enter a network namespace: %w", err)
 		}
 		return f()
 	})
-}
-
-func apart(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		result <- f()
-	}()
-	return <-result
 }
 
 // Up gives a device of the calling thread's namespace addresses, usable at once (nobody looks
