@@ -43,7 +43,7 @@ lint: ## go vet and gofmt over everything
 	$(GO) vet ./...
 
 .PHONY: test
-test: prerequisites lab-build lint test-unit test-kernels test-e2e ## Set up, then run every test
+test: prerequisites lab-build lint test-unit test-e2e ## Set up, then run every test but test-kernels
 
 .PHONY: test-unit
 test-unit: lab-build ## Tests that need no cluster (some load eBPF programs or run CRIU: root)

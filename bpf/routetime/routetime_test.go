@@ -366,6 +366,11 @@ func TestMembersLeave(t *testing.T) {
 		t.Fatal(err)
 	}
 	send(t, c, b.v4, probe(2))
+	for end := time.Now().Add(patience); stats(t, mb).Stranger == 0; runtime.Gosched() { // it is on its way
+		if time.Now().After(end) {
+			t.Fatal("the probe of one who left is not counted")
+		}
+	}
 	if err := mb.SetMembers([]netip.Addr{b.v4}, []netip.Addr{a.v4}); err != nil {
 		t.Fatal(err)
 	}
