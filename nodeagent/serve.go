@@ -48,30 +48,9 @@ func (a *agent) status() http.Handler {
 		}
 		a.answer(w, a.gossip.Snapshot(), nil)
 	})
-	mux.HandleFunc("GET /v1/contention", func(w http.ResponseWriter, _ *http.Request) {
-		found, why := a.lookAtContention(time.Now())
-		if why != "" {
-			http.Error(w, why, http.StatusServiceUnavailable)
-			return
-		}
-		a.answer(w, found, nil)
-	})
-	mux.HandleFunc("GET /v1/routes", func(w http.ResponseWriter, _ *http.Request) {
-		found, why := a.lookAtRoutes(time.Now())
-		if why != "" {
-			http.Error(w, why, http.StatusServiceUnavailable)
-			return
-		}
-		a.answer(w, found, nil)
-	})
-	mux.HandleFunc("GET /v1/traffic", func(w http.ResponseWriter, _ *http.Request) {
-		found, why := a.lookAtTraffic(time.Now())
-		if why != "" {
-			http.Error(w, why, http.StatusServiceUnavailable)
-			return
-		}
-		a.answer(w, found, nil)
-	})
+	mux.HandleFunc("GET /v1/contention", measured(a, a.lookAtContention))
+	mux.HandleFunc("GET /v1/routes", measured(a, a.lookAtRoutes))
+	mux.HandleFunc("GET /v1/traffic", measured(a, a.lookAtTraffic))
 	mux.HandleFunc("GET /v1/pods/{namespace}/{name}/processes", func(w http.ResponseWriter, r *http.Request) {
 		found, err := a.examine(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
 		a.answer(w, found, err)
@@ -81,6 +60,18 @@ func (a *agent) status() http.Handler {
 		a.answer(w, found, err)
 	})
 	return mux
+}
+
+// measured answers with what look finds now, or says why that is not known.
+func measured[Found any](a *agent, look func(now time.Time) (Found, string)) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		found, why := look(time.Now())
+		if why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		a.answer(w, found, nil)
+	}
 }
 
 // answer writes what was found, or why nothing was.

@@ -55,7 +55,7 @@ func Open(dir string, spec *ebpf.CollectionSpec, version string) (*Set, error) {
 		spec.Maps[name].Pinning = ebpf.PinByName
 		_, err := os.Lstat(filepath.Join(s.maps, spec.Maps[name].Name))
 		if errors.Is(err, fs.ErrNotExist) { // what is linked would count in one that nobody reads
-			err = os.RemoveAll(s.links)
+			err = unlinkAll(s.links)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("look for pinned map %s: %w", name, err)
@@ -157,7 +157,10 @@ func (s *Set) Replace() error {
 		at := filepath.Join(s.dir, e.Name())
 		own := strings.HasPrefix(e.Name(), mapsPrefix) || strings.HasPrefix(e.Name(), linksPrefix)
 		if own && at != s.maps && at != s.links {
-			errs = append(errs, unlinkAll(at), os.RemoveAll(at))
+			if strings.HasPrefix(e.Name(), linksPrefix) {
+				errs = append(errs, unlinkAll(at))
+			}
+			errs = append(errs, os.RemoveAll(at))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -166,15 +169,12 @@ func (s *Set) Replace() error {
 	return nil
 }
 
-// unlinkAll detaches what of a directory is links.
+// unlinkAll detaches all links of a directory; none where there is no such directory.
 func unlinkAll(dir string) error {
-	if !strings.HasPrefix(filepath.Base(dir), linksPrefix) {
-		return nil
-	}
-	entries, err := os.ReadDir(dir)
+	names, err := linked(dir)
 	errs := []error{err}
-	for _, e := range entries {
-		errs = append(errs, unlink(filepath.Join(dir, e.Name())))
+	for _, name := range names {
+		errs = append(errs, unlink(filepath.Join(dir, name)))
 	}
 	return errors.Join(errs...)
 }
@@ -242,12 +242,10 @@ func ignore(err, what error) error {
 
 // Detach detaches all programs of this version. Their maps stay.
 func (s *Set) Detach() error {
-	names, err := s.Linked()
-	errs := []error{err}
-	for _, name := range names {
-		errs = append(errs, s.Unlink(name))
+	if s == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	return unlinkAll(s.links)
 }
 
 // Linked lists the names of the pinned links of this version.
@@ -255,7 +253,11 @@ func (s *Set) Linked() ([]string, error) {
 	if s == nil {
 		return nil, nil
 	}
-	entries, err := os.ReadDir(s.links)
+	return linked(s.links)
+}
+
+func linked(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list pinned links: %w", err)
 	}

@@ -93,12 +93,12 @@ func draw(seed int) scenario {
 }
 
 // stageNames names containers by their control groups' names: the pod's UID ends with its number.
-type stageNames struct{ pods []pod }
+type stageNames struct{}
 
 func uidOf(number int) string { return fmt.Sprintf("0a1b2c3d-1111-4222-8333-%012d", number) }
 
-// Container is called by one goroutine only between changes of the pods.
-func (n *stageNames) Container(uid, _ string) (model.PodID, string, bool) {
+// Container knows every pod of a scenario.
+func (stageNames) Container(uid, _ string) (model.PodID, string, bool) {
 	number, err := strconv.Atoi(uid[len(uid)-12:])
 	if err != nil {
 		return model.PodID{}, "", false
@@ -153,7 +153,7 @@ func withNode(interval time.Duration, thresholds pressure.Thresholds, f func(*no
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	n.contention = measure.NewContention(measure.ContentionConfig{Cgroups: cgroups, Kubepods: podsIn, Proc: "/proc",
-		Interval: interval, Thresholds: thresholds, Attach: measure.AttachWaitMeter("", log), Triggers: measure.OpenTriggers, Names: &stageNames{}, Log: log})
+		Interval: interval, Thresholds: thresholds, Attach: measure.AttachWaitMeter("", log), Triggers: measure.OpenTriggers, Names: stageNames{}, Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.contention.Run(ctx) }()

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/cilium/ebpf/link"
@@ -123,6 +122,3 @@ func (w *Witness) Lost() (uint64, error) {
 	}
 	return n, nil
 }
-
-// Closed tells whether an error of Read means that there is nothing more.
-func Closed(err error) bool { return errors.Is(err, os.ErrClosed) }
