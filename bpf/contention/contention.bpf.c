@@ -10,7 +10,8 @@
 // CPU, or goes to the queue of another one, all of it at once and to the group the task is in
 // by then: a task that still waits in the queue that it came to has been charged nothing yet.
 // Time is the monotonic clock of the whole machine. Tasks that were runnable or running when
-// the programs were attached are charged from their next change on.
+// the programs were attached are charged from their next change on. A run is charged when it
+// ends, to the group the task was in when it began.
 //
 // Who runs on the CPU in whose queue a task waits is who makes it wait. Each CPU keeps a
 // short past: who ran last, and until when. When a task's wait in a queue ends, because it
@@ -84,6 +85,7 @@ struct sched_entity {
 
 struct task_struct {
 	__s32 pid;
+	int on_cpu; // not where the kernel is built for one CPU
 	struct sched_entity se;
 	unsigned int __state;
 	struct css_set *cgroups;
@@ -97,11 +99,10 @@ struct task_struct___before_5_14 {
 // v1_cpu: groups are those of the version 1 cpu hierarchy, else those of version 2.
 const volatile __u8 v1_cpu = 0;
 
-// What is known of one task. At most one of the first two is set.
+// What is known of one task.
 struct task_times {
-	__u64 queued_since; // in the queue of the CPU where it is now
-	__u64 running_since;
-	__u64 throttled; // throttle_clock() when it was queued
+	__u64 queued_since; // in the queue of the CPU where it is now, or 0
+	__u64 throttled;    // throttle_clock() when it was queued
 };
 
 enum {
@@ -116,6 +117,7 @@ enum {
 struct cpu {
 	__u64 changes;
 	__u64 running; // the group that runs now
+	__u64 since;   // when the task of it that runs now came, or 0
 	struct {
 		__u64 group;
 		__u64 until;
@@ -128,6 +130,7 @@ struct usage {
 	__u64 run_ns;
 	__u64 switches; // times that a task of the group was put on a CPU
 	__u64 throttled_ns; // the part of wait_ns in which a CPU quota, of the group or above it, held
+	__u64 self_ns;	    // the part of wait_ns in which others of the group ran there
 };
 
 struct span {
@@ -159,7 +162,7 @@ struct {
 	__type(value, struct usage);
 } groups SEC(".maps");
 
-// How long each waited for each other, and for itself, in nanoseconds; no waits of ROOT.
+// How long each waited for each other, in nanoseconds; no waits of ROOT.
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, 8192);
@@ -185,19 +188,19 @@ struct {
 	__type(value, __u64);
 } lost SEC(".maps");
 
+// Plain loads, as the kernel gives these pointers with their types: each costs a tenth of what
+// the helper that reads any address does.
 static __always_inline __u64 group_of(struct task_struct *task)
 {
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct css_set *set = task->cgroups;
 
 	if (!v1_cpu)
-		return BPF_CORE_READ(set, dfl_cgrp, kn, id);
+		return set->dfl_cgrp->kn->id;
 
 	__u64 index = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
-	struct cgroup_subsys_state *css = 0;
-	const char *first = (const char *)set + bpf_core_field_offset(set->subsys);
+	struct cgroup_subsys_state **css = (void *)set + bpf_core_field_offset(set->subsys) + index * sizeof(*css);
 
-	bpf_probe_read_kernel(&css, sizeof(css), first + index * sizeof(css));
-	return BPF_CORE_READ(css, cgroup, kn, id);
+	return (*css)->cgroup->kn->id;
 }
 
 static __always_inline void lose(__u32 what)
@@ -297,11 +300,10 @@ static __always_inline __u64 outside(struct span hole, __u64 began, __u64 ended)
 // What of it was throttled is taken for one span, from where the last throttling began, or as
 // much earlier as it needs; where that is not known, from where the wait began.
 static __always_inline void leave_queue(struct task_struct *task, struct task_times *times, __u64 group,
-					struct usage *usage, __u32 id, __u64 now)
+					struct usage *usage, struct cpu *cpu, __u32 id, __u64 now)
 {
 	__u64 since = times->queued_since, until = now, runs, changes, ns;
 	struct span hole = {};
-	struct cpu *cpu;
 
 	if (!since || since >= now)
 		return;
@@ -322,8 +324,7 @@ static __always_inline void leave_queue(struct task_struct *task, struct task_ti
 			hole.to = hole.from + throttled;
 		}
 	}
-	cpu = bpf_map_lookup_elem(&cpus, &id);
-	if (!cpu || group == ROOT)
+	if (group == ROOT)
 		return;
 	runs = cpu->running;
 	changes = cpu->changes;
@@ -335,7 +336,9 @@ static __always_inline void leave_queue(struct task_struct *task, struct task_ti
 
 		if (until > began && runs != NOBODY) {
 			ns = outside(hole, began, until);
-			if (ns)
+			if (runs == group)
+				usage->self_ns += ns;
+			else if (ns)
 				owe(group, runs, ns);
 		}
 		runs = cpu->past[changes % PAST].group;
@@ -348,12 +351,11 @@ static __always_inline void leave_queue(struct task_struct *task, struct task_ti
 	}
 }
 
-// Notes down that the CPU goes to another group.
-static __always_inline void pass_on(__u32 id, __u64 group, __u64 now)
+// Notes down that the CPU goes to a task of a group.
+static __always_inline void pass_on(struct cpu *cpu, __u64 group, __u64 now)
 {
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &id);
-
-	if (!cpu || (cpu->changes && cpu->running == group))
+	cpu->since = now;
+	if (cpu->changes && cpu->running == group)
 		return;
 	cpu->past[cpu->changes % PAST].group = cpu->running;
 	cpu->past[cpu->changes % PAST].until = now;
@@ -368,13 +370,24 @@ static __always_inline int is_blocking(struct task_struct *task)
 	return BPF_CORE_READ((struct task_struct___before_5_14 *)task, state) != 0;
 }
 
+// Under the run queue's lock, as at a wake-up.
+static __always_inline bool is_running(struct task_struct *task)
+{
+	if (bpf_core_field_exists(task->on_cpu))
+		return task->on_cpu;
+	return task->pid == (__s32)bpf_get_current_pid_tgid();
+}
+
 static __always_inline int became_runnable(struct task_struct *task)
 {
-	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct task_times *times;
 
 	// A task can be woken while it is still running (it was about to sleep): no wait.
+	if (is_running(task))
+		return 0;
+	times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	// Woken twice before it runs: the first time counts.
-	if (times && !times->running_since && !times->queued_since)
+	if (times && !times->queued_since)
 		enter_queue(task, times, bpf_ktime_get_ns());
 	return 0;
 }
@@ -391,54 +404,57 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 	return became_runnable(task);
 }
 
-static __always_inline void leave_cpu(struct task_struct *task, int preempted, __u64 now)
+static __always_inline void leave_cpu(struct task_struct *task, bool preempted, __u64 now)
 {
-	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct task_times *times;
 
-	if (!times)
+	if (!preempted && is_blocking(task))
 		return;
-	if (times->running_since) {
-		struct usage *usage = usage_of(group_of(task));
-
-		if (usage)
-			usage->run_ns += now - times->running_since;
-	}
-	times->running_since = 0;
-	times->queued_since = 0;
-	if (preempted || !is_blocking(task))
+	times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (times)
 		enter_queue(task, times, now);
 }
 
-static __always_inline void enter_cpu(struct task_struct *task, __u64 group, __u32 id, __u64 now)
+static __always_inline void enter_cpu(struct task_struct *task, __u64 group, struct usage *usage,
+				      struct cpu *cpu, __u32 id, __u64 now)
 {
-	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	struct usage *usage;
+	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, 0);
 
+	usage->switches += 1;
 	if (!times)
 		return;
-	usage = usage_of(group);
-	if (usage) {
-		usage->switches += 1;
-		leave_queue(task, times, group, usage, id, now);
-	}
+	leave_queue(task, times, group, usage, cpu, id, now);
 	times->queued_since = 0;
-	times->running_since = now;
 }
 
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempted, struct task_struct *prev, struct task_struct *next)
 {
-	__u64 now = bpf_ktime_get_ns(), group = NOBODY;
 	__u32 id = bpf_get_smp_processor_id();
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &id);
+	struct usage *usage = 0;
+	__u64 now, group;
 
+	if (!cpu)
+		return 0;
+	now = bpf_ktime_get_ns();
 	// pid 0 is the idle task of each CPU: it neither waits nor works.
-	if (prev->pid)
+	if (prev->pid) {
 		leave_cpu(prev, preempted, now);
-	if (next->pid) {
-		group = group_of(next);
-		enter_cpu(next, group, id, now);
+		if (cpu->since) {
+			usage = usage_of(cpu->running);
+			if (usage)
+				usage->run_ns += now - cpu->since;
+		}
 	}
-	pass_on(id, group, now);
+	group = next->pid ? group_of(next) : NOBODY;
+	if (group != NOBODY) {
+		if (group != cpu->running || !usage)
+			usage = usage_of(group);
+		if (usage)
+			enter_cpu(next, group, usage, cpu, id, now);
+	}
+	pass_on(cpu, group, now);
 	return 0;
 }
 
@@ -448,15 +464,19 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task)
 {
 	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, 0);
 	struct usage *usage;
+	struct cpu *cpu;
 	__u64 now, group;
+	__u32 id;
 
 	if (!times || !times->queued_since || !bpf_core_field_exists(task->se.cfs_rq))
 		return 0;
 	now = bpf_ktime_get_ns();
 	group = group_of(task);
+	id = task->se.cfs_rq->rq->cpu;
 	usage = usage_of(group);
-	if (usage)
-		leave_queue(task, times, group, usage, task->se.cfs_rq->rq->cpu, now);
+	cpu = bpf_map_lookup_elem(&cpus, &id);
+	if (usage && cpu)
+		leave_queue(task, times, group, usage, cpu, id, now);
 	times->queued_since = now;
 	times->throttled = NOT_KNOWN; // of the queue it goes to, which is none that is throttled
 	return 0;

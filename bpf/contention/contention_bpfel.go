@@ -17,6 +17,7 @@ type contentionCpu struct {
 	_       structs.HostLayout
 	Changes uint64
 	Running uint64
+	Since   uint64
 	Past    [128]struct {
 		_     structs.HostLayout
 		Group uint64
@@ -31,10 +32,9 @@ type contentionPair struct {
 }
 
 type contentionTaskTimes struct {
-	_            structs.HostLayout
-	QueuedSince  uint64
-	RunningSince uint64
-	Throttled    uint64
+	_           structs.HostLayout
+	QueuedSince uint64
+	Throttled   uint64
 }
 
 type contentionUsage struct {
@@ -43,6 +43,7 @@ type contentionUsage struct {
 	RunNs       uint64
 	Switches    uint64
 	ThrottledNs uint64
+	SelfNs      uint64
 }
 
 // Names of all BPF objects in the ELF.

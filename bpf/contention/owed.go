@@ -5,9 +5,9 @@ import "time"
 // forgotten marks a Runs that is the number of a CPU (contention.bpf.c).
 const forgotten = 1 << 63
 
-// grown is what has come to each pair since before; one that is less now began anew.
-func grown(now, before map[contentionPair]uint64) map[contentionPair]uint64 {
-	more := make(map[contentionPair]uint64)
+// grown is what has come to each since before; what is less now began anew.
+func grown[K comparable](now, before map[K]uint64) map[K]uint64 {
+	more := make(map[K]uint64)
 	for p, ns := range now {
 		if was := before[p]; ns > was {
 			more[p] = ns - was

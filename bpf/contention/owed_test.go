@@ -303,9 +303,9 @@ func TestFullTableIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g, cpu := newGroup(t, at.root, "late"), lastCPU(t)
-	g.spinner(t, cpu).release()
-	g.spinner(t, cpu).release()
+	cpu := lastCPU(t)
+	newGroup(t, at.root, "late").spinner(t, cpu).release()
+	newGroup(t, at.root, "later").spinner(t, cpu).release()
 	eventually(t, "a wait that finds no room", func() (bool, string) {
 		lost, err := m.lost()
 		if err != nil {
