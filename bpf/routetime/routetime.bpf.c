@@ -95,11 +95,26 @@ static __always_inline bool is(const struct address *a, enum member what)
 	return member && *member == what;
 }
 
+// Almost every packet of the node costs no more than this. A bare acknowledgement of TCP, with
+// its time stamp, is as long as a probe.
+static __always_inline bool may_be_probe(struct __sk_buff *skb)
+{
+	__u8 *head = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 len = skb->len;
+
+	if (len != ETHER + sizeof(struct datagram_v4) && len != ETHER + sizeof(struct datagram_v6))
+		return false;
+	if (head + ETHER + sizeof(struct ipv4) > end) // to be copied from its fragments
+		return true;
+	if (len == ETHER + sizeof(struct datagram_v4))
+		return head[ETHER + 9] == IPPROTO_UDP;
+	return head[ETHER + 6] == IPPROTO_UDP;
+}
+
 static __always_inline bool parse_v4(struct __sk_buff *skb, struct packet *p)
 {
 	struct datagram_v4 h;
 
-	// Almost every packet of the node has another length, and costs no more than this.
 	return skb->len == ETHER + sizeof(h) && !bpf_skb_load_bytes(skb, ETHER, &h, sizeof(h)) &&
 	       read_v4(&h, p);
 }
@@ -217,7 +232,7 @@ int routetime_egress(struct __sk_buff *skb)
 	struct packet p = {};
 	struct expected *found;
 
-	if (!parse(skb, &p) || p.kind != KIND_PROBE)
+	if (!may_be_probe(skb) || !parse(skb, &p) || p.kind != KIND_PROBE)
 		return NEXT;
 	found = bpf_map_lookup_elem(&outstanding, &p.nonce);
 	if (!found || found->sent_ns || !same(&found->peer, &p.destination))
@@ -230,9 +245,12 @@ int routetime_egress(struct __sk_buff *skb)
 SEC("tc")
 int routetime_ingress(struct __sk_buff *skb)
 {
-	__u64 now = bpf_ktime_get_ns();
 	struct packet p = {};
+	__u64 now;
 
+	if (!may_be_probe(skb))
+		return NEXT;
+	now = bpf_ktime_get_ns();
 	// What is only passing through (a pod's traffic, another node's) is none of ours.
 	if (skb->pkt_type != PACKET_HOST || !parse(skb, &p) || !is(&p.destination, MEMBER_SELF))
 		return NEXT;
