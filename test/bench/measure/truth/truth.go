@@ -91,7 +91,8 @@ func (w *Witness) Close() error {
 	return errors.Join(append(errs, w.objects.Close())...)
 }
 
-// Read waits for the next event, or until the deadline: then the error is os.ErrDeadlineExceeded.
+// Read gives the next event; when there is no more at the deadline, os.ErrDeadlineExceeded.
+// Nothing wakes it before the deadline.
 func (w *Witness) Read(deadline time.Time) (Event, error) {
 	w.ring.SetDeadline(deadline)
 	r, err := w.ring.Read()
