@@ -28,10 +28,14 @@ const (
 	version = 1
 )
 
-// Packet is what travels between two agents: a probe, or its answer, which differs from it
-// in the kind alone. It carries no time: the origin keeps that.
+// Packet is what travels between two agents: a probe, or its answer, which differs from it in
+// the kind alone, and where a program gave it in how long that took. When the probe left is
+// not in it: the origin keeps that.
 type Packet struct {
 	Kind Kind
+	// Dwell is how long the peer had the probe before it answered, of AnsweredByKernel alone; to
+	// be taken off the round trip. Nanoseconds travel, in 16 bits, and more than that is not told.
+	Dwell time.Duration
 	// Nonce is random, so that nobody who cannot see the probe can answer it.
 	Nonce uint64
 	// Sequence counts the origin's probes, for those who read captures.
@@ -41,7 +45,8 @@ type Packet struct {
 // Append appends the packet's PacketSize bytes to b.
 func (p Packet) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, magic)
-	b = append(b, version, byte(p.Kind), 0, 0)
+	b = append(b, version, byte(p.Kind))
+	b = binary.BigEndian.AppendUint16(b, uint16(min(max(p.Dwell, 0), math.MaxUint16)))
 	b = binary.BigEndian.AppendUint64(b, p.Nonce)
 	return binary.BigEndian.AppendUint64(b, p.Sequence)
 }
@@ -62,11 +67,13 @@ func Parse(b []byte) (Packet, error) {
 	if kind < Probe || kind > AnsweredByUser {
 		return Packet{}, fmt.Errorf("route time packet of kind %d", kind)
 	}
-	if b[6] != 0 || b[7] != 0 {
-		return Packet{}, fmt.Errorf("route time packet with %#x%02x where zeros belong", b[6], b[7])
+	dwell := binary.BigEndian.Uint16(b[6:])
+	if dwell != 0 && kind != AnsweredByKernel {
+		return Packet{}, fmt.Errorf("route time packet of kind %d with %#04x where zeros belong", kind, dwell)
 	}
 	return Packet{
 		Kind:     kind,
+		Dwell:    time.Duration(dwell),
 		Nonce:    binary.BigEndian.Uint64(b[8:]),
 		Sequence: binary.BigEndian.Uint64(b[16:]),
 	}, nil

@@ -75,7 +75,7 @@ struct probe {
 	__be32 magic;
 	__u8 version;
 	__u8 kind;
-	__be16 zero;
+	__be16 dwell; // ns between coming and leaving of what was answered here, at most 65,535
 	__be32 nonce[2];
 	__be32 sequence[2];
 };
@@ -104,6 +104,7 @@ struct packet {
 	__u64 nonce;
 	__u32 udp; // offset of its header
 	__be16 port; // the origin's
+	__be16 dwell;
 	__u8 kind;
 	bool v4;
 };
@@ -129,9 +130,10 @@ static __always_inline bool read(const struct datagram *d, struct packet *p)
 	__be16 there = d->udp.destination;
 
 	if (d->udp.length != bpf_htons(sizeof(*d)) || d->probe.magic != bpf_htonl(MAGIC) ||
-	    d->probe.version != VERSION || d->probe.zero)
+	    d->probe.version != VERSION || (d->probe.dwell && d->probe.kind != KIND_KERNEL))
 		return false;
 	p->kind = d->probe.kind;
+	p->dwell = d->probe.dwell;
 	p->port = d->udp.source;
 	if (p->kind != KIND_PROBE) {
 		p->port = d->udp.destination;

@@ -11,7 +11,8 @@ import (
 func TestPacketRoundTrip(t *testing.T) {
 	for _, want := range []Packet{
 		{Kind: Probe, Nonce: 1<<64 - 1, Sequence: 5},
-		{Kind: AnsweredByKernel},
+		{Kind: AnsweredByKernel, Dwell: 1234},
+		{Kind: AnsweredByKernel, Dwell: 65535},
 		{Kind: AnsweredByUser, Nonce: 0x0102030405060708, Sequence: 1 << 40},
 	} {
 		b := want.Append([]byte("before"))[len("before"):]

@@ -277,7 +277,10 @@ func answersAreValid(t *testing.T, a, b *node) {
 			t.Fatalf("no answer from %s: %v", to, err)
 		}
 		got, err := Parse(buf[:n])
-		want := Packet{Kind: AnsweredByKernel, Nonce: 0xfeedface, Sequence: 9}
+		if got.Dwell <= 0 {
+			t.Errorf("the answer from %s does not say how long it took", to)
+		}
+		want := Packet{Kind: AnsweredByKernel, Dwell: got.Dwell, Nonce: 0xfeedface, Sequence: 9}
 		if err != nil || got != want || sender != netip.AddrPortFrom(to, Port) {
 			t.Errorf("answer %+v from %s (%v), want %+v from %s", got, sender, err, want, to)
 		}
