@@ -139,6 +139,7 @@ type Contention struct {
 
 	mu       sync.Mutex
 	snapshot ContentionSnapshot
+	failures uint64 // readings that failed, or did for some container
 }
 
 // NewContention makes a Contention; Run starts it.
@@ -157,10 +158,14 @@ func (c *Contention) Snapshot() ContentionSnapshot {
 // it is older than every window.
 func (c *Contention) Current(now time.Time) ContentionSnapshot {
 	s := c.Snapshot()
-	if now.Sub(s.At) > c.config.Thresholds.Window() {
+	if !c.fresh(s, now) {
 		s.Containers = nil
 	}
 	return s
+}
+
+func (c *Contention) fresh(s ContentionSnapshot, now time.Time) bool {
+	return now.Sub(s.At) <= c.config.Thresholds.Window()
 }
 
 // Run loads the kernel programs and reads them at every interval until ctx ends. It returns
@@ -178,13 +183,23 @@ func (c *Contention) Run(ctx context.Context) error {
 	tick := time.NewTicker(c.config.Interval)
 	defer tick.Stop()
 	for {
-		if err := c.read(time.Now(), meter); err != nil {
-			c.config.Log.Warn("contention was not measured", "error", err)
-		}
+		c.round(time.Now(), meter)
 		if fired = c.wait(ctx, tick.C, fired); ctx.Err() != nil {
 			return meter.Close()
 		}
 	}
+}
+
+// round takes one reading at now; one that fails is logged and counted.
+func (c *Contention) round(now time.Time, meter WaitMeter) {
+	err := c.read(now, meter)
+	if err == nil {
+		return
+	}
+	c.config.Log.Warn("contention was not measured", "error", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failures++
 }
 
 // openTriggers has the kernel tell of the node's stalls, if it does; else the channel is nil.

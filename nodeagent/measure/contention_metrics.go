@@ -2,6 +2,7 @@ package measure
 
 import (
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,6 +20,10 @@ var (
 		append(slices.Clone(containerLabels), "cause"), nil)
 	lostDesc = prometheus.NewDesc("drover_contention_lost_total",
 		"Times that the kernel's tables had no room to note down a wait, or a run: more than 0 means that what is told of them is too little.", nil, nil)
+	measuredDesc = prometheus.NewDesc("drover_contention_measured",
+		"1 while contention is known, 0 once the last reading is older than every window: then nothing is told of any container.", nil, nil)
+	failuresDesc = prometheus.NewDesc("drover_contention_reading_failures_total",
+		"Readings of contention that failed, as a whole or for some container; the agent's log says why.", nil, nil)
 	stallDesc = prometheus.NewDesc("drover_container_contention_ratio",
 		"Share of time (0..1) for which others kept the container from the resource, mean over the window of severe contention.",
 		append(slices.Clone(containerLabels), "resource"), nil)
@@ -39,6 +44,8 @@ func (c *Contention) Describe(ch chan<- *prometheus.Desc) {
 	ch <- waitDesc
 	ch <- causeDesc
 	ch <- lostDesc
+	ch <- measuredDesc
+	ch <- failuresDesc
 	ch <- stallDesc
 	ch <- sufferingDesc
 	ch <- ofLimitDesc
@@ -46,11 +53,21 @@ func (c *Contention) Describe(ch chan<- *prometheus.Desc) {
 	ch <- killsDesc
 }
 
-// Collect is for prometheus.Registerer: the last reading.
+// Collect is for prometheus.Registerer: the last reading, its containers for as long as it says something.
 func (c *Contention) Collect(ch chan<- prometheus.Metric) {
 	type name struct{ namespace, pod, container string }
 	told := map[name]bool{}
-	s := c.Snapshot()
+	now := time.Now()
+	s := c.Current(now)
+	measured := 1.0
+	if !c.fresh(s, now) {
+		measured = 0
+	}
+	c.mu.Lock()
+	failures := c.failures
+	c.mu.Unlock()
+	ch <- prometheus.MustNewConstMetric(measuredDesc, prometheus.GaugeValue, measured)
+	ch <- prometheus.MustNewConstMetric(failuresDesc, prometheus.CounterValue, float64(failures))
 	ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(s.Lost))
 	for _, w := range s.Containers {
 		n := name{w.Pod.Namespace, w.Pod.Name, w.Container}

@@ -65,7 +65,7 @@ func newBench(t *testing.T) *bench {
 		t:      t,
 		meter:  &fakeMeter{groups: map[uint64]contention.Usage{}, forgotten: map[uint64]bool{}},
 		proc:   proc("0").write(t),
-		now:    t0,
+		now:    time.Now().Round(0), // not long before a collector's
 		wait:   map[string]time.Duration{},
 		run:    map[string]time.Duration{},
 		podA:   "kubepods/burstable/pod" + uidA,
@@ -257,6 +257,48 @@ func TestOldContentionIsNotKnown(t *testing.T) {
 	}
 	if s := b.Current(b.now); len(s.Containers) > 0 || s.At.IsZero() {
 		t.Errorf("%+v, want nothing known since a while", s)
+	}
+}
+
+// Nor is it told to a collector of metrics, which hears that it could not be read.
+func TestOldContentionLeavesTheMetrics(t *testing.T) {
+	b := newBench(t)
+	b.now = time.Now().Add(-pressure.Default().Window() - time.Hour)
+	for range 9 {
+		b.second(map[string]float64{"web": 1}, map[string]float64{"web": .1}, 2, 0)
+	}
+	b.meter.err = errors.New("no more")
+	b.round(b.now.Add(time.Second), b.meter)
+	for metric, want := range map[string]int{
+		"drover_container_suffering": 0, "drover_container_contention_ratio": 0, "drover_container_run_queue_wait_seconds_total": 0,
+		"drover_container_memory_limit_ratio": 0, "drover_container_oom_kills_total": 0, "drover_contention_lost_total": 1,
+	} {
+		if got := testutil.CollectAndCount(b.Contention, metric); got != want {
+			t.Errorf("%d of %s, want %d", got, metric, want)
+		}
+	}
+	const metrics = `
+# HELP drover_contention_measured 1 while contention is known, 0 once the last reading is older than every window: then nothing is told of any container.
+# TYPE drover_contention_measured gauge
+drover_contention_measured %d
+# HELP drover_contention_reading_failures_total Readings of contention that failed, as a whole or for some container; the agent's log says why.
+# TYPE drover_contention_reading_failures_total counter
+drover_contention_reading_failures_total 1
+`
+	told := func(measured int) {
+		t.Helper()
+		if err := testutil.CollectAndCompare(b.Contention, strings.NewReader(fmt.Sprintf(metrics, measured)),
+			"drover_contention_measured", "drover_contention_reading_failures_total"); err != nil {
+			t.Error(err)
+		}
+	}
+	told(0)
+	b.meter.err = nil
+	b.now = time.Now().Add(-2 * time.Second)
+	b.second(nil, nil, 2, 0)
+	told(1)
+	if got := testutil.CollectAndCount(b.Contention, "drover_container_suffering"); got == 0 {
+		t.Error("nothing is told of containers that are read again")
 	}
 }
 
