@@ -225,35 +225,48 @@ func (m *Meter) Forget(nonce uint64) error {
 
 // Read waits for the next sample. After Close it returns os.ErrClosed.
 func (m *Meter) Read() (Sample, error) {
-	record, err := m.ring.Read()
+	record, err := m.record()
 	if err != nil {
-		return Sample{}, fmt.Errorf("read route time samples: %w", err)
+		return Sample{}, err
 	}
-	return decodeSample(record.RawSample)
+	return decodeSample(record)
 }
 
-// Samples gives the samples that are there, without waiting. No Read may be waiting meanwhile.
-func (m *Meter) Samples() ([]Sample, error) {
+func (m *Meter) record() ([]byte, error) {
+	record, err := m.ring.Read()
+	if err != nil {
+		return nil, fmt.Errorf("read route time samples: %w", err)
+	}
+	return record.RawSample, nil
+}
+
+// Samples gives the samples that are there, without waiting, and of each record that cannot be
+// one (bad) why. No Read may be waiting meanwhile.
+func (m *Meter) Samples() (samples []Sample, bad []error, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.closed {
-		return nil, os.ErrClosed
+		return nil, nil, os.ErrClosed
 	}
 	m.ring.SetDeadline(time.Unix(0, 0))
 	defer m.ring.SetDeadline(time.Time{})
-	var samples []Sample
 	// Not asked when there is nothing, which takes a system call.
 	for m.ring.AvailableBytes() > 0 {
-		s, err := m.Read()
+		record, err := m.record()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break
 		}
 		if err != nil {
-			return samples, err
+			return samples, bad, err
+		}
+		s, err := decodeSample(record)
+		if err != nil {
+			bad = append(bad, err)
+			continue
 		}
 		samples = append(samples, s)
 	}
-	return samples, nil
+	return samples, bad, nil
 }
 
 // Runtime tells how often the programs ran and how long that took, while the kernel keeps such

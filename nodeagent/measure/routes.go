@@ -82,8 +82,9 @@ type route struct {
 	answered, lost, failed uint64
 }
 
-// refusals counts datagrams on the socket that nobody gets an answer to.
-type refusals struct{ malformed, stranger, unknown uint64 }
+// refusals counts datagrams on the socket that nobody gets an answer to, and what the kernel
+// told of answers that cannot be.
+type refusals struct{ malformed, stranger, unknown, impossible uint64 }
 
 // NewRoutes makes a Routes without peers; Run starts it.
 func NewRoutes(config RoutesConfig) *Routes {

@@ -63,7 +63,7 @@ func (r *Routes) Collect(ch chan<- prometheus.Metric) {
 		dropped += n
 	}
 	packets("user", map[string]uint64{"dropped": dropped, "malformed": r.refused.malformed,
-		"stranger": r.refused.stranger, "unknown": r.refused.unknown})
+		"stranger": r.refused.stranger, "unknown": r.refused.unknown, "impossible": r.refused.impossible})
 	if r.meter == nil {
 		return
 	}

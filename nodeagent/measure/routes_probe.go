@@ -49,8 +49,10 @@ func (r *Routes) probe(ctx context.Context, sockets []*net.UDPConn, meter *route
 				return nil
 			case <-timer.C:
 			}
-			if err := r.take(meter); err != nil {
-				return err
+			if meter != nil {
+				if err := r.take(meter); err != nil {
+					return err
+				}
 			}
 			r.expire(time.Now(), meter)
 			together = min(together, len(addresses))
@@ -165,16 +167,19 @@ func (r *Routes) land(nonce uint64, from netip.Addr, stamp model.Stamp, rtt func
 	return true
 }
 
+// sampler is the routetime.Meter as far as it is one.
+type sampler interface {
+	Samples() (samples []routetime.Sample, bad []error, err error)
+}
+
 // take takes in what the kernel has measured since it was last asked. It has the times already:
 // to be woken for each would cost more, and make none better.
-func (r *Routes) take(meter *routetime.Meter) error {
-	if meter == nil {
-		return nil
-	}
-	samples, err := meter.Samples()
+func (r *Routes) take(meter sampler) error {
+	samples, bad, err := meter.Samples()
 	if err != nil {
 		return fmt.Errorf("measure routes: %w", err)
 	}
+	r.pass(bad)
 	for _, s := range samples {
 		stamp := model.StampKernel
 		if s.Answered != routetime.AnsweredByKernel {
@@ -183,6 +188,22 @@ func (r *Routes) take(meter *routetime.Meter) error {
 		r.land(s.Nonce, s.Peer, stamp, func(time.Time) time.Duration { return s.RTT })
 	}
 	return nil
+}
+
+// pass counts what the kernel told that cannot be a sample. Only the first is logged: what is
+// wrong once may be so many times a second.
+func (r *Routes) pass(bad []error) {
+	if len(bad) == 0 {
+		return
+	}
+	first := false
+	r.refuse(func(c *refusals) {
+		first = c.impossible == 0
+		c.impossible += uint64(len(bad))
+	})
+	if first {
+		r.config.Log.Error("the kernel's programs tell what cannot be: it is passed over, and counted from now on", "error", bad[0])
+	}
 }
 
 // receive answers the probes and takes in the answers that no kernel program has handled,

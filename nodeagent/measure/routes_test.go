@@ -1,9 +1,12 @@
 package measure
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +183,46 @@ func TestLandTwice(t *testing.T) {
 	}
 	if got := r.Snapshot(); len(got) != 1 || got["b"].Samples != 1 {
 		t.Errorf("routes %v, want one sample of b", got)
+	}
+}
+
+// ring gives what is in it once.
+type ring struct {
+	samples []routetime.Sample
+	bad     []error
+	err     error
+}
+
+func (g *ring) Samples() ([]routetime.Sample, []error, error) { return g.samples, g.bad, g.err }
+
+// A record that cannot be is passed over: counted each time, logged once, and no reason to end.
+func TestAnImpossibleSampleEndsNothing(t *testing.T) {
+	var log bytes.Buffer
+	r := NewRoutes(RoutesConfig{Address: netip.MustParseAddr("10.0.0.1"), Interval: time.Second, Window: time.Minute,
+		Log: slog.New(slog.NewTextHandler(&log, nil))})
+	b := netip.MustParseAddr("10.0.0.2")
+	r.SetPeers(map[model.NodeID]netip.Addr{"b": b})
+	for nonce := range uint64(2) {
+		r.flights.byNonce[nonce] = flight{b, 0, time.Now()}
+		g := ring{
+			samples: []routetime.Sample{{Peer: b, Nonce: nonce, RTT: time.Millisecond, Answered: routetime.AnsweredByKernel}},
+			bad:     []error{errors.New("a sample of 2^63 ns"), errors.New("a sample of kind 99")},
+		}
+		if err := r.take(&g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.Snapshot()["b"]; got.Samples != 2 || got.RTT != time.Millisecond {
+		t.Errorf("%+v, want the two samples that can be", got)
+	}
+	if got := metric(t, r, "drover_route_packets_total", "handler", "user", "outcome", "impossible"); got != 4 {
+		t.Errorf("%v counted, want 4", got)
+	}
+	if got := strings.Count(log.String(), "2^63"); got != 1 {
+		t.Errorf("told %d times, want once:\n%s", got, &log)
+	}
+	if err := r.take(&ring{err: os.ErrClosed}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a ring that is gone: %v", err)
 	}
 }
 
