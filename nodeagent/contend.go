@@ -22,24 +22,46 @@ import (
 	"github.com/drover-project/drover/nodeagent/measure"
 )
 
-// suffering is a container, with the resource for which its contention is worst.
+// suffering is a pod's container that suffers most, with the resource for which it does, and
+// the share for every other one that a container of the pod suffers for severely.
 type suffering struct {
 	measure.ContainerWait
 	resource model.Resource
 	state    pressure.State
+	also     map[model.Resource]float64
+}
+
+// sufferers are the pods that suffer severely, by UID.
+func sufferers(containers []measure.ContainerWait) map[string]suffering {
+	worst := map[string]suffering{}
+	for _, c := range containers {
+		for _, r := range pressure.Resources {
+			state := c.States[r]
+			if state.Grade != model.Severe {
+				continue
+			}
+			w, known := worst[c.Pod.UID]
+			if !known {
+				w.also = map[model.Resource]float64{}
+			}
+			w.also[r] = max(w.also[r], state.Mean)
+			if !known || state.Mean > w.state.Mean {
+				w.ContainerWait, w.resource, w.state = c, r, state
+			}
+			worst[c.Pod.UID] = w
+		}
+	}
+	for _, w := range worst {
+		delete(w.also, w.resource)
+	}
+	return worst
 }
 
 // gather is what a decision is made from.
 func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 	s := a.gossip.Snapshot()
 	in := decide.Input{Here: model.NodeID(a.cfg.Node), View: s, Params: a.cfg.Params}
-	worst := map[string]suffering{}
-	for _, c := range a.contention.Current(time.Now()).Containers {
-		r, state := c.States.Worst()
-		if w, ok := worst[c.Pod.UID]; state.Grade == model.Severe && (!ok || state.Mean > w.state.Mean) {
-			worst[c.Pod.UID] = suffering{c, r, state}
-		}
-	}
+	worst := sufferers(a.contention.Current(time.Now()).Containers)
 	if len(worst) == 0 {
 		return in, s.At, nil
 	}
@@ -92,7 +114,7 @@ func (a *agent) candidate(ctx context.Context, p *corev1.Pod, w suffering, nodes
 		OptedIn:    p.Annotations[v1alpha1.AnnotationMigrate] == "true",
 		Wrapped:    p.Spec.RuntimeClassName != nil && *p.Spec.RuntimeClassName == v1alpha1.RuntimeClassName,
 		Containers: containers(p), Obstacle: obstacle(p), Requests: requests(p),
-		Resource: w.resource, Wait: w.state.Mean, Since: w.state.Since, Run: w.Run, Memory: w.Memory,
+		Resource: w.resource, Wait: w.state.Mean, Also: w.also, Since: w.state.Since, Run: w.Run, Memory: w.Memory,
 		Barred: fit.Barred(p, nodes),
 	}
 	if p.Spec.Priority != nil {

@@ -48,20 +48,42 @@ func othersShare(l model.Load, own model.Cores) float64 {
 	return min(1, max(0, share))
 }
 
-// predict is the stall that a pod would have on a node, 0..1 like its own; not a number where
-// that is not known.
+// stall is what a pod suffers for, with the share of time (0..1) for which others keep it from that.
+type stall struct {
+	resource model.Resource
+	share    float64
+}
+
+// stalls are all that the pod suffers for, the worst first.
+func (p Pod) stalls() []stall {
+	all := []stall{{p.Resource, p.Wait}}
+	for _, r := range pressure.Resources {
+		if share, also := p.Also[r]; also && r != p.Resource {
+			all = append(all, stall{r, share})
+		}
+	}
+	return all
+}
+
+// waits tells whether the pod suffers for the resource.
+func (p Pod) waits(r model.Resource) bool {
+	return slices.ContainsFunc(p.stalls(), func(s stall) bool { return s.resource == r })
+}
+
+// predict is the share that a stall would have on a node; not a number where that is not
+// known.
 //
 // For the CPU it is held to change with what others use. For memory and IO it is held to be
 // what the node says that some task stalls: whether its memory holds the pod as well is
 // looked at beside it.
-func predict(pod Pod, there model.Load, othersHere float64) float64 {
-	if pod.Resource == model.OnCPU {
-		return pod.Wait * othersShare(there, 0) / othersHere
+func predict(s stall, there model.Load, othersHere float64) float64 {
+	if s.resource == model.OnCPU {
+		return s.share * othersShare(there, 0) / othersHere
 	}
-	if !told(there, pod.Resource) {
+	if !told(there, s.resource) {
 		return math.NaN()
 	}
-	return there.Pressures[pod.Resource]
+	return there.Pressures[s.resource]
 }
 
 func told(l model.Load, r model.Resource) bool {
@@ -70,7 +92,7 @@ func told(l model.Load, r model.Resource) bool {
 }
 
 // unfit says why a pod should not go to a candidate; empty when it should.
-func unfit(config Config, in Input, pod Pod, score placement.Score, predicted float64) string {
+func unfit(config Config, in Input, pod Pod, score placement.Score, othersHere float64) string {
 	state := in.View.Nodes[score.Node].State
 	load := state.Load
 	idle := load.Allocatable.CPU - load.Used.CPU
@@ -78,10 +100,6 @@ func unfit(config Config, in Input, pod Pod, score placement.Score, predicted fl
 	case slices.ContainsFunc(score.Reasons, isAboutLoad):
 		i := slices.IndexFunc(score.Reasons, isAboutLoad)
 		return score.Reasons[i].String()
-	case pod.Resource != model.OnCPU && !told(load, pod.Resource):
-		return fmt.Sprintf("it does not tell how much is waited there for %s", pod.Resource)
-	case !(predicted >= 0) || math.IsInf(predicted, 0):
-		return fmt.Sprintf("a wait of %v there makes no sense", predicted)
 	case pod.Barred[score.Node] != "":
 		return pod.Barred[score.Node]
 	case state.CannotRestore != "":
@@ -96,13 +114,31 @@ func unfit(config Config, in Input, pod Pod, score placement.Score, predicted fl
 		return fmt.Sprintf("%.2f GiB are requested of %.2f, %.2f more do not fit", load.Requested.Memory.GiB(), load.Allocatable.Memory.GiB(), pod.Requests.Memory.GiB())
 	case load.Used.Memory+pod.Memory > load.Allocatable.Memory:
 		return fmt.Sprintf("%.2f GiB are in use of %.2f, the pod's %.2f do not fit", load.Used.Memory.GiB(), load.Allocatable.Memory.GiB(), pod.Memory.GiB())
-	case pod.Resource == model.OnMemory && float64(load.Used.Memory+pod.Memory) > (1-pressure.Short)*float64(load.Allocatable.Memory):
+	case pod.waits(model.OnMemory) && float64(load.Used.Memory+pod.Memory) > (1-pressure.Short)*float64(load.Allocatable.Memory):
 		return fmt.Sprintf("it would be short of memory there, too: %.2f GiB are in use of %.2f, with the pod's %.2f less than a part of %g is left",
 			load.Used.Memory.GiB(), load.Allocatable.Memory.GiB(), pod.Memory.GiB(), pressure.Short)
 	case idle-pod.Run < config.Headroom:
 		return fmt.Sprintf("%.2f cores are idle; with the pod's %.2f less than %.2f would be left", idle, pod.Run, config.Headroom)
-	case predicted*config.Margin > pod.Wait || pod.Wait == 0:
-		return fmt.Sprintf("it would wait about %.2f there, not %g times less", predicted, config.Margin)
+	}
+	for _, s := range pod.stalls() {
+		if why := noBetter(config, s, load, othersHere); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+// noBetter says why a pod would not be clearly better off there with one thing that it suffers
+// for; empty when it would.
+func noBetter(config Config, s stall, there model.Load, othersHere float64) string {
+	predicted := predict(s, there, othersHere)
+	switch {
+	case s.resource != model.OnCPU && !told(there, s.resource):
+		return fmt.Sprintf("it does not tell how much is waited there for %s", s.resource)
+	case !(predicted >= 0) || math.IsInf(predicted, 0):
+		return fmt.Sprintf("a wait of %v there for %s makes no sense", predicted, s.resource)
+	case !(predicted*config.Margin <= s.share) || s.share == 0:
+		return fmt.Sprintf("it would wait about %.2f there for %s, not %g times less", predicted, s.resource, config.Margin)
 	}
 	return ""
 }

@@ -81,10 +81,11 @@ type Pod struct {
 	Peers map[model.NodeID]float64
 
 	// Resource is what it suffers for most. Wait is the share of time for which others keep
-	// it from that (internal/pressure); Since is when that crossed the trigger; Run is the
-	// CPU it uses; Memory what it holds.
+	// it from that (internal/pressure); Also is that of every other resource that it suffers
+	// for severely; Since is when Wait crossed the trigger; Run is the CPU it uses; Memory what it holds.
 	Resource model.Resource
 	Wait     float64
+	Also     map[model.Resource]float64
 	Since    time.Time
 	Run      model.Cores
 	Memory   model.Bytes
@@ -210,19 +211,19 @@ func judge(config Config, in Input, pod Pod, now time.Time) (Move, Code, string)
 	}
 	here := in.View.Nodes[in.Here].State.Load
 	othersHere := othersShare(here, pod.Run)
-	if pod.Resource == model.OnCPU && !(othersHere > 0) {
+	if pod.waits(model.OnCPU) && !(othersHere > 0) {
 		return Move{}, UnknownHere, fmt.Sprintf("what others use of %s is not known: %.2f of %.2f cores used, %.2f by this pod", in.Here, here.Used.CPU, here.Allocatable.CPU, pod.Run)
 	}
 	frozen := config.FrozenBase + time.Duration(float64(max(0, pod.Memory))/float64(config.FrozenRate)*float64(time.Second))
 	var against []string
 	for _, score := range placement.Rank(in.Params, candidates(in, pod, now)) {
 		there := in.View.Nodes[score.Node].State.Load
-		predicted := predict(pod, there, othersHere)
-		if obstacle := unfit(config, in, pod, score, predicted); obstacle != "" {
+		if obstacle := unfit(config, in, pod, score, othersHere); obstacle != "" {
 			against = append(against, string(score.Node)+": "+obstacle)
 			continue
 		}
-		message := fmt.Sprintf("%s; it would be frozen for about %v", pod.compare(in, score.Node, predicted), frozen.Round(10*time.Millisecond))
+		predicted := predict(stall{pod.Resource, pod.Wait}, there, othersHere)
+		message := fmt.Sprintf("%s; it would be frozen for about %v", pod.compare(in, score.Node, othersHere), frozen.Round(10*time.Millisecond))
 		if pod.Unwell != "" {
 			message += "; since it waits " + pod.Unwell
 		}
@@ -235,15 +236,23 @@ func judge(config Config, in Input, pod Pod, now time.Time) (Move, Code, string)
 }
 
 // compare tells how a pod fares here and would fare elsewhere.
-func (p Pod) compare(in Input, to model.NodeID, predicted float64) string {
+func (p Pod) compare(in Input, to model.NodeID, othersHere float64) string {
 	here, there := in.View.Nodes[in.Here].State.Load, in.View.Nodes[to].State.Load
-	if p.Resource != model.OnCPU {
-		return fmt.Sprintf("%s/%s waits %.2f s a second for the %s of %s, for others; on %s, where %.2f of %.2f GiB are in use, it would wait about %.2f",
-			p.ID, p.Container, p.Wait, p.Resource, in.Here, to, there.Used.Memory.GiB(), there.Allocatable.Memory.GiB(), predicted)
+	message := ""
+	for i, s := range p.stalls() {
+		predicted := predict(s, there, othersHere)
+		switch {
+		case i > 0:
+			message += fmt.Sprintf("; for %s %.2f here, about %.2f there", s.resource, s.share, predicted)
+		case s.resource == model.OnCPU:
+			message = fmt.Sprintf("%s/%s waits %.2f s a second for the CPU of %s, where others use %.0f %% of %.2f cores; on %s, where they use %.0f %% of %.2f, it would wait about %.2f",
+				p.ID, p.Container, s.share, in.Here, 100*othersHere, here.Allocatable.CPU, to, 100*othersShare(there, 0), there.Allocatable.CPU, predicted)
+		default:
+			message = fmt.Sprintf("%s/%s waits %.2f s a second for the %s of %s, for others; on %s, where %.2f of %.2f GiB are in use, it would wait about %.2f",
+				p.ID, p.Container, s.share, s.resource, in.Here, to, there.Used.Memory.GiB(), there.Allocatable.Memory.GiB(), predicted)
+		}
 	}
-	return fmt.Sprintf("%s/%s waits %.2f s a second for the CPU of %s, where others use %.0f %% of %.2f cores; on %s, where they use %.0f %% of %.2f, it would wait about %.2f",
-		p.ID, p.Container, p.Wait, in.Here, 100*othersShare(here, p.Run), here.Allocatable.CPU,
-		to, 100*othersShare(there, 0), there.Allocatable.CPU, predicted)
+	return message
 }
 
 // movable says whether a pod may and can be moved at all.

@@ -84,57 +84,6 @@ func TestGo(t *testing.T) {
 	}
 }
 
-// For want of memory it goes where that is to be had, however idle the CPU is here.
-func TestGoForMemory(t *testing.T) {
-	scene := func() Input {
-		in := scene()
-		in.Suffering[0].Resource, in.Suffering[0].Wait = model.OnMemory, .4
-		change(&in, "n1", func(n *view.Node) { n.State.Load.Used = model.Resources{CPU: .5, Memory: 8 * model.GiB} })
-		for id, stalled := range map[model.NodeID]float64{"n2": .05, "n3": .3} {
-			change(&in, id, func(n *view.Node) {
-				n.State.Load.Pressures = map[model.Resource]float64{model.OnMemory: stalled}
-			})
-		}
-		return in
-	}
-	// n3 is better by the formula, but a task stalls there 0.3 of the time: 0.3*2 > 0.4.
-	d := Decide(Default(), scene(), now)
-	if d.Move == nil || d.Move.To != "n2" || d.Move.Predicted != .05 {
-		t.Fatalf("%+v, want n2", d)
-	}
-	const want = "shop/web/app waits 0.40 s a second for the memory of n1, for others; on n2, where 1.00 of 8.00 GiB are in use, " +
-		"it would wait about 0.05; it would be frozen for about 1.3s"
-	if d.Move.Message != want {
-		t.Errorf("message\n %s\nwant\n %s", d.Move.Message, want)
-	}
-	in := scene()
-	change(&in, "n2", func(n *view.Node) { n.State.Load.Pressures = nil })
-	if d := Decide(Default(), in, now); d.Move != nil || !strings.Contains(d.Verdicts[0].Message, "n2: it does not tell how much is waited there for memory") {
-		t.Errorf("%+v, want none: an agent that does not tell of memory may be as short of it", d)
-	}
-}
-
-// Where it would make the node short of memory, it would suffer as it does here, and come back.
-func TestWantOfMemoryIsNotTakenAlong(t *testing.T) {
-	for used, goes := range map[model.Bytes]bool{6800 * model.MiB: true, 7200 * model.MiB: false} { // of 8192, with the pod's 400
-		in := scene()
-		in.Suffering[0].Resource, in.Suffering[0].Wait = model.OnMemory, .4
-		for _, id := range []model.NodeID{"n2", "n3"} {
-			change(&in, id, func(n *view.Node) {
-				n.State.Load.Used.Memory = used
-				n.State.Load.Pressures = map[model.Resource]float64{model.OnMemory: 0}
-			})
-		}
-		d := Decide(Default(), in, now)
-		if (d.Move != nil) != goes {
-			t.Errorf("%d MiB in use: %+v, want a move: %v", used/model.MiB, d, goes)
-		}
-		if want := "n3: it would be short of memory there"; !goes && !strings.Contains(d.Verdicts[0].Message, want) {
-			t.Errorf("%q, want %q in it", d.Verdicts[0].Message, want)
-		}
-	}
-}
-
 // What is only tight elsewhere, or tells of no grade as agents before it did.
 func TestOnlySevereKeepsATargetOut(t *testing.T) {
 	for grade, free := range map[model.Grade]bool{model.Tight: true, model.Severe: false, "": false, "yet to come": true} {
@@ -248,7 +197,7 @@ func TestStay(t *testing.T) {
 		// 4-3.45 = 0.55 idle; 0.55-0.5 = 0.05 left.
 		{"no headroom", func(in *Input) { change(in, "n3", func(n *view.Node) { n.State.Load.Used.CPU = 3.45 }) }, NoBetterNode, "0.55 cores are idle; with the pod's 0.50 less than 0.10"},
 		// 1*(1.8/4)/(3.5/4) = 0.514: 2 times that is more than 1.
-		{"not clearly better", func(in *Input) { change(in, "n3", func(n *view.Node) { n.State.Load.Used.CPU = 1.8 }) }, NoBetterNode, "it would wait about 0.51 there, not 2 times less"},
+		{"not clearly better", func(in *Input) { change(in, "n3", func(n *view.Node) { n.State.Load.Used.CPU = 1.8 }) }, NoBetterNode, "it would wait about 0.51 there for cpu, not 2 times less"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := scene()
@@ -372,6 +321,7 @@ func TestRulesHold(t *testing.T) {
 				n.Received = now.Add(-time.Duration(rng.IntN(35)) * time.Second)
 				n.State.Load.Used.CPU = model.Cores(figure())
 				n.State.Load.Allocatable.CPU = model.Cores(4 * figure())
+				n.State.Load.Pressures = map[model.Resource]float64{model.OnIO: figure() / 4}
 				if rng.IntN(5) == 0 {
 					n.State.CannotRestore = "no"
 				}
@@ -381,6 +331,7 @@ func TestRulesHold(t *testing.T) {
 		for i := range rng.IntN(4) {
 			p := web()
 			p.ID.UID, p.Origin = string(rune('a'+i)), string(rune('a'+i))
+			p.Also = map[model.Resource]float64{model.OnIO: figure()}
 			p.OptedIn, p.Wait, p.Run, p.Memory = rng.IntN(4) > 0, figure(), model.Cores(figure()), model.Bytes(rng.Int64N(int64(16*model.GiB)))
 			in.Suffering = append(in.Suffering, p)
 		}
@@ -395,7 +346,8 @@ func TestRulesHold(t *testing.T) {
 		load := to.State.Load
 		if d.Move.To == "n1" || !to.Alive || to.State.CannotRestore != "" || !d.Move.Pod.OptedIn ||
 			now.Sub(to.Received) > in.Params.StaleAfter || !(load.Allocatable.CPU-load.Used.CPU-d.Move.Pod.Run >= .1) ||
-			!(d.Move.Predicted >= 0 && 2*d.Move.Predicted <= d.Move.Pod.Wait) || d.Move.Frozen <= 0 {
+			!(d.Move.Predicted >= 0 && 2*d.Move.Predicted <= d.Move.Pod.Wait) || d.Move.Frozen <= 0 ||
+			!(2*load.Pressures[model.OnIO] <= d.Move.Pod.Also[model.OnIO]) {
 			t.Fatalf("seed %d: %+v to %+v", seed, d.Move, to)
 		}
 	}
