@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	typedcertificatesv1 "k8s.io/client-go/kubernetes/typed/certificates/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -52,11 +53,12 @@ type agent struct {
 	cpu      model.CPU
 	proc     examine.Proc // the node's: the agent shares its process namespace
 	names    names
-	unable   atomic.Pointer[string] // why this node cannot restore; nil: not looked yet
-	blind    atomic.Pointer[string] // why contention is not measured here; nil: it is, or is about to be
-	deaf     atomic.Pointer[string] // why connections are not followed here; nil likewise
-	running  atomic.Bool            // every part was started
-	joined   atomic.Bool            // gossip was set up
+	asked    map[types.UID]model.Resources // by open moves, by their UIDs; of the deciding goroutine alone
+	unable   atomic.Pointer[string]        // why this node cannot restore; nil: not looked yet
+	blind    atomic.Pointer[string]        // why contention is not measured here; nil: it is, or is about to be
+	deaf     atomic.Pointer[string]        // why connections are not followed here; nil likewise
+	running  atomic.Bool                   // every part was started
+	joined   atomic.Bool                   // gossip was set up
 
 	cluster *cluster
 	events  record.EventRecorder

@@ -82,7 +82,7 @@ func testPod() *corev1.Pod {
 }
 
 func TestOrder(t *testing.T) {
-	move := decide.Move{Pod: decide.Pod{ID: podID(testPod())}, From: "n1", To: "n2", Message: "because"}
+	move := decide.Move{Pod: decide.Pod{ID: podID(testPod()), Run: 1.5, Memory: 400 * model.MiB}, From: "n1", To: "n2", Message: "because"}
 	for name, test := range map[string]struct {
 		mode    Mode
 		pause   *corev1.ConfigMap
@@ -131,40 +131,15 @@ func TestOrder(t *testing.T) {
 			if diff := cmp.Diff(want, made.Items[0].Spec); diff != "" || made.Items[0].Namespace != "ns" {
 				t.Errorf("order in %s:\n%s", made.Items[0].Namespace, diff)
 			}
+			says := map[string]string{v1alpha1.AnnotationOrderedBy: "n1", v1alpha1.AnnotationUses: `{"cpu":"1500m","memory":"400Mi"}`}
+			if diff := cmp.Diff(says, made.Items[0].Annotations); diff != "" {
+				t.Errorf("annotations:\n%s", diff)
+			}
 		})
 	}
 	a, _, _ := testAgent(t, Act, pauseSwitch(map[string]string{"paused": "false"}))
 	if err := a.order(t.Context(), move); err == nil {
 		t.Error("a pod that is gone was ordered to move")
-	}
-}
-
-func TestMoving(t *testing.T) {
-	move := func(name, node string, change func(*v1alpha1.PodMigrationStatus)) *v1alpha1.PodMigration {
-		m := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}, Spec: v1alpha1.PodMigrationSpec{PodName: name}}
-		m.Status.Source.Node = node
-		if change != nil {
-			change(&m.Status)
-		}
-		return m
-	}
-	done := func(s *v1alpha1.PodMigrationStatus) {
-		s.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionComplete, Status: metav1.ConditionTrue}}
-	}
-	rejected := func(s *v1alpha1.PodMigrationStatus) { done(s); s.Phase = v1alpha1.PhaseRejected }
-	a, m, _ := testAgent(t, Act, move("done", "n1", done), move("other", "n2", nil), move("never", "n1", rejected))
-	if got, err := a.cluster.moving(t.Context()); got != "" || err != nil {
-		t.Errorf("moving %q, %v; want none", got, err)
-	}
-	if err := m.from.Create(t.Context(), move("web", "n1", nil)); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := a.cluster.moving(t.Context()); got != "ns/web" || err != nil {
-		t.Errorf("moving %q, %v; want ns/web", got, err)
-	}
-	m.fail = errors.New("no")
-	if _, err := a.cluster.moving(t.Context()); err == nil {
-		t.Error("moves that cannot be read count as none")
 	}
 }
 

@@ -89,9 +89,15 @@ func (c *cluster) nodes(ctx context.Context) ([]corev1.Node, error) {
 	return l.Items, err
 }
 
-func (c *cluster) moves(ctx context.Context) ([]v1alpha1.PodMigration, error) {
+// moves are those heard of, or, if fresh, those that the API server has now.
+func (c *cluster) moves(ctx context.Context, fresh bool) ([]v1alpha1.PodMigration, error) {
 	var l v1alpha1.PodMigrationList
-	err := c.cache.List(ctx, &l, shared)
+	var err error
+	if fresh {
+		err = c.direct.List(ctx, &l)
+	} else {
+		err = c.cache.List(ctx, &l, shared)
+	}
 	return l.Items, err
 }
 
@@ -160,20 +166,6 @@ func internalAddress(n *corev1.Node) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// moving names the pod that is on its way from this node; empty: none.
-func (c *cluster) moving(ctx context.Context) (string, error) {
-	moves, err := c.moves(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, m := range moves {
-		if m.Status.Source.Node == c.node && !v1alpha1.Finished(&m) {
-			return m.Namespace + "/" + m.Spec.PodName, nil
-		}
-	}
-	return "", nil
-}
-
 // resources converts what pods and nodes declare.
 func resources(l corev1.ResourceList) model.Resources {
 	return model.Resources{CPU: model.Cores(l.Cpu().AsApproximateFloat64()), Memory: model.Bytes(l.Memory().Value())}
@@ -183,7 +175,7 @@ func resources(l corev1.ResourceList) model.Resources {
 // have ended when it runs.
 func requests(p *corev1.Pod) model.Resources {
 	var sum model.Resources
-	add := func(r model.Resources) { sum.CPU, sum.Memory = sum.CPU+r.CPU, sum.Memory+r.Memory }
+	add := func(r model.Resources) { sum = sum.Plus(r) }
 	for _, c := range p.Spec.Containers {
 		add(resources(c.Resources.Requests))
 	}
@@ -201,8 +193,7 @@ func requested(pods []corev1.Pod) model.Resources {
 	var sum model.Resources
 	for i := range pods {
 		if ph := pods[i].Status.Phase; ph != corev1.PodSucceeded && ph != corev1.PodFailed {
-			r := requests(&pods[i])
-			sum.CPU, sum.Memory = sum.CPU+r.CPU, sum.Memory+r.Memory
+			sum = sum.Plus(requests(&pods[i]))
 		}
 	}
 	return sum

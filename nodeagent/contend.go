@@ -57,18 +57,19 @@ func sufferers(containers []measure.ContainerWait) map[string]suffering {
 	return worst
 }
 
-// gather is what a decision is made from.
-func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
+// gather is what a decision is made from; moves are asked for anew if fresh.
+func (a *agent) gather(ctx context.Context, fresh bool) (decide.Input, time.Time, error) {
 	s := a.gossip.Snapshot()
 	in := decide.Input{Here: model.NodeID(a.cfg.Node), View: s, Params: a.cfg.Params}
 	worst := sufferers(a.contention.Current(time.Now()).Containers)
 	if len(worst) == 0 {
 		return in, s.At, nil
 	}
-	var err error
-	if in.Moving, err = a.cluster.moving(ctx); err != nil {
+	moves, err := a.cluster.moves(ctx, fresh)
+	if err != nil {
 		return in, s.At, fmt.Errorf("list the moves: %w", err)
 	}
+	in.Moving = moving(moves, a.cfg.Node)
 	nodes, err := a.cluster.nodes(ctx)
 	if err != nil {
 		return in, s.At, fmt.Errorf("list the nodes: %w", err)
@@ -76,6 +77,9 @@ func (a *agent) gather(ctx context.Context) (decide.Input, time.Time, error) {
 	in.Allocatable = make(map[model.NodeID]model.Resources, len(nodes))
 	for i := range nodes {
 		in.Allocatable[model.NodeID(nodes[i].Name)] = resources(nodes[i].Status.Allocatable)
+	}
+	if in.Coming, err = a.coming(ctx, moves, in.Allocatable, time.Now()); err != nil {
+		return in, s.At, err
 	}
 	for uid, w := range worst {
 		if p, ok := a.names.pod(uid); ok {
@@ -192,9 +196,13 @@ func (a *agent) order(ctx context.Context, m decide.Move) error {
 		a.say(p, "MigrationPaused", fmt.Sprintf("is not moved from %s to %s, moves are paused: %s", m.From, m.To, why))
 		return nil
 	}
+	uses, err := used(model.Resources{CPU: m.Pod.Run, Memory: m.Pod.Memory})
+	if err != nil {
+		return fmt.Errorf("say what pod %s uses: %w", m.Pod.ID, err)
+	}
 	order := &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: v1alpha1.MoveName(p.Name, rand.String(5)),
-			Annotations: map[string]string{v1alpha1.AnnotationOrderedBy: a.cfg.Node}},
+			Annotations: map[string]string{v1alpha1.AnnotationOrderedBy: a.cfg.Node, v1alpha1.AnnotationUses: uses}},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: p.Name, PodUID: p.UID, TargetNode: string(m.To), Reason: "Contention", Message: v1alpha1.Cut(m.Message),
 		},

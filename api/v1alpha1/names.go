@@ -54,6 +54,9 @@ const (
 	// AnnotationOrderedBy is set on a PodMigration by the agent that orders it: its node. An
 	// agent orders moves of its own node's pods alone.
 	AnnotationOrderedBy = "drover.dev/ordered-by"
+	// AnnotationUses is set with it: what the pod uses (a ResourceList in JSON). Whoever looks
+	// for a target meanwhile counts it as if it were there.
+	AnnotationUses = "drover.dev/uses"
 
 	// Finalizer keeps a PodMigration until both pods are settled.
 	Finalizer = "drover.dev/handoff"

@@ -43,6 +43,9 @@ type Resources struct {
 	Memory Bytes `json:"memory"`
 }
 
+// Plus is the sum of both.
+func (r Resources) Plus(s Resources) Resources { return Resources{r.CPU + s.CPU, r.Memory + s.Memory} }
+
 // Load is what one node says of its own resources at one moment.
 type Load struct {
 	// Allocatable is what pods may use at most: the Node's allocatable, or less where a

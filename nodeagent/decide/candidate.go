@@ -34,6 +34,20 @@ func bounded(nodes map[model.NodeID]view.Node, most map[model.NodeID]model.Resou
 	return all
 }
 
+// foreseen gives nodes, a copy of the caller's, with what comes to them counted as if it were there.
+func foreseen(nodes map[model.NodeID]view.Node, coming map[model.NodeID]Coming) map[model.NodeID]view.Node {
+	for id, c := range coming {
+		n, known := nodes[id]
+		if !known {
+			continue
+		}
+		l := &n.State.Load
+		l.Requested, l.Used = l.Requested.Plus(c.Requests), l.Used.Plus(c.Use)
+		nodes[id] = n
+	}
+	return nodes
+}
+
 // othersShare is the part of a node's CPU (0..1) that all but the pod use; not a number
 // when the load makes no sense.
 //

@@ -105,12 +105,17 @@ type Input struct {
 	// Allocatable is what the Node objects give at most, whatever the nodes themselves say; one
 	// that is not in it gives nothing.
 	Allocatable map[model.NodeID]model.Resources
+	// Coming is what open moves bring to a node that its own load does not tell yet.
+	Coming map[model.NodeID]Coming
 	// Moving is what is on its way from here already ("shop/web-0"); empty: nothing.
 	Moving string
 	// Tried is when a move of a lineage was last tried from here, by Origin. Moves that
 	// were committed anywhere are in the View's locations.
 	Tried map[string]time.Time
 }
+
+// Coming is what the pods on their way to a node ask for there, and what they are held to use.
+type Coming struct{ Requests, Use model.Resources }
 
 // Code is a verdict in a word.
 type Code string
@@ -174,7 +179,7 @@ func compareMoves(a, b Move) int {
 func Decide(config Config, in Input, now time.Time) Decision {
 	var d Decision
 	var moves []Move
-	in.View.Nodes = bounded(in.View.Nodes, in.Allocatable)
+	in.View.Nodes = foreseen(bounded(in.View.Nodes, in.Allocatable), in.Coming)
 	for _, pod := range in.Suffering {
 		move, code, message := judge(config, in, pod, now)
 		if code == Go {
@@ -219,6 +224,9 @@ func judge(config Config, in Input, pod Pod, now time.Time) (Move, Code, string)
 	for _, score := range placement.Rank(in.Params, candidates(in, pod, now)) {
 		there := in.View.Nodes[score.Node].State.Load
 		if obstacle := unfit(config, in, pod, score, othersHere); obstacle != "" {
+			if c, some := in.Coming[score.Node]; some {
+				obstacle += fmt.Sprintf(" (with %.2f cores and %.2f GiB that are on their way there)", c.Use.CPU, c.Use.Memory.GiB())
+			}
 			against = append(against, string(score.Node)+": "+obstacle)
 			continue
 		}

@@ -14,8 +14,9 @@ import (
 type LoopConfig struct {
 	Config   Config
 	Interval time.Duration
-	// Gather gives what is known now, Tried left out, and the time by the clock of its View.
-	Gather func(context.Context) (Input, time.Time, error)
+	// Gather gives what is known now, Tried left out, and the time by the clock of its View. If
+	// fresh, the moves in it are those that were ordered by now, not those heard of here.
+	Gather func(ctx context.Context, fresh bool) (Input, time.Time, error)
 	// Order is given every decision to go. Whether it orders the move or only tells of it
 	// (mode observe, or all moves are paused) is its own choice. Either way the pod is left
 	// alone for CoolDown after it.
@@ -56,15 +57,16 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// round makes one decision and has it carried out.
+// round makes one decision and has it carried out. One to go is made again with what others
+// have ordered a moment ago, so that they do not all choose the same node.
 func (l *Loop) round(ctx context.Context) error {
-	in, now, err := l.config.Gather(ctx)
+	d, now, err := l.decide(ctx, false)
+	if err == nil && d.Move != nil {
+		d, now, err = l.decide(ctx, true)
+	}
 	if err != nil {
 		return err
 	}
-	maps.DeleteFunc(l.tried, func(_ string, at time.Time) bool { return now.Sub(at) >= l.config.Config.CoolDown })
-	in.Tried = l.tried
-	d := Decide(l.config.Config, in, now)
 	l.tell(d.Verdicts)
 	if d.Move == nil {
 		return nil
@@ -74,6 +76,16 @@ func (l *Loop) round(ctx context.Context) error {
 		return fmt.Errorf("move %s from %s to %s: %w", d.Move.Pod.ID, d.Move.From, d.Move.To, err)
 	}
 	return nil
+}
+
+func (l *Loop) decide(ctx context.Context, fresh bool) (Decision, time.Time, error) {
+	in, now, err := l.config.Gather(ctx, fresh)
+	if err != nil {
+		return Decision{}, now, err
+	}
+	maps.DeleteFunc(l.tried, func(_ string, at time.Time) bool { return now.Sub(at) >= l.config.Config.CoolDown })
+	in.Tried = l.tried
+	return Decide(l.config.Config, in, now), now, nil
 }
 
 // tell logs a verdict when it differs from the pod's last one: figures change every time.

@@ -20,7 +20,7 @@ func TestLoop(t *testing.T) {
 		l := NewLoop(LoopConfig{
 			Config:   Default(),
 			Interval: time.Second,
-			Gather: func(context.Context) (Input, time.Time, error) {
+			Gather: func(context.Context, bool) (Input, time.Time, error) {
 				if len(ordered) == 0 && time.Since(began) < 3*time.Second {
 					return Input{}, now, errors.New("the API server is away")
 				}
@@ -56,7 +56,7 @@ func TestLoopTriesAgain(t *testing.T) {
 		l := NewLoop(LoopConfig{
 			Config:   Default(),
 			Interval: time.Second,
-			Gather: func(context.Context) (Input, time.Time, error) {
+			Gather: func(context.Context, bool) (Input, time.Time, error) {
 				in, at := scene(), now.Add(time.Since(began))
 				for id, n := range in.View.Nodes {
 					n.Received = at
