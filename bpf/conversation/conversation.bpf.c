@@ -223,12 +223,9 @@ static __always_inline __u64 received(struct sock *sk, struct tcp_sock *tp)
 	return bytes - (bytes && (sk->__sk_common.skc_flags >> SOCK_DONE & 1));
 }
 
-// Moves a mark on, and gives by how much: a socket may be looked at while it ends. Only what is
-// settled may move it back: somebody may have looked when a FIN was counted and not yet known.
-static __always_inline __u64 claim(__u64 *mark, __u64 now, int settled)
+// Moves a mark on, and gives by how much: a socket may be looked at by several at once.
+static __always_inline __u64 claim(__u64 *mark, __u64 now)
 {
-	if (settled)
-		return now - __sync_lock_test_and_set(mark, now);
 	for (int i = 0; i < 3; i++) {
 		__u64 was = *(volatile __u64 *)mark;
 
@@ -238,6 +235,14 @@ static __always_inline __u64 claim(__u64 *mark, __u64 now, int settled)
 			return now - was;
 	}
 	return 0;
+}
+
+// Gives what is left to tell of a socket that ends: less than nothing, if somebody has looked when
+// a FIN was counted and not yet known. Nobody moves the mark any more: who has found the socket
+// before may look at it later, when it is closed, and take the FIN for a byte.
+static __always_inline __u64 settle(__u64 *mark, __u64 now)
+{
+	return now - __sync_lock_test_and_set(mark, ~0ULL);
 }
 
 static __always_inline void opened(struct sock *sk, __u64 sent, __u64 received, __u32 segments)
@@ -287,14 +292,20 @@ static __always_inline int account(struct sock *sk, struct tcp_sock *tp, struct 
 	struct pair pair = {};
 	struct traffic *t;
 
-	if (now == was && (settled ? sent == c->sent && had == c->received : sent <= c->sent && had <= c->received))
+	if (settled) {
+		sent = settle(&c->sent, sent);
+		had = settle(&c->received, had);
+		if (now == was && !sent && !had)
+			return 0;
+	} else if (now == was && sent <= c->sent && had <= c->received) {
 		return 0;
+	}
 	addresses(sk, &pair);
 	t = traffic_of(&pair);
 	if (!t)
 		return -1;
-	__sync_fetch_and_add(&t->sent, claim(&c->sent, sent, settled));
-	__sync_fetch_and_add(&t->received, claim(&c->received, had, settled));
+	__sync_fetch_and_add(&t->sent, settled ? sent : claim(&c->sent, sent));
+	__sync_fetch_and_add(&t->received, settled ? had : claim(&c->received, had));
 	if ((__s32)(now - was) <= 0)
 		return 0;
 	c->segments = now;

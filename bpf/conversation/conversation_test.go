@@ -149,8 +149,12 @@ func TestShortConnections(t *testing.T) {
 	}
 	close(done)
 	reads.Wait()
-	m.expect(t, h[0].v4, h[1].v4, many*asked, many*answered)
-	m.expect(t, h[1].v4, h[0].v4, many*answered, many*asked)
+	// A FIN that was read when it was counted and not yet known is made up for by what comes next.
+	client, server := h[0].dial(t, h[0].v4, l)
+	say(t, client, server, 1)
+	say(t, server, client, 1)
+	m.expect(t, h[0].v4, h[1].v4, many*asked+1, many*answered+1)
+	m.expect(t, h[1].v4, h[0].v4, many*answered+1, many*asked+1)
 	eventually(t, "all connections are told of", func() bool {
 		m.read(t)
 		return m.sums[Pair{h[0].v4, h[1].v4}].Connections >= many

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -165,7 +166,13 @@ func eventually(t testing.TB, what string, holds func() bool) {
 // meter attaches the programs by one source.
 func meter(t testing.TB, source Source, entries uint32, cgroup string) *ledger {
 	t.Helper()
-	m, err := attach(source, cgroup, sized(entries))
+	return meterOf(t, source, cgroup, sized(entries))
+}
+
+// meterOf attaches them as they are adapted.
+func meterOf(t testing.TB, source Source, cgroup string, adapt func(*ebpf.CollectionSpec)) *ledger {
+	t.Helper()
+	m, err := attach(source, cgroup, adapt)
 	if err != nil {
 		t.Fatal(err)
 	}
