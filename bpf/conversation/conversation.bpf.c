@@ -151,6 +151,14 @@ struct {
 	__type(value, struct traffic);
 } pairs SEC(".maps");
 
+// How many of `pairs` a local address is in.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384); // as many as `pairs`
+	__type(key, __be32[4]);
+	__type(value, __u32);
+} locals SEC(".maps");
+
 // Connections that could not be noted down, and those that ended when `pairs` had no room.
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -161,6 +169,9 @@ struct {
 
 // Which reading is next; never 0.
 volatile __u32 period = 1;
+
+// How many pairs one local address may be in, about: two that come at once count as one.
+volatile const __u32 part = 4096;
 
 static __always_inline void lose(void)
 {
@@ -257,13 +268,20 @@ static __always_inline void opened(struct sock *sk, __u64 sent, __u64 received, 
 static __always_inline struct traffic *traffic_of(struct pair *pair)
 {
 	struct traffic *known = bpf_map_lookup_elem(&pairs, pair);
+	struct traffic none = {};
+	__u32 *have, first = 1;
 
 	if (known)
 		return known;
-
-	struct traffic none = {};
-
-	bpf_map_update_elem(&pairs, pair, &none, BPF_NOEXIST);
+	have = bpf_map_lookup_elem(&locals, pair->local);
+	if (have && *have >= part)
+		return 0;
+	if (!bpf_map_update_elem(&pairs, pair, &none, BPF_NOEXIST)) {
+		if (have)
+			__sync_fetch_and_add(have, 1);
+		else
+			bpf_map_update_elem(&locals, pair->local, &first, BPF_NOEXIST);
+	}
 	return bpf_map_lookup_elem(&pairs, pair);
 }
 

@@ -14,7 +14,9 @@
 // address of its own, is not told of. Of the connections that were open before, those are
 // found that are a file of a process in the reader's PID namespace or below: not what waits
 // to be accepted, nor the kernel's own and MPTCP's. What an end has sent is counted when it
-// is acknowledged, and headers are never counted.
+// is acknowledged, and headers are never counted. Between two readings 16,384 pairs are told
+// apart, and of one local address a quarter of that: what ends beyond is counted as lost, what
+// goes on is told of at a reading that finds room.
 package conversation
 
 import (
@@ -63,8 +65,8 @@ type Traffic struct {
 type Reading struct {
 	// Pairs is what has carried something since the reading before.
 	Pairs map[Pair]Traffic
-	// Lost is how many connections the kernel's tables had no room for since the programs
-	// were attached; greater than 0 means figures are too low.
+	// Lost is how many connections the kernel's tables, or an address' part of them, had no room
+	// for since the programs were attached; greater than 0 means figures are too low.
 	Lost uint64
 }
 
@@ -75,9 +77,13 @@ type Meter struct {
 	collection *ebpf.Collection
 	links      []io.Closer
 	report     *link.Iter
+	part       int // how many pairs one local address may be in
 	period     uint32
 	before     map[conversationPair]conversationTraffic // of the reading before
 }
+
+// parts: one local address may be in one of so many parts of all pairs.
+const parts = 4
 
 // Attach loads the programs into the kernel and attaches them: to the tracepoint, or, where
 // that cannot be, to the cgroup v2 directory. The caller closes the Meter.
@@ -111,7 +117,12 @@ func attach(source Source, cgroup string, adapt func(*ebpf.CollectionSpec)) (_ *
 	if adapt != nil {
 		adapt(spec)
 	}
-	m := &Meter{source: source, period: 1, before: map[conversationPair]conversationTraffic{}}
+	pairs := spec.Maps["pairs"].MaxEntries
+	spec.Maps["locals"].MaxEntries = pairs
+	if err := spec.Variables["part"].Set(pairs / parts); err != nil {
+		return nil, fmt.Errorf("bound the pairs of one address: %w", err)
+	}
+	m := &Meter{source: source, part: int(pairs / parts), period: 1, before: map[conversationPair]conversationTraffic{}}
 	if m.collection, err = ebpf.NewCollection(spec); err != nil {
 		return nil, fmt.Errorf("load the conversation programs (Linux 5.12 with BTF, CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed): %w", err)
 	}
@@ -219,22 +230,46 @@ func (m *Meter) readPairs() (map[conversationPair]conversationTraffic, error) {
 }
 
 // makeRoom drops the pairs that did not grow since the reading before, once half of the
-// table is in use. One that comes again begins anew.
+// table is in use, or of the part of their local address. One that comes again begins anew.
 func (m *Meter) makeRoom(now map[conversationPair]conversationTraffic) error {
 	table := m.collection.Maps["pairs"]
-	if len(now) < int(table.MaxEntries())/2 {
-		return nil
+	crowded := len(now) >= int(table.MaxEntries())/2
+	have := map[[4]uint32]int{}
+	for p := range now {
+		have[p.Local]++
 	}
+	left := map[[4]uint32]int{} // of the addresses of which some were dropped
 	for p, t := range now {
-		if t != m.before[p] {
+		if t != m.before[p] || !crowded && have[p.Local] < m.part/2 {
 			continue
 		}
 		if err := table.Delete(p); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("forget that %v: %w", p.pair(), err)
 		}
 		delete(now, p)
+		if _, some := left[p.Local]; !some {
+			left[p.Local] = have[p.Local]
+		}
+		left[p.Local]--
+	}
+	for local, n := range left {
+		if err := m.count(local, n); err != nil {
+			return fmt.Errorf("count the pairs of %v: %w", address(local), err)
+		}
 	}
 	return nil
+}
+
+// count says how many pairs a local address is in.
+func (m *Meter) count(local [4]uint32, pairs int) error {
+	if pairs > 0 {
+		return m.collection.Maps["locals"].Put(local, uint32(pairs))
+	}
+	err := m.collection.Maps["locals"].Delete(local)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
 }
 
 // lost counts the connections that found no room.

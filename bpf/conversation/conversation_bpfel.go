@@ -43,12 +43,14 @@ type conversationTraffic struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	conversationMapConnections       = "connections"
+	conversationMapLocals            = "locals"
 	conversationMapLost              = "lost"
 	conversationMapPairs             = "pairs"
 	conversationProgFind             = "find"
 	conversationProgInetSockSetState = "inet_sock_set_state"
 	conversationProgReport           = "report"
 	conversationProgSockOps          = "sock_ops"
+	conversationVarPart              = "part"
 	conversationVarPeriod            = "period"
 )
 
@@ -105,6 +107,7 @@ type conversationProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type conversationMapSpecs struct {
 	Connections *ebpf.MapSpec `ebpf:"connections"`
+	Locals      *ebpf.MapSpec `ebpf:"locals"`
 	Lost        *ebpf.MapSpec `ebpf:"lost"`
 	Pairs       *ebpf.MapSpec `ebpf:"pairs"`
 }
@@ -113,6 +116,7 @@ type conversationMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type conversationVariableSpecs struct {
+	Part   *ebpf.VariableSpec `ebpf:"part"`
 	Period *ebpf.VariableSpec `ebpf:"period"`
 }
 
@@ -137,6 +141,7 @@ func (o *conversationObjects) Close() error {
 // It can be passed to loadConversationObjects or ebpf.CollectionSpec.LoadAndAssign.
 type conversationMaps struct {
 	Connections *ebpf.Map `ebpf:"connections"`
+	Locals      *ebpf.Map `ebpf:"locals"`
 	Lost        *ebpf.Map `ebpf:"lost"`
 	Pairs       *ebpf.Map `ebpf:"pairs"`
 }
@@ -144,6 +149,7 @@ type conversationMaps struct {
 func (m *conversationMaps) Close() error {
 	return _ConversationClose(
 		m.Connections,
+		m.Locals,
 		m.Lost,
 		m.Pairs,
 	)
@@ -153,6 +159,7 @@ func (m *conversationMaps) Close() error {
 //
 // It can be passed to loadConversationObjects or ebpf.CollectionSpec.LoadAndAssign.
 type conversationVariables struct {
+	Part   *ebpf.Variable `ebpf:"part"`
 	Period *ebpf.Variable `ebpf:"period"`
 }
 
