@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +72,22 @@ func (b *bench) round() {
 	b.check(b.f.round(b.now))
 }
 
+// hear is a round after lines were written.
+func (b *bench) hear(c Container, lines ...string) {
+	b.t.Helper()
+	b.write(c, lines...)
+	b.round()
+}
+
+// following is a bench that has begun to follow a container, whose log is empty.
+func following(t *testing.T) (*bench, Container) {
+	t.Helper()
+	c := web("app")
+	b := newBench(t, c)
+	b.hear(c)
+	return b, c
+}
+
 func (b *bench) log(c Container) health.Log {
 	b.t.Helper()
 	l, ok := b.f.Log(c.key(), b.now)
@@ -92,11 +107,9 @@ func (b *bench) matches(c Container, want uint64) {
 func TestLinesAreCountedFromNowOn(t *testing.T) {
 	c := web("app")
 	b := newBench(t, c)
-	b.write(c, "timeout of long ago", "timeout too")
-	b.round()
+	b.hear(c, "timeout of long ago", "timeout too")
 	b.matches(c, 0)
-	b.write(c, "a timeout", "fine", "another timeout")
-	b.round()
+	b.hear(c, "a timeout", "fine", "another timeout")
 	b.matches(c, 2)
 	if l := b.log(c); l.PerMinute != 2 || !l.Last.Equal(b.now) {
 		t.Errorf("%+v at %v", l, b.now)
@@ -122,8 +135,7 @@ func TestReadingBeginsWithAWholeEntry(t *testing.T) {
 	b.check(err)
 	b.check(os.Truncate(b.path(c), info.Size()-1)) // its newline is missing
 	b.round()
-	b.write(c, "timeout in the same entry", "timeout in the next")
-	b.round()
+	b.hear(c, "timeout in the same entry", "timeout in the next")
 	b.matches(c, 1)
 }
 
@@ -132,16 +144,12 @@ func TestYoungContainerIsFollowedFromItsBeginning(t *testing.T) {
 	c := web("app")
 	c.Started = t0.Add(-time.Second)
 	b := newBench(t, c)
-	b.write(c, "timeout at once")
-	b.round()
+	b.hear(c, "timeout at once")
 	b.matches(c, 1)
 }
 
 func TestRotation(t *testing.T) {
-	c := web("app")
-	b := newBench(t, c)
-	b.write(c)
-	b.round()
+	b, c := following(t)
 	// As kubelet does it: the file gets another name, is written to a little longer, and then
 	// the runtime opens another.
 	b.write(c, "timeout 1")
@@ -154,38 +162,30 @@ func TestRotation(t *testing.T) {
 	_, err = f.WriteString(stamp + "stdout F timeout 2\n" + stamp + "stdout P torn by the rota")
 	b.check(err)
 	b.check(f.Close())
-	b.write(c, "timeout 3")
-	b.round()
+	b.hear(c, "timeout 3")
 	b.matches(c, 3)
-	b.write(c, "timeout 4")
-	b.round()
+	b.hear(c, "timeout 4")
 	b.matches(c, 4)
 }
 
 func TestTruncation(t *testing.T) {
 	c := web("app")
 	b := newBench(t, c)
-	b.write(c, strings.Repeat("x", 500))
-	b.round()
+	b.hear(c, strings.Repeat("x", 500))
 	b.check(os.Truncate(b.path(c), 0))
-	b.write(c, "timeout")
-	b.round()
+	b.hear(c, "timeout")
 	b.matches(c, 1)
 }
 
 // The last words before a crash count, and so does all of what comes after it.
 func TestRestart(t *testing.T) {
-	c := web("app")
-	b := newBench(t, c)
-	b.write(c)
-	b.round()
+	b, c := following(t)
 	b.write(c, "fatal: timeout")
 	b.containers[0].Instance, b.containers[0].Started = 1, time.Time{} // crashed, waits
 	b.round()
 	b.matches(c, 1)
 	again := b.containers[0]
-	b.write(again, "timeout again")
-	b.round()
+	b.hear(again, "timeout again")
 	b.matches(c, 2)
 }
 
@@ -201,23 +201,17 @@ func TestContainerThatNeverRanHasNoProblem(t *testing.T) {
 	if l := b.log(c); !strings.Contains(l.Problem, "shop_web_u1/app/0.log") {
 		t.Errorf("it runs without a log: %+v", l)
 	}
-	b.write(c, "timeout")
-	b.round()
+	b.hear(c, "timeout")
 	b.matches(c, 1)
 }
 
 func TestAnotherPatternCountsAnew(t *testing.T) {
-	c := web("app")
-	b := newBench(t, c)
-	b.write(c)
-	b.round()
-	b.write(c, "timeout")
-	b.round()
+	b, c := following(t)
+	b.hear(c, "timeout")
 	b.matches(c, 1)
 	b.containers[0].Pattern = regexp.MustCompile("refused")
 	b.round()
-	b.write(c, "timeout", "refused", "refused")
-	b.round()
+	b.hear(c, "timeout", "refused", "refused")
 	b.matches(c, 2)
 }
 
@@ -259,8 +253,7 @@ func TestNothingElseIsRead(t *testing.T) {
 			}
 			// Its own file is read again as soon as it is there.
 			b.check(os.RemoveAll(filepath.Dir(b.path(c))))
-			b.write(c, "timeout", "timeout")
-			b.round()
+			b.hear(c, "timeout", "timeout")
 			b.matches(c, 2)
 		})
 	}
@@ -296,10 +289,7 @@ func TestWithoutDirectoryAllHaveTheProblem(t *testing.T) {
 // A flood takes no more CPU time than its share, what was not read is counted, and afterwards
 // lines are whole again.
 func TestFlood(t *testing.T) {
-	c := web("app")
-	b := newBench(t, c)
-	b.write(c)
-	b.round()
+	b, c := following(t)
 	line := "timeout " + strings.Repeat("x", 100)
 	entry := len(stamp) + len("stdout F ") + len(line) + 1
 	lines := make([]string, 2000) // 290 KB, 71 pieces
@@ -323,20 +313,15 @@ func TestFlood(t *testing.T) {
 		t.Errorf("%+v, want %d matches", l, want)
 	}
 	b.perLook = 0
-	b.write(c, "timeout", "fine")
-	b.round()
+	b.hear(c, "timeout", "fine")
 	if after := b.log(c); after.Matches != l.Matches+1 || after.Skipped != l.Skipped {
 		t.Errorf("before %+v, after %+v", l, after)
 	}
 }
 
 func TestFloodOfBytesThatCostNothing(t *testing.T) {
-	c := web("app")
-	b := newBench(t, c)
-	b.write(c)
-	b.round()
-	b.write(c, strings.Repeat("x", 2*maxRead))
-	b.round()
+	b, c := following(t)
+	b.hear(c, strings.Repeat("x", 2*maxRead))
 	if l := b.log(c); int(l.Skipped) < maxRead || int(l.Skipped) > maxRead+pieceSize {
 		t.Errorf("%+v: want all but %d bytes skipped", l, maxRead)
 	}
@@ -354,35 +339,28 @@ func TestFloodKeepsNobodyElseBack(t *testing.T) {
 	b.perLook = time.Millisecond
 	for range 4 { // each is first in turn
 		b.write(flood, strings.Repeat("x", 40*pieceSize))
-		b.write(quiet, "timeout")
-		b.round()
+		b.hear(quiet, "timeout")
 	}
 	b.matches(quiet, 4)
 	if l := b.log(flood); l.Skipped == 0 {
 		t.Errorf("%+v", l)
 	}
 	b.perLook = 30 * time.Millisecond // one look takes more than a round's share
-	b.write(flood, "timeout")
-	b.round()
+	b.hear(flood, "timeout")
 	if b.f.left >= 0 {
 		t.Fatalf("%v are left", b.f.left)
 	}
 	owed := b.f.left
 	b.perLook = 0
-	b.write(flood, "timeout")
-	b.round()
+	b.hear(flood, "timeout")
 	if share := time.Duration(CPUShare * float64(interval)); b.f.left != owed+share {
 		t.Errorf("%v are left of %v more than %v", b.f.left, share, owed)
 	}
 }
 
 func TestMetrics(t *testing.T) {
-	c := web("app")
-	b := newBench(t, c)
-	b.write(c)
-	b.round()
-	b.write(c, "timeout")
-	b.round()
+	b, c := following(t)
+	b.hear(c, "timeout")
 	want := fmt.Sprintf(`
 # HELP drover_container_log_matches_total %s
 # TYPE drover_container_log_matches_total counter
@@ -398,69 +376,5 @@ drover_container_log_matches_total{container="app",namespace="shop",pod="web"} 1
 	b.round()
 	if n := testutil.CollectAndCount(b.f); n != 1 {
 		t.Errorf("%d series of nobody, want 1", n)
-	}
-}
-
-// BenchmarkAtRest is a round over 100 containers that write nothing.
-func BenchmarkAtRest(b *testing.B) {
-	root := b.TempDir()
-	var all []Container
-	for i := range 100 {
-		c := web(fmt.Sprint("c", i))
-		path := filepath.Join(root, Dir, c.path())
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			b.Fatal(err)
-		}
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			b.Fatal(err)
-		}
-		all = append(all, c)
-	}
-	f := New(Config{HostRoot: root, Containers: func() []Container { return all }, Log: slog.New(slog.DiscardHandler)})
-	defer f.closeAll()
-	for b.Loop() {
-		if err := f.round(t0); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkFlood is a round beside a container that has just written 64 MiB; worst has the pattern
-// that costs most.
-func BenchmarkFlood(b *testing.B) {
-	for name, pattern := range map[string]string{"usual": "timeout|deadline exceeded", "worst": `(?i)(.*\w.*){28}!`} {
-		b.Run(name, func(b *testing.B) {
-			re, err := health.Compile(pattern)
-			if err != nil {
-				b.Fatal(err)
-			}
-			root, c := b.TempDir(), web("app")
-			c.Pattern = re
-			path := filepath.Join(root, Dir, c.path())
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				b.Fatal(err)
-			}
-			line := stamp + "stdout F " + strings.Repeat("xa ", 60) + "\n"
-			if err := os.WriteFile(path, []byte(strings.Repeat(line, 64<<20/len(line))), 0o600); err != nil {
-				b.Fatal(err)
-			}
-			f := New(Config{HostRoot: root, Containers: func() []Container { return []Container{c} }, Log: slog.New(slog.DiscardHandler)})
-			defer f.closeAll()
-			if err := f.round(t0); err != nil {
-				b.Fatal(err)
-			}
-			runtime.LockOSThread() // as Run does: CPU time is the thread's
-			defer runtime.UnlockOSThread()
-			var spent time.Duration
-			for b.Loop() {
-				before := f.spent
-				f.followed[c.key()].file.at = 0
-				if err := f.round(t0); err != nil {
-					b.Fatal(err)
-				}
-				spent += f.spent - before
-			}
-			b.ReportMetric(spent.Seconds()*1000/float64(b.N), "cpu-ms/round")
-		})
 	}
 }
