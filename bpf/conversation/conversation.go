@@ -28,7 +28,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/bpf/iterator"
 )
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror -mcpu=v3" -target bpfel conversation conversation.bpf.c
@@ -146,7 +147,7 @@ func attach(source Source, cgroup string, adapt func(*ebpf.CollectionSpec)) (_ *
 	if err != nil {
 		return nil, err
 	}
-	if err := run(find); err != nil {
+	if err := iterator.Run(find); err != nil {
 		return nil, fmt.Errorf("find the open connections: %w", err)
 	}
 	return m, nil
@@ -170,24 +171,12 @@ func (m *Meter) iterate(program string, over *ebpf.Map) (*link.Iter, error) {
 	return i, nil
 }
 
-// run lets an iterator, which writes nothing, come to its end.
-func run(i *link.Iter) error {
-	r, err := i.Open()
-	if err != nil {
-		return err
-	}
-	for err = unix.EAGAIN; errors.Is(err, unix.EAGAIN); { // after every million of objects
-		_, err = io.Copy(io.Discard, r)
-	}
-	return errors.Join(err, r.Close())
-}
-
 // Source tells what the programs are attached to, and why it is not the tracepoint.
 func (m *Meter) Source() (Source, error) { return m.source, m.refused }
 
 // Read reads everything anew.
 func (m *Meter) Read() (Reading, error) {
-	if err := run(m.report); err != nil {
+	if err := iterator.Run(m.report); err != nil {
 		return Reading{}, fmt.Errorf("read the counters of open connections: %w", err)
 	}
 	now, err := m.readPairs()
