@@ -7,17 +7,17 @@
 //
 // A task waits from the moment it becomes runnable (woken, new, or taken off the CPU while it
 // still wanted to run) until it is put on a CPU. The wait is charged when the task gets the
-// CPU, or goes to the queue of another one, all of it at once and to the group the task is in
-// by then: a task that still waits in the queue that it came to has been charged nothing yet.
-// Time is the monotonic clock of the whole machine. Tasks that were runnable or running when
-// the programs were attached are charged from their next change on. A run is charged when it
-// ends, to the group the task was in when it began.
+// CPU, when it goes to the queue of another one, and when it is read (charge_waiting), to the
+// group the task is in by then. Time is the monotonic clock of the whole machine. Tasks that
+// waited when the programs were attached are charged from the first reading on, those that ran
+// from their next change on. A run is charged when it ends, to the group the task was in when it
+// began.
 //
 // Who runs on the CPU in whose queue a task waits is who makes it wait. Each CPU keeps a
-// short past: who ran last, and until when. When a task's wait in a queue ends, because it
-// gets the CPU or goes to another CPU's queue, the past of that CPU is walked back to where
-// the wait began. All of that happens under the lock of that CPU's run queue, as the
-// scheduler's tracepoints do, so that nothing here needs a lock of its own.
+// short past: who ran last, and until when. When a wait is charged, the past of that CPU is
+// walked back to where the wait began. The scheduler's tracepoints do so under the lock of that
+// CPU's run queue. A reading has no lock: it takes a wait by compare-and-swap of its beginning, so
+// that nothing is charged twice, and what changes on the CPU while it walks may be a moment off.
 
 #include "../include/types.h"
 #include <bpf/bpf_helpers.h>
@@ -52,8 +52,11 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 } RELOCATED;
 
+struct task_struct;
+
 struct rq {
 	int cpu;
+	struct task_struct *curr; // set before sched_switch is told
 	__u64 clock;
 	__u64 clock_pelt;
 	__u64 lost_idle_time; // of clock_pelt
@@ -67,6 +70,7 @@ struct cfs_rq {
 	__u64 throttled_clock_self;	 // when the throttling that goes on began, or 0
 	__u64 throttled_clock_self_time; // how long all those before it took
 	__u64 throttled_clock_pelt;	 // when the last one began, by the run queue's clock_pelt
+	int throttle_count;		 // of the groups from here up, how many are throttled now
 	struct list_head throttled_limbo_list; // since 6.18
 } RELOCATED;
 
@@ -88,6 +92,7 @@ struct task_struct {
 	int on_cpu; // not where the kernel is built for one CPU
 	struct sched_entity se;
 	unsigned int __state;
+	int on_rq;
 	struct css_set *cgroups;
 } RELOCATED;
 
@@ -98,6 +103,14 @@ struct task_struct___before_5_14 {
 
 // v1_cpu: groups are those of the version 1 cpu hierarchy, else those of version 2.
 const volatile __u8 v1_cpu = 0;
+
+enum bpf_func_id {
+	BPF_FUNC_map_lookup_percpu_elem = 195, // since 5.19
+};
+
+struct bpf_iter__task {
+	struct task_struct *task;
+} RELOCATED;
 
 // What is known of one task.
 struct task_times {
@@ -227,15 +240,33 @@ static __always_inline struct usage *usage_of(__u64 group)
 	return known;
 }
 
-static __always_inline void owe(__u64 waits, __u64 runs, __u64 ns)
+// The usage of a group on another CPU than this one; before Linux 5.19, on this one.
+static __always_inline struct usage *usage_on(__u64 group, __u32 cpu)
+{
+	struct usage *here = usage_of(group);
+
+	if (!here || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_map_lookup_percpu_elem))
+		return here;
+	return bpf_map_lookup_percpu_elem(&groups, &group, cpu);
+}
+
+// What is owed is counted on this CPU. A reading may be interrupted by the scheduler here; nothing
+// interrupts the scheduler.
+static __always_inline void owe(__u64 waits, __u64 runs, __u64 ns, bool reading)
 {
 	struct pair pair = {waits, runs};
-	__u64 *sum = bpf_map_lookup_elem(&owed, &pair);
+	__u64 *sum = bpf_map_lookup_elem(&owed, &pair), none = 0;
 
-	if (sum)
-		*sum += ns;
-	else if (bpf_map_update_elem(&owed, &pair, &ns, BPF_NOEXIST))
+	if (!sum) {
+		bpf_map_update_elem(&owed, &pair, &none, BPF_NOEXIST);
+		sum = bpf_map_lookup_elem(&owed, &pair);
+	}
+	if (!sum)
 		lose(LOST_OWED);
+	else if (reading)
+		__sync_fetch_and_add(sum, ns);
+	else
+		*sum += ns;
 }
 
 // For how long quotas have kept a task's group off the CPU it is on, the quotas of all groups
@@ -294,28 +325,28 @@ static __always_inline __u64 outside(struct span hole, __u64 began, __u64 ended)
 	return ended - began - (to > from ? to - from : 0);
 }
 
-// Charges a task's wait in one CPU's queue, which ends now: to its group, and to those who ran
-// there.
+// Charges a task's wait in one CPU's queue from since until now: to its group, and to those who
+// ran there. clock is what the queue's throttling had come to at its beginning.
 //
 // What of it was throttled is taken for one span, from where the last throttling began, or as
 // much earlier as it needs; where that is not known, from where the wait began.
-static __always_inline void leave_queue(struct task_struct *task, struct task_times *times, __u64 group,
-					struct usage *usage, struct cpu *cpu, __u32 id, __u64 now)
+static __always_inline void charge(struct task_struct *task, __u64 since, __u64 clock, __u64 group,
+				   struct usage *usage, struct cpu *cpu, __u32 id, __u64 now, bool reading)
 {
-	__u64 since = times->queued_since, until = now, runs, changes, ns;
+	__u64 until = now, runs, changes, ns;
 	struct span hole = {};
 
 	if (!since || since >= now)
 		return;
-	usage->wait_ns += now - since;
-	if (times->throttled != NOT_KNOWN) {
-		__u64 clock = throttle_clock(task);
-		__u64 throttled = clock > times->throttled ? clock - times->throttled : 0;
+	__sync_fetch_and_add(&usage->wait_ns, now - since);
+	if (clock != NOT_KNOWN) {
+		__u64 is = throttle_clock(task);
+		__u64 throttled = is > clock ? is - clock : 0;
 
 		if (throttled > now - since)
 			throttled = now - since;
-		usage->throttled_ns += throttled;
 		if (throttled) {
+			__sync_fetch_and_add(&usage->throttled_ns, throttled);
 			hole.from = throttling_began(task, now);
 			if (hole.from > now - throttled)
 				hole.from = now - throttled;
@@ -337,17 +368,18 @@ static __always_inline void leave_queue(struct task_struct *task, struct task_ti
 		if (until > began && runs != NOBODY) {
 			ns = outside(hole, began, until);
 			if (runs == group)
-				usage->self_ns += ns;
+				__sync_fetch_and_add(&usage->self_ns, ns);
 			else if (ns)
-				owe(group, runs, ns);
+				owe(group, runs, ns, reading);
 		}
 		runs = cpu->past[changes % PAST].group;
-		until = from;
+		if (from < until) // else the CPU has changed since now
+			until = from;
 	}
 	if (until > since) {
 		ns = outside(hole, since, until);
 		if (ns)
-			owe(group, FORGOTTEN | id, ns);
+			owe(group, FORGOTTEN | id, ns, reading);
 	}
 }
 
@@ -419,12 +451,14 @@ static __always_inline void enter_cpu(struct task_struct *task, __u64 group, str
 				      struct cpu *cpu, __u32 id, __u64 now)
 {
 	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, 0);
+	__u64 since;
 
 	usage->switches += 1;
 	if (!times)
 		return;
-	leave_queue(task, times, group, usage, cpu, id, now);
-	times->queued_since = 0;
+	// A reading may be about to charge the same wait: whoever takes its beginning does.
+	since = __sync_lock_test_and_set(&times->queued_since, 0);
+	charge(task, since, times->throttled, group, usage, cpu, id, now, false);
 }
 
 SEC("tp_btf/sched_switch")
@@ -465,20 +499,80 @@ int BPF_PROG(sched_migrate_task, struct task_struct *task)
 	struct task_times *times = bpf_task_storage_get(&tasks, task, 0, 0);
 	struct usage *usage;
 	struct cpu *cpu;
-	__u64 now, group;
+	__u64 now, group, since;
 	__u32 id;
 
 	if (!times || !times->queued_since || !bpf_core_field_exists(task->se.cfs_rq))
 		return 0;
 	now = bpf_ktime_get_ns();
+	since = __sync_lock_test_and_set(&times->queued_since, now);
 	group = group_of(task);
 	id = task->se.cfs_rq->rq->cpu;
-	usage = usage_of(group);
+	usage = usage_on(group, id);
 	cpu = bpf_map_lookup_elem(&cpus, &id);
 	if (usage && cpu)
-		leave_queue(task, times, group, usage, cpu, id, now);
-	times->queued_since = now;
+		charge(task, since, times->throttled, group, usage, cpu, id, now, false);
 	times->throttled = NOT_KNOWN; // of the queue it goes to, which is none that is throttled
+	return 0;
+}
+
+static __always_inline bool is_waiting(struct task_struct *task)
+{
+	// Since Linux 6.12 one that has gone to sleep may stay in the queue for a while.
+	return task->on_rq && task->se.cfs_rq->rq->curr != task && !is_blocking(task);
+}
+
+// Begins the wait of a task that nothing has been seen of since the programs were attached.
+static __always_inline void find_waiting(struct task_struct *task, struct task_times *times, __u64 now)
+{
+	if (!is_waiting(task))
+		return;
+	times->throttled = throttle_clock(task);
+	if (__sync_val_compare_and_swap(&times->queued_since, 0, now))
+		return;
+	// It may have got the CPU since it was looked at: then no wait may stay.
+	if (!is_waiting(task))
+		__sync_val_compare_and_swap(&times->queued_since, now, 0);
+}
+
+// Charges every wait that goes on with what it has come to, and lets it begin anew: a task that is
+// kept from the CPU for seconds is seen while it is.
+SEC("iter/task")
+int charge_waiting(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct task_times *times;
+	struct cfs_rq *queue;
+	struct usage *usage;
+	struct cpu *cpu;
+	__u64 now, since, clock, group;
+	__u32 id;
+
+	if (!task || !task->on_rq || !bpf_core_field_exists(task->se.cfs_rq))
+		return 0;
+	queue = task->se.cfs_rq;
+	// How long a throttling has gone on is known to the CPU it is on, and before Linux 6.6 to nobody.
+	if (bpf_core_field_exists(queue->throttle_count) && queue->throttle_count)
+		return 0;
+	times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!times)
+		return 0;
+	since = times->queued_since;
+	clock = times->throttled;
+	now = bpf_ktime_get_ns();
+	if (!since) {
+		find_waiting(task, times, now);
+		return 0;
+	}
+	if (since >= now || __sync_val_compare_and_swap(&times->queued_since, since, now) != since)
+		return 0; // it has the CPU by now, or is in another queue
+	__sync_val_compare_and_swap(&times->throttled, clock, throttle_clock(task));
+	group = group_of(task);
+	id = queue->rq->cpu;
+	usage = usage_on(group, id);
+	cpu = bpf_map_lookup_elem(&cpus, &id);
+	if (usage && cpu)
+		charge(task, since, clock, group, usage, cpu, id, now, true);
 	return 0;
 }
 

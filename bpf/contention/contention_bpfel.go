@@ -55,6 +55,7 @@ const (
 	contentionMapLost              = "lost"
 	contentionMapOwed              = "owed"
 	contentionMapTasks             = "tasks"
+	contentionProgChargeWaiting    = "charge_waiting"
 	contentionProgSchedMigrateTask = "sched_migrate_task"
 	contentionProgSchedSwitch      = "sched_switch"
 	contentionProgSchedWakeup      = "sched_wakeup"
@@ -104,6 +105,7 @@ type contentionSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type contentionProgramSpecs struct {
+	ChargeWaiting    *ebpf.ProgramSpec `ebpf:"charge_waiting"`
 	SchedMigrateTask *ebpf.ProgramSpec `ebpf:"sched_migrate_task"`
 	SchedSwitch      *ebpf.ProgramSpec `ebpf:"sched_switch"`
 	SchedWakeup      *ebpf.ProgramSpec `ebpf:"sched_wakeup"`
@@ -176,6 +178,7 @@ type contentionVariables struct {
 //
 // It can be passed to loadContentionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type contentionPrograms struct {
+	ChargeWaiting    *ebpf.Program `ebpf:"charge_waiting"`
 	SchedMigrateTask *ebpf.Program `ebpf:"sched_migrate_task"`
 	SchedSwitch      *ebpf.Program `ebpf:"sched_switch"`
 	SchedWakeup      *ebpf.Program `ebpf:"sched_wakeup"`
@@ -184,6 +187,7 @@ type contentionPrograms struct {
 
 func (p *contentionPrograms) Close() error {
 	return _ContentionClose(
+		p.ChargeWaiting,
 		p.SchedMigrateTask,
 		p.SchedSwitch,
 		p.SchedWakeup,

@@ -7,6 +7,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/drover-project/drover/bpf/iterator"
 )
 
 // late keeps the one who reads waiting, when it has found a connection and not yet looked at its
@@ -41,7 +43,7 @@ func TestALateReaderAddsNothing(t *testing.T) {
 			case <-done:
 				return
 			default:
-				if err := run(m.meter.report); err != nil {
+				if err := iterator.Run(m.meter.report); err != nil {
 					t.Error(err)
 					return
 				}

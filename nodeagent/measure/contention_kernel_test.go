@@ -131,6 +131,16 @@ func (p *pen) weigh(g Group, weight int) {
 	}
 }
 
+// share sets a group's share of the CPU as kubelet does: by what v1 calls it.
+func (p *pen) share(g Group, shares int) {
+	p.t.Helper()
+	if p.cgroups.v1 {
+		p.set(g, "cpu", "cpu.shares", strconv.Itoa(shares))
+	} else {
+		p.set(g, "cpu", "cpu.weight", strconv.Itoa(1+(shares-2)*9999/262142))
+	}
+}
+
 // limit gives a group a quota: a fifth of a CPU.
 func (p *pen) limit(g Group) {
 	p.t.Helper()
@@ -305,6 +315,24 @@ func TestTheStarvedContainerSuffers(t *testing.T) {
 		p.weigh(b.Pod, 128)
 		p.weigh(a.Pod, 8)
 		return false
+	})
+}
+
+// A container that asks for no CPU beside one that asks for four gets a turn once in many seconds. It
+// suffers all the while.
+func TestTheOneThatHardlyGetsATurnSuffers(t *testing.T) {
+	p := newPen(t)
+	b, a := p.container("b", 1), p.container("a", 1) // a ends before b, which had to wait for its end
+	p.share(a.Pod, 4096)
+	p.share(b.Pod, 2)
+	p.watch("the one without a turn suffering, for the other", names{a.ID: "a", b.ID: "b"}, func(now map[string]ContainerWait) bool {
+		light, heavy := now[b.ID], now[a.ID]
+		owed := light.Shares.Neighbours
+		if !light.severe() || heavy.severe() || len(owed) != 1 || owed[0].Container != "a" || owed[0].Wait < light.Shares.Wait/2 {
+			return false
+		}
+		t.Logf("waits %.3f, of which for the other %.3f, runs %.4f", light.Shares.Wait, owed[0].Wait, light.Run)
+		return true
 	})
 }
 
