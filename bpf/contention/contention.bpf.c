@@ -551,7 +551,7 @@ int charge_waiting(struct bpf_iter__task *ctx)
 	if (!task || !task->on_rq || !bpf_core_field_exists(task->se.cfs_rq))
 		return 0;
 	queue = task->se.cfs_rq;
-	// How long a throttling has gone on is known to the CPU it is on, and before Linux 6.6 to nobody.
+	// How long a throttling has gone on is known on the CPU it is on alone.
 	if (bpf_core_field_exists(queue->throttle_count) && queue->throttle_count)
 		return 0;
 	times = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);

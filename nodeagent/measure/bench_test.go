@@ -62,11 +62,13 @@ func BenchmarkRead100(b *testing.B) {
 		})
 	}
 	b.Run("kernel tables", func(b *testing.B) {
+		before := cpuUsed(b)
 		for b.Loop() {
 			if _, err := meter.Read(); err != nil {
 				b.Fatal(err)
 			}
 		}
+		b.ReportMetric(float64((cpuUsed(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
 	})
 }
 
