@@ -3,7 +3,11 @@
 // conversion and ordering, and imports the standard library alone.
 package model
 
-import "time"
+import (
+	"cmp"
+	"strings"
+	"time"
+)
 
 // NodeID is the name of a Kubernetes Node object.
 type NodeID string
@@ -17,6 +21,11 @@ type PodID struct {
 
 // String gives namespace/name, the form users type.
 func (p PodID) String() string { return p.Namespace + "/" + p.Name }
+
+// ComparePods orders pods by namespace, name and UID.
+func ComparePods(a, b PodID) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.UID, b.UID))
+}
 
 // Cores is an amount of CPU: 1 is one logical processor for all of the time.
 type Cores float64
@@ -143,6 +152,11 @@ type NodeState struct {
 	// the pod path.
 	Routes    map[NodeID]RouteTime `json:"routes,omitempty"`
 	PodRoutes map[NodeID]RouteTime `json:"podRoutes,omitempty"`
+	// RoutesAt is what their At are told relative to, by the node's clock: at Load.At each
+	// measurement was as old as it had been then, until the node says otherwise. Zero: Load.At.
+	RoutesAt time.Time `json:"routesAt,omitzero"`
+	// Pods lists the pods of the node that have not ended, in the order of ComparePods.
+	Pods []PodID `json:"pods,omitempty"`
 	// Bandwidth of the node; nil: not known, or not yet.
 	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
 	// Suffering lists the containers in contention now, tight or severe, one by resource.

@@ -33,7 +33,8 @@ func (n Node) Age(now time.Time) (age time.Duration, ok bool) {
 
 // RouteAge is how old the node's own measurement of the path to another node is at now.
 // It needs no common clock: the time from the measurement to the state's own stamp is
-// read on the measuring node's clock, the rest on the receiver's.
+// read on the measuring node's clock, the rest on the receiver's. A route that the node has
+// not told anew stands as it was told.
 func (n Node) RouteAge(by model.Path, to model.NodeID, now time.Time) (age time.Duration, ok bool) {
 	r, measured := n.State.RoutesBy(by)[to]
 	age, received := n.Age(now)
@@ -46,10 +47,14 @@ func (n Node) RouteAge(by model.Path, to model.NodeID, now time.Time) (age time.
 // Behind is how old a measurement was when the state that carries it was stamped, by the
 // clock of the node that did both.
 func Behind(s *model.NodeState, r model.RouteTime) time.Duration {
-	if s.Load.At.IsZero() || r.At.IsZero() {
+	at := s.RoutesAt
+	if at.IsZero() {
+		at = s.Load.At
+	}
+	if at.IsZero() || r.At.IsZero() {
 		return 0
 	}
-	return max(0, s.Load.At.Sub(r.At))
+	return max(0, at.Sub(r.At))
 }
 
 // Snapshot is the picture. It is read by many at once and must not be changed by anyone
@@ -64,6 +69,8 @@ type Snapshot struct {
 	Nodes map[model.NodeID]Node `json:"nodes"`
 	// Locations of the pods that were moved, in the order of SortLocations.
 	Locations []model.Location `json:"locations,omitempty"`
+	// Index finds pods; nil: they are looked for in Nodes, one after the other.
+	Index *Index `json:"-"`
 }
 
 // Age is how old the picture is at now, never negative.

@@ -35,6 +35,11 @@ func TestAges(t *testing.T) {
 	if age, ok := n.RouteAge(model.PathPod, "b", t0.Add(2*time.Second)); !ok || age != 3*time.Second {
 		t.Errorf("age of the pod path = %v, %v; want 1s + 2s", age, ok)
 	}
+	// Told 20 s before the load that stands for it now, 3 s after the answer.
+	n.State.RoutesAt, n.State.Load.At = n.State.Load.At, n.State.Load.At.Add(20*time.Second)
+	if age, ok := n.RouteAge(model.PathNode, "b", t0.Add(2*time.Second)); !ok || age != 5*time.Second {
+		t.Errorf("age of a route that stands = %v, %v; want 3s + 2s", age, ok)
+	}
 	if _, ok := n.RouteAge(model.PathNode, "c", t0); ok {
 		t.Error("a route that was never measured has no age")
 	}
