@@ -3,39 +3,39 @@ package gossip
 import (
 	"encoding/json"
 	"fmt"
-	"iter"
-	"slices"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
 )
 
-// stateBody is a NodeState without its routes, which travel in records of their own so
-// that each fits into one packet however many nodes there are.
-type stateBody struct {
+// registrationBody is what changes rarely of a node's state: all but its load, routes, pods
+// and suffering, which have records of their own.
+type registrationBody struct {
 	model.NodeState
-	// Parts is into how many records the routes were split.
-	Parts int `json:"parts"`
+	// Since is the version of the first record that this life of the node's agent has said:
+	// nothing older counts beside it.
+	Since uint64 `json:"since"`
 }
 
-// routesBody is one part of a node's routes: those to some nodes, by both paths. Agents from
-// before there was a pod path read it without PodRoutes, and pass it on whole.
-type routesBody struct {
-	Part      int                              `json:"part"`
-	Parts     int                              `json:"parts"`
-	Routes    map[model.NodeID]model.RouteTime `json:"routes"`
-	PodRoutes map[model.NodeID]model.RouteTime `json:"podRoutes,omitempty"`
+// registered leaves of a state what a registration tells.
+func registered(s model.NodeState) model.NodeState {
+	s.Load = model.Load{Allocatable: s.Load.Allocatable}
+	s.Routes, s.PodRoutes, s.RoutesAt, s.Pods, s.Suffering, s.Version = nil, nil, time.Time{}, nil, nil, 0
+	if b := s.Bandwidth; b != nil {
+		s.Bandwidth = nil
+		if b.Capacity > 0 {
+			s.Bandwidth = &model.Bandwidth{Capacity: b.Capacity}
+		}
+	}
+	return s
 }
 
 const (
 	// packetRecord is the largest record that fits into a packet beside memberlist's own
 	// framing and encryption (1400 bytes less about 50), with room for its probes.
 	packetRecord = 1200
-	// partRoutes is how many routes one record holds at first, of either path.
-	partRoutes = 20
-	maxParts   = 4096
 	// maxBody bounds what a compressed body may grow to.
 	maxBody = 1 << 20
 )
@@ -93,74 +93,4 @@ func (c *codec) decode(b []byte, v any) error {
 		return fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	return nil
-}
-
-// sealState encodes and signs a state: one record for the state, the rest its routes.
-func (c *codec) sealState(id *identity.Identity, s model.NodeState) ([][]byte, error) {
-	size := partRoutes
-	if len(s.PodRoutes) > 0 {
-		size /= 2
-	}
-	for ; ; size /= 2 {
-		raws, largest, err := c.sealParts(id, s, size)
-		if err != nil {
-			return nil, err
-		}
-		if largest <= packetRecord || size == 1 {
-			return raws, nil
-		}
-	}
-}
-
-func (c *codec) sealParts(id *identity.Identity, s model.NodeState, size int) (raws [][]byte, largest int, err error) {
-	peers := slices.Compact(slices.Sorted(eachPeer(s.Routes, s.PodRoutes)))
-	chunks := slices.Collect(slices.Chunk(peers, size))
-	head := stateBody{NodeState: s, Parts: len(chunks)}
-	head.Routes, head.PodRoutes = nil, nil
-	add := func(k kind, v any) error {
-		body, err := c.encode(v)
-		if err != nil {
-			return err
-		}
-		raw, err := seal(id, k, s.Version, body)
-		raws = append(raws, raw)
-		if k == kindRoutes {
-			largest = max(largest, len(raw))
-		}
-		return err
-	}
-	if err := add(kindState, head); err != nil {
-		return nil, 0, err
-	}
-	for i, peers := range chunks {
-		part := routesBody{Part: i, Parts: len(chunks), Routes: only(s.Routes, peers), PodRoutes: only(s.PodRoutes, peers)}
-		if err := add(kindRoutes, part); err != nil {
-			return nil, 0, err
-		}
-	}
-	return raws, largest, nil
-}
-
-// eachPeer goes through the peers of both tables.
-func eachPeer(a, b map[model.NodeID]model.RouteTime) iter.Seq[model.NodeID] {
-	return func(yield func(model.NodeID) bool) {
-		for _, routes := range []map[model.NodeID]model.RouteTime{a, b} {
-			for p := range routes {
-				if !yield(p) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// only gives those of the routes that lead to the peers.
-func only(routes map[model.NodeID]model.RouteTime, peers []model.NodeID) map[model.NodeID]model.RouteTime {
-	some := map[model.NodeID]model.RouteTime{}
-	for _, p := range peers {
-		if r, has := routes[p]; has {
-			some[p] = r
-		}
-	}
-	return some
 }

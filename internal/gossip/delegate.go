@@ -70,9 +70,9 @@ func (g *Gossip) hear(raws [][]byte) {
 		if got != accepted {
 			continue
 		}
-		g.snapshot = nil
+		g.touch(at.origin)
 		if at.origin == g.cfg.Self.Node && at.kind != kindCertificate {
-			g.outdo(version)
+			g.outdo(at, version)
 			continue
 		}
 		if len(raw) <= packetRecord {
@@ -104,7 +104,9 @@ func (g *Gossip) note(n *memberlist.Node, alive bool) {
 	}
 	g.members[n.Name] = m
 	g.count()
-	g.snapshot = nil
+	if m.Node != "" {
+		g.touch(m.Node)
+	}
 	if alive {
 		g.repeatCertificate()
 	}

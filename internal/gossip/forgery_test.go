@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"crypto/x509"
 	"fmt"
+	"math/rand"
+	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/identity/identitytest"
@@ -16,7 +16,7 @@ import (
 
 // bench is one store with what an attacker needs.
 type bench struct {
-	t     *testing.T
+	t     testing.TB
 	ca    *identitytest.Authority
 	store *store
 	now   time.Time
@@ -68,8 +68,18 @@ func (b *bench) known(name model.NodeID) *identity.Identity {
 
 func (b *bench) version() uint64 { return uint64(b.now.UnixNano()) }
 
-func (b *bench) state(id *identity.Identity, version uint64) []byte {
-	return b.seal(id, kindState, version, stateBody{NodeState: model.NodeState{Node: id.Subject.Node, Version: version}})
+// registration is one of the life of an agent that has just begun.
+func (b *bench) registration(id *identity.Identity, version uint64) []byte {
+	return b.seal(id, kindRegistration, version, registrationBody{NodeState: model.NodeState{Node: id.Subject.Node, Version: version}})
+}
+
+func (b *bench) load(id *identity.Identity, version uint64, l saidLoad) []byte {
+	b.t.Helper()
+	raw, err := sealLoad(id, version, l)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return raw
 }
 
 // as is an identity that lies about whose it is but signs with its own key.
@@ -84,52 +94,71 @@ func TestForgedRecordsAreRefused(t *testing.T) {
 	good, bad := b.known("good"), b.known("bad")
 	stranger := identitytest.NewAuthority(t).Node(t, "good")
 	v := b.version()
-	if r := b.ingest(b.state(good, v)); r != accepted {
+	if r := b.ingest(b.registration(good, v)); r != accepted {
 		t.Fatalf("a good state: %s", r)
 	}
 	// borrowed takes the certificate of one and the key of the other.
 	borrowed := &identity.Identity{Subject: good.Subject, Key: bad.Key, Cert: good.Cert}
-	flipped := b.state(good, v+1)
+	flipped := b.registration(good, v+1)
 	flipped[len(flipped)-1] ^= 1
-	changed := b.state(good, v+1)
+	changed := b.registration(good, v+1)
 	changed[len(changed)/2] ^= 1
 	far := uint64(b.now.Add(2 * maxAhead).UnixNano())
 	for name, test := range map[string]struct {
 		raw  []byte
 		want result
 	}{
-		"the same again":                           {b.state(good, v), duplicate},
-		"replayed from before":                     {b.state(good, v-1), stale},
-		"from a day ahead":                         {b.state(good, far), future},
+		"the same again":                           {b.registration(good, v), duplicate},
+		"replayed from before":                     {b.registration(good, v-1), stale},
+		"from a day ahead":                         {b.registration(good, far), future},
 		"signature changed":                        {flipped, badSignature},
 		"body changed":                             {changed, badSignature},
-		"another's name, own key":                  {b.state(as(bad, "good"), v+1), unknownKey},
-		"another's certificate, own key":           {b.state(borrowed, v+1), badSignature},
-		"another CA's node":                        {b.state(stranger, v+1), unknownKey},
+		"another's name, own key":                  {b.registration(as(bad, "good"), v+1), unknownKey},
+		"another's certificate, own key":           {b.registration(borrowed, v+1), badSignature},
+		"another CA's node":                        {b.registration(stranger, v+1), unknownKey},
 		"another CA's certificate":                 {b.certificate(stranger), badCertificate},
 		"own certificate under another's name":     {b.certificate(as(bad, "good")), wrongOrigin},
 		"another's certificate, signed by own key": {b.certificate(&identity.Identity{Subject: good.Subject, Key: bad.Key, Cert: renewed(b, good)}), badSignature},
-		"own record about another":                 {b.seal(bad, kindState, v+1, stateBody{NodeState: model.NodeState{Node: "good", Version: v + 1}}), wrongOrigin},
-		"body of another version":                  {b.seal(bad, kindState, v+1, stateBody{NodeState: model.NodeState{Node: "bad", Version: v + 9}}), malformed},
-		"routes with a bad part":                   {b.seal(bad, kindRoutes, v+1, routesBody{Part: 7, Parts: 3}), malformed},
-		"routes of many parts":                     {b.seal(bad, kindRoutes, v+1, routesBody{Part: 0, Parts: 1 << 30}), malformed},
-		"unknown kind":                             {b.seal(bad, 99, v+1, routesBody{}), malformed},
-		"no body":                                  {b.seal(bad, kindState, v+1, []byte{}), malformed},
-		"body is no JSON":                          {b.seal(bad, kindState, v+1, []byte{bodyPlain, '{'}), malformed},
-		"body is no zstd":                          {b.seal(bad, kindState, v+1, []byte{bodyZstd, 1, 2, 3}), malformed},
-		"a bomb":                                   {b.seal(bad, kindState, v+1, b.bomb()), malformed},
+		"own record about another":                 {b.seal(bad, kindRegistration, v+1, registrationBody{NodeState: model.NodeState{Node: "good", Version: v + 1}}), wrongOrigin},
+		"body of another version":                  {b.seal(bad, kindRegistration, v+1, registrationBody{NodeState: model.NodeState{Node: "bad", Version: v + 9}}), malformed},
+		"a life that begins later than it speaks":  {b.seal(bad, kindRegistration, v+1, registrationBody{model.NodeState{Node: "bad", Version: v + 1}, v + 2}), malformed},
+		"routes with a bad part":                   {b.seal(bad, kindRoutes, v+1, partBody[waysTo]{Part: 7, Parts: 3}), malformed},
+		"routes of many parts":                     {b.seal(bad, kindRoutes, v+1, partBody[waysTo]{Part: 0, Parts: 1 << 30}), malformed},
+		"a route in another's part":                {b.seal(bad, kindRoutes, v+1, partBody[waysTo]{Part: 1 - partOf("x", 2), Parts: 2, Items: map[string]waysTo{"x": {}}}), malformed},
+		"a pod without a name":                     {b.seal(bad, kindPods, v+1, partBody[podName]{Parts: 1, Items: map[string]podName{"uid": {Namespace: "ns"}}}), malformed},
+		"a pod without a UID":                      {b.seal(bad, kindPods, v+1, partBody[podName]{Parts: 1, Items: map[string]podName{"": {"ns", "n"}}}), malformed},
+		"a pod with a long name":                   {b.seal(bad, kindPods, v+1, partBody[podName]{Parts: 1, Items: map[string]podName{"uid": {"ns", strings.Repeat("n", maxName+1)}}}), malformed},
+		"pods beyond a packet":                     {b.seal(bad, kindPods, v+1, noise(packetRecord)), oversized},
+		"suffering that is no list":                {b.seal(bad, kindSuffering, v+1, []byte("\x00{}")), malformed},
+		"unknown kind":                             {b.seal(bad, 99, v+1, partBody[waysTo]{}), unknownKind},
+		"a state of an older agent":                {b.seal(bad, 2, v+1, model.NodeState{Node: "bad", Version: v + 1}), unknownKind},
+		"a load in the wire form of others":        {b.seal(bad, kindLoad, v+1, []byte{0}), malformed},
+		"no body":                                  {b.seal(bad, kindRegistration, v+1, []byte{}), malformed},
+		"body is no JSON":                          {b.seal(bad, kindRegistration, v+1, []byte{bodyPlain, '{'}), malformed},
+		"body is no zstd":                          {b.seal(bad, kindRegistration, v+1, []byte{bodyZstd, 1, 2, 3}), malformed},
+		"a bomb":                                   {b.seal(bad, kindRegistration, v+1, b.bomb()), malformed},
 		"empty":                                    {nil, malformed},
 		"too large":                                {make([]byte, maxRecord+1), oversized},
-		"cut short":                                {b.state(good, v+1)[:90], malformed},
-		"something appended":                       {append(b.state(good, v+1), 0), malformed},
+		"cut short":                                {b.registration(good, v+1)[:90], malformed},
+		"something appended":                       {append(b.registration(good, v+1), 0), malformed},
 	} {
 		if got := b.ingest(test.raw); got != test.want {
 			t.Errorf("%s: %s, want %s", name, got, test.want)
 		}
 	}
-	if e := b.store.nodes["good"]; e.version != v || len(e.certs) != 1 {
-		t.Errorf("version %d with %d certificates is known of the good node, want %d with 1", e.version, len(e.certs), v)
+	if e := b.store.nodes["good"]; e.registration.version != v || len(e.certs) != 1 {
+		t.Errorf("version %d with %d certificates is known of the good node, want %d with 1", e.registration.version, len(e.certs), v)
 	}
+	if bad := b.store.nodes["bad"].report; !bad.empty() {
+		t.Errorf("%+v is known of the bad node", bad)
+	}
+}
+
+// noise is a body that cannot be compressed.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	rand.New(rand.NewSource(1)).Read(b)
+	return b
 }
 
 // bomb is a small body that unpacks to more than is allowed.
@@ -175,7 +204,7 @@ func TestCertificateEndsWhileKnown(t *testing.T) {
 	b := newBench(t, nil)
 	id := b.known("n")
 	b.now = id.Cert.NotAfter.Add(time.Second)
-	if r := b.ingest(b.state(id, b.version())); r != badCertificate {
+	if r := b.ingest(b.registration(id, b.version())); r != badCertificate {
 		t.Errorf("state under a certificate that is over: %s, want %s", r, badCertificate)
 	}
 	b.store.sweep(b.now, func(model.NodeID) bool { return false })
@@ -187,20 +216,20 @@ func TestCertificateEndsWhileKnown(t *testing.T) {
 func TestNodeMadeAgainUnderAnotherUID(t *testing.T) {
 	b := newBench(t, nil)
 	old := b.known("n")
-	b.ingest(b.state(old, b.version()))
+	b.ingest(b.registration(old, b.version()))
 	again := b.ca.Identity(t, identity.Subject{Node: "n", NodeUID: "another"}, func(c *x509.Certificate) {
 		c.NotBefore = old.Cert.NotBefore.Add(30 * time.Second)
 	})
 	if r := b.ingest(b.certificate(again)); r != accepted {
 		t.Fatalf("certificate of the new Node: %s", r)
 	}
-	if r := b.ingest(b.state(old, b.version()+1)); r != unknownKey {
+	if r := b.ingest(b.registration(old, b.version()+1)); r != unknownKey {
 		t.Errorf("state of the Node that was deleted: %s, want %s", r, unknownKey)
 	}
 	if r := b.ingest(b.certificate(old)); r != stale {
 		t.Errorf("certificate of the Node that was deleted: %s, want %s", r, stale)
 	}
-	if b.store.nodes["n"].state != nil {
+	if !b.store.nodes["n"].report.empty() {
 		t.Error("the deleted Node's state is still there")
 	}
 }
@@ -217,7 +246,7 @@ func TestCertificatesOfOneNodeAreBounded(t *testing.T) {
 	if n := len(b.store.nodes["n"].certs); n != certificatesPerNode {
 		t.Errorf("%d certificates are kept, want %d", n, certificatesPerNode)
 	}
-	if r := b.ingest(b.state(newest, b.version())); r != accepted {
+	if r := b.ingest(b.registration(newest, b.version())); r != accepted {
 		t.Errorf("state under the newest certificate: %s", r)
 	}
 }
@@ -306,52 +335,5 @@ func TestOneNodeCannotFillTheMemory(t *testing.T) {
 	}
 	if n := len(b.store.nodes["b"].said); n != locationsPerNode {
 		t.Errorf("%d announcements are kept, want %d", n, locationsPerNode)
-	}
-}
-
-func TestRoutesOfSeveralAges(t *testing.T) {
-	b := newBench(t, nil)
-	id := b.known("n")
-	v := b.version()
-	route := func(ms int) model.RouteTime { return model.RouteTime{RTT: time.Duration(ms) * time.Millisecond} }
-	part := func(version uint64, i, of int, routes map[model.NodeID]model.RouteTime) {
-		b.ingest(b.seal(id, kindRoutes, version, routesBody{Part: i, Parts: of, Routes: routes}))
-	}
-	b.ingest(b.seal(id, kindState, v, stateBody{NodeState: model.NodeState{Node: "n", Version: v}, Parts: 2}))
-	part(v, 0, 2, map[model.NodeID]model.RouteTime{"a": route(1), "b": route(2)})
-	part(v, 1, 2, map[model.NodeID]model.RouteTime{"c": route(3)})
-	// A node went: b moves to the first part of a newer split, whose second part is lost.
-	part(v+1, 1, 2, map[model.NodeID]model.RouteTime{"b": route(9), "c": route(8)})
-	got := b.store.nodes["n"].whole().Routes
-	if len(got) != 3 || got["a"] != route(1) || got["b"] != route(9) || got["c"] != route(8) {
-		t.Errorf("routes %v, want a 1, b 9 (the newer), c 8", got)
-	}
-	part(v+2, 0, 1, map[model.NodeID]model.RouteTime{"a": route(5)}) // only one part is left
-	if got := b.store.nodes["n"].whole().Routes; len(got) != 1 || got["a"] != route(5) {
-		t.Errorf("routes %v, want a 5 alone", got)
-	}
-}
-
-// The newest part that names a peer says all of the way to it: of what it leaves out, nothing
-// older counts.
-func TestPodRoutesOfSeveralAges(t *testing.T) {
-	b := newBench(t, nil)
-	id := b.known("n")
-	v := b.version()
-	route := func(ms int) model.RouteTime { return model.RouteTime{RTT: time.Duration(ms) * time.Millisecond} }
-	part := func(version uint64, i int, node, pod map[model.NodeID]model.RouteTime) {
-		b.ingest(b.seal(id, kindRoutes, version, routesBody{Part: i, Parts: 2, Routes: node, PodRoutes: pod}))
-	}
-	b.ingest(b.seal(id, kindState, v, stateBody{NodeState: model.NodeState{Node: "n", Version: v}, Parts: 2}))
-	part(v, 0, map[model.NodeID]model.RouteTime{"a": route(1), "b": route(2)}, map[model.NodeID]model.RouteTime{"a": route(10), "b": route(20), "c": route(30)})
-	part(v+1, 1, map[model.NodeID]model.RouteTime{"a": route(3)}, map[model.NodeID]model.RouteTime{"b": route(40)})
-	got := b.store.nodes["n"].whole()
-	want := map[model.NodeID]model.RouteTime{"a": route(3)}
-	if diff := cmp.Diff(want, got.Routes); diff != "" {
-		t.Errorf("node path (-want +got):\n%s", diff)
-	}
-	want = map[model.NodeID]model.RouteTime{"b": route(40), "c": route(30)}
-	if diff := cmp.Diff(want, got.PodRoutes); diff != "" {
-		t.Errorf("pod path (-want +got):\n%s", diff)
 	}
 }

@@ -21,22 +21,40 @@ func FuzzIngest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	raws, err := codec.sealState(id, model.NodeState{Node: "n", Version: 1, Routes: map[model.NodeID]model.RouteTime{"m": {}}})
-	if err != nil {
-		f.Fatal(err)
+	b := bench{t: f, store: newStore(ca.Pool(), codec, nil)}
+	raws := [][]byte{
+		b.registration(id, 1), b.load(id, uint64(loadUnit), typicalLoad()),
+		b.seal(id, kindRoutes, 1, partBody[waysTo]{Parts: 1, Items: map[string]waysTo{"m": {Node: &way{RTT: 1}}}}),
+		b.seal(id, kindPods, 1, partBody[podName]{Parts: 1, Items: map[string]podName{"uid": {"ns", "pod"}}}),
+		b.seal(id, kindSuffering, 1, []model.Contention{{Container: "c"}}),
 	}
 	for _, raw := range append(raws, cert, nil, []byte{wireFormat}) {
 		f.Add(raw, byte(0))
-		f.Add(raw[:len(raw)/2], byte(kindLocation))
+		for k := kindLocation; k <= kindPods; k++ {
+			f.Add(raw[:len(raw)/2], byte(k))
+		}
 	}
-	f.Fuzz(func(t *testing.T, b []byte, k byte) {
+	f.Fuzz(func(t *testing.T, in []byte, k byte) {
 		now := time.Now()
 		s := newStore(ca.Pool(), codec, nil)
 		s.ingest(cert, now)
-		s.ingest(b, now)
+		s.ingest(in, now)
+		// The same bytes as the body of a load.
+		raw, err := sealLoad(id, uint64(now.UnixNano()), saidLoad{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw = append(raw[:loadHeader:loadHeader], in...)
+		raw = append(raw, id.Sign(signedLoad(mustKey(id), "n", raw))...)
+		if _, _, got := s.ingest(raw, now); got == accepted {
+			l := s.nodes["n"].load
+			if again := appendLoad(nil, l.version, l.saidLoad); !bytes.Equal(again, in) {
+				t.Fatalf("%x is a load that encodes as %x", in, again)
+			}
+		}
 		// The same bytes as a body that the node itself has signed.
-		if raw, err := seal(id, kind(k), uint64(now.UnixNano()), b); err == nil {
-			if r, err := open(raw); err != nil || !bytes.Equal(r.body, b) || r.version != uint64(now.UnixNano()) || r.origin != "n" {
+		if raw, err := seal(id, kind(k), uint64(now.UnixNano()), in); err == nil && kind(k) != kindLoad {
+			if r, err := open(raw); err != nil || !bytes.Equal(r.body, in) || r.version != uint64(now.UnixNano()) || r.origin != "n" {
 				t.Fatalf("a sealed record opens as %+v, %v", r, err)
 			}
 			s.ingest(raw, now)
@@ -45,9 +63,9 @@ func FuzzIngest(f *testing.F) {
 		for _, e := range s.nodes {
 			e.whole()
 		}
-		raws, _ := splitRecords(b)
-		if joined := joinRecords(raws); !bytes.HasPrefix(minimal(b), joined) {
-			t.Fatalf("%x split and joined is %x", b, joined)
+		raws, _ := splitRecords(in)
+		if joined := joinRecords(raws); !bytes.HasPrefix(minimal(in), joined) {
+			t.Fatalf("%x split and joined is %x", in, joined)
 		}
 		if back, whole := splitRecords(joinRecords(s.all())); !whole || len(back) != len(s.all()) {
 			t.Fatal("a push/pull loses records")

@@ -70,12 +70,18 @@ type Gossip struct {
 	members   map[string]Member
 	last      uint64           // version given out last
 	state     *model.NodeState // own, as published last
-	owed      bool             // own state is newer than what was queued last
-	queuedAt  time.Time
+	published time.Time
+	said      *words             // nil: nothing in this life, or all must be said again
+	owed      bool               // something was put off
 	certified *identity.Identity // whose certificate is in the store
-	snapshot  *view.Snapshot     // nil when it must be made anew
-	places    []model.Location
 	watchers  map[chan struct{}]struct{}
+
+	// What has changed since the picture was drawn.
+	touched map[model.NodeID]struct{}
+	own     bool // by this member itself
+	anew    bool // anything
+	drawn   time.Time
+	picture atomic.Pointer[view.Snapshot]
 
 	alive atomic.Int64 // members alive
 	large chan []byte  // records too large for a packet
@@ -107,8 +113,10 @@ func New(cfg Config) (*Gossip, error) {
 		store:    newStore(cfg.Roots, codec, cfg.Confirmer),
 		members:  map[string]Member{},
 		watchers: map[chan struct{}]struct{}{},
+		touched:  map[model.NodeID]struct{}{},
 		large:    make(chan []byte, 64),
 	}
+	g.picture.Store(&view.Snapshot{Self: cfg.Self.Node, Nodes: map[model.NodeID]view.Node{}})
 	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: g.size, RetransmitMult: retransmitMult}
 	g.metrics, err = newMetrics(cfg.Registerer, g)
 	return g, err
@@ -119,8 +127,8 @@ var ErrObserver = errors.New("an observer publishes nothing")
 
 // Publish makes a state this node's current one, here at once and everywhere else soon.
 // Node and Version are set by it: a version is greater than all before it, also over
-// restarts of the process. In a large cluster states are spread less often than they are
-// published; the newest is what is spread.
+// restarts of the process. The others are told what has changed beyond its dead band, in a
+// large cluster a little later; what was not told again stands, as long as Publish is called.
 func (g *Gossip) Publish(s model.NodeState) error {
 	id, err := g.identity()
 	if err != nil {
@@ -129,10 +137,11 @@ func (g *Gossip) Publish(s model.NodeState) error {
 	g.mu.Lock()
 	defer g.unlock()
 	s.Node, s.Version = g.cfg.Self.Node, g.nextVersion()
-	if err := g.sayState(id, s); err != nil {
+	if err := g.say(id, &s, true); err != nil {
 		return fmt.Errorf("publish state: %w", err)
 	}
-	g.state = &s
+	g.state, g.published = &s, g.cfg.Now()
+	g.touch(s.Node)
 	return nil
 }
 
@@ -152,15 +161,10 @@ func (g *Gossip) Announce(l model.Location) error {
 	if err := g.certify(id); err != nil {
 		return fmt.Errorf("announce location: %w", err)
 	}
-	body, err := g.store.codec.encode(l)
-	if err != nil {
+	if err := g.sayJSON(id, kindLocation, g.nextVersion(), l); err != nil {
 		return fmt.Errorf("announce location: %w", err)
 	}
-	raw, err := seal(id, kindLocation, g.nextVersion(), body)
-	if err != nil {
-		return fmt.Errorf("announce location: %w", err)
-	}
-	return g.take(raw, true)
+	return nil
 }
 
 // Reconfirm asks the Confirmer again about locations that only one end has announced. To
@@ -168,39 +172,7 @@ func (g *Gossip) Announce(l model.Location) error {
 func (g *Gossip) Reconfirm() {
 	g.mu.Lock()
 	defer g.unlock()
-	g.store.placesChanged = true
-	g.snapshot = nil
-}
-
-// Snapshot is the picture of the cluster at this moment.
-func (g *Gossip) Snapshot() view.Snapshot {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.snapshot == nil {
-		g.snapshot = g.draw()
-	}
-	s := *g.snapshot
-	s.At = g.cfg.Now()
-	return s
-}
-
-// draw makes a snapshot. Maps of routes are shared with earlier ones: nobody changes them.
-func (g *Gossip) draw() *view.Snapshot {
-	if g.store.placesChanged {
-		g.places = g.store.confirmedPlaces()
-	}
-	s := &view.Snapshot{Self: g.cfg.Self.Node, Nodes: map[model.NodeID]view.Node{}, Locations: g.places}
-	for _, m := range g.members {
-		if m.Node != "" {
-			s.Nodes[m.Node] = view.Node{State: model.NodeState{Node: m.Node}, Alive: m.Alive}
-		}
-	}
-	for id, e := range g.store.nodes {
-		if state := e.whole(); state != nil {
-			s.Nodes[id] = view.Node{State: *state, Received: e.received, Alive: s.Nodes[id].Alive || id == g.cfg.Self.Node}
-		}
-	}
-	return s
+	g.store.placesChanged, g.own = true, true
 }
 
 // Subscribe gives a channel on which something arrives after the picture has changed;
@@ -215,19 +187,6 @@ func (g *Gossip) Subscribe() (changes <-chan struct{}, cancel func()) {
 		defer g.mu.Unlock()
 		delete(g.watchers, ch)
 	}
-}
-
-// unlock tells the subscribers when the snapshot was spoilt under the lock.
-func (g *Gossip) unlock() {
-	if g.snapshot == nil {
-		for ch := range g.watchers {
-			select {
-			case ch <- struct{}{}:
-			default:
-			}
-		}
-	}
-	g.mu.Unlock()
 }
 
 func (g *Gossip) identity() (*identity.Identity, error) {

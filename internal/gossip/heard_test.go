@@ -13,26 +13,28 @@ func TestHeardAgainIsKnownByItsBytes(t *testing.T) {
 	id := b.known("a")
 	v := b.version()
 	for what, raw := range map[string][]byte{
-		"state":  b.state(id, v),
-		"routes": b.seal(id, kindRoutes, v, routesBody{Part: 1, Parts: 2, Routes: ways(3, 1000)}),
+		"registration": b.registration(id, v),
+		"load":         b.load(id, v, typicalLoad()),
+		"suffering":    b.seal(id, kindSuffering, v, []model.Contention{{Container: "c"}}),
+		"routes":       b.seal(id, kindRoutes, v, partBody[waysTo]{Parts: 1, Items: map[string]waysTo{"m": {Node: &way{RTT: 1000}}}}),
+		"pods":         b.seal(id, kindPods, v, partBody[podName]{Parts: 1, Items: map[string]podName{"uid": {"ns", "pod"}}}),
 	} {
 		r, err := open(raw)
 		if err != nil {
 			t.Fatal(err)
 		}
-		entry := b.store.nodes["a"]
-		if _, is := entry.has(r); is {
+		if _, is := b.store.has(r); is {
 			t.Errorf("%s is known before it was heard", what)
 		}
 		first, _, became := b.store.ingest(raw, b.now)
 		if became != accepted {
 			t.Fatalf("%s: %s", what, became)
 		}
-		if at, is := entry.has(r); !is || at != first {
+		if at, is := b.store.has(r); !is || at != first {
 			t.Errorf("%s heard again: %v, %t; want %v", what, at, is, first)
 		}
-		if at, version, became := b.store.ingest(raw, b.now); at != first || version != v || became != duplicate {
-			t.Errorf("%s heard again: %v, version %d, %s; want %v, %d, %s", what, at, version, became, first, v, duplicate)
+		if at, version, became := b.store.ingest(raw, b.now); at != first || version != r.version || became != duplicate {
+			t.Errorf("%s heard again: %v, version %d, %s; want %v, %d, %s", what, at, version, became, first, r.version, duplicate)
 		}
 		forged := bytes.Clone(raw)
 		forged[len(forged)-1] ^= 1
@@ -46,8 +48,7 @@ func TestHeardAgainIsKnownByItsBytes(t *testing.T) {
 func BenchmarkHeardAgain(b *testing.B) {
 	bench := newBench(&testing.T{}, nil)
 	id := bench.known("a")
-	s := model.NodeState{Node: "a", Version: bench.version()}
-	raw := bench.seal(id, kindState, s.Version, stateBody{NodeState: s})
+	raw := bench.load(id, bench.version(), typicalLoad())
 	if became := bench.ingest(raw); became != accepted {
 		b.Fatal(became)
 	}

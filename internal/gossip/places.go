@@ -28,9 +28,8 @@ const (
 
 // saying is one announcement by one end of a move.
 type saying struct {
+	kept
 	model.Location
-	raw     []byte
-	version uint64
 	// confirmed stays: a PodMigration may be deleted later.
 	confirmed bool
 }
@@ -47,7 +46,7 @@ func (s *store) ingestLocation(e *nodeEntry, r record, now time.Time) (slot, uin
 	if now.Sub(time.Unix(0, int64(r.version))) > locationRetention {
 		return at, 0, stale
 	}
-	next := &saying{Location: l, raw: r.raw, version: r.version}
+	next := &saying{kept: keep(at, r), Location: l}
 	if old, ok := e.said[at.name]; ok {
 		if r.version <= old.version {
 			return at, r.version, versus(r.version, old.version)
@@ -55,8 +54,9 @@ func (s *store) ingestLocation(e *nodeEntry, r record, now time.Time) (slot, uin
 		next.confirmed = old.confirmed && same(old.Location, l)
 	}
 	e.said[at.name] = next
+	s.put(&next.kept)
 	for len(e.said) > locationsPerNode {
-		e.dropOldestSaying()
+		s.dropOldestSaying(e)
 	}
 	s.placesChanged = true
 	return at, r.version, accepted
@@ -68,19 +68,21 @@ func wellFormed(l model.Location) bool {
 	return short && l.Origin != "" && l.Pod.UID != "" && l.Node != "" && l.From != "" && l.Epoch > 0
 }
 
-func (e *nodeEntry) dropOldestSaying() {
+func (s *store) dropOldestSaying(e *nodeEntry) {
 	var oldest string
 	for name, l := range e.said {
 		if oldest == "" || cmp.Or(cmp.Compare(l.version, e.said[oldest].version), cmp.Compare(name, oldest)) < 0 {
 			oldest = name
 		}
 	}
+	s.remove(&e.said[oldest].kept)
 	delete(e.said, oldest)
 }
 
 func (s *store) sweepLocations(e *nodeEntry, now time.Time) {
 	for name, l := range e.said {
 		if now.Sub(time.Unix(0, int64(l.version))) > locationRetention {
+			s.remove(&l.kept)
 			delete(e.said, name)
 			s.placesChanged = true
 		}

@@ -17,11 +17,19 @@ import (
 type kind byte
 
 const (
-	kindCertificate kind = 1 // an x509 certificate, DER
-	kindState       kind = 2 // stateBody, JSON
-	kindRoutes      kind = 3 // routesBody, JSON
-	kindLocation    kind = 4 // model.Location, JSON
+	kindCertificate  kind = 1 // an x509 certificate, DER
+	kindLocation     kind = 4 // model.Location, JSON
+	kindRegistration kind = 5 // registrationBody, JSON
+	kindRoutes       kind = 6 // partBody of waysTo, JSON
+	kindSuffering    kind = 7 // of model.Contention, JSON
+	kindPods         kind = 8 // partBody of podName, JSON
+	kindLoad         kind = 9 // in a wire form of its own: see load.go
 )
+
+// known: 2 and 3 were the state and routes of agents before loads had records of their own.
+func (k kind) known() bool {
+	return k == kindCertificate || k >= kindLocation && k <= kindLoad
+}
 
 // keyID names a public key: the first half of the SHA-256 of its bytes.
 type keyID [16]byte
@@ -35,7 +43,7 @@ func keyIDOf(cert *x509.Certificate) (keyID, bool) {
 	return keyID(sum[:16]), true
 }
 
-// record is what travels. Its wire form, all integers big endian or varint:
+// record is what travels. But for loads its wire form is, all integers big endian or varint:
 //
 //	format 1 byte | kind 1 | key 16 | version 8 | len origin | origin | len body | body | signature 64
 //
@@ -90,7 +98,13 @@ func open(b []byte) (record, error) {
 	if len(b) > maxRecord {
 		return record{}, errOversized
 	}
+	if len(b) > 0 && b[0] == wireLoad {
+		return openLoad(b)
+	}
 	if len(b) < headerSize+ed25519.SignatureSize || b[0] != wireFormat {
+		return record{}, errMalformed
+	}
+	if kind(b[1]) == kindLoad {
 		return record{}, errMalformed
 	}
 	r := record{kind: kind(b[1]), key: keyID(b[2:18]), version: binary.BigEndian.Uint64(b[18:26]), raw: b}

@@ -85,7 +85,7 @@ func (g *Gossip) keep(ctx context.Context) {
 		}
 		now := g.cfg.Now()
 		g.mu.Lock()
-		g.payOwed()
+		g.sayOwed()
 		if now.Sub(certified) >= certificateSpace {
 			certified = now
 			g.repeatCertificate()
@@ -107,7 +107,7 @@ func (g *Gossip) sweep(now time.Time) {
 			delete(g.members, name)
 		}
 	}
-	g.snapshot = nil
+	g.anew = true
 }
 
 // join looks for the seeds that are no members, for as long as ctx runs: it is also what

@@ -2,20 +2,30 @@ package gossip
 
 import (
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/drover-project/drover/internal/deadband"
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
 )
 
 const (
-	// spacing bounds how often a state is spread: each member costs the others a packet or
-	// so for each state, so that the time between two grows with the number of members.
-	spacing       = 20 * time.Millisecond
+	// repeatLoad is how often a load is said that has not changed: with two of three lost
+	// it is still heard within 30 s, placement's default StaleAfter. Published once a second, a
+	// load that comes repeatSlack early is not put off for another second.
+	repeatLoad  = 9 * time.Second
+	repeatSlack = repeatLoad / 36
+	// A change that is not grave waits until its record has not been said for a while, so that
+	// what swings without end costs all members together no more than so much: the space
+	// grows with their number, between these.
 	shortestSpace = 500 * time.Millisecond
-	longestSpace  = 15 * time.Second
+	loadSpacing   = 2 * time.Millisecond // a member
+	longestSpace  = repeatLoad
+	partSpacing   = 50 * time.Millisecond // a member
+	longestPart   = time.Minute
 	// certificateSpace is how often the own certificate is repeated.
 	certificateSpace = 15 * time.Second
 )
@@ -36,22 +46,50 @@ func (b broadcast) Invalidates(o memberlist.Broadcast) bool {
 	return ok && other.name == b.name
 }
 
+// words are what this node has said last of each thing, and when.
+type words struct {
+	since        uint64 // the version of the first
+	registration *model.NodeState
+	load         saidLoad
+	loadVersion  uint64
+	loadAt       time.Time // zero: never
+	suffering    []model.Contention
+	sufferingAt  time.Time // zero: never
+	routes       *partition[waysTo]
+	pods         *partition[podName]
+
+	sufferingOwed bool
+}
+
+func newWords(since uint64) *words {
+	return &words{since: since, loadVersion: since,
+		routes: newPartition(kindRoutes, otherWays),
+		pods:   newPartition(kindPods, func(a, b podName) bool { return a != b }),
+	}
+}
+
+// unsay has all that was said said again.
+func (w *words) unsay() {
+	w.registration, w.loadAt = nil, time.Time{}
+	w.sufferingOwed = !w.sufferingAt.IsZero()
+	w.routes.split(w.routes.parts)
+	w.pods.split(w.pods.parts)
+}
+
 // nextVersion grows with the clock, so that it also grows over a restart.
 func (g *Gossip) nextVersion() uint64 {
 	g.last = max(g.last+1, uint64(g.cfg.Now().UnixNano()))
 	return g.last
 }
 
-// take puts an own record into the store and, if told to, into the queue.
-func (g *Gossip) take(raw []byte, spread bool) error {
+// take puts an own record into the store and into the queue.
+func (g *Gossip) take(raw []byte) error {
 	at, _, got := g.store.ingest(raw, g.cfg.Now())
 	if got != accepted && got != duplicate {
 		return fmt.Errorf("own record refused: %s", got)
 	}
-	g.snapshot = nil
-	if spread {
-		g.spread(at, raw)
-	}
+	g.touch(g.cfg.Self.Node)
+	g.spread(at, raw)
 	return nil
 }
 
@@ -67,7 +105,8 @@ func (g *Gossip) spread(at slot, raw []byte) {
 	}
 }
 
-// certify puts the own certificate into the store when it is new.
+// certify puts the own certificate into the store when it is new. All that was said under
+// another key is said anew then: once that certificate is over, nobody new believes it.
 func (g *Gossip) certify(id *identity.Identity) error {
 	if g.certified == id {
 		return nil
@@ -76,71 +115,163 @@ func (g *Gossip) certify(id *identity.Identity) error {
 	if err != nil {
 		return err
 	}
-	if err := g.take(raw, true); err != nil {
+	if err := g.take(raw); err != nil {
 		return fmt.Errorf("own certificate: %w", err)
 	}
 	g.certified = id
+	if g.said != nil {
+		g.said.unsay()
+	}
 	return nil
 }
 
-// sayState stores the own state and queues it unless one was queued a moment ago.
-func (g *Gossip) sayState(id *identity.Identity, s model.NodeState) error {
+// say says what of a state differs from what was said last by more than its dead band. A
+// load that was just measured is repeated from time to time all the same.
+func (g *Gossip) say(id *identity.Identity, s *model.NodeState, measured bool) error {
 	if err := g.certify(id); err != nil {
 		return err
 	}
-	raws, err := g.store.codec.sealState(id, s)
+	if g.said == nil {
+		g.said = newWords(g.nextVersion())
+	}
+	g.owed = false
+	now := g.cfg.Now()
+	if err := g.register(id, s); err != nil {
+		return err
+	}
+	if err := g.saySuffering(id, s.Suffering, now); err != nil {
+		return err
+	}
+	space := g.space(partSpacing, longestPart)
+	waits, err := sayParts(g, id, g.said.routes, waysOf(s), now, space)
 	if err != nil {
 		return err
 	}
-	for _, raw := range raws {
-		if err := g.take(raw, false); err != nil {
-			return err
-		}
+	g.owed = g.owed || waits
+	pods := make(map[string]podName, len(s.Pods))
+	for _, p := range s.Pods {
+		pods[p.UID] = podName{p.Namespace, p.Name}
 	}
-	g.owed = true
-	g.payOwed()
+	if waits, err = sayParts(g, id, g.said.pods, pods, now, g.space(loadSpacing, longestSpace)); err != nil {
+		return err
+	}
+	g.owed = g.owed || waits
+	return g.sayLoad(id, saidLoad{s.Load, s.Bandwidth}, now, measured)
+}
+
+// space is how long a record is not said again, unless it is grave.
+func (g *Gossip) space(perMember, longest time.Duration) time.Duration {
+	return min(max(perMember*time.Duration(len(g.members)), shortestSpace), longest)
+}
+
+func (g *Gossip) sayJSON(id *identity.Identity, k kind, version uint64, v any) error {
+	body, err := g.store.codec.encode(v)
+	if err != nil {
+		return err
+	}
+	raw, err := seal(id, k, version, body)
+	if err != nil {
+		return err
+	}
+	return g.take(raw)
+}
+
+// register says the registration at once when anything in it has changed: it does so
+// rarely, and it is what keeps pods away from a node that cannot take them.
+func (g *Gossip) register(id *identity.Identity, s *model.NodeState) error {
+	next := registered(*s)
+	if g.said.registration != nil && reflect.DeepEqual(*g.said.registration, next) {
+		return nil
+	}
+	body := registrationBody{next, g.said.since}
+	body.Version = g.nextVersion()
+	if err := g.sayJSON(id, kindRegistration, body.Version, body); err != nil {
+		return err
+	}
+	g.said.registration = &next
 	return nil
 }
 
-// payOwed queues the own state when enough time has passed since the last.
-func (g *Gossip) payOwed() {
-	wait := min(max(spacing*time.Duration(len(g.members)), shortestSpace), longestSpace)
-	now := g.cfg.Now()
-	if !g.owed || now.Sub(g.queuedAt) < wait {
+func (g *Gossip) saySuffering(id *identity.Identity, list []model.Contention, now time.Time) error {
+	differs, grave := deadband.Suffering(g.said.suffering, list)
+	grave = grave || g.said.sufferingOwed
+	if !differs && !grave {
+		return nil
+	}
+	if !grave && now.Sub(g.said.sufferingAt) < g.space(loadSpacing, longestSpace) {
+		g.owed = true
+		return nil
+	}
+	if err := g.sayJSON(id, kindSuffering, g.nextVersion(), list); err != nil {
+		return err
+	}
+	g.said.suffering, g.said.sufferingAt, g.said.sufferingOwed = list, now, false
+	return nil
+}
+
+func (g *Gossip) sayLoad(id *identity.Identity, l saidLoad, now time.Time, measured bool) error {
+	w := g.said
+	quiet := now.Sub(w.loadAt)
+	switch {
+	case w.loadAt.IsZero(), measured && quiet >= repeatLoad-repeatSlack:
+	case !deadband.Load(w.load.load, l.load) && !deadband.Bandwidth(w.load.bandwidth, l.bandwidth):
+		return nil
+	case quiet < g.space(loadSpacing, longestSpace):
+		g.owed = true
+		return nil
+	}
+	// The version is when it was measured, so that the record need not say that as well.
+	units := w.loadVersion/uint64(loadUnit) + 1
+	if at := l.load.At; !at.IsZero() && !at.After(now) {
+		units = max(units, uint64(max(0, floorUnits(at))))
+	}
+	version := units * uint64(loadUnit)
+	raw, err := sealLoad(id, version, l)
+	if err != nil {
+		return err
+	}
+	if err := g.take(raw); err != nil {
+		return err
+	}
+	w.load, w.loadVersion, w.loadAt = l, version, now
+	return nil
+}
+
+// sayOwed says what was put off, when its time has come.
+func (g *Gossip) sayOwed() {
+	if !g.owed {
 		return
 	}
-	for at, raw := range g.store.from(g.cfg.Self.Node) {
-		if at.kind != kindCertificate {
-			g.spread(at, raw)
-		}
+	id, err := g.identity()
+	if err == nil {
+		err = g.say(id, g.state, false)
 	}
-	g.owed, g.queuedAt = false, now
+	if err != nil {
+		g.cfg.Log.Warn("could not say what was put off", "error", err)
+	}
 }
 
 // repeatCertificate queues the own certificate again, for those that missed it.
 func (g *Gossip) repeatCertificate() {
-	for at, raw := range g.store.from(g.cfg.Self.Node) {
-		if at.kind == kindCertificate {
-			g.spread(at, raw)
+	if e := g.store.nodes[g.cfg.Self.Node]; e != nil {
+		for _, c := range e.certs {
+			g.spread(c.slot, c.raw)
 		}
 	}
 }
 
-// outdo is called when a record of this node itself came back with a version greater than
-// any given out: from before a restart, with a clock that has gone back since. The state
-// is said again with a version that beats it.
-func (g *Gossip) outdo(version uint64) {
-	if version <= g.last {
-		return
-	}
-	g.last = version
+// outdo is called when a record of this node itself came from others that was newer than what
+// it has said: from before a restart, with a clock that has gone back since. All is said
+// again, with versions that beat it, and nothing from before counts.
+func (g *Gossip) outdo(at slot, version uint64) {
+	g.last = max(g.last, version)
 	id, err := g.identity()
-	if err != nil || g.state == nil {
+	if err != nil || g.state == nil || at.kind == kindLocation {
 		return
 	}
 	s := *g.state
-	s.Version = g.nextVersion()
-	if err := g.sayState(id, s); err != nil {
+	g.said, s.Version = nil, g.nextVersion()
+	if err := g.say(id, &s, true); err != nil {
 		g.cfg.Log.Warn("could not repeat own state", "error", err)
 		return
 	}

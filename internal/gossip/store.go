@@ -1,15 +1,14 @@
 package gossip
 
 import (
-	"bytes"
-	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
+	"iter"
 	"slices"
-	"strconv"
 	"time"
 
-	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -23,6 +22,7 @@ const (
 	future         result = "future"          // its version is a clock more than a day ahead
 	malformed      result = "malformed"       //
 	oversized      result = "oversized"       //
+	unknownKind    result = "unknown_kind"    // of an agent of another version
 	unknownKey     result = "unknown_key"     // its certificate has not come yet
 	badCertificate result = "bad_certificate" // not from Drover's CA, or over
 	badSignature   result = "bad_signature"   //
@@ -30,7 +30,7 @@ const (
 	notEntitled    result = "not_entitled"    // the origin may not say such a thing
 )
 
-var results = []result{accepted, duplicate, stale, future, malformed, oversized, unknownKey,
+var results = []result{accepted, duplicate, stale, future, malformed, oversized, unknownKind, unknownKey,
 	badCertificate, badSignature, wrongOrigin, notEntitled}
 
 const (
@@ -51,31 +51,57 @@ type slot struct {
 	name string
 }
 
-// certificate is one that was verified.
-type certificate struct {
-	raw     []byte
-	version uint64
-	cert    *x509.Certificate
-	uid     string // of the Node object
+func (at slot) String() string { return fmt.Sprintf("%d/%s/%x", at.kind, at.origin, at.name) }
+
+// slotID names a slot among members: the first bytes of a SHA-256, so that nobody makes a slot
+// of his own that hides another's.
+type slotID uint64
+
+func (at slot) id() slotID {
+	b := append([]byte{byte(at.kind)}, binary.AppendUvarint(nil, uint64(len(at.origin)))...)
+	b = append(append(b, at.origin...), at.name...)
+	sum := sha256.Sum256(b)
+	return slotID(binary.BigEndian.Uint64(sum[:]))
 }
+
+// kept is a record that was verified.
+type kept struct {
+	slot    slot
+	id      slotID
+	version uint64
+	raw     []byte
+}
+
+func keep(at slot, r record) kept { return kept{slot: at, id: at.id(), version: r.version, raw: r.raw} }
 
 // nodeEntry is all that is known from one node.
 type nodeEntry struct {
-	certs      map[keyID]certificate
-	state      *stateBody
-	raw        []byte // of state
-	version    uint64 // of state
-	received   time.Time
-	parts      map[int]partEntry
-	newestPart uint64             // its version
-	merged     *model.NodeState   // state with routes, immutable; nil when it must be made anew
-	said       map[string]*saying // locations it announced, by lineage and epoch
+	certs map[keyID]*certificate
+	report
+	said map[string]*saying // locations it announced, by lineage and epoch
 }
 
-type partEntry struct {
-	routesBody
-	raw     []byte
-	version uint64
+func newNodeEntry() *nodeEntry {
+	return &nodeEntry{certs: map[keyID]*certificate{}, report: newReport(), said: map[string]*saying{}}
+}
+
+// each goes through its records.
+func (e *nodeEntry) each(yield func(*kept) bool) {
+	for _, c := range e.certs {
+		if !yield(&c.kept) {
+			return
+		}
+	}
+	for k := range e.report.each {
+		if !yield(k) {
+			return
+		}
+	}
+	for _, l := range e.said {
+		if !yield(&l.kept) {
+			return
+		}
+	}
 }
 
 // store keeps the newest verified record of every slot. It is pure but for the codec and
@@ -85,13 +111,22 @@ type store struct {
 	codec     *codec
 	confirmer Confirmer
 	nodes     map[model.NodeID]*nodeEntry
+	records   map[slotID]*kept             // all that nodes hold
+	keys      map[keyPrefix][]*certificate // likewise
 	// placesChanged: confirmedPlaces would give another answer than last time.
 	placesChanged bool
 }
 
 func newStore(roots *x509.CertPool, c *codec, confirmer Confirmer) *store {
-	return &store{roots: roots, codec: c, confirmer: confirmer, nodes: map[model.NodeID]*nodeEntry{}}
+	return &store{roots: roots, codec: c, confirmer: confirmer, nodes: map[model.NodeID]*nodeEntry{},
+		records: map[slotID]*kept{}, keys: map[keyPrefix][]*certificate{}}
 }
+
+// put makes a record known that its node's entry holds now, in place of the one for its slot.
+func (s *store) put(k *kept) { s.records[k.id] = k }
+
+// remove is for a record that its node's entry holds no more.
+func (s *store) remove(k *kept) { delete(s.records, k.id) }
 
 // ingest takes one record in. The slot and the version are set when the record was
 // decoded so far.
@@ -106,161 +141,63 @@ func (s *store) ingest(raw []byte, now time.Time) (slot, uint64, result) {
 		return slot{}, 0, future
 	case r.kind == kindCertificate:
 		return s.ingestCertificate(r, now)
+	case !r.kind.known():
+		return slot{}, 0, unknownKind
 	}
-	entry := s.nodes[r.origin]
-	if entry == nil {
-		return slot{}, 0, unknownKey
-	}
-	c, ok := entry.certs[r.key]
-	if !ok {
-		return slot{}, 0, unknownKey
-	}
-	if now.After(c.cert.NotAfter) {
-		return slot{}, 0, badCertificate
-	}
-	if at, is := entry.has(r); is {
+	if at, is := s.has(r); is {
 		return at, r.version, duplicate
 	}
-	if !r.signedBy(c.cert.PublicKey.(ed25519.PublicKey)) {
-		return slot{}, 0, badSignature
+	c, got := s.signer(r, now)
+	if got != accepted {
+		return slot{}, 0, got
 	}
-	switch r.kind {
-	case kindState:
-		return s.ingestState(entry, r, now)
-	case kindRoutes:
-		return s.ingestRoutes(entry, r)
-	case kindLocation:
+	r.origin = c.slot.origin
+	entry := s.nodes[r.origin]
+	if r.kind == kindLocation {
 		return s.ingestLocation(entry, r, now)
 	}
-	return slot{}, 0, malformed
-}
-
-func (s *store) ingestCertificate(r record, now time.Time) (slot, uint64, result) {
-	cert, err := x509.ParseCertificate(r.body)
-	if err != nil {
-		return slot{}, 0, malformed
-	}
-	at := slot{kindCertificate, r.origin, string(r.key[:])}
-	entry := s.nodes[r.origin]
-	if entry != nil {
-		if known, ok := entry.certs[r.key]; ok && known.version >= r.version {
-			return at, r.version, versus(r.version, known.version)
-		}
-	}
-	subject, err := identity.Verify(cert, s.roots, now)
-	if err != nil {
-		return at, 0, badCertificate
-	}
-	if !subject.IsNode() {
-		return at, 0, notEntitled
-	}
-	if subject.Node != r.origin {
-		return at, 0, wrongOrigin
-	}
-	id, _ := keyIDOf(cert) // Verify has checked the kind of key
-	if id != r.key || r.version != certificateVersion(cert) || !r.signedBy(cert.PublicKey.(ed25519.PublicKey)) {
-		return at, 0, badSignature
-	}
-	if entry == nil {
-		entry = newNodeEntry()
-		s.nodes[r.origin] = entry
-	}
-	s.placesChanged = true // a new Node object takes back what the old one said
-	return at, r.version, entry.addCertificate(r.key, certificate{raw: r.raw, version: r.version, cert: cert, uid: subject.NodeUID})
-}
-
-// has finds the very bytes of a record among those of the state and its routes, which were
-// verified: each is heard several times, and to verify and decode it again is dear.
-func (e *nodeEntry) has(r record) (slot, bool) {
-	switch r.kind {
-	case kindState:
-		return slot{kindState, r.origin, ""}, bytes.Equal(e.raw, r.raw)
-	case kindRoutes:
-		for i, p := range e.parts {
-			if p.version == r.version && bytes.Equal(p.raw, r.raw) {
-				return slot{kindRoutes, r.origin, strconv.Itoa(i)}, true
-			}
-		}
-	}
-	return slot{}, false
-}
-
-// certificateVersion makes a renewed certificate for the same key the newer one.
-func certificateVersion(cert *x509.Certificate) uint64 { return uint64(cert.NotAfter.Unix()) }
-
-func newNodeEntry() *nodeEntry {
-	return &nodeEntry{certs: map[keyID]certificate{}, parts: map[int]partEntry{}, said: map[string]*saying{}}
-}
-
-// addCertificate keeps the newest few. When the Node object was deleted and made again,
-// under another UID, nothing counts any more that the old one said.
-func (e *nodeEntry) addCertificate(id keyID, c certificate) result {
-	for _, other := range e.certs {
-		if other.uid == c.uid {
-			continue
-		}
-		if other.cert.NotBefore.After(c.cert.NotBefore) {
-			return stale
-		}
-		*e = *newNodeEntry()
-		break
-	}
-	e.certs[id] = c
-	for len(e.certs) > certificatesPerNode {
-		e.dropOldestCertificate()
-	}
-	return accepted
-}
-
-func (e *nodeEntry) dropOldestCertificate() {
-	var oldest keyID
-	var at time.Time
-	for id, c := range e.certs {
-		if at.IsZero() || c.cert.NotBefore.Before(at) {
-			oldest, at = id, c.cert.NotBefore
-		}
-	}
-	delete(e.certs, oldest)
+	return s.ingestReport(entry, r, now)
 }
 
 // all lists every record for a push/pull, certificates first: what comes after them can
 // be verified at once.
 func (s *store) all() [][]byte {
 	var certs, rest [][]byte
-	for _, e := range s.nodes {
-		for _, c := range e.certs {
-			certs = append(certs, c.raw)
-		}
-		if e.state != nil {
-			rest = append(rest, e.raw)
-		}
-		for _, p := range e.parts {
-			rest = append(rest, p.raw)
-		}
-		for _, l := range e.said {
-			rest = append(rest, l.raw)
+	for _, k := range s.records {
+		if k.slot.kind == kindCertificate {
+			certs = append(certs, k.raw)
+		} else {
+			rest = append(rest, k.raw)
 		}
 	}
 	return append(certs, rest...)
 }
 
-// from lists the records of one origin, certificates first.
-func (s *store) from(origin model.NodeID) map[slot][]byte {
-	out := map[slot][]byte{}
-	e := s.nodes[origin]
-	if e == nil {
-		return out
+// versions goes through what is held: the version of every slot, for members to compare.
+func (s *store) versions() iter.Seq2[slotID, uint64] {
+	return func(yield func(slotID, uint64) bool) {
+		for id, k := range s.records {
+			if !yield(id, k.version) {
+				return
+			}
+		}
 	}
-	for id, c := range e.certs {
-		out[slot{kindCertificate, origin, string(id[:])}] = c.raw
+}
+
+// get gives the record of a slot.
+func (s *store) get(id slotID) (raw []byte, held bool) {
+	k, held := s.records[id]
+	if !held {
+		return nil, false
 	}
-	if e.state != nil {
-		out[slot{kindState, origin, ""}] = e.raw
-	}
-	for i, p := range e.parts {
-		out[slot{kindRoutes, origin, strconv.Itoa(i)}] = p.raw
-	}
-	return out
+	return k.raw, true
+}
+
+// newer tells whether a record of that version would be newer than what is held. It may be
+// refused all the same: nothing of it was verified.
+func (s *store) newer(id slotID, version uint64) bool {
+	k, held := s.records[id]
+	return !held || version > k.version
 }
 
 // sweep forgets expired certificates, nodes that are gone for long, and old locations.
@@ -268,15 +205,17 @@ func (s *store) sweep(now time.Time, alive func(model.NodeID) bool) {
 	for name, e := range s.nodes {
 		for id, c := range e.certs {
 			if now.After(c.cert.NotAfter) {
-				delete(e.certs, id)
+				s.dropCertificate(e, id)
 			}
 		}
-		if !alive(name) && now.Sub(e.received) > deadRetention {
-			e.state, e.raw, e.merged = nil, nil, nil
-			clear(e.parts)
+		if !alive(name) && now.Sub(e.received()) > deadRetention {
+			for k := range e.report.each {
+				s.remove(k)
+			}
+			e.report = newReport()
 		}
 		s.sweepLocations(e, now)
-		if len(e.certs) == 0 && e.state == nil && len(e.said) == 0 {
+		if len(e.certs) == 0 && e.report.empty() && len(e.said) == 0 {
 			delete(s.nodes, name)
 		}
 	}
@@ -292,4 +231,9 @@ func (s *store) nodeIDs() []model.NodeID {
 	return ids
 }
 
-func (at slot) String() string { return fmt.Sprintf("%d/%s/%x", at.kind, at.origin, at.name) }
+func versus(got, known uint64) result {
+	if got == known {
+		return duplicate
+	}
+	return stale
+}

@@ -179,7 +179,7 @@ func TestOutdoesItsOwnPast(t *testing.T) {
 	past := ca.Node(t, "a") // the key of the process before
 	v := uint64(now.Add(time.Hour).UnixNano())
 	b := bench{t: t, store: g.store, now: now}
-	ghost := b.state(past, v)
+	ghost := b.registration(past, v)
 	if err := g.Publish(model.NodeState{BootID: "now"}); err != nil {
 		t.Fatal(err)
 	}

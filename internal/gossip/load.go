@@ -1,0 +1,255 @@
+package gossip
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/model"
+)
+
+// A load is said so often by so many that its record has a wire form of its own, of at most 90
+// bytes as a rule:
+//
+//	format 1 byte | first bytes of the key 4 | version 5 | body <= 16, or 26 with a lag | signature 64
+//
+// The origin is whose certificate has the key; it is signed, and does not travel. Of several
+// keys that begin with the same bytes the one that fits the signature counts.
+type keyPrefix [4]byte
+
+const (
+	wireLoad     = 2
+	loadHeader   = 1 + len(keyPrefix{}) + loadVersion
+	loadVersion  = 5
+	leastLoad    = 10
+	greatestLoad = 26
+	// loadContext is the signingContext of loads.
+	loadContext = "drover gossip load v1\x00"
+	// loadUnit is the unit of a load's version and moment: 5 bytes of it last until 2318.
+	loadUnit = 10 * time.Millisecond
+)
+
+// The flags are the body's first byte: what is known, and what else follows.
+const (
+	loadMeasured byte = 1 << iota // at the version's moment, less the lag
+	loadCPU                       // the CPU's is among the pressures
+	loadMemory                    // a byte of memory's pressure follows
+	loadIO                        // a byte of IO's pressure follows
+	loadBandwidth
+	loadLags
+	loadFlags = 1<<iota - 1
+)
+
+// saidLoad is what a load record tells: of the load all but what is allocatable, of the
+// bandwidth all but its capacity.
+type saidLoad struct {
+	load      model.Load
+	bandwidth *model.Bandwidth
+}
+
+// sealLoad signs a load. The version is a multiple of loadUnit.
+func sealLoad(id *identity.Identity, version uint64, l saidLoad) ([]byte, error) {
+	key, ok := keyIDOf(id.Cert)
+	if !ok {
+		return nil, fmt.Errorf("seal load: key of %s is not Ed25519", id.Subject)
+	}
+	b := append([]byte{wireLoad}, key[:len(keyPrefix{})]...)
+	units := binary.BigEndian.AppendUint64(nil, version/uint64(loadUnit))
+	b = append(b, units[8-loadVersion:]...)
+	b = appendLoad(b, version, l)
+	return append(b, id.Sign(signedLoad(key, id.Subject.Node, b))...), nil
+}
+
+// openLoad decodes the wire form but for the body; the origin is not known yet.
+func openLoad(b []byte) (record, error) {
+	if n := len(b) - loadHeader - ed25519.SignatureSize; n < leastLoad || n > greatestLoad {
+		return record{}, errMalformed
+	}
+	var units [8]byte
+	copy(units[8-loadVersion:], b[loadHeader-loadVersion:])
+	at := binary.BigEndian.Uint64(units[:])
+	r := record{kind: kindLoad, raw: b, body: b[loadHeader : len(b)-ed25519.SignatureSize]}
+	if at > math.MaxInt64/uint64(loadUnit) {
+		r.version = math.MaxInt64 // no clock's: it counts as from the future
+		return r, nil
+	}
+	r.version = at * uint64(loadUnit)
+	return r, nil
+}
+
+// prefix is the beginning of the key of a load's record.
+func (r record) prefix() keyPrefix { return keyPrefix(r.raw[1:]) }
+
+// loadSignedBy verifies a load's record as one of origin's.
+func (r record) loadSignedBy(pub ed25519.PublicKey, key keyID, origin model.NodeID) bool {
+	at := len(r.raw) - ed25519.SignatureSize
+	return ed25519.Verify(pub, signedLoad(key, origin, r.raw[:at]), r.raw[at:])
+}
+
+func signedLoad(key keyID, origin model.NodeID, b []byte) []byte {
+	s := append([]byte(loadContext), key[:]...)
+	s = binary.AppendUvarint(s, uint64(len(origin)))
+	s = append(s, origin...)
+	return append(s, b...)
+}
+
+// appendLoad encodes the body:
+//
+//	flags | requested cores, MiB | used cores, MiB | pressure | [memory's] [IO's] | [sent, received KiB/s] | [lag]
+//
+// Amounts have 2 bytes, pressures 1. Cores are counted in thousandths; what is requested is rounded
+// up, so that nothing is held to fit that does not.
+func appendLoad(b []byte, version uint64, l saidLoad) []byte {
+	const mib, kib = float64(model.MiB), float64(model.KiB)
+	flags := len(b)
+	b = append(b, 0)
+	set := func(f byte, is bool) bool {
+		if is {
+			b[flags] |= f
+		}
+		return is
+	}
+	// A sum of floats may lie a little above what it stands for.
+	b = appendAmount(b, 1000*float64(l.load.Requested.CPU)-1e-6, math.Ceil)
+	b = appendAmount(b, float64(l.load.Requested.Memory)/mib, math.Ceil)
+	b = appendAmount(b, 1000*float64(l.load.Used.CPU), math.Round)
+	b = appendAmount(b, float64(l.load.Used.Memory)/mib, math.Round)
+	b = appendPressure(b, l.load.Pressure)
+	_, cpu := l.load.Pressures[model.OnCPU]
+	set(loadCPU, cpu)
+	for _, o := range optionalPressures {
+		if p, known := l.load.Pressures[o.resource]; set(o.flag, known) {
+			b = appendPressure(b, p)
+		}
+	}
+	if set(loadBandwidth, l.bandwidth != nil) {
+		b = appendAmount(b, float64(l.bandwidth.Sent)/kib, math.Round)
+		b = appendAmount(b, float64(l.bandwidth.Received)/kib, math.Round)
+	}
+	if !set(loadMeasured, !l.load.At.IsZero()) {
+		return b
+	}
+	lag := int64(version/uint64(loadUnit)) - floorUnits(l.load.At)
+	if set(loadLags, lag != 0) {
+		b = binary.AppendVarint(b, lag)
+	}
+	return b
+}
+
+// optionalPressures follow in this order.
+var optionalPressures = []struct {
+	resource model.Resource
+	flag     byte
+}{{model.OnMemory, loadMemory}, {model.OnIO, loadIO}}
+
+// decodeLoad takes the body of a record of that version apart; false: it is malformed.
+func decodeLoad(b []byte, version uint64) (l saidLoad, ok bool) {
+	c := cursor{b: b, ok: true}
+	flags := c.byte()
+	l.load.Requested = model.Resources{CPU: model.Cores(c.amount()) / 1000, Memory: model.Bytes(c.amount()) * model.MiB}
+	l.load.Used = model.Resources{CPU: model.Cores(c.amount()) / 1000, Memory: model.Bytes(c.amount()) * model.MiB}
+	l.load.Pressure = c.pressure()
+	if flags&(loadCPU|loadMemory|loadIO) != 0 {
+		l.load.Pressures = map[model.Resource]float64{}
+	}
+	if flags&loadCPU != 0 {
+		l.load.Pressures[model.OnCPU] = l.load.Pressure
+	}
+	for _, o := range optionalPressures {
+		if flags&o.flag != 0 {
+			l.load.Pressures[o.resource] = c.pressure()
+		}
+	}
+	if flags&loadBandwidth != 0 {
+		l.bandwidth = &model.Bandwidth{Sent: model.Rate(c.amount()) * model.Rate(model.KiB), Received: model.Rate(c.amount()) * model.Rate(model.KiB)}
+	}
+	var lag int64
+	if flags&loadLags != 0 {
+		if lag = c.varint(); lag == 0 {
+			return saidLoad{}, false
+		}
+	}
+	at := int64(version/uint64(loadUnit)) - lag
+	if flags&loadMeasured != 0 {
+		l.load.At = time.Unix(0, 0).Add(time.Duration(at) * loadUnit).UTC()
+	}
+	const most = math.MaxInt64 / int64(loadUnit)
+	sound := flags&^loadFlags == 0 && (flags&loadLags == 0 || flags&loadMeasured != 0) && at > -most && at < most
+	return l, sound && c.ok && len(c.b) == 0
+}
+
+func floorUnits(t time.Time) int64 { return t.UnixNano() / int64(loadUnit) }
+
+// An amount is m << e, of 12 bits and 4, with an error of at most 1 in 4096: m is in the
+// upper half of its range unless e is 0, so that every amount has one form.
+const (
+	mantissaBits = 12
+	mantissaMax  = 1<<mantissaBits - 1
+	exponentMax  = 15
+)
+
+func appendAmount(b []byte, x float64, round func(float64) float64) []byte {
+	m, e := round(max(0, x)), 0
+	for ; m > mantissaMax && e < exponentMax; e++ {
+		m = round(max(0, x) / float64(uint(2)<<e))
+	}
+	if !(m <= mantissaMax) { // greater than all there is, or no number
+		m, e = mantissaMax, exponentMax
+	}
+	return binary.BigEndian.AppendUint16(b, uint16(e)<<mantissaBits|uint16(m))
+}
+
+// A pressure is counted in 200ths.
+const pressureUnits = 200
+
+func appendPressure(b []byte, p float64) []byte {
+	if !(p > 0) {
+		return append(b, 0)
+	}
+	return append(b, byte(math.Round(min(p, 1)*pressureUnits)))
+}
+
+// cursor takes values off b; ok is false once one was not there or had another form than
+// its only one.
+type cursor struct {
+	b  []byte
+	ok bool
+}
+
+func (c *cursor) take(n int) []byte {
+	if len(c.b) < n {
+		c.ok = false
+		return make([]byte, n)
+	}
+	head := c.b[:n]
+	c.b = c.b[n:]
+	return head
+}
+
+func (c *cursor) byte() byte { return c.take(1)[0] }
+
+func (c *cursor) amount() uint64 {
+	v := binary.BigEndian.Uint16(c.take(2))
+	m, e := uint64(v&mantissaMax), v>>mantissaBits
+	c.ok = c.ok && (e == 0 || m > mantissaMax/2)
+	return m << e
+}
+
+func (c *cursor) pressure() float64 {
+	p := c.byte()
+	c.ok = c.ok && p <= pressureUnits
+	return float64(p) / pressureUnits
+}
+
+func (c *cursor) varint() int64 {
+	v, n := binary.Varint(c.b)
+	if n <= 0 || n != len(binary.AppendVarint(nil, v)) {
+		c.ok = false
+		return 0
+	}
+	c.b = c.b[n:]
+	return v
+}

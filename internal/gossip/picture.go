@@ -1,0 +1,112 @@
+package gossip
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
+)
+
+// The picture is drawn when something has changed, not when it is read: a reader takes what
+// hangs there, waits for nobody and makes nothing. This node's own words are in it at
+// once. What is heard may wait a moment, so that to draw takes a hundredth of the time or so
+// however much is heard: it copies what is known of each node, and puts together anew only
+// what is known of those from which something was heard.
+
+// drawSpace is the least time between two pictures, for each node in it; the most is tick.
+const drawSpace = 100 * time.Microsecond
+
+// Snapshot is the picture of the cluster at this moment. It takes no lock and no memory.
+func (g *Gossip) Snapshot() view.Snapshot {
+	s := *g.picture.Load()
+	s.At = g.cfg.Now()
+	return s
+}
+
+// touch is called when something has changed of a node.
+func (g *Gossip) touch(id model.NodeID) {
+	g.touched[id] = struct{}{}
+	g.own = g.own || id == g.cfg.Self.Node
+}
+
+// unlock draws the picture when it is time to, and tells the subscribers.
+func (g *Gossip) unlock() {
+	if g.outdated() {
+		space := drawSpace * time.Duration(len(g.picture.Load().Nodes))
+		if since := g.cfg.Now().Sub(g.drawn); g.own || since >= min(space, tick) || since < 0 {
+			g.draw()
+		}
+	}
+	g.mu.Unlock()
+}
+
+func (g *Gossip) outdated() bool { return g.own || g.anew || len(g.touched) > 0 }
+
+func (g *Gossip) draw() {
+	old := g.picture.Load()
+	s := &view.Snapshot{Self: g.cfg.Self.Node, Locations: old.Locations, Index: old.Index}
+	if g.anew {
+		s.Nodes = make(map[model.NodeID]view.Node, len(g.members))
+		for _, m := range g.members {
+			if m.Node != "" {
+				g.touch(m.Node)
+			}
+		}
+		for id := range g.store.nodes {
+			g.touch(id)
+		}
+		for id := range old.Nodes {
+			g.touch(id)
+		}
+	} else {
+		s.Nodes = maps.Clone(old.Nodes)
+	}
+	for id := range g.touched {
+		before, was := old.Nodes[id]
+		now, is := g.look(id)
+		if is {
+			s.Nodes[id] = now
+		} else {
+			delete(s.Nodes, id)
+		}
+		if was != is || before.Alive != now.Alive || !slices.Equal(before.State.Pods, now.State.Pods) {
+			s.Index = nil
+		}
+	}
+	if s.Index == nil {
+		s.Index = view.NewIndex(s.Nodes)
+	}
+	if g.store.placesChanged {
+		s.Locations = g.store.confirmedPlaces()
+	}
+	clear(g.touched)
+	g.own, g.anew, g.drawn = false, false, g.cfg.Now()
+	g.picture.Store(s)
+	for ch := range g.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// look gives what is known of a node: of this one all that it published, also what was not
+// worth telling the others.
+func (g *Gossip) look(id model.NodeID) (n view.Node, known bool) {
+	m, member := g.members[memberName(id)]
+	self := id == g.cfg.Self.Node
+	n = view.Node{State: model.NodeState{Node: id}, Alive: member && m.Alive || self}
+	if self && g.state != nil {
+		n.State, n.Received = *g.state, g.published
+		return n, true
+	}
+	if e := g.store.nodes[id]; e != nil {
+		if state, ok := e.whole(); ok {
+			n.State, n.Received = state, e.received()
+			return n, true
+		}
+	}
+	return n, member
+}
