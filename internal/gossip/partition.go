@@ -119,7 +119,7 @@ func sayParts[V any](g *Gossip, id *identity.Identity, p *partition[V], items ma
 func waysOf(s *model.NodeState) map[string]waysTo {
 	all := make(map[string]waysTo, len(s.Routes))
 	wayOf := func(r model.RouteTime) *way {
-		return &way{RTT: r.RTT, Spread: r.Spread, Samples: r.Samples, Stamp: r.Stamp, Behind: view.Behind(s, r)}
+		return &way{RTT: r.RTT, Spread: r.Spread, Samples: r.Samples, Stamp: r.Stamp, Behind: view.Behind(s, r).Round(time.Millisecond)}
 	}
 	for peer, r := range s.Routes {
 		all[string(peer)] = waysTo{Node: wayOf(r)}

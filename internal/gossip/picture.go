@@ -15,8 +15,11 @@ import (
 // however much is heard: it copies what is known of each node, and puts together anew only
 // what is known of those from which something was heard.
 
-// drawSpace is the least time between two pictures, for each node in it; the most is tick.
-const drawSpace = 100 * time.Microsecond
+// drawSpace is the least time between two pictures, for each node in it, up to longestDraw.
+const (
+	drawSpace   = 100 * time.Microsecond
+	longestDraw = time.Second
+)
 
 // Snapshot is the picture of the cluster at this moment. It takes no lock and no memory.
 func (g *Gossip) Snapshot() view.Snapshot {
@@ -35,7 +38,7 @@ func (g *Gossip) touch(id model.NodeID) {
 func (g *Gossip) unlock() {
 	if g.outdated() {
 		space := drawSpace * time.Duration(len(g.picture.Load().Nodes))
-		if since := g.cfg.Now().Sub(g.drawn); g.own || since >= min(space, tick) || since < 0 {
+		if since := g.cfg.Now().Sub(g.drawn); g.own || since >= min(space, longestDraw) || since < 0 {
 			g.draw()
 		}
 	}

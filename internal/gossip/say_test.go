@@ -1,0 +1,356 @@
+package gossip
+
+import (
+	"fmt"
+	"maps"
+	"math/rand"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/identity/identitytest"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/view"
+)
+
+// speaker is a member that does not run: what it says goes to a listener, by hand.
+type speaker struct {
+	*Gossip
+	t        *testing.T
+	ca       *identitytest.Authority
+	id       *identity.Identity
+	now      time.Time
+	offset   time.Duration // of its clock
+	said     map[slotID]uint64
+	listener *Gossip
+}
+
+func newSpeaker(t *testing.T) *speaker {
+	s := &speaker{t: t, ca: identitytest.NewAuthority(t), now: time.Now(), said: map[slotID]uint64{}}
+	s.id = s.ca.Node(t, "a")
+	var err error
+	if s.Gossip, err = New(Config{Self: s.id.Subject, Identity: func() *identity.Identity { return s.id }, Roots: s.ca.Pool(),
+		SecretKey: testKey, Now: func() time.Time { return s.now.Add(s.offset) }}); err != nil {
+		t.Fatal(err)
+	}
+	if s.listener, err = New(Config{Self: identity.Subject{Observer: "o"}, Roots: s.ca.Pool(), SecretKey: testKey,
+		Now: func() time.Time { return s.now }}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// news are the records that were said since it was asked last.
+func (s *speaker) news() (kinds map[kind]int, raws [][]byte) {
+	kinds = map[kind]int{}
+	for _, certs := range []bool{true, false} {
+		for id, version := range s.store.versions() {
+			k := s.store.records[id]
+			if known, was := s.said[id]; (!was || known != version) && (k.slot.kind == kindCertificate) == certs {
+				kinds[k.slot.kind]++
+				raws = append(raws, k.raw)
+				s.said[id] = version
+			}
+		}
+	}
+	return kinds, raws
+}
+
+// publish publishes a state that is measured now and gives what was said of it.
+func (s *speaker) publish(state model.NodeState) (kinds map[kind]int, raws [][]byte) {
+	s.t.Helper()
+	state.Load.At = s.now.Add(s.offset)
+	if err := s.Publish(state); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.news()
+}
+
+func (s *speaker) wait(d time.Duration) { s.now = s.now.Add(d) }
+
+// tells holds what is said of a state against how many records of each kind it should be.
+func (s *speaker) tells(what string, state model.NodeState, want map[kind]int) {
+	s.t.Helper()
+	kinds, raws := s.publish(state)
+	s.listener.hear(raws)
+	if diff := cmp.Diff(want, kinds); diff != "" {
+		s.t.Errorf("%s: records said, by kind (-want +got):\n%s", what, diff)
+	}
+	for _, raw := range raws {
+		if len(raw) > packetRecord {
+			s.t.Errorf("%s: a record of %d bytes", what, len(raw))
+		}
+	}
+}
+
+func (s *speaker) heard() view.Node {
+	s.listener.mu.Lock()
+	s.listener.own = true // drawn now, whenever the last was
+	s.listener.unlock()
+	return s.listener.Snapshot().Nodes["a"]
+}
+
+// calm is a state of a node with 63 peers and 100 pods.
+func calm() model.NodeState {
+	s := model.NodeState{
+		Address: "10.0.0.1", BootID: "boot",
+		Load: model.Load{
+			Allocatable: model.Resources{CPU: 16, Memory: 64 * model.GiB}, Requested: model.Resources{CPU: 4, Memory: model.GiB},
+			Used: model.Resources{CPU: 8, Memory: 32 * model.GiB}, Pressure: .1, Pressures: map[model.Resource]float64{model.OnCPU: .1},
+		},
+		Bandwidth: &model.Bandwidth{Sent: 1e8, Received: 1e8, Capacity: 1e9},
+		Routes:    map[model.NodeID]model.RouteTime{}, PodRoutes: map[model.NodeID]model.RouteTime{},
+	}
+	rng := rand.New(rand.NewSource(1))
+	route := func() model.RouteTime {
+		return model.RouteTime{RTT: time.Duration(100_000 + rng.Intn(5_000_000)), Spread: time.Duration(rng.Intn(50_000)), Samples: 50, Stamp: model.StampKernel}
+	}
+	for i := range 63 {
+		id := model.NodeID(fmt.Sprintf("node-%03d.example.internal", i))
+		s.Routes[id] = route()
+		s.PodRoutes[id] = route()
+	}
+	for i := range 100 {
+		s.Pods = append(s.Pods, model.PodID{Namespace: "ns", Name: fmt.Sprintf("web-%08x-%d", rng.Uint32(), i),
+			UID: fmt.Sprintf("%08x-%04x-4%03x-8%03x-%012x", rng.Uint32(), rng.Intn(1<<16), rng.Intn(1<<12), rng.Intn(1<<12), rng.Int63n(1<<48))})
+	}
+	return s
+}
+
+func TestOnlyWhatChangesIsSaid(t *testing.T) {
+	s := newSpeaker(t)
+	state := calm()
+	first, raws := s.publish(state)
+	s.listener.hear(raws)
+	for k, n := range map[kind]int{kindCertificate: 1, kindRegistration: 1, kindLoad: 1} {
+		if first[k] != n {
+			t.Errorf("%d records of kind %d at first, want %d", first[k], k, n)
+		}
+	}
+	if first[kindRoutes] < 2 || first[kindPods] < 2 || first[kindSuffering] != 0 {
+		t.Fatalf("at first %v: want several parts, and no suffering", first)
+	}
+	none := map[kind]int{}
+	rng := rand.New(rand.NewSource(2))
+	for range 8 { // all swings within its band
+		s.wait(time.Second)
+		swing := calm()
+		swing.Load.Used.CPU += model.Cores(.7 * (2*rng.Float64() - 1))
+		swing.Load.Pressure += .04 * (2*rng.Float64() - 1)
+		swing.Load.Pressures[model.OnCPU] = swing.Load.Pressure
+		swing.Bandwidth.Sent *= model.Rate(.8 + .4*rng.Float64())
+		for id, r := range swing.Routes {
+			r.RTT += r.RTT * time.Duration(rng.Intn(24)-12) / 100
+			r.Samples -= rng.Intn(20)
+			swing.Routes[id] = r
+		}
+		s.tells("within the bands", swing, none)
+	}
+	state.Load.Used.CPU += 2
+	s.tells("more CPU", state, map[kind]int{kindLoad: 1})
+	state.Bandwidth = &model.Bandwidth{Sent: 3e8, Received: 1e8, Capacity: 1e9}
+	s.wait(time.Second)
+	s.tells("more bandwidth", state, map[kind]int{kindLoad: 1})
+	s.wait(time.Second)
+	s.tells("nothing", state, none)
+	state.CannotRestore = "CRIU is gone"
+	s.tells("cannot restore", state, map[kind]int{kindRegistration: 1})
+	s.wait(4 * time.Second)
+	state.Routes = maps.Clone(state.Routes)
+	r := state.Routes["node-007.example.internal"]
+	r.RTT *= 2
+	state.Routes["node-007.example.internal"] = r
+	s.tells("a longer way", state, map[kind]int{kindRoutes: 1})
+	s.wait(time.Second)
+	state.Pods = append(state.Pods[1:], model.PodID{Namespace: "ns", Name: "new", UID: state.Pods[0].UID[:35] + "x"})
+	went := s.Gossip.said.pods
+	parts := map[int]bool{partOf(state.Pods[99].UID, went.parts): true, partOf(calm().Pods[0].UID, went.parts): true}
+	s.tells("a pod went, another came", state, map[kind]int{kindPods: len(parts)})
+	got := s.heard()
+	if len(got.State.Pods) != 100 || len(got.State.PodRoutes) != 63 || got.State.CannotRestore == "" || got.State.Routes["node-007.example.internal"].RTT != r.RTT {
+		t.Errorf("heard of %d pods and %d routes, cannot restore: %q", len(got.State.Pods), len(got.State.PodRoutes), got.State.CannotRestore)
+	}
+	if b := got.State.Bandwidth; b == nil || b.Capacity != 1e9 || b.Sent < 2.9e8 || got.State.Load.Allocatable != state.Load.Allocatable {
+		t.Errorf("heard of bandwidth %+v and %+v allocatable", b, got.State.Load.Allocatable)
+	}
+}
+
+// A load that stays is repeated so often that two of three may be lost; nothing else is.
+func TestALiveNodeIsNotStale(t *testing.T) {
+	s := newSpeaker(t)
+	s.offset = time.Hour // its clock matters to nobody
+	state := calm()
+	for id, r := range state.Routes {
+		r.At = s.now.Add(s.offset - 200*time.Millisecond)
+		state.Routes[id] = r
+	}
+	_, raws := s.publish(state)
+	s.listener.hear(raws)
+	loads, lost := 0, 0
+	for range 600 {
+		s.wait(time.Second)
+		for id, r := range state.Routes { // answered all the time, as far as nobody is told otherwise
+			r.At = s.now.Add(s.offset - 300*time.Millisecond)
+			state.Routes[id] = r
+		}
+		kinds, raws := s.publish(state)
+		if n := len(raws); n != kinds[kindLoad] {
+			t.Fatalf("said %v, want loads alone", kinds)
+		}
+		if loads += kinds[kindLoad]; loads%3 == 0 {
+			s.listener.hear(raws)
+		} else {
+			lost += len(raws)
+		}
+		n := s.heard()
+		limit := placement.Defaults().StaleAfter
+		if age, ok := n.Age(s.now); !ok || age >= limit {
+			t.Fatalf("the node is %v old, known %v, want less than %v", age, ok, limit)
+		}
+		age, ok := n.RouteAge(model.PathNode, "node-007.example.internal", s.now)
+		load, _ := n.Age(s.now)
+		if !ok || age != load+200*time.Millisecond {
+			t.Fatalf("a route is %v old, known %v, want the load's %v and 200 ms", age, ok, load)
+		}
+	}
+	if want := int(600 * time.Second / repeatLoad); loads != want || lost*3 < want {
+		t.Errorf("%d loads in 600 s, %d lost; want %d", loads, lost, want)
+	}
+}
+
+func TestWhatIsGraveGoesAtOnce(t *testing.T) {
+	s := newSpeaker(t)
+	state := calm()
+	s.publish(state)
+	suffers := func(g model.Grade, uid string) []model.Contention {
+		return []model.Contention{{Pod: model.PodID{UID: uid}, Grade: g, Wait: .6}}
+	}
+	const soon = 10 * time.Millisecond
+	state.Suffering = suffers(model.Tight, "1")
+	s.tells("tight, the first", state, map[kind]int{kindSuffering: 1})
+	s.wait(soon)
+	state.Suffering = suffers(model.Tight, "2")
+	s.tells("another is tight a moment later", state, map[kind]int{})
+	s.wait(soon)
+	state.Suffering = suffers(model.Severe, "2")
+	s.tells("it is severe", state, map[kind]int{kindSuffering: 1})
+	s.wait(soon)
+	state.Suffering = nil
+	s.tells("it is over", state, map[kind]int{kindSuffering: 1})
+	if n := s.heard(); len(n.State.Suffering) != 0 {
+		t.Errorf("heard of %v", n.State.Suffering)
+	}
+}
+
+func TestWhatIsPutOffIsSaid(t *testing.T) {
+	s := newSpeaker(t)
+	state := calm()
+	s.publish(state)
+	state.Load.Used.CPU, state.Routes = 1, nil
+	s.wait(10 * time.Millisecond)
+	s.tells("changed a moment later", state, map[kind]int{})
+	s.wait(longestPart)
+	s.Gossip.mu.Lock()
+	s.sayOwed()
+	s.Gossip.unlock()
+	kinds, _ := s.news()
+	if kinds[kindLoad] != 1 || kinds[kindRoutes] == 0 {
+		t.Errorf("said %v later, want the load and the routes", kinds)
+	}
+	s.Gossip.mu.Lock()
+	s.sayOwed()
+	s.Gossip.unlock()
+	if kinds, _ := s.news(); len(kinds) != 0 {
+		t.Errorf("said %v again", kinds)
+	}
+}
+
+// The more members, the longer what changes without end is put off.
+func TestWhatChangesWithoutEnd(t *testing.T) {
+	for members, want := range map[int]int{3: 60, 1000: 30, 20000: 60 / 9} {
+		s := newSpeaker(t)
+		for i := range members {
+			s.members[fmt.Sprint(i)] = Member{Alive: true}
+		}
+		state, loads := calm(), 0
+		s.publish(state)
+		for i := range 60 {
+			s.wait(time.Second)
+			state.Load.Used.CPU = model.Cores(i)
+			kinds, _ := s.publish(state)
+			loads += kinds[kindLoad]
+		}
+		if loads != want {
+			t.Errorf("among %d members a load that changes for 60 s was said %d times, want %d", members, loads, want)
+		}
+	}
+}
+
+// With a new key all is said again: what the old one has signed counts no longer than its certificate.
+func TestAnotherKeySaysAllAgain(t *testing.T) {
+	s := newSpeaker(t)
+	state := calm()
+	state.Suffering = []model.Contention{{Grade: model.Tight}}
+	first, raws := s.publish(state)
+	s.listener.hear(raws)
+	s.wait(time.Millisecond)
+	s.id = s.ca.Node(t, "a")
+	s.tells("with another key", state, first)
+	want, got := state, s.heard().State
+	if len(got.Routes) != len(want.Routes) || len(got.Pods) != len(want.Pods) || len(got.Suffering) != 1 {
+		t.Errorf("heard of %d routes, %d pods, %d suffering", len(got.Routes), len(got.Pods), len(got.Suffering))
+	}
+	key := mustKey(s.id)
+	for _, k := range s.store.records {
+		if k.slot.kind != kindCertificate && k.slot.kind != kindLoad && keyID(k.raw[2:18]) != key {
+			t.Errorf("record %v is signed with the old key", k.slot)
+		}
+	}
+	s.wait(time.Millisecond)
+	state.Suffering = nil
+	s.id = s.ca.Node(t, "a")
+	s.tells("with a third, and nobody suffers", state, first)
+	if got := s.heard().State.Suffering; len(got) != 0 {
+		t.Errorf("heard of %v suffering", got)
+	}
+}
+
+// As pods come, the parts get more, each of one packet, and others know the same pods all the while.
+func TestPodsThatComeAndGo(t *testing.T) {
+	s := newSpeaker(t)
+	rng := rand.New(rand.NewSource(3))
+	state := model.NodeState{}
+	var pods []model.PodID
+	for i := range 600 {
+		pods = append(pods, model.PodID{Namespace: fmt.Sprint("team-", rng.Intn(9)), Name: fmt.Sprintf("app-%x", rng.Uint64()), UID: fmt.Sprintf("%x-%d", rng.Uint64(), i)})
+	}
+	for _, n := range []int{0, 1, 5, 30, 100, 600, 100, 1, 0, 7} {
+		s.wait(time.Minute)
+		state.Pods = pods[:n:n]
+		_, raws := s.publish(state)
+		s.listener.hear(raws)
+		got := s.heard().State.Pods
+		want := append([]model.PodID(nil), state.Pods...)
+		sortPods(want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%d pods (-said +heard):\n%s", n, diff)
+		}
+		for _, raw := range raws {
+			if len(raw) > packetRecord {
+				t.Fatalf("a record of %d bytes", len(raw))
+			}
+		}
+		for _, p := range state.Pods {
+			at, ok := s.listener.Snapshot().PodByUID(p.UID)
+			if named, also := s.listener.Snapshot().PodNamed(p.Namespace, p.Name); !ok || !also || at != named || at.Node != "a" || at.Pod != p {
+				t.Fatalf("pod %v is at %+v by its UID, %+v by its name", p, at, named)
+			}
+		}
+	}
+}
+
+func sortPods(pods []model.PodID) { slices.SortFunc(pods, model.ComparePods) }
