@@ -188,11 +188,16 @@ func requests(p *corev1.Pod) model.Resources {
 	return sum
 }
 
+// holds tells whether a pod still holds its resources: it has not ended.
+func holds(p *corev1.Pod) bool {
+	return p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+}
+
 // requested is the sum over the pods that still hold their resources.
 func requested(pods []corev1.Pod) model.Resources {
 	var sum model.Resources
 	for i := range pods {
-		if ph := pods[i].Status.Phase; ph != corev1.PodSucceeded && ph != corev1.PodFailed {
+		if holds(&pods[i]) {
 			sum = sum.Plus(requests(&pods[i]))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,7 +15,8 @@ import (
 	"github.com/drover-project/drover/nodeagent/measure"
 )
 
-// publish tells the others this node's state, once a second, until ctx ends.
+// publish looks at this node once a second, until ctx ends, and has gossip tell the others what
+// has changed.
 func (a *agent) publish(ctx context.Context) error {
 	tick := time.NewTicker(publishInterval)
 	defer tick.Stop()
@@ -60,7 +62,7 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	err = a.gossip.Publish(model.NodeState{
 		Address: a.cfg.Address.String(), BootID: a.bootID, PodAddress: host(podAddress), Load: load, Bandwidth: bandwidth,
 		Routes: a.routes.Snapshot(), PodRoutes: podRoutes, Suffering: a.contention.Current(time.Now()).Suffering(),
-		CannotRestore: a.cannotRestore(), CPU: a.cpu,
+		CannotRestore: a.cannotRestore(), CPU: a.cpu, Pods: holding(pods),
 	})
 	return errors.Join(err, unknown)
 }
@@ -106,6 +108,18 @@ func planned(self model.NodeID, all map[model.NodeID]netip.Addr, zones map[model
 		peers[id] = all[id]
 	}
 	return peers
+}
+
+// holding lists the pods that have not ended, in the order of model.ComparePods.
+func holding(pods []corev1.Pod) []model.PodID {
+	held := make([]model.PodID, 0, len(pods))
+	for i := range pods {
+		if holds(&pods[i]) {
+			held = append(held, podID(&pods[i]))
+		}
+	}
+	slices.SortFunc(held, model.ComparePods)
+	return held
 }
 
 // kubepods finds the control group that holds this node's pods.

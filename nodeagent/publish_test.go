@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/drover-project/drover/internal/linkstate"
 	"github.com/drover-project/drover/internal/model"
@@ -65,6 +66,17 @@ func TestZonesComeFromLabels(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[model.NodeID]string{"n1": "east", "n2": "west"}, zonesOf(nodes)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestPodsThatAreTold(t *testing.T) {
+	in := func(name string, phase corev1.PodPhase) corev1.Pod {
+		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name)}, Status: corev1.PodStatus{Phase: phase}}
+	}
+	got := holding([]corev1.Pod{in("web", corev1.PodRunning), in("done", corev1.PodSucceeded), in("lost", corev1.PodFailed), in("db", corev1.PodPending)})
+	want := []model.PodID{{Namespace: "ns", Name: "db", UID: "uid-db"}, {Namespace: "ns", Name: "web", UID: "uid-web"}}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

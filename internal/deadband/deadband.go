@@ -30,7 +30,7 @@ const (
 	// quarter of what was said, a tenth of what the devices can carry, or this.
 	RateShare, CapacityShare            = 0.25, 0.1
 	LeastRate                model.Rate = 1e6
-	// Route times below the formula's floor (0.1 ms) count as that; of those above, an eighth
+	// Route times below the formula's floor (0.2 ms) count as that; of those above, an eighth
 	// changes a score by an eighth, and what lies within the spread counts as equal.
 	RouteShare, LeastRoute = 1.0 / 8, 50 * time.Microsecond
 	// SpreadShare is of the spread itself: it says how far to trust a figure, and is none.

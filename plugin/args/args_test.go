@@ -41,7 +41,7 @@ profiles:
       apiVersion: drover.dev/v1alpha1
       kind: RouteTimeArgs
       alpha: 2
-      staleAfter: 5s
+      staleAfter: 15s
 - schedulerName: wrong
   pluginConfig: [{name: RouteTime, args: {tau: 0}}]
 `
@@ -52,7 +52,7 @@ func TestFromConfig(t *testing.T) {
 	if err != nil || got != want {
 		t.Errorf("a profile without arguments: %+v, %v; want the defaults", got, err)
 	}
-	want.Alpha, want.StaleAfter = 2, 5*time.Second
+	want.Alpha, want.StaleAfter = 2, 15*time.Second
 	got, err = FromConfig([]byte(config), "drover-scheduler")
 	if err != nil || got != want {
 		t.Errorf("%+v, %v; want %+v", got, err, want)

@@ -57,7 +57,7 @@ func run(m *testing.M) int {
 func values(mode string) map[string]any {
 	return map[string]any{
 		"mode":      mode,
-		"scheduler": map[string]any{"routeTime": map[string]any{"staleAfter": "5s"}},
+		"scheduler": map[string]any{"routeTime": map[string]any{"staleAfter": "12s"}},
 	}
 }
 

@@ -37,12 +37,12 @@ func TestDecodeRouteTimeArgs(t *testing.T) {
 		{"zero is a value", unknown(`{"alpha":0,"routeTimeExponent":0}`), with(func(a *RouteTimeArgs) { a.Alpha, a.RouteTimeExponent = &zero, &zero })},
 		{
 			"named type and all fields",
-			unknown(`{"apiVersion":"drover.dev/v1alpha1","kind":"RouteTimeArgs","alpha":2,"beta":2,"tau":2,"routeTimeFloor":"2ms","routeTimeExponent":2,"staleAfter":"2s"}`),
+			unknown(`{"apiVersion":"drover.dev/v1alpha1","kind":"RouteTimeArgs","alpha":2,"beta":2,"tau":2,"routeTimeFloor":"2ms","routeTimeExponent":2,"staleAfter":"20s"}`),
 			&RouteTimeArgs{
 				TypeMeta: metav1.TypeMeta{APIVersion: "drover.dev/v1alpha1", Kind: "RouteTimeArgs"},
 				Alpha:    &two, Beta: &two, Tau: &two, RouteTimeExponent: &two,
 				RouteTimeFloor: &metav1.Duration{Duration: 2 * time.Millisecond},
-				StaleAfter:     &metav1.Duration{Duration: 2 * time.Second},
+				StaleAfter:     &metav1.Duration{Duration: 20 * time.Second},
 			},
 		},
 	} {
@@ -80,7 +80,7 @@ func TestBadArgsGetOneClearLine(t *testing.T) {
 		{"tau 0", `{"tau":0}`, `RouteTimeArgs.tau: Invalid value: 0: must be more than 0`},
 		{"great exponent", `{"routeTimeExponent":11}`, `RouteTimeArgs.routeTimeExponent: Invalid value: 11: must be between 0 and 10`},
 		{"no floor", `{"routeTimeFloor":"0s"}`, `RouteTimeArgs.routeTimeFloor: Invalid value: "0s": must be more than 0s`},
-		{"stale at once", `{"staleAfter":"999ms"}`, `RouteTimeArgs.staleAfter: Invalid value: "999ms": must be 1s or more`},
+		{"stale at once", `{"staleAfter":"9.9s"}`, `RouteTimeArgs.staleAfter: Invalid value: "9.9s": must be 10s or more`},
 		{"several", `{"tau":-1,"alpha":-1}`, `RouteTimeArgs.tau`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

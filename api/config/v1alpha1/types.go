@@ -27,7 +27,8 @@ type RouteTimeArgs struct {
 	// values weigh route times more. Default 1, the formula as it stands.
 	// +optional
 	RouteTimeExponent *float64 `json:"routeTimeExponent,omitempty"`
-	// StaleAfter is the age from which a measurement no longer counts, 1s or more. Default 30s.
+	// StaleAfter is the age from which a measurement no longer counts, 10s or more, since a node
+	// whose load stays says so every 9s. Default 30s.
 	// +optional
 	StaleAfter *metav1.Duration `json:"staleAfter,omitempty"`
 }

@@ -36,8 +36,8 @@ func (a *RouteTimeArgs) Validate(path *field.Path) field.ErrorList {
 	if d := a.RouteTimeFloor.Duration; d <= 0 {
 		bad("routeTimeFloor", d.String(), "must be more than 0s")
 	}
-	if d := a.StaleAfter.Duration; d < time.Second {
-		bad("staleAfter", d.String(), "must be 1s or more")
+	if d := a.StaleAfter.Duration; d < 10*time.Second {
+		bad("staleAfter", d.String(), "must be 10s or more: a load that stays is told every 9s")
 	}
 	return errs
 }
