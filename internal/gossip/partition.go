@@ -60,7 +60,7 @@ func (p *partition[V]) due(items map[string]V, now time.Time, space time.Duratio
 		at, spoke := p.at[i]
 		switch {
 		case !p.owed[i] && was && !p.changed(said, next):
-		case !p.owed[i] && spoke && now.Sub(at) < space:
+		case !p.owed[i] && spoke && passed(at, now) < space:
 			waits = true
 		default:
 			due[i] = next

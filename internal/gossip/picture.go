@@ -38,7 +38,7 @@ func (g *Gossip) touch(id model.NodeID) {
 func (g *Gossip) unlock() {
 	if g.outdated() {
 		space := drawSpace * time.Duration(len(g.picture.Load().Nodes))
-		if since := g.cfg.Now().Sub(g.drawn); g.own || since >= min(space, longestDraw) || since < 0 {
+		if g.own || passed(g.drawn, g.cfg.Now()) >= min(space, longestDraw) {
 			g.draw()
 		}
 	}

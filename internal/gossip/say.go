@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"time"
 
@@ -159,6 +160,14 @@ func (g *Gossip) say(id *identity.Identity, s *model.NodeState, measured bool) e
 	return g.sayLoad(id, saidLoad{s.Load, s.Bandwidth}, now, measured)
 }
 
+// passed is the time from then to now; a clock that has gone back counts as a long time.
+func passed(then, now time.Time) time.Duration {
+	if d := now.Sub(then); d >= 0 {
+		return d
+	}
+	return math.MaxInt64
+}
+
 // space is how long a record is not said again, unless it is grave.
 func (g *Gossip) space(perMember, longest time.Duration) time.Duration {
 	return min(max(perMember*time.Duration(len(g.members)), shortestSpace), longest)
@@ -198,7 +207,7 @@ func (g *Gossip) saySuffering(id *identity.Identity, list []model.Contention, no
 	if !differs && !grave {
 		return nil
 	}
-	if !grave && now.Sub(g.said.sufferingAt) < g.space(loadSpacing, longestSpace) {
+	if !grave && passed(g.said.sufferingAt, now) < g.space(loadSpacing, longestSpace) {
 		g.owed = true
 		return nil
 	}
@@ -211,7 +220,7 @@ func (g *Gossip) saySuffering(id *identity.Identity, list []model.Contention, no
 
 func (g *Gossip) sayLoad(id *identity.Identity, l saidLoad, now time.Time, measured bool) error {
 	w := g.said
-	quiet := now.Sub(w.loadAt)
+	quiet := passed(w.loadAt, now)
 	switch {
 	case w.loadAt.IsZero(), measured && quiet >= repeatLoad-repeatSlack:
 	case !deadband.Load(w.load.load, l.load) && !deadband.Bandwidth(w.load.bandwidth, l.bandwidth):

@@ -354,3 +354,76 @@ func TestPodsThatComeAndGo(t *testing.T) {
 }
 
 func sortPods(pods []model.PodID) { slices.SortFunc(pods, model.ComparePods) }
+
+// A clock that goes back silences nobody, and makes nothing look old or new.
+func TestAClockThatGoesBack(t *testing.T) {
+	s := newSpeaker(t)
+	state := calm()
+	for id, r := range state.Routes {
+		r.At = s.now.Add(-time.Second)
+		state.Routes[id] = r
+	}
+	_, raws := s.publish(state)
+	s.listener.hear(raws)
+	s.offset = -2 * time.Hour
+	for i := range 3 {
+		s.wait(time.Second)
+		state.Load.Used.CPU = model.Cores(i)
+		s.tells("another load", state, map[kind]int{kindLoad: 1})
+		n := s.heard()
+		if n.State.Load.Used.CPU != model.Cores(i) || !n.State.Load.At.Equal(s.now.Add(s.offset).Truncate(loadUnit)) {
+			t.Errorf("heard of %v cores measured at %v, want %d at %v", n.State.Load.Used.CPU, n.State.Load.At, i, s.now.Add(s.offset))
+		}
+		if age, ok := n.RouteAge(model.PathNode, "node-001.example.internal", s.now); !ok || age != time.Second {
+			t.Errorf("a route is %v old, %v; want what it was", age, ok)
+		}
+	}
+}
+
+// Every record of an earlier life that comes back with a later version is outdone, whatever it is.
+func TestOutdoesEveryRecordOfItsPast(t *testing.T) {
+	for name, ghost := range map[string]func(*bench, *identity.Identity, uint64) []byte{
+		"load": func(b *bench, id *identity.Identity, v uint64) []byte { return b.load(id, v, typicalLoad()) },
+		"pods": func(b *bench, id *identity.Identity, v uint64) []byte {
+			return parts(b, id, kindPods, v, 1, podsOf(77))[0]
+		},
+		"another part": func(b *bench, id *identity.Identity, v uint64) []byte {
+			return parts(b, id, kindRoutes, v, 64, map[string]waysTo{"x": {Node: &way{}}})[partOf("x", 64)]
+		},
+		"suffering": func(b *bench, id *identity.Identity, v uint64) []byte {
+			return b.seal(id, kindSuffering, v, []model.Contention{{Grade: model.Severe}})
+		},
+	} {
+		s := newSpeaker(t)
+		state := calm()
+		_, first := s.publish(state)
+		past := s.ca.Node(t, "a")
+		b := &bench{t: t, ca: s.ca, store: s.store, now: s.now}
+		raws := [][]byte{b.certificate(past), ghost(b, past, uint64(s.now.Add(time.Hour).UnixNano()))}
+		s.hear(raws)
+		_, again := s.news()
+		s.listener.hear(append(append(first, raws...), again...))
+		got := s.heard().State
+		if got.Load.Used != state.Load.Used || len(got.Pods) != 100 || len(got.Routes) != 63 || len(got.Suffering) != 0 {
+			t.Errorf("%s: heard of %v used, %d pods, %d routes, %v", name, got.Load.Used, len(got.Pods), len(got.Routes), got.Suffering)
+		}
+	}
+}
+
+// What a node says is the sum of a few small records.
+func TestSizes(t *testing.T) {
+	s := newSpeaker(t)
+	_, raws := s.publish(calm())
+	of := map[kind][]int{}
+	for _, raw := range raws {
+		k := kind(raw[1])
+		if raw[0] == wireLoad {
+			k = kindLoad
+		}
+		of[k] = append(of[k], len(raw))
+	}
+	t.Log("bytes of the records of a node with 63 peers and 100 pods, by kind:", of)
+	if len(of[kindLoad]) != 1 || of[kindLoad][0] > 90 {
+		t.Errorf("loads of %v bytes, want one of at most 90", of[kindLoad])
+	}
+}
