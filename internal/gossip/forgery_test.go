@@ -322,6 +322,7 @@ func TestConfirmedStaysWithoutTheRecord(t *testing.T) {
 	if e := b.store.nodes["b"]; e != nil && len(e.said) != 0 {
 		t.Error("an announcement that nobody repeats is kept")
 	}
+	b.consistent()
 }
 
 func TestOneNodeCannotFillTheMemory(t *testing.T) {
@@ -333,6 +334,7 @@ func TestOneNodeCannotFillTheMemory(t *testing.T) {
 			t.Fatal(r)
 		}
 	}
+	b.consistent()
 	if n := len(b.store.nodes["b"].said); n != locationsPerNode {
 		t.Errorf("%d announcements are kept, want %d", n, locationsPerNode)
 	}

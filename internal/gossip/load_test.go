@@ -222,6 +222,14 @@ func TestKeysThatBeginAlike(t *testing.T) {
 	if r := b.ingest(forged); r != badSignature {
 		t.Errorf("a load that neither has signed: %s", r)
 	}
+	// Even under the very same key, what x has said is not y's.
+	twin := *b.store.nodes["x"].certs[mustKey(x)]
+	twin.slot.origin = "y"
+	b.store.keys[at(x)] = append([]*certificate{&twin}, both...)
+	if r := b.ingest(b.load(x, b.version()+uint64(time.Minute), typicalLoad())); r != accepted || b.store.nodes["y"].load != nil {
+		t.Errorf("x's load beside a y of x's key: %s", r)
+	}
+	b.store.keys[at(x)] = both
 	// A certificate that goes takes its own key along, and no other.
 	b.store.clear(b.store.nodes["x"])
 	if left := b.store.keys[at(x)]; len(left) != 1 || left[0].slot.origin != "y" {

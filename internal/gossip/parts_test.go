@@ -127,3 +127,28 @@ func TestANewLifeForgetsTheLast(t *testing.T) {
 		}
 	}
 }
+
+// Split anew, every part that others hold is said again, one with nothing left in it too.
+func TestAnotherSplitIsSaidWhole(t *testing.T) {
+	b := newBench(t, nil)
+	id := b.known("n")
+	b.ingest(b.registration(id, b.version()))
+	p, now := newPartition(kindPods, func(a, b podName) bool { return a != b }), b.now
+	say := func(items map[string]podName) {
+		due, _ := p.due(items, now, 0)
+		for i, next := range due {
+			if r := b.ingest(b.seal(id, kindPods, b.version(), partBody[podName]{i, p.parts, next})); r != accepted {
+				t.Fatal(r)
+			}
+			p.said[i], p.at[i] = next, now
+			delete(p.owed, i)
+		}
+		b.now = b.now.Add(time.Second)
+		if diff := cmp.Diff(items, together(b.store.nodes["n"].pods)); diff != "" {
+			t.Errorf("pods (-said +heard):\n%s", diff)
+		}
+	}
+	say(podsOf(1, 3, 2))
+	p.split(2) // 1 and 3 are gone, and were all that is in the first of two
+	say(podsOf(2, 5))
+}

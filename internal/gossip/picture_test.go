@@ -141,6 +141,9 @@ func TestPicturesAddUp(t *testing.T) {
 	if s := a.Snapshot(); s.Index != index || s.Nodes["n1"].State.Load.At != a.now.Truncate(loadUnit).UTC() {
 		t.Errorf("a load makes a new index: %v; it is of %v", s.Index != index, s.Nodes["n1"].State.Load.At)
 	}
+	if n := a.Snapshot().Nodes["n1"]; n.State.Version <= once.Nodes["n1"].State.Version || n.Received != a.now {
+		t.Errorf("version %d received %v after a load, %d before", n.State.Version, n.Received, once.Nodes["n1"].State.Version)
+	}
 	a.wait(time.Second)
 	a.hear([][]byte{parts(a.bench, a.ids[1], kindPods, a.version(), 1, podsOf(99))[0]})
 	s := a.Snapshot()

@@ -75,9 +75,9 @@ func (p *report) each(yield func(*kept) bool) {
 	}
 }
 
-// received is when its load came; zero: it counts for nothing yet.
+// received is when its load came; zero: none has, and nothing vouches for the rest.
 func (p *report) received() time.Time {
-	if p.load == nil || p.registration == nil {
+	if p.load == nil {
 		return time.Time{}
 	}
 	return p.load.received

@@ -15,10 +15,14 @@ import (
 
 const (
 	// repeatLoad is how often a load is said that has not changed: with two of three lost
-	// it is still heard within 30 s, placement's default StaleAfter. Published once a second, a
-	// load that comes repeatSlack early is not put off for another second.
-	repeatLoad  = 9 * time.Second
-	repeatSlack = repeatLoad / 36
+	// it is still heard within 30 s, placement's default StaleAfter. Among many members, where
+	// repeating costs the most, it is longestRepeat: with one of two lost, which push/pull
+	// makes good in between. Published once a second, a load that comes repeatSlack early is not
+	// put off for another second.
+	repeatLoad    = 9 * time.Second
+	repeatSpacing = 14 * time.Millisecond // a member
+	longestRepeat = 14 * time.Second
+	repeatSlack   = time.Second / 4
 	// A change that is not grave waits until its record has not been said for a while, so that
 	// what swings without end costs all members together no more than so much: the space
 	// grows with their number, between these.
@@ -170,7 +174,12 @@ func passed(then, now time.Time) time.Duration {
 
 // space is how long a record is not said again, unless it is grave.
 func (g *Gossip) space(perMember, longest time.Duration) time.Duration {
-	return min(max(perMember*time.Duration(len(g.members)), shortestSpace), longest)
+	return g.scaled(perMember, shortestSpace, longest)
+}
+
+// scaled grows with the number of members.
+func (g *Gossip) scaled(perMember, shortest, longest time.Duration) time.Duration {
+	return min(max(perMember*time.Duration(len(g.members)), shortest), longest)
 }
 
 func (g *Gossip) sayJSON(id *identity.Identity, k kind, version uint64, v any) error {
@@ -222,7 +231,7 @@ func (g *Gossip) sayLoad(id *identity.Identity, l saidLoad, now time.Time, measu
 	w := g.said
 	quiet := passed(w.loadAt, now)
 	switch {
-	case w.loadAt.IsZero(), measured && quiet >= repeatLoad-repeatSlack:
+	case w.loadAt.IsZero(), measured && quiet >= g.scaled(repeatSpacing, repeatLoad, longestRepeat)-repeatSlack:
 	case !deadband.Load(w.load.load, l.load) && !deadband.Bandwidth(w.load.bandwidth, l.bandwidth):
 		return nil
 	case quiet < g.space(loadSpacing, longestSpace):

@@ -70,6 +70,12 @@ func (s *speaker) publish(state model.NodeState) (kinds map[kind]int, raws [][]b
 	return s.news()
 }
 
+func (s *speaker) among(members int) {
+	for i := range members {
+		s.members[fmt.Sprint(i)] = Member{Alive: true}
+	}
+}
+
 func (s *speaker) wait(d time.Duration) { s.now = s.now.Add(d) }
 
 // tells holds what is said of a state against how many records of each kind it should be.
@@ -179,46 +185,51 @@ func TestOnlyWhatChangesIsSaid(t *testing.T) {
 	}
 }
 
-// A load that stays is repeated so often that two of three may be lost; nothing else is.
+// A load that stays is repeated so often that two of three may be lost, among many members one
+// of two; nothing else is repeated.
 func TestALiveNodeIsNotStale(t *testing.T) {
-	s := newSpeaker(t)
-	s.offset = time.Hour // its clock matters to nobody
-	state := calm()
-	for id, r := range state.Routes {
-		r.At = s.now.Add(s.offset - 200*time.Millisecond)
-		state.Routes[id] = r
-	}
-	_, raws := s.publish(state)
-	s.listener.hear(raws)
-	loads, lost := 0, 0
-	for range 600 {
-		s.wait(time.Second)
-		for id, r := range state.Routes { // answered all the time, as far as nobody is told otherwise
-			r.At = s.now.Add(s.offset - 300*time.Millisecond)
-			state.Routes[id] = r
+	for _, test := range []struct {
+		members, heard int // one of so many is heard
+		every          time.Duration
+	}{{3, 3, repeatLoad}, {600, 3, repeatLoad}, {1000, 2, longestRepeat}, {20_000, 2, longestRepeat}} {
+		s := newSpeaker(t)
+		s.offset = time.Hour // its clock matters to nobody
+		s.among(test.members)
+		state := calm()
+		answered := func(ago time.Duration) {
+			for id, r := range state.Routes {
+				r.At = s.now.Add(s.offset - ago)
+				state.Routes[id] = r
+			}
 		}
-		kinds, raws := s.publish(state)
-		if n := len(raws); n != kinds[kindLoad] {
-			t.Fatalf("said %v, want loads alone", kinds)
+		answered(200 * time.Millisecond)
+		_, raws := s.publish(state)
+		s.listener.hear(raws)
+		loads := 0
+		for range 630 {
+			s.wait(time.Second)
+			answered(300 * time.Millisecond) // nobody is told, and it stands as it was
+			kinds, raws := s.publish(state)
+			if len(raws) != kinds[kindLoad] {
+				t.Fatalf("said %v, want loads alone", kinds)
+			}
+			if loads += len(raws); loads%test.heard == 0 {
+				s.listener.hear(raws)
+			}
+			n := s.heard()
+			limit := placement.Defaults().StaleAfter
+			if age, ok := n.Age(s.now); !ok || age >= limit {
+				t.Fatalf("among %d members the node is %v old, known %v, want less than %v", test.members, age, ok, limit)
+			}
+			age, ok := n.RouteAge(model.PathNode, "node-007.example.internal", s.now)
+			load, _ := n.Age(s.now)
+			if !ok || age != load+200*time.Millisecond {
+				t.Fatalf("a route is %v old, known %v, want the load's %v and 200 ms", age, ok, load)
+			}
 		}
-		if loads += kinds[kindLoad]; loads%3 == 0 {
-			s.listener.hear(raws)
-		} else {
-			lost += len(raws)
+		if want := int(630 * time.Second / test.every); loads != want {
+			t.Errorf("among %d members %d loads in 630 s, want %d", test.members, loads, want)
 		}
-		n := s.heard()
-		limit := placement.Defaults().StaleAfter
-		if age, ok := n.Age(s.now); !ok || age >= limit {
-			t.Fatalf("the node is %v old, known %v, want less than %v", age, ok, limit)
-		}
-		age, ok := n.RouteAge(model.PathNode, "node-007.example.internal", s.now)
-		load, _ := n.Age(s.now)
-		if !ok || age != load+200*time.Millisecond {
-			t.Fatalf("a route is %v old, known %v, want the load's %v and 200 ms", age, ok, load)
-		}
-	}
-	if want := int(600 * time.Second / repeatLoad); loads != want || lost*3 < want {
-		t.Errorf("%d loads in 600 s, %d lost; want %d", loads, lost, want)
 	}
 }
 
@@ -273,9 +284,7 @@ func TestWhatIsPutOffIsSaid(t *testing.T) {
 func TestWhatChangesWithoutEnd(t *testing.T) {
 	for members, want := range map[int]int{3: 60, 1000: 30, 20000: 60 / 9} {
 		s := newSpeaker(t)
-		for i := range members {
-			s.members[fmt.Sprint(i)] = Member{Alive: true}
-		}
+		s.among(members)
 		state, loads := calm(), 0
 		s.publish(state)
 		for i := range 60 {
