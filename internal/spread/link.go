@@ -24,9 +24,9 @@ const (
 	resendTime  = 100 * time.Millisecond
 	// urgeTime is after which time without a receipt every frame asks for one. A member that
 	// answers none of so many in silentTime is bypassed for bypassTime.
-	urgeTime   = 700 * time.Millisecond
+	urgeTime   = 1200 * time.Millisecond
 	silentTime = 2 * time.Second
-	mostUrged  = 7
+	mostUrged  = 6
 	bypassTime = 5 * time.Second
 	// maxAhead is by how much a frame's number may be greater than the last.
 	maxAhead = 1 << 12
@@ -127,8 +127,8 @@ func (s *Spread) queue(l *link, tree int, a arc, raws [][]byte) {
 	}
 }
 
-// fill makes frames of what waits: of all when the last packet was sent some time ago, else
-// full ones only.
+// fill makes frames of what waits: of all when nothing was sent for a window, else full ones
+// only.
 func (s *Spread) fill(now time.Time, l *link) {
 	if l.queued == 0 {
 		return
@@ -153,9 +153,6 @@ func (s *Spread) fill(now time.Time, l *link) {
 	}
 	clear(l.batches[len(kept):])
 	l.batches = kept
-	if all {
-		l.filled = now
-	}
 }
 
 // cut is how many of the records the next frame takes, and whether it is full with them.
@@ -181,7 +178,7 @@ func (s *Spread) sendNew(now time.Time, l *link, f flying) {
 		f.stream = f.stream || len(raw) > MaxRecord
 	}
 	l.number++
-	f.number = l.number
+	l.filled, f.number = now, l.number
 	l.flight = append(l.flight, f)
 	if len(l.flight) > maxFlight {
 		s.counts.Dropped++

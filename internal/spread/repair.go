@@ -12,7 +12,7 @@ const (
 	// a packet, for each member, since with them grows what must be carried besides;
 	// compareLeast and compareMost bound it. hurryTime is the same after joining, or when many
 	// others have joined.
-	comparePerMember = 800 * time.Microsecond
+	comparePerMember = 2 * time.Millisecond
 	compareLeast     = time.Second
 	compareMost      = 4 * time.Second
 	hurryTime        = 200 * time.Millisecond
@@ -26,9 +26,9 @@ const (
 	answerBurst = 128 << 10
 	// wholeSpace is the least time between two answers with everything; wholeTime how long
 	// one is waited for before another member is asked, and wholeTries how often.
-	wholeSpace = time.Second
-	wholeTime  = 3 * time.Second
-	wholeTries = 4
+	wholeSpace = time.Second / 2
+	wholeTime  = time.Second
+	wholeTries = 5
 	// much is the share of members, 1 in so many, that makes for a hurry by joining.
 	much = 20
 	// wholeChunk is how much a stream of everything holds.

@@ -17,6 +17,7 @@ package spread
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -94,6 +95,7 @@ type Spread struct {
 	known   index
 	said    map[Slot]*saying
 	tree    int // by which was said last
+	saidAt  time.Time
 	repair  repair
 	pruned  time.Time
 	counts  Counts
@@ -151,10 +153,28 @@ func (s *Spread) Leave(now time.Time, p Peer) []Packet {
 // said twice, by different trees, so that no single member can keep it from anybody.
 func (s *Spread) Say(now time.Time, at Slot, version uint64, raw []byte, twice bool) []Packet {
 	s.known.set(at, version, now)
-	s.tree = (s.tree + 1) % trees
-	s.said[at] = &saying{version: version, tree: s.tree, at: now, times: 1, twice: twice}
-	s.enter(now, s.tree, raw)
+	own := &saying{version: version, twice: twice}
+	s.said[at] = own
+	if s.together() {
+		s.sayOne(now, own, raw)
+	}
 	return s.flush(now)
+}
+
+// together is false while there is nobody to say anything to, or a newcomer is not known yet.
+func (s *Spread) together() bool { return len(s.ring) > 1 && !s.repair.newcomer }
+
+// sayOne takes another tree than last time, but the same for what is said at about the same
+// time: one may need the other, and they arrive in this order.
+func (s *Spread) sayOne(now time.Time, own *saying, raw []byte) {
+	if now.Sub(s.saidAt) >= window {
+		s.tree, s.saidAt = (s.tree+1)%trees, now
+	}
+	if own.times > 0 && s.tree == own.tree {
+		s.tree = (s.tree + 1) % trees
+	}
+	own.tree, own.at, own.times = s.tree, now, own.times+1
+	s.enter(now, s.tree, raw)
 }
 
 // enter brings a record to where its way begins.
@@ -255,19 +275,27 @@ func (s *Spread) echo(at Slot, version uint64) {
 	}
 }
 
-// sayAgain says by another tree what has not come back, or is to be said twice.
+// sayAgain says by another tree what has not come back, or is to be said twice, and for the
+// first time what was said to nobody yet.
 func (s *Spread) sayAgain(now time.Time) {
+	if len(s.said) == 0 || !s.together() {
+		return
+	}
+	var due []Slot
 	for at, own := range s.said {
-		if now.Sub(own.at) < echoTime {
-			continue
+		if own.times == 0 || now.Sub(own.at) >= echoTime {
+			due = append(due, at)
 		}
+	}
+	slices.Sort(due)
+	for _, at := range due {
+		own := s.said[at]
 		raw := s.records.Get(at)
-		if raw == nil || own.times == maxEchoes || len(s.ring) == 1 {
+		if raw == nil || own.times == maxEchoes {
 			delete(s.said, at)
 			continue
 		}
-		own.tree, own.at, own.times = (own.tree+1)%trees, now, own.times+1
-		s.enter(now, own.tree, raw)
+		s.sayOne(now, own, raw)
 	}
 }
 

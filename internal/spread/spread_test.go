@@ -359,6 +359,7 @@ func TestNewcomerPassesNothingOn(t *testing.T) {
 	for _, x := range m.nodes {
 		if x != root {
 			x.tree = 0 // the next is 1
+			x.saidAt = time.Time{}
 			x.say(1, false)
 		}
 	}
