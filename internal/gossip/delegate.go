@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"net"
 	"strconv"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/spread"
 )
 
 // Member is one member of the cluster, as memberlist sees it.
@@ -38,47 +40,35 @@ func (d delegate) NodeMeta(int) []byte { return nil }
 
 func (d delegate) NotifyMsg(b []byte) {
 	// memberlist may use the buffer again.
-	d.g.hear([][]byte{append([]byte(nil), b...)})
-}
-
-func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	return d.g.queue.GetBroadcasts(overhead, limit)
-}
-
-func (d delegate) LocalState(bool) []byte {
-	d.g.mu.Lock()
-	defer d.g.mu.Unlock()
-	return joinRecords(d.g.store.all())
-}
-
-func (d delegate) MergeRemoteState(b []byte, _ bool) {
-	raws, whole := splitRecords(append([]byte(nil), b...))
-	if !whole {
-		d.g.metrics.records.WithLabelValues(string(malformed)).Inc()
+	b = bytes.Clone(b)
+	if !spread.Is(b) {
+		d.g.hear([][]byte{b})
+		return
 	}
-	d.g.hear(raws)
+	g := d.g
+	g.mu.Lock()
+	defer g.unlock()
+	g.post(g.spread.Receive(g.cfg.Now(), b))
+	g.outdoAll()
 }
 
-// hear takes in what others say, and passes on what is new.
+// Records are carried by internal/spread: memberlist's own ways of spreading anything carry
+// the membership alone.
+
+func (d delegate) GetBroadcasts(int, int) [][]byte { return nil }
+
+func (d delegate) LocalState(bool) []byte { return nil }
+
+func (d delegate) MergeRemoteState([]byte, bool) {}
+
+// hear takes in bare records, which are passed on to nobody.
 func (g *Gossip) hear(raws [][]byte) {
 	g.mu.Lock()
 	defer g.unlock()
-	now := g.cfg.Now()
 	for _, raw := range raws {
-		at, version, got := g.store.ingest(raw, now)
-		g.metrics.records.WithLabelValues(string(got)).Inc()
-		if got != accepted {
-			continue
-		}
-		g.touch(at.origin)
-		if at.origin == g.cfg.Self.Node && at.kind != kindCertificate {
-			g.outdo(at, version)
-			continue
-		}
-		if len(raw) <= packetRecord {
-			g.queue.QueueBroadcast(broadcast{name: at.String(), raw: raw})
-		}
+		g.ingest(raw)
 	}
+	g.outdoAll()
 }
 
 func (d delegate) NotifyJoin(n *memberlist.Node) { d.g.note(n, true) }
@@ -107,8 +97,13 @@ func (g *Gossip) note(n *memberlist.Node, alive bool) {
 	if m.Node != "" {
 		g.touch(m.Node)
 	}
+	peer := spread.PeerOf(n.Name)
 	if alive {
-		g.repeatCertificate()
+		g.peers[peer] = *n
+		g.spread.Join(g.cfg.Now(), peer)
+	} else {
+		delete(g.peers, peer)
+		g.post(g.spread.Leave(g.cfg.Now(), peer))
 	}
 	g.cfg.Log.Info("member", "name", m.Name, "address", m.Address, "alive", alive)
 }
@@ -120,8 +115,7 @@ func (g *Gossip) Members() []Member {
 	return sortedMembers(g.members)
 }
 
-// size is how many members are alive, this one included. The queue asks for it while it
-// holds its own lock, so it must not wait for g.mu.
+// size is how many members are alive, this one included.
 func (g *Gossip) size() int { return max(1, int(g.alive.Load())) }
 
 // count is called whenever members has changed.

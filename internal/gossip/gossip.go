@@ -1,6 +1,7 @@
 // Package gossip spreads what every node knows about itself to all others, without a
-// master: load, route times, and where moved pods went. It runs over memberlist (SWIM
-// with Lifeguard), of which it is the only importer.
+// master: load, route times, and where moved pods went. Who is a member is memberlist's to
+// say (SWIM with Lifeguard), of which it is the only importer; what members say travels as
+// internal/spread decides.
 //
 // Membership and transport are encrypted with the cluster's gossip key, but that key is
 // shared, so nothing is believed because of it. Every record is signed by its origin with
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,7 @@ import (
 
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/spread"
 	"github.com/drover-project/drover/internal/view"
 )
 
@@ -63,10 +66,12 @@ type Config struct {
 type Gossip struct {
 	cfg     Config
 	metrics *metrics
-	queue   *memberlist.TransmitLimitedQueue
 
 	mu        sync.Mutex
 	store     *store
+	spread    *spread.Spread
+	peers     map[spread.Peer]memberlist.Node
+	returned  []returned
 	members   map[string]Member
 	last      uint64           // version given out last
 	state     *model.NodeState // own, as published last
@@ -83,8 +88,9 @@ type Gossip struct {
 	drawn   time.Time
 	picture atomic.Pointer[view.Snapshot]
 
-	alive atomic.Int64 // members alive
-	large chan []byte  // records too large for a packet
+	alive   atomic.Int64 // members alive
+	packets chan spread.Packet
+	streams chan spread.Packet
 }
 
 // New checks the configuration and returns a member that is not running yet.
@@ -114,10 +120,13 @@ func New(cfg Config) (*Gossip, error) {
 		members:  map[string]Member{},
 		watchers: map[chan struct{}]struct{}{},
 		touched:  map[model.NodeID]struct{}{},
-		large:    make(chan []byte, 64),
+		packets:  make(chan spread.Packet, packetsWaiting),
+		streams:  make(chan spread.Packet, streamsWaiting),
+		peers:    map[spread.Peer]memberlist.Node{},
 	}
 	g.picture.Store(&view.Snapshot{Self: cfg.Self.Node, Nodes: map[model.NodeID]view.Node{}})
-	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: g.size, RetransmitMult: retransmitMult}
+	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	g.spread = spread.New(spread.PeerOf(cfg.Self.CommonName()), carried{g}, rng)
 	g.metrics, err = newMetrics(cfg.Registerer, g)
 	return g, err
 }

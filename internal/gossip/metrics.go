@@ -8,10 +8,12 @@ import (
 
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/spread"
 )
 
 type metrics struct {
 	records *prometheus.CounterVec
+	unsent  prometheus.Counter
 }
 
 // newMetrics registers with reg, which may be nil.
@@ -19,7 +21,10 @@ func newMetrics(reg prometheus.Registerer, g *Gossip) (*metrics, error) {
 	m := &metrics{records: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "drover_gossip_records_total",
 		Help: "Records heard from other members, by what became of them.",
-	}, []string{"result"})}
+	}, []string{"result"}), unsent: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "drover_gossip_unsent_packets_total",
+		Help: "Packets of records for which the queue to the network had no room.",
+	})}
 	for _, r := range results {
 		m.records.WithLabelValues(string(r))
 	}
@@ -31,10 +36,25 @@ func newMetrics(reg prometheus.Registerer, g *Gossip) (*metrics, error) {
 	}
 	collectors := []prometheus.Collector{
 		m.records,
+		m.unsent,
 		gauge("drover_gossip_members", "Members alive, this one included.", func() float64 { return float64(g.size()) }),
-		gauge("drover_gossip_queued_records", "Records waiting to be passed on.", func() float64 { return float64(g.queue.NumQueued()) }),
+		gauge("drover_gossip_waiting_bytes", "Bytes of records that wait to be passed on.", func() float64 {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return float64(g.spread.Waiting())
+		}),
 		gauge("drover_gossip_locations", "Confirmed places of moved pods.", func() float64 { return float64(len(g.Snapshot().Locations)) }),
 		gauge("drover_gossip_oldest_state_age_seconds", "Age of the oldest state among the nodes alive.", g.oldestAge),
+	}
+	for event, count := range spreadEvents {
+		collectors = append(collectors, prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "drover_gossip_events_total", ConstLabels: prometheus.Labels{"event": event},
+			Help: "What happened to frames and records on their way from member to member.",
+		}, func() float64 {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return float64(count(g.spread.Counts()))
+		}))
 	}
 	var errs []error
 	for _, c := range collectors {
@@ -44,6 +64,19 @@ func newMetrics(reg prometheus.Registerer, g *Gossip) (*metrics, error) {
 		return nil, fmt.Errorf("register gossip metrics: %w", err)
 	}
 	return m, nil
+}
+
+// spreadEvents are explained at spread.Counts.
+var spreadEvents = map[string]func(spread.Counts) uint64{
+	"malformed": func(c spread.Counts) uint64 { return c.Malformed },
+	"absurd":    func(c spread.Counts) uint64 { return c.Absurd },
+	"repeated":  func(c spread.Counts) uint64 { return c.Repeated },
+	"resent":    func(c spread.Counts) uint64 { return c.Resent },
+	"dropped":   func(c spread.Counts) uint64 { return c.Dropped },
+	"bypassed":  func(c spread.Counts) uint64 { return c.Bypassed },
+	"repaired":  func(c spread.Counts) uint64 { return c.Repaired },
+	"stranger":  func(c spread.Counts) uint64 { return c.Strangers },
+	"limited":   func(c spread.Counts) uint64 { return c.Limited },
 }
 
 func (g *Gossip) oldestAge() float64 {

@@ -18,6 +18,7 @@ type network struct {
 	rng   *rand.Rand
 	loss  float64 // share of packets lost
 	ports map[string]*port
+	bytes int64 // of packets, with the headers of UDP and IP
 	next  int
 	cut   func(from, to string) bool // no traffic from one to the other; may be nil
 }
@@ -60,8 +61,9 @@ func (p *port) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 func (p *port) WriteTo(b []byte, addr string) (time.Time, error) {
 	p.net.mu.Lock()
 	defer p.net.mu.Unlock()
+	p.net.bytes += int64(len(b) + 28)
 	to := p.net.find(p.addr.String(), addr)
-	if to == nil || p.net.rng.Float64() < p.net.loss {
+	if to == nil || p.net.ports[p.addr.String()] != p || p.net.rng.Float64() < p.net.loss {
 		return time.Now(), nil
 	}
 	select {
@@ -78,7 +80,7 @@ func (p *port) DialTimeout(addr string, _ time.Duration) (net.Conn, error) {
 	p.net.mu.Lock()
 	defer p.net.mu.Unlock()
 	to := p.net.find(p.addr.String(), addr)
-	if to == nil {
+	if to == nil || p.net.ports[p.addr.String()] != p {
 		return nil, errors.New("no route to " + addr)
 	}
 	here, there := net.Pipe()

@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
@@ -138,26 +137,4 @@ func (r record) signedBy(pub ed25519.PublicKey) bool {
 
 func signed(b []byte) []byte {
 	return append([]byte(signingContext), b...)
-}
-
-// joinRecords frames records for a push/pull exchange; splitRecords takes them apart and
-// stops at the first that does not fit, since nothing after it can be told apart.
-func joinRecords(raws [][]byte) []byte {
-	var b bytes.Buffer
-	for _, raw := range raws {
-		b.Write(binary.AppendUvarint(nil, uint64(len(raw))))
-		b.Write(raw)
-	}
-	return b.Bytes()
-}
-
-func splitRecords(b []byte) (raws [][]byte, whole bool) {
-	for len(b) > 0 {
-		raw, rest, ok := cut(b, maxRecord)
-		if !ok {
-			return raws, false
-		}
-		raws, b = append(raws, raw), rest
-	}
-	return raws, true
 }

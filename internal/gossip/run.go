@@ -28,7 +28,12 @@ const (
 	// lonelySpace the same while nobody was found yet.
 	joinSpace   = 30 * time.Second
 	lonelySpace = time.Second
-	tick        = 250 * time.Millisecond
+	// exchangeSpacing is, for each member, how often the lists of members are compared with one
+	// of them: among many that costs 500 bytes a second. It is joinSpace at least, and
+	// unknownSpace as long as no other member has answered.
+	exchangeSpacing = 500 * time.Millisecond
+	unknownSpace    = 5 * time.Second
+	tick            = 50 * time.Millisecond
 )
 
 // Run takes part until ctx ends, then leaves, telling the others so. It returns an error
@@ -41,7 +46,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { g.join(ctx, ml); return nil })
 	group.Go(func() error { g.keep(ctx); return nil })
-	group.Go(func() error { g.sendLarge(ctx, ml); return nil })
+	group.Go(func() error { g.carry(ctx, ml); return nil })
 	<-ctx.Done()
 	_ = group.Wait() // none of them fails
 	var errs []error
@@ -63,8 +68,7 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 	c.SecretKey = g.cfg.SecretKey
 	c.Delegate, c.Events = delegate{g}, delegate{g}
 	c.RetransmitMult = retransmitMult
-	c.GossipInterval = 100 * time.Millisecond
-	c.PushPullInterval = 10 * time.Second
+	c.PushPullInterval = 0 // join does it, less often the more members there are
 	// A node that comes back with another address may take its name again.
 	c.DeadNodeReclaimTime = 5 * time.Second
 	c.EnableCompression = false // bodies are compressed already
@@ -76,7 +80,7 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 func (g *Gossip) keep(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	var certified, swept time.Time
+	var swept time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,10 +90,7 @@ func (g *Gossip) keep(ctx context.Context) {
 		now := g.cfg.Now()
 		g.mu.Lock()
 		g.sayOwed()
-		if now.Sub(certified) >= certificateSpace {
-			certified = now
-			g.repeatCertificate()
-		}
+		g.post(g.spread.Tick(now))
 		if now.Sub(swept) >= time.Minute {
 			swept = now
 			g.sweep(now)
@@ -115,13 +116,18 @@ func (g *Gossip) sweep(now time.Time) {
 func (g *Gossip) join(ctx context.Context, ml *memberlist.Memberlist) {
 	tick := time.NewTicker(lonelySpace)
 	defer tick.Stop()
-	var asked time.Time
+	var asked, exchanged time.Time
 	told := ""
 	for {
 		// All others may have left at once, as in an upgrade: who is alone asks at once.
 		if g.size() == 1 || time.Since(asked) >= joinSpace {
 			told = g.joinMissing(ctx, ml, told)
 			asked = time.Now()
+		}
+		// Who gets no answer is perhaps not known to those that it knows.
+		if since := time.Since(exchanged); g.newcomer() && since >= unknownSpace || since >= max(joinSpace, exchangeSpacing*time.Duration(g.size())) {
+			g.exchange(ml)
+			exchanged = time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -131,9 +137,32 @@ func (g *Gossip) join(ctx context.Context, ml *memberlist.Memberlist) {
 	}
 }
 
+func (g *Gossip) newcomer() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.spread.Newcomer()
+}
+
+// exchange compares who is a member with another one: that is gossiped, but gossip may be lost.
+func (g *Gossip) exchange(ml *memberlist.Memberlist) {
+	var others []string
+	for _, m := range g.Members() {
+		if m.Alive && m.Name != g.cfg.Self.CommonName() {
+			others = append(others, m.Address)
+		}
+	}
+	if len(others) == 0 {
+		return
+	}
+	with := others[rand.IntN(len(others))]
+	if _, err := ml.Join([]string{with}); err != nil {
+		g.cfg.Log.Debug("members not compared, will be tried with another", "with", with, "error", err)
+	}
+}
+
 // seedsAtOnce bounds a round of joining: each address that does not answer costs seconds,
 // and one that does brings the addresses of all others with it.
-const seedsAtOnce = 8
+const seedsAtOnce = 3
 
 // joinMissing tries some of the missing seeds. Trouble that was told last is not told again.
 func (g *Gossip) joinMissing(ctx context.Context, ml *memberlist.Memberlist, told string) string {
@@ -182,29 +211,6 @@ func (g *Gossip) missing(ctx context.Context) []string {
 		}
 	}
 	return out
-}
-
-// sendLarge sends records that fit into no packet over streams to every member. It does
-// one record after the other, a few members at a time.
-func (g *Gossip) sendLarge(ctx context.Context, ml *memberlist.Memberlist) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case raw := <-g.large:
-			var group errgroup.Group
-			group.SetLimit(8)
-			for _, n := range ml.Members() {
-				if n.Name == g.cfg.Self.CommonName() {
-					continue
-				}
-				group.Go(func() error { return ml.SendReliable(n, raw) })
-			}
-			if err := group.Wait(); err != nil {
-				g.cfg.Log.Debug("large record not sent to all; the next push/pull brings it", "bytes", len(raw), "error", err)
-			}
-		}
-	}
 }
 
 func sortedMembers(ms map[string]Member) []Member {

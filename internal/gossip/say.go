@@ -6,17 +6,16 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/hashicorp/memberlist"
-
 	"github.com/drover-project/drover/internal/deadband"
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/spread"
 )
 
 const (
 	// repeatLoad is how often a load is said that has not changed: with two of three lost
 	// it is still heard within 30 s, placement's default StaleAfter. Among many members, where
-	// repeating costs the most, it is longestRepeat: with one of two lost, which push/pull
+	// repeating costs the most, it is longestRepeat: with one of two lost, which comparing
 	// makes good in between. Published once a second, a load that comes repeatSlack early is not
 	// put off for another second.
 	repeatLoad    = 9 * time.Second
@@ -31,25 +30,7 @@ const (
 	longestSpace  = repeatLoad
 	partSpacing   = 50 * time.Millisecond // a member
 	longestPart   = time.Minute
-	// certificateSpace is how often the own certificate is repeated.
-	certificateSpace = 15 * time.Second
 )
-
-// broadcast is a queued record; a newer one for the same slot takes its place.
-type broadcast struct {
-	name string
-	raw  []byte
-}
-
-func (b broadcast) Name() string    { return b.name }
-func (b broadcast) Message() []byte { return b.raw }
-func (b broadcast) Finished()       {}
-
-// Invalidates is not asked for named broadcasts, but has to be there.
-func (b broadcast) Invalidates(o memberlist.Broadcast) bool {
-	other, ok := o.(broadcast)
-	return ok && other.name == b.name
-}
 
 // words are what this node has said last of each thing, and when.
 type words struct {
@@ -87,27 +68,18 @@ func (g *Gossip) nextVersion() uint64 {
 	return g.last
 }
 
-// take puts an own record into the store and into the queue.
+// take puts an own record into the store and has it spread.
 func (g *Gossip) take(raw []byte) error {
-	at, _, got := g.store.ingest(raw, g.cfg.Now())
+	now := g.cfg.Now()
+	at, version, got := g.store.ingest(raw, now)
 	if got != accepted && got != duplicate {
 		return fmt.Errorf("own record refused: %s", got)
 	}
 	g.touch(g.cfg.Self.Node)
-	g.spread(at, raw)
+	// What is not said again soon is said twice.
+	twice := at.kind == kindCertificate || at.kind == kindRegistration || at.kind == kindLocation
+	g.post(g.spread.Say(now, spread.Slot(at.id()), version, raw, twice))
 	return nil
-}
-
-// spread queues a record for packets, or for streams when it is too large for one.
-func (g *Gossip) spread(at slot, raw []byte) {
-	if len(raw) <= packetRecord {
-		g.queue.QueueBroadcast(broadcast{name: at.String(), raw: raw})
-		return
-	}
-	select {
-	case g.large <- raw:
-	default: // they will get it with the next push/pull
-	}
 }
 
 // certify puts the own certificate into the store when it is new. All that was said under
@@ -266,15 +238,6 @@ func (g *Gossip) sayOwed() {
 	}
 	if err != nil {
 		g.cfg.Log.Warn("could not say what was put off", "error", err)
-	}
-}
-
-// repeatCertificate queues the own certificate again, for those that missed it.
-func (g *Gossip) repeatCertificate() {
-	if e := g.store.nodes[g.cfg.Self.Node]; e != nil {
-		for _, c := range e.certs {
-			g.spread(c.slot, c.raw)
-		}
 	}
 }
 

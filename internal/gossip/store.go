@@ -53,15 +53,20 @@ type slot struct {
 
 func (at slot) String() string { return fmt.Sprintf("%d/%s/%x", at.kind, at.origin, at.name) }
 
-// slotID names a slot among members: the first bytes of a SHA-256, so that nobody makes a slot
-// of his own that hides another's.
+// slotID names a slot among members: the first bytes of SHA-256s, of the origin and of the
+// whole, so that nobody makes a slot of his own that hides another's. In order, the slots of one
+// origin follow each other, those of its certificates first: they are needed for all others.
 type slotID uint64
 
 func (at slot) id() slotID {
 	b := append([]byte{byte(at.kind)}, binary.AppendUvarint(nil, uint64(len(at.origin)))...)
 	b = append(append(b, at.origin...), at.name...)
-	sum := sha256.Sum256(b)
-	return slotID(binary.BigEndian.Uint64(sum[:]))
+	origin, whole := sha256.Sum256([]byte(at.origin)), sha256.Sum256(b)
+	id := uint64(binary.BigEndian.Uint32(origin[:]))<<32 | uint64(binary.BigEndian.Uint32(whole[:])>>1)
+	if at.kind != kindCertificate {
+		id |= 1 << 31
+	}
+	return slotID(id)
 }
 
 // kept is a record that was verified.
@@ -157,20 +162,6 @@ func (s *store) ingest(raw []byte, now time.Time) (slot, uint64, result) {
 		return s.ingestLocation(entry, r, now)
 	}
 	return s.ingestReport(entry, r, now)
-}
-
-// all lists every record for a push/pull, certificates first: what comes after them can
-// be verified at once.
-func (s *store) all() [][]byte {
-	var certs, rest [][]byte
-	for _, k := range s.records {
-		if k.slot.kind == kindCertificate {
-			certs = append(certs, k.raw)
-		} else {
-			rest = append(rest, k.raw)
-		}
-	}
-	return append(certs, rest...)
 }
 
 // versions goes through what is held: the version of every slot, for members to compare.

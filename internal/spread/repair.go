@@ -25,10 +25,9 @@ const (
 	answerRate  = 64 << 10
 	answerBurst = 128 << 10
 	// wholeSpace is the least time between two answers with everything; wholeTime how long
-	// one is waited for before another member is asked, and wholeTries how often.
+	// one is waited for before another member is asked.
 	wholeSpace = time.Second / 2
 	wholeTime  = time.Second
-	wholeTries = 5
 	// much is the share of members, 1 in so many, that makes for a hurry by joining.
 	much = 20
 	// wholeChunk is how much a stream of everything holds.
@@ -39,7 +38,6 @@ const (
 type repair struct {
 	newcomer  bool // everything is still to be asked for: nothing can be passed on
 	asked     time.Time
-	tries     int
 	next      time.Time
 	from      Slot // where the next comparison begins
 	hurry     int  // comparisons left to do in a hurry
@@ -98,17 +96,8 @@ func (r *repair) askWhole(s *Spread, now time.Time) {
 	if now.Sub(r.asked) < wholeTime {
 		return
 	}
-	if r.tries == wholeTries {
-		r.settled(s)
-		return
-	}
-	r.tries, r.asked = r.tries+1, now
+	r.asked = now
 	s.send(s.partner(), false, frame{kind: kindWhole, from: s.self})
-}
-
-func (r *repair) settled(s *Spread) {
-	r.newcomer = false
-	r.rush(s)
 }
 
 // entriesAtLeast is how many entries a digest has room for in any case.
@@ -255,7 +244,11 @@ func (s *Spread) mend(now time.Time, f frame) {
 			s.known.set(at, version, now)
 		}
 	}
-	if f.kind == kindLast && s.repair.newcomer {
-		s.repair.settled(s)
+	if s.repair.newcomer {
+		s.repair.asked = now
+		if f.kind == kindLast {
+			s.repair.newcomer = false
+			s.repair.rush(s)
+		}
 	}
 }

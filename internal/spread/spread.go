@@ -120,6 +120,9 @@ func New(self Peer, r Records, rng *rand.Rand) *Spread {
 // Counts are the counts of the moment.
 func (s *Spread) Counts() Counts { return s.counts }
 
+// Newcomer tells that nobody has answered yet what there is. Until then nothing is said.
+func (s *Spread) Newcomer() bool { return s.repair.newcomer }
+
 // Waiting is how many bytes of records wait to be sent.
 func (s *Spread) Waiting() int {
 	n := 0
