@@ -141,6 +141,8 @@ type Location struct {
 // NodeState is all that one node tells the others about itself.
 type NodeState struct {
 	Node NodeID `json:"node"`
+	// Phase is Joining, Normal or Leaving; empty, from an agent that does not tell: Normal.
+	Phase Phase `json:"phase,omitempty"`
 	// Address is the node's address for agents, host only.
 	Address string `json:"address"`
 	// BootID is the kernel's boot ID: when it changes, nothing from before is alive.
@@ -157,6 +159,8 @@ type NodeState struct {
 	RoutesAt time.Time `json:"routesAt,omitzero"`
 	// Pods lists the pods of the node that have not ended, in the order of ComparePods.
 	Pods []PodID `json:"pods,omitempty"`
+	// Silent lists the nodes that answer none of this one's probes, by the node path, in order.
+	Silent []NodeID `json:"silent,omitempty"`
 	// Bandwidth of the node; nil: not known, or not yet.
 	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
 	// Suffering lists the containers in contention now, tight or severe, one by resource.
@@ -168,6 +172,23 @@ type NodeState struct {
 	// Version grows with every change, so that of two states the newer is known.
 	Version uint64 `json:"version"`
 }
+
+// Phase is where a node is in its life.
+type Phase string
+
+// The phases. The first three a node says of itself, the others are what it is held for:
+// internal/lifecycle says when.
+const (
+	Joining   Phase = "joining"   // its load and what it can do are not known yet
+	Normal    Phase = "normal"    //
+	Leaving   Phase = "leaving"   // announced: nothing is placed on it any more
+	Suspected Phase = "suspected" // no member any more, and nobody knows why
+	Dead      Phase = "dead"      // its kernel answers nobody either
+	Left      Phase = "left"      // it is gone as it had announced: everybody forgets it
+)
+
+// Phases lists all of them.
+var Phases = []Phase{Joining, Normal, Leaving, Suspected, Dead, Left}
 
 // RoutesBy gives the route times by one of the paths.
 func (s *NodeState) RoutesBy(p Path) map[NodeID]RouteTime {

@@ -5,6 +5,7 @@ package view
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -18,8 +19,30 @@ type Node struct {
 	// Received is when State came, by the clock of the program that owns the snapshot.
 	// Zero: the node is known as a member, but nothing was heard from it yet.
 	Received time.Time `json:"received"`
-	// Alive tells whether the membership protocol holds the node for alive.
-	Alive bool `json:"alive"`
+	// Alive tells whether the membership protocol holds the node for alive, Missing since when
+	// not, by the same clock as Received.
+	Alive   bool      `json:"alive"`
+	Missing time.Time `json:"missing,omitzero"`
+	// Phase is what the node is held for, Since when it was first, by that clock, and Why what
+	// speaks for it beyond the node's own word.
+	Phase model.Phase `json:"phase,omitempty"`
+	Since time.Time   `json:"since,omitzero"`
+	Why   string      `json:"why,omitempty"`
+}
+
+// Closed says why no pod may be placed on the node now; empty: it may.
+func (n Node) Closed() string {
+	switch {
+	case n.Phase == model.Leaving:
+		return "it is leaving"
+	case n.Phase == model.Suspected || n.Phase == model.Dead || n.Phase == model.Left:
+		return fmt.Sprintf("it is held for %s: %s", n.Phase, n.Why)
+	case !n.Alive:
+		return "its agent does not answer"
+	case n.Phase == model.Joining:
+		return "it is joining: its agent has not told yet what it has"
+	}
+	return ""
 }
 
 // Age is how old the state is at now, by the clock that set Received. ok is false when
