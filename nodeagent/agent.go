@@ -239,7 +239,7 @@ func (a *agent) certificate(ctx context.Context, group *errgroup.Group) (identit
 func (a *agent) join(ctx context.Context, group *errgroup.Group, subject identity.Subject, roots *x509.CertPool) error {
 	var err error
 	a.gossip, err = gossip.New(gossip.Config{
-		Self: subject, Identity: a.keeper.Current, Roots: roots, SecretKey: a.cfg.GossipKey,
+		Self: subject, Identity: a.keeper.Current, Roots: roots, KeyFile: a.cfg.GossipKeyFile,
 		BindAddr: a.cfg.Address.String(), BindPort: gossip.DefaultPort,
 		Seeds: a.seeds, Confirmer: a.places, Registerer: a.registry, Log: a.log,
 	})

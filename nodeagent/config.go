@@ -44,9 +44,9 @@ type Config struct {
 	// Address is the node's own, by which agents reach each other.
 	Address netip.Addr
 	Mode    Mode
-	// GossipKey encrypts gossip's packets; CAFile holds the certificates of Drover's CA.
-	GossipKey []byte
-	CAFile    string
+	// GossipKeyFile holds the keys that encrypt gossip's packets, CAFile the certificates of
+	// Drover's CA.
+	GossipKeyFile, CAFile string
 	// Layout is where the node's files are, HostRoot where the host's root is seen.
 	Layout   layout.Layout
 	HostRoot string

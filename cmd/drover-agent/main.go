@@ -4,14 +4,12 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/go-logr/logr"
@@ -20,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/drover-project/drover/internal/gossip"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/placement"
@@ -41,8 +40,8 @@ func main() {
 
 // flags that are not in the Config as they are typed.
 type flags struct {
-	mode, address, gossipKeyFile, logLevel string
-	thresholds                             func() pressure.Thresholds
+	mode, address, logLevel string
+	thresholds              func() pressure.Thresholds
 }
 
 func command() *cobra.Command {
@@ -72,7 +71,7 @@ func command() *cobra.Command {
 	fs.StringVar(&cfg.Namespace, "namespace", "drover-system", "namespace that Drover is installed in")
 	fs.StringVar(&cfg.PodUID, "pod-uid", cfg.PodUID, "UID of the agent's own pod (environment: POD_UID)")
 	fs.StringVar(&f.mode, "mode", string(nodeagent.Observe), `"observe": say what would be moved and why; "act": move it`)
-	fs.StringVar(&f.gossipKeyFile, "gossip-key-file", "", "file with the key that encrypts gossip, in base64")
+	fs.StringVar(&cfg.GossipKeyFile, "gossip-key-file", "", "file with the keys that encrypt gossip, one in a line, in base64; the first is sent with, and a change is followed")
 	fs.StringVar(&cfg.CAFile, "ca-file", "", "file with the certificates of Drover's CA")
 	fs.StringVar(&cfg.HostRoot, "host-root", "/proc/1/root", "where the node's root is seen")
 	fs.StringVar(&cfg.ImageMemory, "image-memory", "50%", "how much of the node's memory the images of moves may take at most, in percent or as in 8G")
@@ -125,16 +124,13 @@ func complete(cfg *nodeagent.Config, f flags) error {
 		}
 		cfg.Address = a
 	}
-	if f.gossipKeyFile == "" {
-		return errors.New("--gossip-key-file is missing: the file with the key that encrypts gossip, in base64")
+	if cfg.GossipKeyFile == "" {
+		return errors.New("--gossip-key-file is missing: the file with the keys that encrypt gossip, in base64")
 	}
-	raw, err := os.ReadFile(f.gossipKeyFile)
-	if err != nil {
+	if _, err := gossip.LoadKeys(cfg.GossipKeyFile); err != nil {
 		return fmt.Errorf("--gossip-key-file: %w", err)
 	}
-	if cfg.GossipKey, err = base64.StdEncoding.DecodeString(strings.TrimSpace(string(raw))); err != nil {
-		return fmt.Errorf("--gossip-key-file %s: not base64: %w", f.gossipKeyFile, err)
-	}
+	var err error
 	if cfg.Kubernetes, err = rest.InClusterConfig(); err != nil {
 		return fmt.Errorf("reach the API server: %w", err)
 	}

@@ -50,8 +50,7 @@ func (o *observer) find(h framework.Handle) {
 
 // prepare reads the files and gives the function that takes part until its context ends.
 func (o *observer) prepare(opts *options, registry prometheus.Registerer, log klog.Logger) (func(context.Context), error) {
-	key, err := loadKey(opts.gossipKeyFile)
-	if err != nil {
+	if _, err := gossip.LoadKeys(opts.gossipKeyFile); err != nil {
 		return nil, err
 	}
 	roots, err := identity.LoadRoots(opts.caFile)
@@ -61,7 +60,7 @@ func (o *observer) prepare(opts *options, registry prometheus.Registerer, log kl
 	g, err := gossip.New(gossip.Config{
 		Self:       identity.Subject{Observer: opts.podName},
 		Roots:      roots,
-		SecretKey:  key,
+		KeyFile:    opts.gossipKeyFile,
 		BindAddr:   opts.bindAddress,
 		BindPort:   opts.port,
 		Seeds:      func(context.Context) ([]string, error) { return o.seeds(opts) },

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -46,7 +44,7 @@ func newOptions() *options {
 // addTo puts the flags on the command, and in its help after kube-scheduler's.
 func (o *options) addTo(cmd *cobra.Command) {
 	fs := pflag.NewFlagSet("drover", pflag.ContinueOnError)
-	fs.StringVar(&o.gossipKeyFile, "gossip-key-file", o.gossipKeyFile, "File with the key of the agents' gossip in base64. Without it measurements are not known.")
+	fs.StringVar(&o.gossipKeyFile, "gossip-key-file", o.gossipKeyFile, "File with the keys of the agents' gossip, one in a line, in base64; a change is followed. Without it measurements are not known.")
 	fs.StringVar(&o.caFile, "ca-file", o.caFile, "File with the certificates of Drover's CA, by which the agents' records are verified.")
 	fs.StringVar(&o.namespace, "drover-namespace", o.namespace, "Namespace that the agents run in.")
 	fs.StringVar(&o.agents, "drover-agent-selector", o.agents, "Label selector of the agents' pods.")
@@ -90,18 +88,4 @@ func (o *options) validate() error {
 		return errors.New("--pod-name is empty, and neither POD_NAME nor a host name is set")
 	}
 	return nil
-}
-
-// loadKey reads the gossip key: base64 of 16, 24 or 32 bytes.
-func loadKey(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the gossip key: %w", err)
-	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil {
-		// The decoder's own error quotes none of the key.
-		return nil, fmt.Errorf("the gossip key in %s is not base64: %w", path, err)
-	}
-	return key, nil
 }

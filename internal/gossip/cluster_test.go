@@ -23,6 +23,7 @@ type cluster struct {
 	ca   *identitytest.Authority
 	net  *network
 	runs []*run
+	with func(*Config) // changes what a member is started with; may be nil
 }
 
 type run struct {
@@ -51,10 +52,14 @@ func (c *cluster) start(id *identity.Identity) *run {
 	if len(seeds) > 3 {
 		seeds = seeds[:3]
 	}
-	g, err := New(Config{
+	cfg := Config{
 		Self: id.Subject, Identity: func() *identity.Identity { return id }, Roots: c.ca.Pool(), SecretKey: testKey,
 		Seeds: func(context.Context) ([]string, error) { return seeds, nil }, Transport: r.port,
-	})
+	}
+	if c.with != nil {
+		c.with(&cfg)
+	}
+	g, err := New(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -44,8 +44,10 @@ type Config struct {
 	Identity func() *identity.Identity
 	// Roots holds Drover's CA.
 	Roots *x509.CertPool
-	// SecretKey encrypts all traffic: 16, 24 or 32 bytes (AES-GCM).
+	// SecretKey encrypts all traffic: 16, 24 or 32 bytes (AES-GCM). In its place KeyFile may name
+	// a file with a list of keys (ParseKeys), which Run reads, and follows when it changes.
 	SecretKey []byte
+	KeyFile   string
 	// BindAddr and BindPort are listened on; BindAddr is also what others are told.
 	BindAddr string
 	BindPort int
@@ -66,6 +68,7 @@ type Config struct {
 type Gossip struct {
 	cfg     Config
 	metrics *metrics
+	ring    *memberlist.Keyring
 
 	mu        sync.Mutex
 	store     *store
@@ -80,6 +83,7 @@ type Gossip struct {
 	owed      bool               // something was put off
 	certified *identity.Identity // whose certificate is in the store
 	watchers  map[chan struct{}]struct{}
+	standings map[model.NodeID]standing
 
 	// What has changed since the picture was drawn.
 	touched map[model.NodeID]struct{}
@@ -95,8 +99,14 @@ type Gossip struct {
 
 // New checks the configuration and returns a member that is not running yet.
 func New(cfg Config) (*Gossip, error) {
-	if n := len(cfg.SecretKey); n != 16 && n != 24 && n != 32 {
-		return nil, fmt.Errorf("gossip key has %d bytes, want 16, 24 or 32", n)
+	ring := &memberlist.Keyring{}
+	if cfg.KeyFile == "" {
+		if err := (Keys{cfg.SecretKey}).validate(); err != nil {
+			return nil, err
+		}
+		if err := ring.AddKey(cfg.SecretKey); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Roots == nil {
 		return nil, errors.New("gossip needs the CA's certificates")
@@ -115,14 +125,14 @@ func New(cfg Config) (*Gossip, error) {
 		return nil, err
 	}
 	g := &Gossip{
-		cfg:      cfg,
+		cfg: cfg, ring: ring,
 		store:    newStore(cfg.Roots, codec, cfg.Confirmer),
 		members:  map[string]Member{},
-		watchers: map[chan struct{}]struct{}{},
-		touched:  map[model.NodeID]struct{}{},
-		packets:  make(chan spread.Packet, packetsWaiting),
-		streams:  make(chan spread.Packet, streamsWaiting),
-		peers:    map[spread.Peer]memberlist.Node{},
+		watchers: map[chan struct{}]struct{}{}, standings: map[model.NodeID]standing{},
+		touched: map[model.NodeID]struct{}{},
+		packets: make(chan spread.Packet, packetsWaiting),
+		streams: make(chan spread.Packet, streamsWaiting),
+		peers:   map[spread.Peer]memberlist.Node{},
 	}
 	g.picture.Store(&view.Snapshot{Self: cfg.Self.Node, Nodes: map[model.NodeID]view.Node{}})
 	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))

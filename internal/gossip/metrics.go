@@ -12,8 +12,9 @@ import (
 )
 
 type metrics struct {
-	records *prometheus.CounterVec
-	unsent  prometheus.Counter
+	records, phases *prometheus.CounterVec
+	unsent          prometheus.Counter
+	undecryptable   prometheus.Counter
 }
 
 // newMetrics registers with reg, which may be nil.
@@ -24,9 +25,18 @@ func newMetrics(reg prometheus.Registerer, g *Gossip) (*metrics, error) {
 	}, []string{"result"}), unsent: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "drover_gossip_unsent_packets_total",
 		Help: "Packets of records for which the queue to the network had no room.",
+	}), phases: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "drover_gossip_phase_changes_total",
+		Help: "How often a node came to be held for joining, normal, leaving, suspected, dead or left.",
+	}, []string{"phase"}), undecryptable: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "drover_gossip_undecryptable_total",
+		Help: "Packets and streams that none of the gossip's keys has encrypted: of a member with an old key, or of no member.",
 	})}
 	for _, r := range results {
 		m.records.WithLabelValues(string(r))
+	}
+	for _, p := range model.Phases {
+		m.phases.WithLabelValues(string(p))
 	}
 	if reg == nil {
 		return m, nil
@@ -35,8 +45,7 @@ func newMetrics(reg prometheus.Registerer, g *Gossip) (*metrics, error) {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	collectors := []prometheus.Collector{
-		m.records,
-		m.unsent,
+		m.records, m.unsent, m.phases, m.undecryptable, nodesByPhase{g}, keysInUse{g},
 		gauge("drover_gossip_members", "Members alive, this one included.", func() float64 { return float64(g.size()) }),
 		gauge("drover_gossip_waiting_bytes", "Bytes of records that wait to be passed on.", func() float64 {
 			g.mu.Lock()

@@ -78,6 +78,7 @@ func (g *Gossip) draw() {
 			s.Index = nil
 		}
 	}
+	g.judge(s)
 	if s.Index == nil {
 		s.Index = view.NewIndex(s.Nodes)
 	}
@@ -100,7 +101,10 @@ func (g *Gossip) draw() {
 func (g *Gossip) look(id model.NodeID) (n view.Node, known bool) {
 	m, member := g.members[memberName(id)]
 	self := id == g.cfg.Self.Node
-	n = view.Node{State: model.NodeState{Node: id}, Alive: member && m.Alive || self}
+	n = view.Node{State: model.NodeState{Node: id}, Alive: member && m.Alive || self, Phase: g.standings[id].phase}
+	if !n.Alive && member {
+		n.Missing = m.Since
+	}
 	if self && g.state != nil {
 		n.State, n.Received = *g.state, g.published
 		return n, true
@@ -108,6 +112,9 @@ func (g *Gossip) look(id model.NodeID) (n view.Node, known bool) {
 	if e := g.store.nodes[id]; e != nil {
 		if state, ok := e.whole(); ok {
 			n.State, n.Received = state, e.received()
+			if !n.Alive && !member {
+				n.Missing = n.Received
+			}
 			return n, true
 		}
 	}

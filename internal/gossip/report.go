@@ -108,6 +108,9 @@ func (s *store) has(r record) (slot, bool) {
 
 // ingestReport takes in a record that its origin has signed.
 func (s *store) ingestReport(e *nodeEntry, r record, now time.Time) (slot, uint64, result) {
+	if e.forgotten.holds(r.version, now) {
+		return slot{}, r.version, stale
+	}
 	if reg := e.registration; reg != nil && r.kind != kindRegistration && r.version < reg.Since {
 		return slot{}, r.version, stale
 	}

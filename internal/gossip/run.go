@@ -17,8 +17,6 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/drover-project/drover/internal/model"
 )
 
 const (
@@ -39,6 +37,9 @@ const (
 // Run takes part until ctx ends, then leaves, telling the others so. It returns an error
 // when it cannot listen; that others cannot be reached is logged and tried again.
 func (g *Gossip) Run(ctx context.Context) error {
+	if err := g.readKeys(); err != nil {
+		return err
+	}
 	ml, err := memberlist.Create(g.memberlistConfig())
 	if err != nil {
 		return fmt.Errorf("listen for gossip on %s:%d: %w", g.cfg.BindAddr, g.cfg.BindPort, err)
@@ -46,6 +47,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { g.join(ctx, ml); return nil })
 	group.Go(func() error { g.keep(ctx); return nil })
+	group.Go(func() error { g.followKeys(ctx); return nil })
 	group.Go(func() error { g.carry(ctx, ml); return nil })
 	<-ctx.Done()
 	_ = group.Wait() // none of them fails
@@ -65,14 +67,14 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 	c.Transport = g.cfg.Transport
 	c.BindAddr, c.AdvertiseAddr = g.cfg.BindAddr, g.cfg.BindAddr
 	c.BindPort, c.AdvertisePort = g.cfg.BindPort, g.cfg.BindPort
-	c.SecretKey = g.cfg.SecretKey
+	c.Keyring = g.ring
 	c.Delegate, c.Events = delegate{g}, delegate{g}
 	c.RetransmitMult = retransmitMult
 	c.PushPullInterval = 0 // join does it, less often the more members there are
 	// A node that comes back with another address may take its name again.
 	c.DeadNodeReclaimTime = 5 * time.Second
 	c.EnableCompression = false // bodies are compressed already
-	c.Logger = log.New(logWriter{g.cfg.Log}, "", 0)
+	c.Logger = log.New(logWriter{g.cfg.Log, &strangers{g: g}}, "", 0)
 	return c
 }
 
@@ -90,6 +92,7 @@ func (g *Gossip) keep(ctx context.Context) {
 		now := g.cfg.Now()
 		g.mu.Lock()
 		g.sayOwed()
+		g.settle(now)
 		g.post(g.spread.Tick(now))
 		if now.Sub(swept) >= time.Minute {
 			swept = now
@@ -100,9 +103,7 @@ func (g *Gossip) keep(ctx context.Context) {
 }
 
 func (g *Gossip) sweep(now time.Time) {
-	g.store.sweep(now, func(id model.NodeID) bool {
-		return id == g.cfg.Self.Node || g.members[memberName(id)].Alive
-	})
+	g.store.sweep(now, g.present)
 	for name, m := range g.members {
 		if !m.Alive && now.Sub(m.Since) > deadRetention {
 			delete(g.members, name)
@@ -218,7 +219,10 @@ func sortedMembers(ms map[string]Member) []Member {
 }
 
 // logWriter turns memberlist's lines ("[WARN] memberlist: text") into structured ones.
-type logWriter struct{ log *slog.Logger }
+type logWriter struct {
+	log       *slog.Logger
+	strangers *strangers
+}
 
 var levels = map[string]slog.Level{
 	"[DEBUG] ": slog.LevelDebug,
@@ -230,6 +234,9 @@ var levels = map[string]slog.Level{
 
 func (w logWriter) Write(b []byte) (int, error) {
 	line := string(bytes.TrimSpace(b))
+	if undecryptable(line) && !w.strangers.heard() {
+		return len(b), nil
+	}
 	level := slog.LevelInfo
 	for prefix, l := range levels {
 		if rest, ok := strings.CutPrefix(line, prefix); ok {

@@ -83,7 +83,8 @@ func keep(at slot, r record) kept { return kept{slot: at, id: at.id(), version: 
 type nodeEntry struct {
 	certs map[keyID]*certificate
 	report
-	said map[string]*saying // locations it announced, by lineage and epoch
+	said      map[string]*saying // locations it announced, by lineage and epoch
+	forgotten oblivion
 }
 
 func newNodeEntry() *nodeEntry {
@@ -200,10 +201,7 @@ func (s *store) sweep(now time.Time, alive func(model.NodeID) bool) {
 			}
 		}
 		if !alive(name) && now.Sub(e.received()) > deadRetention {
-			for k := range e.report.each {
-				s.remove(k)
-			}
-			e.report = newReport()
+			s.forget(e, now)
 		}
 		s.sweepLocations(e, now)
 		if len(e.certs) == 0 && e.report.empty() && len(e.said) == 0 {

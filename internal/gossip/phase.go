@@ -1,0 +1,89 @@
+package gossip
+
+import (
+	"maps"
+	"time"
+
+	"github.com/drover-project/drover/internal/lifecycle"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
+)
+
+// standing is since when a node is held for what it is.
+type standing struct {
+	phase model.Phase
+	since time.Time
+}
+
+// settledAfter is how long another node has to have been a member before what nobody has told
+// is not known to anybody: in that time several push/pulls have brought all that there is.
+const settledAfter = time.Minute
+
+// judge fills in the phases of a picture that is about to be handed out. Until then its nodes have
+// those of before.
+func (g *Gossip) judge(s *view.Snapshot) {
+	now := g.cfg.Now()
+	maps.DeleteFunc(g.standings, func(id model.NodeID, _ standing) bool { _, known := s.Nodes[id]; return !known })
+	verdicts := map[model.NodeID]lifecycle.Verdict{}
+	for id, n := range s.Nodes {
+		if n.Alive {
+			g.hold(s, id, lifecycle.Judge(*s, id, now), now)
+		} else {
+			verdicts[id] = lifecycle.Judge(*s, id, now)
+		}
+	}
+	for id, v := range verdicts {
+		g.hold(s, id, v, now)
+	}
+}
+
+// hold writes a verdict into a picture.
+func (g *Gossip) hold(s *view.Snapshot, id model.NodeID, v lifecycle.Verdict, now time.Time) {
+	was, known := g.standings[id]
+	if was.phase != v.Phase {
+		g.standings[id] = standing{v.Phase, now}
+		g.metrics.phases.WithLabelValues(string(v.Phase)).Inc()
+		if known {
+			g.cfg.Log.Info("node", "node", id, "was", was.phase, "is", v.Phase, "why", v.Why)
+		}
+	}
+	n := s.Nodes[id]
+	n.Phase, n.Since, n.Why = v.Phase, g.standings[id].since, v.Why
+	s.Nodes[id] = n
+}
+
+// settle looks whether time alone has changed a verdict, and forgets who has left.
+func (g *Gossip) settle(now time.Time) {
+	s := g.picture.Load()
+	for id, n := range s.Nodes {
+		if n.Alive {
+			continue
+		}
+		switch v := lifecycle.Judge(*s, id, now); {
+		case v.Phase == model.Left && n.Phase == model.Left && !g.present(id):
+			g.cfg.Log.Info("a node has left and is forgotten", "node", id)
+			g.forget(id, now)
+		case v.Phase != n.Phase || v.Why != n.Why:
+			g.touch(id)
+		}
+	}
+}
+
+// present tells whether a node is a member, or this one.
+func (g *Gossip) present(id model.NodeID) bool {
+	return id == g.cfg.Self.Node || g.members[memberName(id)].Alive
+}
+
+// Settled tells whether another node has been a member for long enough for this one to know
+// what there is to be known: whoever is not in the picture then is in nobody's.
+func (g *Gossip) Settled() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.cfg.Now()
+	for _, m := range g.members {
+		if m.Node != "" && m.Node != g.cfg.Self.Node && m.Alive && now.Sub(m.Since) >= settledAfter {
+			return true
+		}
+	}
+	return false
+}
