@@ -60,11 +60,12 @@ type agent struct {
 	running  atomic.Bool                   // every part was started
 	joined   atomic.Bool                   // gossip was set up
 
-	cluster *cluster
-	events  record.EventRecorder
-	keeper  *identity.Keeper
-	gossip  *gossip.Gossip
-	places  *locate.Places
+	lastNode atomic.Pointer[corev1.Node] // the own one, as it was last
+	cluster  *cluster
+	events   record.EventRecorder
+	keeper   *identity.Keeper
+	gossip   *gossip.Gossip
+	places   *locate.Places
 
 	routes        *measure.Routes // by the node path
 	podPath       *podpath.Path
@@ -167,6 +168,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	group.Go(func() error { return a.publish(ctx) })
+	group.Go(func() error { return a.tellPhases(ctx) })
 	group.Go(func() error {
 		return decide.NewLoop(decide.LoopConfig{
 			Config: a.cfg.Decide, Interval: decideInterval, Gather: a.gather, Order: a.order, Log: a.cfg.Log,

@@ -103,8 +103,8 @@ type evidence struct {
 }
 
 // BootID is that of the Node object. That the object is gone counts as a node's death only
-// when its agent is not heard any more: somebody may have deleted the object of a node that
-// runs.
+// when the other nodes hold it for dead, too, or have forgotten it as one that has left: somebody
+// may have deleted the object of a node that runs.
 func (e evidence) BootID(ctx context.Context, node string) (bootID string, gone bool, err error) {
 	bootID, gone, err = e.Kube.BootID(ctx, node)
 	if err != nil || !gone {
@@ -113,8 +113,8 @@ func (e evidence) BootID(ctx context.Context, node string) (bootID string, gone 
 	if !e.agent.joined.Load() {
 		return "", false, fmt.Errorf("node %s has no Node object, and whether its agent lives is not known before gossip has been joined", node)
 	}
-	if e.agent.gossip.Snapshot().Nodes[model.NodeID(node)].Alive {
-		return "", false, fmt.Errorf("node %s has no Node object, but its agent lives", node)
+	if why := unproven(e.agent.gossip.Snapshot(), e.agent.gossip.Settled(), model.NodeID(node)); why != "" {
+		return "", false, fmt.Errorf("node %s has no Node object, but %s", node, why)
 	}
 	return "", true, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/drover-project/drover/internal/linkstate"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/nodeagent/measure"
 )
 
@@ -47,7 +49,7 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	if err := a.followPeers(ctx, pods); err != nil {
 		return err
 	}
-	node, err := a.cluster.self(ctx)
+	node, deleted, err := a.ownNode(ctx)
 	if err != nil {
 		return err
 	}
@@ -60,6 +62,7 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	a.places.Retry()
 	podAddress, podRoutes := a.podPath.Snapshot()
 	err = a.gossip.Publish(model.NodeState{
+		Phase: a.phase(node, deleted), Silent: a.routes.Silent(time.Now()),
 		Address: a.cfg.Address.String(), BootID: a.bootID, PodAddress: host(podAddress), Load: load, Bandwidth: bandwidth,
 		Routes: a.routes.Snapshot(), PodRoutes: podRoutes, Suffering: a.contention.Current(time.Now()).Suffering(),
 		CannotRestore: a.cannotRestore(), CPU: a.cpu, Pods: holding(pods),
@@ -67,26 +70,45 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	return errors.Join(err, unknown)
 }
 
-// followPeers probes those nodes of its plan that gossip holds for alive, at the addresses
-// that their Node objects name, and by the pod path at those that they tell themselves. Only
-// they are answered: every plan is theirs, too.
+// followPeers probes those nodes of its plan that gossip knows, at the addresses that their Node
+// objects name, and by the pod path at those that they tell themselves. Only they are answered:
+// every plan is theirs, too. Those that are no members any more are among them: whether their
+// kernels answer is what tells a dead node from a dead agent.
 func (a *agent) followPeers(ctx context.Context, pods []corev1.Pod) error {
 	nodes, err := a.cluster.nodes(ctx)
 	if err != nil {
 		return fmt.Errorf("list the nodes: %w", err)
 	}
-	all, s := addressesOf(nodes), a.gossip.Snapshot()
-	for id := range all {
-		if string(id) != a.cfg.Node && !s.Nodes[id].Alive {
-			delete(all, id)
-		}
-	}
+	s := a.gossip.Snapshot()
+	all := members(a.cfg.Node, addressesOf(nodes), s.Nodes)
 	self := model.NodeID(a.cfg.Node)
 	peers := planned(self, all, zonesOf(nodes))
 	a.routes.SetPeers(peers)
 	c := companion(a.cfg.Namespace, pods)
 	a.podPath.Follow(c, podPeers(self, c.Address, peers, s.Nodes, nodes))
 	return nil
+}
+
+// members are the nodes of the picture with their addresses: those of their Node objects. Who has
+// none any more, and is not forgotten yet, is looked for where it said last that it is, unless
+// that is another's address.
+func members(self string, objects map[model.NodeID]netip.Addr, known map[model.NodeID]view.Node) map[model.NodeID]netip.Addr {
+	all, taken := map[model.NodeID]netip.Addr{}, map[netip.Addr]bool{}
+	for id, addr := range objects {
+		taken[addr] = true
+		if _, is := known[id]; is || string(id) == self {
+			all[id] = addr
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		if _, has := objects[id]; has {
+			continue
+		}
+		if addr, err := netip.ParseAddr(known[id].State.Address); err == nil && addr.IsGlobalUnicast() && !taken[addr.Unmap()] {
+			all[id], taken[addr.Unmap()] = addr.Unmap(), true
+		}
+	}
+	return all
 }
 
 // host is an address as others are told it; empty: none.

@@ -215,7 +215,7 @@ func TestFilterForReplacements(t *testing.T) {
 		{
 			name:  "dead agent",
 			spoil: change("n2", func(n *view.Node) { n.Alive = false }),
-			want:  map[string]string{"n1": "the pod is leaving this node", "n2": "this node's drover-agent does not answer, so it cannot restore the pod"},
+			want:  map[string]string{"n1": "the pod is leaving this node", "n2": "no pod is moved to this node: its agent does not answer"},
 		},
 		{
 			name:  "no agent",

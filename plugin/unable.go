@@ -20,8 +20,8 @@ func unable(s view.Snapshot, source model.NodeID, name string) string {
 		return "no drover-agent is known on this node, so it cannot restore the pod"
 	case !known:
 		return ""
-	case !n.Alive:
-		return "this node's drover-agent does not answer, so it cannot restore the pod"
+	case n.Closed() != "":
+		return "no pod is moved to this node: " + n.Closed()
 	case n.State.CannotRestore != "":
 		return fmt.Sprintf("this node cannot restore the pod: %s", n.State.CannotRestore)
 	}

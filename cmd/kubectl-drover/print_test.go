@@ -40,17 +40,19 @@ func TestStatusShowsTheMatrix(t *testing.T) {
 		}},
 		"b": {Alive: true, Received: t0, State: model.NodeState{CannotRestore: "criu is not there"}},
 		"c": {},
+		"d": {Received: t0.Add(-2 * time.Minute), Phase: model.Suspected, Since: t0.Add(-90 * time.Second), Why: "no member; its kernel answers a"},
 	}}
 	var out bytes.Buffer
 	printNodes(&out, s)
 	printRoutes(&out, "NODE PATH", model.PathNode, s)
 	printRoutes(&out, "POD PATH", model.PathPod, s)
 	for _, want := range []string{
-		"1.50 of 4.00",                       // 4 less the greater of 1 and 2.5
-		"7.0 of 8.0 GiB",                     // 8 - 1
-		"25 %",                               // the pressure
-		"no: criu is not there",              // b
-		"c      dead",                        // never heard
+		"1.50 of 4.00",          // 4 less the greater of 1 and 2.5
+		"7.0 of 8.0 GiB",        // 8 - 1
+		"25 %",                  // the pressure
+		"no: criu is not there", // b
+		"c      not heard   -",  // by an agent that tells no phase
+		"d      suspected   90s     2m0s", "no: it is held for suspected: no member; its kernel answers a",
 		"1.500 ms", "3.000 ms*", "* stamped", // the matrix, and what the star means
 		"NODE PATH", "POD PATH", "a   -   ?   4.000 ms", // the one of pods
 	} {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/view"
@@ -15,8 +16,13 @@ import (
 func (t *tool) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Nodes, members and the route times between them and between their pods",
-		Args:  cobra.NoArgs,
+		Short: "Nodes, where they are in their life, and the route times between them and between their pods",
+		Long: `Every node as the first agent that answers sees it.
+
+PHASE is what the node is held for: joining (its load and what it can do are not known yet), normal,
+leaving (it is cordoned, or to be deleted: no pod is moved to it), suspected (its agent is not heard),
+dead (nor does its kernel answer anybody). SINCE is for how long, AGE how old its last report is.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _, err := t.client()
 			if err != nil {
@@ -45,20 +51,22 @@ func (t *tool) statusCommand() *cobra.Command {
 
 func printNodes(out io.Writer, s view.Snapshot) {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "NODE\tMEMBER\tAGE\tCPU FREE\tMEMORY FREE\tPRESSURE\tSUFFERING\tCAN TAKE PODS")
+	fmt.Fprintln(w, "NODE\tPHASE\tSINCE\tAGE\tCPU FREE\tMEMORY FREE\tPRESSURE\tSUFFERING\tCAN TAKE PODS")
 	for _, id := range s.IDs() {
 		n := s.Nodes[id]
 		age, known := n.Age(s.At)
 		if !known {
-			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\tunknown\n", id, member(n))
+			fmt.Fprintf(w, "%s\t%s\t%s\t-\t-\t-\t-\t-\tunknown\n", id, phase(n), since(n, s.At))
 			continue
 		}
 		l := n.State.Load
 		takes := "yes"
-		if n.State.CannotRestore != "" {
+		if why := n.Closed(); why != "" {
+			takes = "no: " + why
+		} else if n.State.CannotRestore != "" {
 			takes = "no: " + n.State.CannotRestore
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.2f of %.2f\t%.1f of %.1f GiB\t%.0f %%\t%d\t%s\n", id, member(n), age.Round(100*time.Millisecond),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f of %.2f\t%.1f of %.1f GiB\t%.0f %%\t%d\t%s\n", id, phase(n), since(n, s.At), age.Round(100*time.Millisecond),
 			max(0, l.Allocatable.CPU-max(l.Requested.CPU, l.Used.CPU)), l.Allocatable.CPU,
 			max(0, l.Allocatable.Memory-max(l.Requested.Memory, l.Used.Memory)).GiB(), l.Allocatable.Memory.GiB(),
 			100*l.Pressure, severe(n.State.Suffering), takes)
@@ -77,11 +85,22 @@ func severe(all []model.Contention) int {
 	return len(pods)
 }
 
-func member(n view.Node) string {
-	if n.Alive {
+// phase is what the node is held for; an agent from before there were phases does not tell.
+func phase(n view.Node) string {
+	switch {
+	case n.Phase != "":
+		return string(n.Phase)
+	case n.Alive:
 		return "alive"
 	}
-	return "dead"
+	return "not heard"
+}
+
+func since(n view.Node, now time.Time) string {
+	if n.Since.IsZero() {
+		return "-"
+	}
+	return duration.HumanDuration(max(0, now.Sub(n.Since)))
 }
 
 // printRoutes prints the matrix of a path: a row asked, a column answered.

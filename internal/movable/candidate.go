@@ -64,6 +64,9 @@ func restores(p *corev1.Pod, n *corev1.Node, s view.Snapshot) []Finding {
 		return []Finding{Found(ReasonNotAlive, "its agent is not heard").But("see to the agent's pod there")}
 	}
 	var all []Finding
+	if why := is.Closed(); why != "" {
+		all = append(all, Found(ReasonClosed, "no pod is moved to it: %s", why))
+	}
 	if why := is.State.CannotRestore; why != "" {
 		all = append(all, Found(ReasonCannotRestore, "it cannot restore a pod (kernel %s): %s", n.Status.NodeInfo.KernelVersion, why))
 	}

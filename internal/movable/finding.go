@@ -58,6 +58,7 @@ const (
 	ReasonCPUFeatures       = "CPUFeatures"
 	ReasonOtherArchitecture = "OtherArchitecture"
 	ReasonNoHandler         = "NoRuntimeHandler"
+	ReasonClosed            = "NodeClosed"
 	ReasonNotAlive          = "AgentNotAlive"
 	ReasonBarred            = "NotAllowedThere"
 	ReasonNoRoom            = "NoRoom"

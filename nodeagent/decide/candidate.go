@@ -14,9 +14,9 @@ import (
 	"github.com/drover-project/drover/internal/view"
 )
 
-// candidates are all living nodes but this one.
+// candidates are all nodes but this one that pods may come to.
 func candidates(in Input, pod Pod, now time.Time) []placement.Candidate {
-	others := slices.DeleteFunc(in.View.Alive(), func(id model.NodeID) bool { return id == in.Here })
+	others := slices.DeleteFunc(in.View.Alive(), func(id model.NodeID) bool { return id == in.Here || in.View.Nodes[id].Closed() != "" })
 	if len(others) == 0 {
 		return nil // Candidates without nodes would mean all
 	}

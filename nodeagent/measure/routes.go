@@ -79,6 +79,7 @@ type route struct {
 	window                 *linkstate.Window
 	trips                  roundTrips
 	turn                   int // counts its probes: they take the source ports in turn
+	quiet                  quiet
 	answered, lost, failed uint64
 }
 
@@ -116,7 +117,7 @@ func (r *Routes) SetPeers(peers map[model.NodeID]netip.Addr) {
 		r.peers[id] = address
 		if kept[address] = r.routes[address]; kept[address] == nil {
 			size := int(r.config.Window / max(1, r.config.Interval))
-			kept[address] = &route{window: linkstate.NewWindow(r.config.Window, size), trips: roundTrips{}}
+			kept[address] = &route{window: linkstate.NewWindow(r.config.Window, size), trips: roundTrips{}, quiet: quiet{since: time.Now()}}
 		}
 	}
 	same := maps.EqualFunc(kept, r.routes, func(_, _ *route) bool { return true })

@@ -160,6 +160,7 @@ func (r *Routes) land(nonce uint64, from netip.Addr, stamp model.Stamp, rtt func
 	delete(r.flights.byNonce, nonce)
 	if route := r.routes[from]; route != nil {
 		route.answered++
+		route.quiet = quiet{since: time.Now(), turn: route.turn}
 		took := rtt(f.sent)
 		route.window.Add(time.Now(), took, stamp, f.path)
 		route.trips.observe(took, stamp)
