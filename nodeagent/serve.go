@@ -48,6 +48,7 @@ func (a *agent) status() http.Handler {
 		}
 		a.answer(w, a.gossip.Snapshot(), nil)
 	})
+	mux.HandleFunc("GET /v1/where/{namespace}/{pod}", a.serveWhere)
 	mux.HandleFunc("GET /v1/contention", measured(a, a.lookAtContention))
 	mux.HandleFunc("GET /v1/routes", measured(a, a.lookAtRoutes))
 	mux.HandleFunc("GET /v1/traffic", measured(a, a.lookAtTraffic))

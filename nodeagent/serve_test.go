@@ -13,7 +13,7 @@ import (
 // the agent, of which there is nothing here.
 func TestStatusIsReadOnly(t *testing.T) {
 	h := (&agent{}).status()
-	for _, path := range []string{"/v1/view", "/v1/contention", "/v1/routes", "/v1/traffic", "/v1/pods/shop/web/processes", "/v1/moves/shop/move"} {
+	for _, path := range []string{"/v1/view", "/v1/contention", "/v1/routes", "/v1/traffic", "/v1/pods/shop/web/processes", "/v1/where/shop/web", "/v1/moves/shop/move"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect} {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -22,7 +22,7 @@ func TestStatusIsReadOnly(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/", "/metrics", "/debug/pprof/", "/v1/moves", "/v1/pods/shop/web"} {
+	for _, path := range []string{"/", "/metrics", "/debug/pprof/", "/v1/moves", "/v1/where", "/v1/where/web", "/v1/pods/shop/web"} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		if w.Code != http.StatusNotFound {

@@ -110,7 +110,12 @@ func fetch(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, path string, 
 		return err
 	}
 	defer stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", port, path), nil)
+	return get(ctx, fmt.Sprintf("http://127.0.0.1:%d", port), path, into)
+}
+
+// get gets a path from the agent that answers at a URL, as JSON.
+func get(ctx context.Context, base, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
 	if err != nil {
 		return err
 	}

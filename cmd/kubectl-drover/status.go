@@ -14,7 +14,8 @@ import (
 )
 
 func (t *tool) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var agent string
+	c := &cobra.Command{
 		Use:   "status",
 		Short: "Nodes, where they are in their life, and the route times between them and between their pods",
 		Long: `Every node as the first agent that answers sees it.
@@ -24,21 +25,27 @@ leaving (it is cordoned, or to be deleted: no pod is moved to it), suspected (it
 dead (nor does its kernel answer anybody). SINCE is for how long, AGE how old its last report is.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if agent != "" {
+				var s view.Snapshot
+				if err := askAt(cmd.Context(), agent, "/v1/view", &s); err != nil {
+					return err
+				}
+				printStatus(t.Out, s)
+				return nil
+			}
 			c, _, err := t.client()
 			if err != nil {
 				return err
 			}
 			answers, err := t.ask(cmd.Context(), c)
 			if err != nil {
-				return err
+				return awayHint(err)
 			}
 			s, err := one(answers)
 			if err != nil {
 				return err
 			}
-			printNodes(t.Out, s)
-			printRoutes(t.Out, "NODE PATH", model.PathNode, s)
-			printRoutes(t.Out, "POD PATH", model.PathPod, s)
+			printStatus(t.Out, s)
 			for _, a := range answers {
 				if a.err != nil {
 					fmt.Fprintf(t.ErrOut, "the agent on %s does not answer: %v\n", a.node, a.err)
@@ -47,6 +54,14 @@ dead (nor does its kernel answer anybody). SINCE is for how long, AGE how old it
 			return nil
 		},
 	}
+	agentFlag(c, &agent)
+	return c
+}
+
+func printStatus(out io.Writer, s view.Snapshot) {
+	printNodes(out, s)
+	printRoutes(out, "NODE PATH", model.PathNode, s)
+	printRoutes(out, "POD PATH", model.PathPod, s)
 }
 
 func printNodes(out io.Writer, s view.Snapshot) {

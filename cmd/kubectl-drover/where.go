@@ -13,20 +13,36 @@ import (
 )
 
 func (t *tool) whereCommand() *cobra.Command {
-	return &cobra.Command{
+	var agent string
+	c := &cobra.Command{
 		Use:   "where POD",
 		Short: "Where a pod is now, and whether every agent knows it",
 		Long: `Where a pod is now. POD may be its name today or the name it had before it was moved.
-Every agent is asked; it is an error when they disagree.`,
+Every agent is asked; it is an error when they disagree.
+
+With --agent one agent alone is asked, and the API server is not: any agent knows where every pod is,
+and goes on knowing while the API server is away. Agents answer on the loopback of their nodes: run
+this on a node, or come by ssh -L 7950:127.0.0.1:7950 NODE. POD may be a UID then, too.`,
+		Example: `  kubectl drover where web-dm2
+  kubectl drover where web --agent http://127.0.0.1:7950`,
 		Args: onePod,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if agent != "" {
+				ns, _, err := t.flags.ToRawKubeConfigLoader().Namespace()
+				if err != nil {
+					return fmt.Errorf("kubeconfig: namespace: %w", err)
+				}
+				return t.whereBy(cmd.Context(), agent, ns, args[0])
+			}
 			c, ns, err := t.client()
 			if err != nil {
 				return err
 			}
-			return t.where(cmd.Context(), c, ns, args[0])
+			return awayHint(t.where(cmd.Context(), c, ns, args[0]))
 		},
 	}
+	agentFlag(c, &agent)
+	return c
 }
 
 func (t *tool) where(ctx context.Context, c client.Client, ns, name string) error {

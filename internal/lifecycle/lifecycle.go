@@ -88,12 +88,13 @@ func alive(s view.Snapshot, id model.NodeID, now time.Time) string {
 		if age, heard := at.Age(now); !heard || age > Fresh {
 			continue
 		}
-		// An answer is looked for in the same state as silence: who says both says the first.
-		if age, measured := at.RouteAge(model.PathNode, id, now); measured && now.Add(-age).After(n.Missing) {
-			return fmt.Sprintf("its kernel answers %s", w)
-		}
+		// A route that is still told beside it is from before the silence.
 		if slices.Contains(at.State.Silent, id) {
 			silent = append(silent, w)
+			continue
+		}
+		if age, measured := at.RouteAge(model.PathNode, id, now); measured && now.Add(-age).After(n.Missing) {
+			return fmt.Sprintf("its kernel answers %s", w)
 		}
 	}
 	// Who hears less than half of the nodes cannot tell whether they are cut off, or it is. Those

@@ -80,6 +80,11 @@ func TestDeadTakesEvidence(t *testing.T) {
 			silent(s, "x", "a", "b")
 			answered(s, "x", "c", 31*time.Second)
 		}, model.Dead, "answers nobody"},
+		"two, and both had an answer after it was lost": {func(s view.Snapshot) {
+			silent(s, "x", "a", "b")
+			answered(s, "x", "a", 8*time.Second)
+			answered(s, "x", "b", 8*time.Second)
+		}, model.Dead, "answers nobody"},
 		"lost a moment ago": {func(s view.Snapshot) {
 			silent(s, "x", "a", "b")
 			lost(s, "x", Quiet-1)
