@@ -18,8 +18,8 @@ import (
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/drover-project/drover/internal/gossip"
 	"github.com/drover-project/drover/internal/hosted"
+	"github.com/drover-project/drover/internal/keyring"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/pressure"
@@ -127,7 +127,7 @@ func complete(cfg *nodeagent.Config, f flags) error {
 	if cfg.GossipKeyFile == "" {
 		return errors.New("--gossip-key-file is missing: the file with the keys that encrypt gossip, in base64")
 	}
-	if _, err := gossip.LoadKeys(cfg.GossipKeyFile); err != nil {
+	if _, err := keyring.Load(cfg.GossipKeyFile); err != nil {
 		return fmt.Errorf("--gossip-key-file: %w", err)
 	}
 	var err error

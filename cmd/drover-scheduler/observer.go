@@ -19,6 +19,7 @@ import (
 
 	"github.com/drover-project/drover/internal/gossip"
 	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/keyring"
 	"github.com/drover-project/drover/internal/view"
 )
 
@@ -50,7 +51,7 @@ func (o *observer) find(h framework.Handle) {
 
 // prepare reads the files and gives the function that takes part until its context ends.
 func (o *observer) prepare(opts *options, registry prometheus.Registerer, log klog.Logger) (func(context.Context), error) {
-	if _, err := gossip.LoadKeys(opts.gossipKeyFile); err != nil {
+	if _, err := keyring.Load(opts.gossipKeyFile); err != nil {
 		return nil, err
 	}
 	roots, err := identity.LoadRoots(opts.caFile)

@@ -105,7 +105,7 @@ func (r refusal) Error() string {
 func fetch(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	port, stop, err := forward(ctx, cfg, pod)
+	port, stop, err := forward(ctx, cfg, pod, statusPort)
 	if err != nil {
 		return err
 	}
@@ -134,8 +134,8 @@ func get(ctx context.Context, base, path string, into any) error {
 	return nil
 }
 
-// forward opens a port-forward to the pod's status port and gives the local port.
-func forward(ctx context.Context, cfg *rest.Config, pod *corev1.Pod) (port uint16, stop func(), err error) {
+// forward opens a port-forward to a port of the pod and gives the local one.
+func forward(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, to int) (port uint16, stop func(), err error) {
 	set, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return 0, nil, err
@@ -147,7 +147,7 @@ func forward(ctx context.Context, cfg *rest.Config, pod *corev1.Pod) (port uint1
 	}
 	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: rt}, http.MethodPost, url)
 	done, ready := make(chan struct{}), make(chan struct{})
-	f, err := portforward.New(dialer, []string{fmt.Sprintf("0:%d", statusPort)}, done, ready, io.Discard, io.Discard)
+	f, err := portforward.New(dialer, []string{fmt.Sprintf("0:%d", to)}, done, ready, io.Discard, io.Discard)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -68,7 +68,7 @@ func root() *cobra.Command {
 	t.flags.AddFlags(c.PersistentFlags())
 	c.PersistentFlags().StringVar(&t.system, "drover-namespace", "drover-system", "namespace that Drover is installed in")
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w (%w)", err, errUsage) })
-	c.AddCommand(t.statusCommand(), t.explainCommand(), t.contentionCommand(), t.routesCommand(), t.trafficCommand(), t.checkCommand(), t.migrateCommand(), t.whereCommand(), t.resolveCommand())
+	c.AddCommand(t.statusCommand(), t.explainCommand(), t.contentionCommand(), t.routesCommand(), t.trafficCommand(), t.checkCommand(), t.migrateCommand(), t.whereCommand(), t.resolveCommand(), t.rotateKeyCommand())
 	return c
 }
 

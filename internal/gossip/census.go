@@ -3,6 +3,7 @@ package gossip
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/drover-project/drover/internal/keyring"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -38,6 +39,6 @@ func (c keysInUse) Collect(ch chan<- prometheus.Metric) {
 		if i == 0 {
 			use = "primary"
 		}
-		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, 1, KeyName(key), use)
+		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, 1, keyring.Name(key), use)
 	}
 }

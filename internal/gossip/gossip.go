@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/keyring"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/spread"
 	"github.com/drover-project/drover/internal/view"
@@ -45,7 +46,7 @@ type Config struct {
 	// Roots holds Drover's CA.
 	Roots *x509.CertPool
 	// SecretKey encrypts all traffic: 16, 24 or 32 bytes (AES-GCM). In its place KeyFile may name
-	// a file with a list of keys (ParseKeys), which Run reads, and follows when it changes.
+	// a file with a list of keys (keyring.Parse), which Run reads, and follows when it changes.
 	SecretKey []byte
 	KeyFile   string
 	// BindAddr and BindPort are listened on; BindAddr is also what others are told.
@@ -101,7 +102,7 @@ type Gossip struct {
 func New(cfg Config) (*Gossip, error) {
 	ring := &memberlist.Keyring{}
 	if cfg.KeyFile == "" {
-		if err := (Keys{cfg.SecretKey}).validate(); err != nil {
+		if err := (keyring.Keys{cfg.SecretKey}).Validate(); err != nil {
 			return nil, err
 		}
 		if err := ring.AddKey(cfg.SecretKey); err != nil {

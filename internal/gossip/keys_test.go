@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/identity/identitytest"
+	"github.com/drover-project/drover/internal/keyring"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -23,34 +24,8 @@ var (
 	strange = bytes.Repeat([]byte("s"), 32)
 )
 
-func TestParseKeys(t *testing.T) {
-	b64 := base64.StdEncoding.EncodeToString
-	secret := b64([]byte("hush"))
-	for name, c := range map[string]struct{ text, want string }{
-		"one":        {b64(oldKey), ""},
-		"two":        {b64(newKey) + "\n" + b64(oldKey) + "\n", ""},
-		"none":       {"\n", "0 gossip keys"},
-		"too many":   {strings.Repeat(b64(oldKey)+"\n", maxKeys+1), "5 gossip keys"},
-		"twice":      {b64(oldKey) + "\n" + b64(oldKey), "key 2 is there twice"},
-		"short":      {secret, "key 1 has 4 bytes"},
-		"not base64": {b64(oldKey) + "\n!" + secret, "key 2 is not base64"},
-	} {
-		keys, err := ParseKeys([]byte(c.text))
-		switch {
-		case c.want == "":
-			if back, again := ParseKeys(keys.Text()); err != nil || again != nil || len(back) != len(keys) || !bytes.Equal(back[0], keys[0]) {
-				t.Errorf("%s: %v, and again %v", name, err, again)
-			}
-		case err == nil || !strings.Contains(err.Error(), c.want):
-			t.Errorf("%s: error %v, want …%s…", name, err, c.want)
-		case strings.Contains(err.Error(), secret):
-			t.Errorf("%s: the error tells the key: %v", name, err)
-		}
-	}
-}
-
 // write is how kubelet changes a file of a Secret: all of it at once.
-func write(t *testing.T, path string, keys Keys) {
+func write(t *testing.T, path string, keys keyring.Keys) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", keys.Text(), 0o600); err != nil {
 		t.Fatal(err)
@@ -71,7 +46,7 @@ func TestKeysAreRotated(t *testing.T) {
 		file := func(id model.NodeID) string { return filepath.Join(dir, string(id)) }
 		c.with = func(cfg *Config) { cfg.SecretKey, cfg.KeyFile = nil, file(cfg.Self.Node) }
 		for _, name := range names {
-			write(t, file(name), Keys{oldKey})
+			write(t, file(name), keyring.Keys{oldKey})
 			publish(t, c.node(name), stateOf())
 		}
 		together := func() bool {
@@ -83,7 +58,7 @@ func TestKeysAreRotated(t *testing.T) {
 			return true
 		}
 		c.within(time.Minute, "all are members", together)
-		for _, step := range []Keys{{oldKey, newKey}, {newKey, oldKey}, {newKey}} {
+		for _, step := range []keyring.Keys{{oldKey, newKey}, {newKey, oldKey}, {newKey}} {
 			for _, name := range names {
 				write(t, file(name), step)
 				for range 120 { // until the next one sees it
@@ -131,7 +106,7 @@ func TestOldKeyChangesNothing(t *testing.T) {
 				defer c.close()
 				a, b := c.node("a"), c.node("b")
 				for _, r := range []*run{a, b} {
-					if err := r.SetKeys(Keys{newKey}); err != nil {
+					if err := r.SetKeys(keyring.Keys{newKey}); err != nil {
 						t.Fatal(err)
 					}
 					publish(t, r, stateOf())
@@ -179,7 +154,7 @@ func TestKeysBeforeItRuns(t *testing.T) {
 	if err := g.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "none") {
 		t.Errorf("ran without a key: %v", err)
 	}
-	for name, keys := range map[string]Keys{"none": nil, "short": {[]byte("short")}} {
+	for name, keys := range map[string]keyring.Keys{"none": nil, "short": {[]byte("short")}} {
 		if g.SetKeys(keys) == nil {
 			t.Errorf("%s: taken into use", name)
 		}
