@@ -66,6 +66,10 @@ chaos: lab-build ## Every fault at every step of a move, an hour; goes on where 
 soak-handoff: ## 10^6 seeded runs of the hand-over's simulation
 	$(GO) test -timeout 3h -run TestSimulation ./internal/handoff -handoff.runs=1000000
 
+.PHONY: test-life
+test-life: lab-build ## What the nodes hold each other for: an agent killed, a node cut off, the API server away for two minutes, keys rotated; some 8 min (root)
+	$(GO) test -count=1 -timeout 30m -v ./test/e2e -run 'TestPicture|TestKeysAreRotated' -life.outage=2m -life.rotate
+
 # How often "make soak-owners" moves a pod of each kind.
 SOAK_MOVES ?= 100
 

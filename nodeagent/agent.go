@@ -185,7 +185,7 @@ func (a *agent) connect(ctx context.Context, group *errgroup.Group) error {
 	if a.cluster, err = newCluster(a.cfg); err != nil {
 		return err
 	}
-	if err := a.cluster.watch(ctx); err != nil {
+	if err := whileAway(ctx, a.log, a.cluster.watch); err != nil {
 		return err
 	}
 	group.Go(func() error { return a.cluster.cache.Start(ctx) })

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/netip"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -72,6 +75,29 @@ func (c *cluster) watch(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// awayPause is how long an agent that starts waits for an API server that does not answer.
+const awayPause = time.Second
+
+// whileAway tries again for as long as the API server does not answer: kubelet would start an agent
+// that ends for it later and later.
+func whileAway(ctx context.Context, log *slog.Logger, try func(context.Context) error) error {
+	for told := false; ; told = true {
+		err := try(ctx)
+		var away net.Error
+		if !errors.As(err, &away) || ctx.Err() != nil {
+			return err
+		}
+		if !told {
+			log.Warn("the API server does not answer, trying again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(awayPause):
+		}
+	}
 }
 
 // shared lists without copying: what is listed every second is only read.

@@ -14,7 +14,7 @@ type Kind string
 // The kinds of reasons.
 const (
 	KindNoState       Kind = "NoState"       // nothing was heard from the node yet
-	KindNotAlive      Kind = "NotAlive"      // the members hold it for dead
+	KindNotAlive      Kind = "NotAlive"      // it is no member any more
 	KindStaleState    Kind = "StaleState"    // what was heard is too old
 	KindNoLoad        Kind = "NoLoad"        // it does not know its own load yet
 	KindBadLoad       Kind = "BadLoad"       // its load makes no sense
@@ -51,7 +51,7 @@ func (r Reason) String() string {
 	case KindNoState:
 		return "nothing was heard from this node's agent yet"
 	case KindNotAlive:
-		return "the other agents hold this node's agent for dead"
+		return "this node's agent is not heard by the others"
 	case KindStaleState:
 		return fmt.Sprintf("the node's state is %v old, over %v is stale", round(r.Value), r.Limit)
 	case KindNoLoad:

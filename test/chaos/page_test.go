@@ -46,7 +46,8 @@ const tail = `
   monotonic clocks. No deadline compares two machines' clocks: each is kept by the clock of the one
   that set it (the create's by the target's, the source's patience by the source's, the controller's
   by its own). In the simulation of [internal/handoff](../internal/handoff) the three clocks are up
-  to two hours apart in every run.
+  to two hours apart in every run. In gossip a node's clock jumps by an hour, ahead or back, in virtual
+  time (TestClockAnHourOff): all hold it for normal throughout, and it them.
 - **A full /run.** What is filled here is the disk with fences and notes of arrivals, /var/lib/drover,
   and the tmpfs with images and dumps, /run/drover/vault; not the rest of /run.
 - **Power cuts.** A node that is restarted loses its processes, its memory and its /run, but what it

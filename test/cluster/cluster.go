@@ -177,6 +177,24 @@ func (c *Cluster) Tool(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
+// ToolOn runs kubectl-drover with args on a node, without a kubeconfig.
+func (c *Cluster) ToolOn(ctx context.Context, node string, args ...string) (string, error) {
+	program, err := os.ReadFile(filepath.Join(c.root, "out", "bin", "kubectl-drover"))
+	if err != nil {
+		return "", err
+	}
+	root, err := c.Lab.Root(node)
+	if err != nil {
+		return "", err
+	}
+	const path = "/tmp/kubectl-drover"
+	if err := os.WriteFile(filepath.Join(root, path), program, 0o755); err != nil {
+		return "", err
+	}
+	out, err := c.Lab.ExecInNode(ctx, node, append([]string{path}, args...)...)
+	return string(out), err
+}
+
 // Cordon closes a node to new pods, or opens it.
 func (c *Cluster) Cordon(ctx context.Context, node string, on bool) error {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
@@ -209,13 +227,24 @@ func Eventually(ctx context.Context, what string, ok func(context.Context) (bool
 	return nil
 }
 
-// Namespace makes a namespace and gives a function that deletes it.
+// Namespace makes a namespace in which pods can be made, and gives a function that deletes it.
 func (c *Cluster) Namespace(ctx context.Context, name string) (func(), error) {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if err := c.Client.Create(ctx, ns); err != nil {
 		return nil, fmt.Errorf("create namespace %s: %w", name, err)
 	}
-	return func() { c.Client.Delete(context.Background(), ns) }, nil
+	remove := func() { c.Client.Delete(context.Background(), ns) }
+	err := Eventually(ctx, "service account default in "+name, func(ctx context.Context) (bool, string) {
+		if err := c.Client.Get(ctx, client.ObjectKey{Namespace: name, Name: "default"}, &corev1.ServiceAccount{}); err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
+	if err != nil {
+		remove()
+		return nil, err
+	}
+	return remove, nil
 }
 
 func checkout() (string, error) {

@@ -164,8 +164,13 @@ func describe(p *corev1.Pod) string {
 
 // Views asks every agent for its picture.
 func (c *Cluster) Views(ctx context.Context) (map[string]view.Snapshot, error) {
+	return c.ViewsOn(ctx, c.Nodes()...)
+}
+
+// ViewsOn asks the agents on those nodes.
+func (c *Cluster) ViewsOn(ctx context.Context, nodes ...string) (map[string]view.Snapshot, error) {
 	views := map[string]view.Snapshot{}
-	for _, n := range c.Nodes() {
+	for _, n := range nodes {
 		var s view.Snapshot
 		if err := c.get(ctx, n, "127.0.0.1:7950", "/v1/view", &s); err != nil {
 			return nil, fmt.Errorf("agent on %s: %w", n, err)

@@ -26,6 +26,8 @@ func TestMetricsAreScraped(t *testing.T) {
 		"count(drover_route_time_seconds{path=\"node\"})":             6, // each of three to two
 		"count(drover_route_time_seconds{path=\"pod\"})":              6,
 		"count(drover_gossip_members)":                                4, // agents and scheduler
+		"count(drover_gossip_nodes{phase=\"normal\"} == 3)":           4,
+		"count(count by (key) (drover_gossip_key_info))":              1,
 		"count(drover_node_cpu_used_cores)":                           3,
 		"count(drover_held_containers)":                               3,
 		"count(drover_scheduler_view_nodes)":                          1,
