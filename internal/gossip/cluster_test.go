@@ -175,7 +175,9 @@ func TestCrashLeaveAndRestart(t *testing.T) {
 		for _, r := range c.runs {
 			publish(t, r, stateOf())
 		}
-		c.within(2*time.Minute, "three are alive", func() bool { return len(a.Snapshot().Alive()) == 3 })
+		c.within(2*time.Minute, "three are alive, and b is heard", func() bool {
+			return len(a.Snapshot().Alive()) == 3 && !a.Snapshot().Nodes["b"].Received.IsZero()
+		})
 
 		b.port.crash()
 		c.within(time.Minute, "the crash is seen", func() bool { return !a.Snapshot().Nodes["b"].Alive && !d.Snapshot().Nodes["b"].Alive })

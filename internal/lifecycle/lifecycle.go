@@ -19,9 +19,12 @@ import (
 )
 
 const (
-	// Quiet is how long a node has to be missing, and nothing new of it to have been heard,
-	// before it can be dead: longer than an agent takes to be started again.
+	// Quiet is how long a node has to be missing before it can be dead: longer than an agent
+	// takes to be started again.
 	Quiet = 10 * time.Second
+	// Unheard is how long nothing new of it must have come: longer than the longest space
+	// between two of a node's reports.
+	Unheard = 20 * time.Second
 	// Fresh is how old a state may be whose word counts: several times the longest space
 	// between two.
 	Fresh = time.Minute
@@ -75,7 +78,7 @@ func alive(s view.Snapshot, id model.NodeID, now time.Time) string {
 	if now.Sub(n.Missing) < Quiet {
 		return "not for long"
 	}
-	if age, heard := n.Age(now); heard && age < Quiet {
+	if age, heard := n.Age(now); heard && age < Unheard {
 		return "it is still heard"
 	}
 	var living, silent []model.NodeID

@@ -88,11 +88,14 @@ func TestDeadTakesEvidence(t *testing.T) {
 		"lost a moment ago": {func(s view.Snapshot) {
 			silent(s, "x", "a", "b")
 			lost(s, "x", Quiet-1)
+			n := s.Nodes["x"]
+			n.Received = t0.Add(-Unheard)
+			s.Nodes["x"] = n
 		}, model.Suspected, "not for long"},
 		"its records still arrive": {func(s view.Snapshot) {
 			silent(s, "x", "a", "b")
 			n := s.Nodes["x"]
-			n.Received = t0.Add(1 - Quiet)
+			n.Received = t0.Add(1 - Unheard)
 			s.Nodes["x"] = n
 		}, model.Suspected, "still heard"},
 		"one of the two is lost itself": {func(s view.Snapshot) {

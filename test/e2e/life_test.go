@@ -118,13 +118,13 @@ func TestPictureWithoutTheAPIServer(t *testing.T) {
 	away := time.Now()
 	stays(ctx, t, c, "all stay normal and fresh without the API server", nodes, func(s view.Snapshot) string {
 		for _, id := range s.IDs() {
-			if age, heard := s.Nodes[id].Age(s.At); s.Nodes[id].Phase != model.Normal || !heard || age > lifecycle.Quiet {
+			if age, heard := s.Nodes[id].Age(s.At); s.Nodes[id].Phase != model.Normal || !heard || age > 2*lifecycle.Quiet {
 				return fmt.Sprintf("%s is %s, heard %v ago", id, s.Nodes[id].Phase, age)
 			}
 		}
 		return ""
 	}, func(map[string]view.Snapshot) bool { return time.Since(away) > *lifeOutage/3 })
-	asked(ctx, t, c, "n3", ns)
+	asked(ctx, t, c, ns, nodes...)
 
 	all := must[[]lab.Process](t)(c.Lab.Processes("n1"))
 	killed := 0
@@ -142,30 +142,46 @@ func TestPictureWithoutTheAPIServer(t *testing.T) {
 		func(views map[string]view.Snapshot) bool {
 			for _, s := range views {
 				n := s.Nodes["n1"]
-				if n.Phase != model.Suspected || s.At.Sub(n.Missing) < lifecycle.Quiet+3*time.Second {
+				age, _ := n.Age(s.At)
+				if n.Phase != model.Suspected || s.At.Sub(n.Missing) < lifecycle.Quiet+3*time.Second || age < lifecycle.Unheard+3*time.Second {
 					return false
 				}
 			}
 			return time.Since(away) > *lifeOutage
 		})
-	asked(ctx, t, c, "n3", ns)
+	asked(ctx, t, c, ns, others...)
 
+	step := time.Now()
+	told := func(what string) {
+		t.Logf("%s after %.1f s", what, time.Since(step).Seconds())
+		step = time.Now()
+	}
 	check(t, c.Lab.StartAPIServer(ctx))
 	back = true
+	told("the API server is back")
 	stays(ctx, t, c, "n1 is back", nodes, never("n1", model.Dead, model.Left), allNormal)
 	check(t, c.Measured(ctx))
+	told("route times are known")
 	// So does all else that has lost the API server: later tests need it.
 	check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: "after", Silent: true})))
 	must[*corev1.Pod](t)(c.Ready(ctx, ns, "after"))
+	told("a pod can be started")
 }
 
-// asked asks the agent on a node where the pod is, by the user's tool, run on that node.
-func asked(ctx context.Context, t *testing.T, c *cluster.Cluster, node, ns string) {
+// asked asks the agents where the pod is, each by the user's tool, run on its node.
+func asked(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string, nodes ...string) {
+	t.Helper()
+	for _, node := range nodes {
+		askedOn(ctx, t, c, ns, node)
+	}
+}
+
+func askedOn(ctx context.Context, t *testing.T, c *cluster.Cluster, ns, node string) {
 	t.Helper()
 	for pod, want := range map[string]string{"stays": "stays is on n3", "no-such-pod": `no pod "no-such-pod"`} {
 		out, err := c.ToolOn(ctx, node, "where", pod, "-n", ns, "--agent", "http://127.0.0.1:7950")
 		if (err == nil) != (pod == "stays") || !strings.Contains(out, want) {
-			t.Errorf("where %s: %v\n%s", pod, err, out)
+			t.Errorf("where %s, on %s: %v\n%s", pod, node, err, out)
 		}
 	}
 }
