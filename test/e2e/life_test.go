@@ -162,10 +162,6 @@ func TestPictureWithoutTheAPIServer(t *testing.T) {
 	stays(ctx, t, c, "n1 is back", nodes, never("n1", model.Dead, model.Left), allNormal)
 	check(t, c.Measured(ctx))
 	told("route times are known")
-	// So does all else that has lost the API server: later tests need it.
-	check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: "after", Silent: true})))
-	must[*corev1.Pod](t)(c.Ready(ctx, ns, "after"))
-	told("a pod can be started")
 }
 
 // asked asks the agents where the pod is, each by the user's tool, run on its node.
