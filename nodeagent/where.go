@@ -31,7 +31,7 @@ func (a *agent) where(ctx context.Context, namespace, pod string) (location.Answ
 	if err != nil {
 		return location.Answer{}, fmt.Errorf("list the node's pods: %w", err)
 	}
-	moves, err := a.cluster.moves(ctx)
+	moves, err := a.cluster.moves(ctx, false)
 	if err != nil {
 		return location.Answer{}, fmt.Errorf("list the moves: %w", err)
 	}
