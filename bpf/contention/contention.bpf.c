@@ -576,4 +576,19 @@ int charge_waiting(struct bpf_iter__task *ctx)
 	return 0;
 }
 
+// Forgets every wait that is known: some may have ended while nothing was attached.
+SEC("iter/task")
+int forget_waiting(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct task_times *times;
+
+	if (!task)
+		return 0;
+	times = bpf_task_storage_get(&tasks, task, 0, 0);
+	if (times)
+		times->queued_since = 0;
+	return 0;
+}
+
 char _license[] SEC("license") = "GPL";

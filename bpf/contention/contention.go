@@ -132,6 +132,13 @@ func Attach(hierarchy Hierarchy, pins string) (_ *Meter, err error) {
 	if err := pinned.Replace(); err != nil {
 		return nil, errors.Join(fmt.Errorf("pin the contention programs: %w", err), m.Close())
 	}
+	goesOn, err := pinned.Linked()
+	if err == nil && len(goesOn) == 0 {
+		err = m.forgetRuns()
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
 	// The switch comes first: it clears what a wake-up notes down, and not the other way round.
 	for _, p := range []struct {
 		name    string
@@ -152,7 +159,35 @@ func Attach(hierarchy Hierarchy, pins string) (_ *Meter, err error) {
 		return nil, errors.Join(fmt.Errorf("attach the iterator over tasks: %w", err), m.Close())
 	}
 	m.links = append(m.links, m.waiting)
+	if len(goesOn) == 0 {
+		if err := m.forgetWaits(); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+	}
 	return m, nil
+}
+
+// forgetRuns forgets what runs on each CPU and what ran there, as an older version's programs knew
+// it: since they went nobody has.
+func (m *Meter) forgetRuns() error {
+	for cpu := range m.objects.Cpus.MaxEntries() {
+		if err := m.objects.Cpus.Put(cpu, contentionCpu{}); err != nil {
+			return fmt.Errorf("forget what ran on CPU %d: %w", cpu, err)
+		}
+	}
+	return nil
+}
+
+// forgetWaits forgets what waits: the next reading finds what still does.
+func (m *Meter) forgetWaits() error {
+	i, err := link.AttachIter(link.IterOptions{Program: m.objects.ForgetWaiting})
+	if err != nil {
+		return fmt.Errorf("attach the iterator over tasks: %w", err)
+	}
+	if err = errors.Join(iterator.Run(i), i.Close()); err != nil {
+		return fmt.Errorf("forget waits of before: %w", err)
+	}
+	return nil
 }
 
 // Read reads everything anew.

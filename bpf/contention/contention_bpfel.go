@@ -56,6 +56,7 @@ const (
 	contentionMapOwed              = "owed"
 	contentionMapTasks             = "tasks"
 	contentionProgChargeWaiting    = "charge_waiting"
+	contentionProgForgetWaiting    = "forget_waiting"
 	contentionProgSchedMigrateTask = "sched_migrate_task"
 	contentionProgSchedSwitch      = "sched_switch"
 	contentionProgSchedWakeup      = "sched_wakeup"
@@ -106,6 +107,7 @@ type contentionSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type contentionProgramSpecs struct {
 	ChargeWaiting    *ebpf.ProgramSpec `ebpf:"charge_waiting"`
+	ForgetWaiting    *ebpf.ProgramSpec `ebpf:"forget_waiting"`
 	SchedMigrateTask *ebpf.ProgramSpec `ebpf:"sched_migrate_task"`
 	SchedSwitch      *ebpf.ProgramSpec `ebpf:"sched_switch"`
 	SchedWakeup      *ebpf.ProgramSpec `ebpf:"sched_wakeup"`
@@ -179,6 +181,7 @@ type contentionVariables struct {
 // It can be passed to loadContentionObjects or ebpf.CollectionSpec.LoadAndAssign.
 type contentionPrograms struct {
 	ChargeWaiting    *ebpf.Program `ebpf:"charge_waiting"`
+	ForgetWaiting    *ebpf.Program `ebpf:"forget_waiting"`
 	SchedMigrateTask *ebpf.Program `ebpf:"sched_migrate_task"`
 	SchedSwitch      *ebpf.Program `ebpf:"sched_switch"`
 	SchedWakeup      *ebpf.Program `ebpf:"sched_wakeup"`
@@ -188,6 +191,7 @@ type contentionPrograms struct {
 func (p *contentionPrograms) Close() error {
 	return _ContentionClose(
 		p.ChargeWaiting,
+		p.ForgetWaiting,
 		p.SchedMigrateTask,
 		p.SchedSwitch,
 		p.SchedWakeup,
