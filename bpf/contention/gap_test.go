@@ -21,7 +21,8 @@ func TestSleepAfterAGapIsNoWait(t *testing.T) {
 	heavy, light := newGroup(t, at.root, "heavy"), newGroup(t, at.root, "light")
 	at.weigh(t, heavy, 100)
 	cpu := lastCPU(t)
-	sleeper := light.shell(t, cpu, "read again; while :; do :; done")
+	tired := filepath.Join(t.TempDir(), "tired")
+	sleeper := light.shell(t, cpu, fmt.Sprintf("until [ -e %s ]; do :; done; read again; while :; do :; done", tired))
 	light.set(t, at.weight, map[Hierarchy]string{V1CPU: "2", V2: "1"}[at.hierarchy])
 	hog := heavy.spinner(t, cpu)
 	first := attachPinned(t, at.hierarchy, dir)
@@ -29,9 +30,6 @@ func TestSleepAfterAGapIsNoWait(t *testing.T) {
 	until(t, first, "the heavy one running", func(u map[uint64]Usage) bool { return u[heavy.id].Run > 0 })
 	sleeper.release()
 	until(t, first, "the other one waiting", func(u map[uint64]Usage) bool { return u[light.id].Wait > 0 })
-	if sleeps(t, sleeper.pid) {
-		t.Fatal("it sleeps already")
-	}
 	links, err := filepath.Glob(filepath.Join(dir, "links-*", "*"))
 	for _, l := range links {
 		err = errors.Join(err, os.Remove(l))
@@ -39,7 +37,7 @@ func TestSleepAfterAGapIsNoWait(t *testing.T) {
 	if err = errors.Join(err, first.Close()); err != nil || len(links) == 0 {
 		t.Fatal(links, err)
 	}
-	if err := syscall.Kill(hog.pid, syscall.SIGKILL); err != nil {
+	if err := errors.Join(os.WriteFile(tired, nil, 0o600), syscall.Kill(hog.pid, syscall.SIGKILL)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it sleeping", func() (bool, string) { return sleeps(t, sleeper.pid), "it does not" })
