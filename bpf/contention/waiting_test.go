@@ -36,7 +36,10 @@ func TestAWaitThatGoesOn(t *testing.T) {
 	heavy, light, starved := starve(t, at)
 	m := attach(t, at.hierarchy)
 	starved.release()
-	until(t, m, "the light one waits", func(u map[uint64]Usage) bool { return u[light.id].Wait > 0 })
+	// Who runs on a CPU is known from its first switch on.
+	until(t, m, "the light one waiting for the heavy one", func(u map[uint64]Usage) bool {
+		return u[light.id].Wait > 0 && u[heavy.id].Switches > 0
+	})
 	var before Reading
 	var asked, answered time.Time // it was read in between
 	eventuallyEvery(t, interval, "two readings between which it has no turn", func() (bool, string) {
