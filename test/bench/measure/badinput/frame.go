@@ -52,8 +52,11 @@ func (l link) frame(kind Kind, nonces []uint64, rng *rand.Rand) []byte {
 	case Oversized:
 		return l.datagram(l.peer, low, high, append(p.Append(nil), make([]byte, 1+rng.IntN(1300))...))
 	case Malformed:
-		b := p.Append(nil)
-		b[rng.IntN(8)] ^= byte(4 + rng.IntN(252)) // magic, version, kind or the zeros; never another kind
+		b, fixed := p.Append(nil), 8 // magic, version, kind and zeros
+		if p.Kind == routetime.AnsweredByKernel {
+			fixed = 6 // any time is one that the peer may have needed
+		}
+		b[rng.IntN(fixed)] ^= byte(4 + rng.IntN(252)) // never another kind
 		return l.datagram(l.peer, low, high, b)
 	case Replayed, Misattributed:
 		p.Nonce = nonces[rng.IntN(len(nonces))]
