@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -128,27 +127,14 @@ func TestShortConnections(t *testing.T) {
 	m := meter(t, Tracepoint, 0, "")
 	l := h[1].listen(t, h[1].v4)
 	const many, asked, answered = 1000, 13, 1500
-	done := make(chan struct{})
-	var reads sync.WaitGroup
-	reads.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				m.read(t)
-			}
+	err := whileReading(func() error { m.read(t); return nil }, func() {
+		for range many {
+			h[0].chat(t, l, asked, answered)
 		}
 	})
-	for range many {
-		client, server := h[0].dial(t, h[0].v4, l)
-		say(t, client, server, asked)
-		say(t, server, client, answered)
-		client.Close()
-		server.Close()
+	if err != nil {
+		t.Error(err)
 	}
-	close(done)
-	reads.Wait()
 	// A FIN that was read when it was counted and not yet known is made up for by what comes next.
 	client, server := h[0].dial(t, h[0].v4, l)
 	say(t, client, server, 1)

@@ -1,7 +1,6 @@
 package conversation
 
 import (
-	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -35,30 +34,14 @@ func TestALateReaderAddsNothing(t *testing.T) {
 	m := meterOf(t, Tracepoint, "", late)
 	l := h[1].listen(t, h[1].v4)
 	const many, said = 300, 10
-	done := make(chan struct{})
-	var reads sync.WaitGroup
-	reads.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				if err := iterator.Run(m.meter.report); err != nil {
-					t.Error(err)
-					return
-				}
-			}
+	err := whileReading(func() error { return iterator.Run(m.meter.report) }, func() {
+		for range many {
+			h[0].chat(t, l, said, said)
 		}
 	})
-	for range many {
-		client, server := h[0].dial(t, h[0].v4, l)
-		say(t, client, server, said)
-		say(t, server, client, said)
-		client.Close()
-		server.Close()
+	if err != nil {
+		t.Error(err)
 	}
-	close(done)
-	reads.Wait()
 	m.expect(t, h[0].v4, h[1].v4, many*said, many*said)
 	m.expect(t, h[1].v4, h[0].v4, many*said, many*said)
 }

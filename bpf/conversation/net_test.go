@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -226,4 +227,34 @@ func (l *ledger) expect(t testing.TB, local, remote netip.Addr, sent, received i
 	if l.lost != 0 {
 		t.Errorf("%d connections were lost", l.lost)
 	}
+}
+
+// whileReading has a read again and again beside what is done.
+func whileReading(read func() error, do func()) (err error) {
+	done := make(chan struct{})
+	var reads sync.WaitGroup
+	reads.Go(func() {
+		for err == nil {
+			select {
+			case <-done:
+				return
+			default:
+				err = read()
+			}
+		}
+	})
+	do()
+	close(done)
+	reads.Wait()
+	return err
+}
+
+// chat is a connection in which both say so many bytes, and close it.
+func (h *host) chat(t testing.TB, l *net.TCPListener, asked, answered int) {
+	t.Helper()
+	client, server := h.dial(t, h.v4, l)
+	say(t, client, server, asked)
+	say(t, server, client, answered)
+	client.Close()
+	server.Close()
 }

@@ -46,7 +46,7 @@ func (t *tool) ask(ctx context.Context, c client.Client) ([]answer, error) {
 	for i := range pods {
 		wg.Go(func() {
 			answers[i].node = model.NodeID(pods[i].Spec.NodeName)
-			answers[i].err = fetch(ctx, cfg, &pods[i], "/v1/view", &answers[i].view)
+			answers[i].err = fetch(ctx, cfg, &pods[i], statusPort, "/v1/view", asJSON(&answers[i].view))
 		})
 	}
 	wg.Wait()
@@ -62,7 +62,7 @@ func (t *tool) askNode(ctx context.Context, c client.Client, node, path string, 
 	}
 	for i := range pods {
 		if pods[i].Spec.NodeName == node {
-			return fetch(ctx, cfg, &pods[i], path, into)
+			return fetch(ctx, cfg, &pods[i], statusPort, path, asJSON(into))
 		}
 	}
 	return fmt.Errorf("there is no agent on node %s", node)
@@ -101,20 +101,20 @@ func (r refusal) Error() string {
 	return fmt.Sprintf("ask it for %s: %s: %s", r.path, r.status, r.said)
 }
 
-// fetch gets a path from one agent, as JSON.
-func fetch(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, path string, into any) error {
+// fetch has an answer read to a path of one pod.
+func fetch(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, port int, path string, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	port, stop, err := forward(ctx, cfg, pod, statusPort)
+	local, stop, err := forward(ctx, cfg, pod, port)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	return get(ctx, fmt.Sprintf("http://127.0.0.1:%d", port), path, into)
+	return get(ctx, fmt.Sprintf("http://127.0.0.1:%d", local), path, read)
 }
 
-// get gets a path from the agent that answers at a URL, as JSON.
-func get(ctx context.Context, base, path string, into any) error {
+// get has the answer read of who answers at a URL.
+func get(ctx context.Context, base, path string, read func(io.Reader) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
 	if err != nil {
 		return err
@@ -128,10 +128,15 @@ func get(ctx context.Context, base, path string, into any) error {
 		said, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
 		return refusal{path, resp.Status, strings.TrimSpace(string(said))}
 	}
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+	if err := read(resp.Body); err != nil {
 		return fmt.Errorf("its answer to %s is not readable: %w", path, err)
 	}
 	return nil
+}
+
+// asJSON reads an answer into something.
+func asJSON(into any) func(io.Reader) error {
+	return func(r io.Reader) error { return json.NewDecoder(r).Decode(into) }
 }
 
 // forward opens a port-forward to a port of the pod and gives the local one.

@@ -29,7 +29,7 @@ func askAt(ctx context.Context, base, path string, into any) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	err = get(ctx, "http://"+u.Host, path, into)
+	err = get(ctx, "http://"+u.Host, path, asJSON(into))
 	if said := (refusal{}); errors.As(err, &said) {
 		return errors.New(said.said)
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -149,10 +148,8 @@ func (t *tool) agreed(ctx context.Context, c client.Client, members inUse, keys 
 
 // behind are the members that do not have the keys yet, in order.
 func behind(have map[string][]string, keys keyring.Keys) []string {
-	var want, missing []string
-	for _, key := range keys {
-		want = append(want, keyring.Name(key))
-	}
+	var missing []string
+	want := keys.Names()
 	slices.Sort(want[1:])
 	for _, member := range slices.Sorted(maps.Keys(have)) {
 		names := slices.Clone(have[member])
@@ -197,25 +194,13 @@ func isReady(p *corev1.Pod) bool {
 	})
 }
 
-func keysOf(ctx context.Context, cfg *rest.Config, p *corev1.Pod) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	port, stop, err := forward(ctx, cfg, p, metricsPort)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", port), nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	return keysIn(text), err
+func keysOf(ctx context.Context, cfg *rest.Config, p *corev1.Pod) (names []string, err error) {
+	err = fetch(ctx, cfg, p, metricsPort, "/metrics", func(r io.Reader) error {
+		text, err := io.ReadAll(r)
+		names = keysIn(text)
+		return err
+	})
+	return names, err
 }
 
 var keyLine = regexp.MustCompile(`^drover_gossip_key_info\{key="([0-9a-f]+)",use="(primary|accepted)"\} 1$`)

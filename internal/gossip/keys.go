@@ -80,18 +80,8 @@ func (g *Gossip) readKeys() error {
 	if err := g.SetKeys(keys); err != nil {
 		return err
 	}
-	g.cfg.Log.Info("gossip keys", "sent with", keyring.Name(keys[0]), "taken in", slices.Collect(keyNames(keys)))
+	g.cfg.Log.Info("gossip keys", "sent with", keyring.Name(keys[0]), "taken in", keys.Names())
 	return nil
-}
-
-func keyNames(keys keyring.Keys) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for _, key := range keys {
-			if !yield(keyring.Name(key)) {
-				return
-			}
-		}
-	}
 }
 
 // undecryptable tells by memberlist's line that something came that no key has encrypted: it

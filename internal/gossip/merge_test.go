@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"fmt"
+	"iter"
 	"math/rand"
 	"testing"
 	"time"
@@ -253,4 +254,22 @@ func TestVersions(t *testing.T) {
 		t.Errorf("%d records of a node that is gone are held, want its certificate", len(n))
 	}
 	b.consistent()
+}
+
+// versions goes through what is held: the version of every slot, for members to compare.
+func (s *store) versions() iter.Seq2[slotID, uint64] {
+	return func(yield func(slotID, uint64) bool) {
+		for id, k := range s.records {
+			if !yield(id, k.version) {
+				return
+			}
+		}
+	}
+}
+
+// newer tells whether a record of that version would be newer than what is held. It may be
+// refused all the same: nothing of it was verified.
+func (s *store) newer(id slotID, version uint64) bool {
+	k, held := s.records[id]
+	return !held || version > k.version
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"fmt"
-	"iter"
 	"slices"
 	"time"
 
@@ -165,17 +164,6 @@ func (s *store) ingest(raw []byte, now time.Time) (slot, uint64, result) {
 	return s.ingestReport(entry, r, now)
 }
 
-// versions goes through what is held: the version of every slot, for members to compare.
-func (s *store) versions() iter.Seq2[slotID, uint64] {
-	return func(yield func(slotID, uint64) bool) {
-		for id, k := range s.records {
-			if !yield(id, k.version) {
-				return
-			}
-		}
-	}
-}
-
 // get gives the record of a slot.
 func (s *store) get(id slotID) (raw []byte, held bool) {
 	k, held := s.records[id]
@@ -183,13 +171,6 @@ func (s *store) get(id slotID) (raw []byte, held bool) {
 		return nil, false
 	}
 	return k.raw, true
-}
-
-// newer tells whether a record of that version would be newer than what is held. It may be
-// refused all the same: nothing of it was verified.
-func (s *store) newer(id slotID, version uint64) bool {
-	k, held := s.records[id]
-	return !held || version > k.version
 }
 
 // sweep forgets expired certificates, nodes that are gone for long, and old locations.

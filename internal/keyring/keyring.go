@@ -69,6 +69,15 @@ func Name(key []byte) string {
 	return hex.EncodeToString(sum[:4])
 }
 
+// Names gives the names of the keys, in their order.
+func (ks Keys) Names() []string {
+	names := make([]string, len(ks))
+	for i, key := range ks {
+		names[i] = Name(key)
+	}
+	return names
+}
+
 // Load reads the file with the keys.
 func Load(path string) (Keys, error) {
 	text, err := os.ReadFile(path)
