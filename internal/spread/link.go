@@ -43,7 +43,8 @@ type link struct {
 	active bool
 	gone   bool
 	used   time.Time
-	// silent: nothing is sent to it until then; bypass: nothing is to be passed on by it.
+	// silent: it does not answer, and nothing is sent to it until then; bypass: it has refused
+	// to pass on.
 	silent, bypass time.Time
 
 	session uint32 // of own frames
@@ -225,7 +226,6 @@ func (s *Spread) receipt(now time.Time, l *link, f frame) {
 		s.refused(now, l, f.number)
 		return
 	}
-	l.bypass = time.Time{}
 	kept := l.flight[:0]
 	for _, fl := range l.flight {
 		behind := f.number - fl.number
@@ -328,7 +328,7 @@ func (s *Spread) attend(now time.Time, l *link) {
 	switch {
 	case now.Sub(l.asked) >= silentTime && l.urged >= mostUrged:
 		s.counts.Bypassed++
-		l.silent, l.bypass = now.Add(bypassTime), now.Add(bypassTime)
+		l.silent = now.Add(bypassTime)
 		s.abandon(now, l)
 	case now.Sub(l.sent) >= l.repeat:
 		s.counts.Resent++

@@ -38,3 +38,64 @@ func TestComparing(t *testing.T) {
 		t.Errorf("version %d, %d repaired, want 8 and 1", a.version(17), a.Counts().Repaired)
 	}
 }
+
+// TestManyWhoJoinMakeAHurry: a twentieth is many, one is not.
+func TestManyWhoJoinMakeAHurry(t *testing.T) {
+	const n = 100
+	m := newSimulation(10, n, 0)
+	digests := 0
+	m.sent = func(p Packet) {
+		if p.Bytes[0] == kindDigest {
+			digests++
+		}
+	}
+	m.run(10 * time.Second)
+	digests = 0
+	m.run(time.Second)
+	calm := digests
+	join := func(more int) (digestsThen int) {
+		for i := range more {
+			for _, x := range m.nodes {
+				x.Join(m.now, simPeer(1000+len(m.nodes[0].ring)*10+i))
+			}
+		}
+		digests = 0
+		m.run(time.Second)
+		return digests
+	}
+	if got := join(1); got > 2*calm {
+		t.Errorf("%d comparisons a second after one has joined, %d before", got, calm)
+	}
+	if got := join(n / 10); got < 2*calm {
+		t.Errorf("%d comparisons a second after a tenth has joined, %d before", got, calm)
+	}
+}
+
+// TestAnswersAreBounded, whoever asks how often.
+func TestAnswersAreBounded(t *testing.T) {
+	a, b := pair()
+	for o := range 3000 {
+		b.set(o, 7)
+		b.known.set(simSlot(o), 7, simStart)
+	}
+	const span = 10 * time.Second
+	bytes := 0
+	for at := time.Duration(0); at < span; at += 100 * time.Millisecond {
+		now := simStart.Add(settleTime + at)
+		for _, f := range []frame{{kind: kindDigest, from: a.self, last: ^Slot(0)}, {kind: kindWhole, from: a.self}} {
+			for _, p := range b.Receive(now, f.encode()) {
+				if f.kind == kindDigest {
+					bytes += len(p.Bytes)
+				} else if at%wholeSpace != 0 {
+					t.Fatalf("everything is told again after %v", at%wholeSpace)
+				}
+			}
+		}
+	}
+	if most := answerBurst + int(span/time.Second)*answerRate; bytes > most*11/10 || bytes < most/2 {
+		t.Errorf("%d bytes of answers in %v, want about %d", bytes, span, most)
+	}
+	if b.Counts().Limited == 0 {
+		t.Error("nothing was counted")
+	}
+}

@@ -200,7 +200,7 @@ func (s *Spread) pass(now time.Time, tree int, to []branch, raws [][]byte) {
 		if b.peer != s.self {
 			l = s.link(b.peer, now)
 		}
-		if !b.leaf() && (l == nil || now.Before(l.bypass)) {
+		if !b.leaf() && (l == nil || now.Before(l.bypass) || now.Before(l.silent)) {
 			to = append(to, s.ring.branches(b.arc, tree)...)
 			b.arc = arc{}
 		}

@@ -246,29 +246,43 @@ func TestPartitionHeals(t *testing.T) {
 	}
 }
 
-// TestBlackHole: a member acknowledges everything and passes nothing on, and is the one
-// where the way of a tree begins. Everyone says one thing, once.
+// TestBlackHole: a member acknowledges everything and passes nothing on: the one where the
+// way of a tree begins, or one of the next. Everyone says one thing, once.
 func TestBlackHole(t *testing.T) {
-	const n = 300
-	m := newSimulation(5, n, 0)
-	m.at[m.nodes[0].ring.root(2)].hole = true
-	f := follow(m)
-	m.run(time.Second)
-	for _, x := range m.nodes {
-		if !x.hole {
-			f.say(x, true)
-		}
+	const n, tree = 300, 2
+	for _, where := range []string{"root", "branch"} {
+		t.Run(where, func(t *testing.T) {
+			m := newSimulation(5, n, 0)
+			r := m.nodes[0].ring
+			hole := r.root(tree)
+			if where == "branch" {
+				below := r.branches(around(hole), tree)
+				hole = below[len(below)-1].peer
+			}
+			m.at[hole].hole = true
+			f := follow(m)
+			m.run(time.Second)
+			for _, x := range m.nodes {
+				if !x.hole {
+					f.say(x, true)
+				}
+			}
+			m.run(echoTime + 2*time.Second)
+			for k, reached := range f.reached {
+				if reached != n-2 {
+					t.Fatalf("what node %d said has reached %d of %d after %v", k[0], reached, n-2, echoTime+2*time.Second)
+				}
+			}
+			if len(f.reached) != n-1 {
+				t.Fatalf("%d of %d records have reached anybody", len(f.reached), n-1)
+			}
+			testNoReportIsMissedTwice(t, m, f)
+		})
 	}
-	m.run(echoTime + 2*time.Second)
-	for k, reached := range f.reached {
-		if reached != n-2 {
-			t.Fatalf("what node %d said has reached %d of %d after %v", k[0], reached, n-2, echoTime+2*time.Second)
-		}
-	}
-	if len(f.reached) != n-1 {
-		t.Fatalf("%d of %d records have reached anybody", len(f.reached), n-1)
-	}
-	// Of what is said every period, the next goes by another tree.
+}
+
+// testNoReportIsMissedTwice: of what is said every period, the next goes by another tree.
+func testNoReportIsMissedTwice(t *testing.T, m *simulation, f *spreadOf) {
 	f.forget()
 	missed := map[[2]int]bool{}
 	for range 2 {
@@ -367,9 +381,20 @@ func TestNewcomerPassesNothingOn(t *testing.T) {
 	if refusals == 0 {
 		t.Fatal("the newcomer refused nothing")
 	}
+	refusals = 0
+	for _, x := range m.nodes {
+		if x != root {
+			x.tree, x.saidAt = 0, time.Time{}
+			x.say(2, false)
+		}
+	}
+	m.run(2 * time.Second)
+	if refusals != 0 {
+		t.Errorf("the newcomer was asked %d times again", refusals)
+	}
 	for _, x := range m.nodes {
 		for o := range n {
-			if o != root.id && x.version(o) != 1 {
+			if o != root.id && x.version(o) != 2 {
 				t.Fatalf("node %d has not what node %d said", x.id, o)
 			}
 		}
