@@ -25,9 +25,10 @@ const (
 	answerRate  = 64 << 10
 	answerBurst = 128 << 10
 	// wholeSpace is the least time between two answers with everything; wholeTime how long
-	// one is waited for before another member is asked.
+	// one is waited for before another member is asked, and wholeMost the same while it comes.
 	wholeSpace = time.Second / 2
 	wholeTime  = time.Second
+	wholeMost  = 10 * time.Second
 	// much is the share of members, 1 in so many, that makes for a hurry by joining.
 	much = 20
 	// wholeChunk is how much a stream of everything holds.
@@ -38,6 +39,7 @@ const (
 type repair struct {
 	newcomer  bool // everything is still to be asked for: nothing can be passed on
 	asked     time.Time
+	told      time.Time // an answer, last
 	next      time.Time
 	from      Slot // where the next comparison begins
 	hurry     int  // comparisons left to do in a hurry
@@ -93,7 +95,7 @@ func (s *Spread) partner() Peer {
 }
 
 func (r *repair) askWhole(s *Spread, now time.Time) {
-	if now.Sub(r.asked) < wholeTime {
+	if wait := now.Sub(r.asked); wait < wholeTime || wait < wholeMost && now.Sub(r.told) < wholeTime {
 		return
 	}
 	r.asked = now
@@ -244,11 +246,9 @@ func (s *Spread) mend(now time.Time, f frame) {
 			s.known.set(at, version, now)
 		}
 	}
-	if s.repair.newcomer {
-		s.repair.asked = now
-		if f.kind == kindLast {
-			s.repair.newcomer = false
-			s.repair.rush(s)
-		}
+	s.repair.told = now
+	if f.kind == kindLast && s.repair.newcomer {
+		s.repair.newcomer = false
+		s.repair.rush(s)
 	}
 }

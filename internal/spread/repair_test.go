@@ -99,3 +99,29 @@ func TestAnswersAreBounded(t *testing.T) {
 		t.Error("nothing was counted")
 	}
 }
+
+// TestNewcomerAsksOn: who gets no answer asks another, also when someone sends scraps for ever.
+func TestNewcomerAsksOn(t *testing.T) {
+	a, b := pair()
+	a.repair = repair{newcomer: true}
+	asked := 0
+	for at := time.Duration(0); at < time.Minute; at += wholeTime / 2 {
+		now := simStart.Add(time.Hour + at)
+		a.Receive(now, (&frame{kind: kindAnswer, from: b.self}).encode())
+		for _, p := range a.Tick(now) {
+			if p.Bytes[0] == kindWhole {
+				asked++
+			}
+		}
+	}
+	if want := int(time.Minute / wholeMost); asked != want {
+		t.Errorf("asked %d times in a minute, want %d", asked, want)
+	}
+	if !a.Newcomer() {
+		t.Error("scraps were taken for everything")
+	}
+	a.Receive(simStart.Add(2*time.Hour), (&frame{kind: kindLast, from: b.self}).encode())
+	if a.Newcomer() {
+		t.Error("the end of the answer was not noticed")
+	}
+}
