@@ -27,9 +27,9 @@ const (
 	joinSpace   = 30 * time.Second
 	lonelySpace = time.Second
 	// exchangeSpacing is, for each member, how often the lists of members are compared with one
-	// of them: among many that costs 500 bytes a second. It is joinSpace at least, and
+	// of them: among many that costs 250 bytes a second. It is joinSpace at least, and
 	// unknownSpace as long as no other member has answered.
-	exchangeSpacing = 500 * time.Millisecond
+	exchangeSpacing = time.Second
 	unknownSpace    = 5 * time.Second
 	tick            = 50 * time.Millisecond
 )

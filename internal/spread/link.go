@@ -2,6 +2,7 @@ package spread
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -48,7 +49,7 @@ type link struct {
 	silent, bypass time.Time
 
 	session uint32 // of own frames
-	number  uint32 // of the last
+	number  uint16 // of the last
 	batches []batch
 	queued  int // bytes
 	filled  time.Time
@@ -69,7 +70,7 @@ type batch struct {
 
 // flying is a frame that was not acknowledged.
 type flying struct {
-	number uint32
+	number uint16
 	tree   int
 	arc    arc
 	raws   [][]byte
@@ -80,7 +81,7 @@ type flying struct {
 // inbound is which frames of the other's session have come.
 type inbound struct {
 	session  uint32
-	newest   uint32
+	newest   uint16
 	before   uint64    // bit i: newest-1-i has come, or is given up
 	owed     time.Time // since when a receipt is; zero when none is
 	heard    time.Time
@@ -124,7 +125,7 @@ func (s *Spread) queue(l *link, tree int, a arc, raws [][]byte) {
 			continue
 		}
 		to.raws = append(to.raws, raw)
-		l.queued += recordSize(raw)
+		l.queued += len(raw)
 	}
 }
 
@@ -158,24 +159,24 @@ func (s *Spread) fill(now time.Time, l *link) {
 
 // cut is how many of the records the next frame takes, and whether it is full with them.
 func (b *batch) cut() (n int, full bool) {
-	if len(b.raws[0]) > MaxRecord {
+	large := slices.IndexFunc(b.raws, func(raw []byte) bool { return len(raw) > MaxRecord })
+	if large == 0 {
 		return 1, true
 	}
-	room := maxPacket - leafSize
+	room, most := maxPacket-leafSize, len(b.raws)
 	if b.arc != (arc{}) {
 		room = maxPacket - branchSize
 	}
-	for i, raw := range b.raws {
-		if room -= recordSize(raw); room < 0 || len(raw) > MaxRecord {
-			return i, true
-		}
+	if large > 0 {
+		most = large
 	}
-	return len(b.raws), false
+	n = fitting(b.raws[:most], room)
+	return n, n < len(b.raws)
 }
 
 func (s *Spread) sendNew(now time.Time, l *link, f flying) {
 	for _, raw := range f.raws {
-		l.queued -= recordSize(raw)
+		l.queued -= len(raw)
 		f.stream = f.stream || len(raw) > MaxRecord
 	}
 	l.number++
@@ -208,15 +209,13 @@ func (s *Spread) transmit(now time.Time, l *link, f *flying) {
 	if w.urge {
 		l.urged++
 	}
-	for _, raw := range f.raws {
-		w.rest = appendRecord(w.rest, raw)
-	}
+	w.rest = appendRecords(nil, f.raws...)
 	s.send(l.peer, f.stream, w)
 }
 
 // receipt takes the frames off that have come, and sends the missing again.
 func (s *Spread) receipt(now time.Time, l *link, f frame) {
-	if f.session != l.session || int32(l.number-f.number) < 0 {
+	if f.session != l.session || int16(l.number-f.number) < 0 {
 		s.counts.Absurd++
 		return
 	}
@@ -230,7 +229,7 @@ func (s *Spread) receipt(now time.Time, l *link, f frame) {
 	for _, fl := range l.flight {
 		behind := f.number - fl.number
 		switch {
-		case int32(behind) < 0:
+		case int16(behind) < 0:
 		case behind == 0 || behind <= 64 && f.before>>(behind-1)&1 == 1:
 			continue
 		case behind > 64:
@@ -250,7 +249,7 @@ func (s *Spread) receipt(now time.Time, l *link, f frame) {
 }
 
 // refused passes a frame on in the stead of a member that cannot yet.
-func (s *Spread) refused(now time.Time, l *link, number uint32) {
+func (s *Spread) refused(now time.Time, l *link, number uint16) {
 	for i, fl := range l.flight {
 		if fl.number == number {
 			l.flight = append(l.flight[:i], l.flight[i+1:]...)
@@ -287,10 +286,10 @@ func (s *Spread) note(now time.Time, l *link, f frame) bool {
 		if f.number <= 64 { // it is the beginning of the session that is missing
 			in.before <<= max(1, f.number) - 1
 		}
-	case int32(ahead) > maxAhead:
+	case int16(ahead) > maxAhead:
 		s.counts.Absurd++
 		return false
-	case int32(ahead) > 0:
+	case int16(ahead) > 0:
 		in.before = (in.before<<1 | 1) << (ahead - 1)
 		in.newest, in.gapTimes = f.number, 0
 	case ahead == 0 || -ahead > 64 || in.before>>(-ahead-1)&1 == 1:

@@ -14,10 +14,10 @@ func pair() (a, b *simNode) {
 	return a, b
 }
 
-func leafFrame(from *simNode, session, number uint32, raws ...[]byte) frame {
+func leafFrame(from *simNode, session uint32, number uint16, raws ...[]byte) frame {
 	f := frame{kind: kindLeaf, from: from.self, session: session, number: number}
 	for _, raw := range raws {
-		f.rest = appendRecord(f.rest, raw)
+		f.rest = appendRecords(f.rest, raw)
 	}
 	return f
 }
@@ -25,14 +25,15 @@ func leafFrame(from *simNode, session, number uint32, raws ...[]byte) frame {
 func TestNumbersOfFrames(t *testing.T) {
 	a, b := pair()
 	l := b.link(a.self, simStart)
-	note := func(session, number uint32) bool {
+	note := func(session uint32, number uint16) bool {
 		return b.note(simStart, l, leafFrame(a, session, number))
 	}
 	for _, c := range []struct {
-		session, number uint32
-		fresh           bool
-		newest          uint32
-		missing         bool
+		session uint32
+		number  uint16
+		fresh   bool
+		newest  uint16
+		missing bool
 	}{
 		{1, 1, true, 1, false},
 		{1, 1, false, 1, false}, // repeated
@@ -45,14 +46,19 @@ func TestNumbersOfFrames(t *testing.T) {
 		{2, 3, true, 3, true},                          // another session, whose 1 and 2 are missing
 		{3, 1000, true, 1000, false},                   // one that is older than we are
 		{4, 0, true, 0, false},
-		{4, 1<<32 - 1, false, 0, false}, // before the first
+		{5, 1<<16 - 1, true, 1<<16 - 1, false},
+		{5, 1, true, 1, true}, // 0 is missing
+		{5, 0, true, 1, false},
+		{5, 1<<16 - 1, false, 1, false},
+		{4, 0, true, 0, false},
+		{4, 1<<16 - 1, false, 0, false}, // before the first
 	} {
 		if fresh := note(c.session, c.number); fresh != c.fresh || l.in.newest != c.newest || l.in.missing() != c.missing {
 			t.Errorf("frame %d of session %d: fresh %v, newest %d, missing %v, want %+v", c.number, c.session, fresh, l.in.newest, l.in.missing(), c)
 		}
 	}
-	if got := b.Counts(); got.Absurd != 1 || got.Repeated != 4 {
-		t.Errorf("%+v, want 1 absurd and 4 repeated", got)
+	if got := b.Counts(); got.Absurd != 1 || got.Repeated != 5 {
+		t.Errorf("%+v, want 1 absurd and 5 repeated", got)
 	}
 }
 
@@ -67,7 +73,7 @@ func TestAnAbsurdReceiptTakesNothingOff(t *testing.T) {
 	for _, f := range []frame{
 		{kind: kindReceipt, from: b.self, session: l.session + 1, number: 1},
 		{kind: kindReceipt, from: b.self, session: l.session, number: 2, before: ^uint64(0)},
-		{kind: kindReceipt, from: b.self, session: l.session, number: 1 << 31, before: ^uint64(0)},
+		{kind: kindReceipt, from: b.self, session: l.session, number: 1 << 15, before: ^uint64(0)},
 		{kind: kindRefusal, from: b.self, session: l.session, number: 2},
 	} {
 		a.Receive(simStart, f.encode())
@@ -126,7 +132,7 @@ func TestBatches(t *testing.T) {
 		a.queue(s, 0, arc{}, [][]byte{raw})
 		packets += take(a.flush(simStart))
 	}
-	if packets != 1+39/14 {
+	if packets != 1+39/15 {
 		t.Errorf("%d packets at once, want the first and those that are full", packets)
 	}
 	if n := take(a.flush(simStart.Add(window))); n != 1 || l.queued != 0 {
@@ -144,9 +150,9 @@ func TestBatches(t *testing.T) {
 
 func FuzzFrame(f *testing.F) {
 	for _, fr := range []frame{
-		{kind: kindLeaf, from: 1, session: 2, number: 3, rest: appendRecord(nil, []byte("record"))},
+		{kind: kindLeaf, from: 1, session: 2, number: 3, rest: appendRecords(nil, []byte("record"))},
 		{kind: kindLeaf, urge: true, from: 1},
-		{kind: kindBranch, from: 1, session: 2, number: 3, tree: 1, arc: arc{4, 5}, rest: appendRecord(nil, make([]byte, 300))},
+		{kind: kindBranch, from: 1, session: 2, number: 3, tree: 1, arc: arc{4, 5}, rest: appendRecords(nil, make([]byte, 300))},
 		{kind: kindReceipt, from: 1, session: 2, number: 3, before: 4},
 		{kind: kindRefusal, from: 1, session: 2, number: 3},
 		{kind: kindDigest, from: 1, nonce: 2, first: 3, last: 1 << 40, rest: []byte{5, 6}},
@@ -174,7 +180,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte{kindLeaf}, uint8(1), uint16(0))
 	f.Add([]byte{kindReceipt, 1, 2, 3}, uint8(2), uint16(900))
 	f.Add((&frame{kind: kindDigest, last: ^Slot(0)}).encode(), uint8(3), uint16(3))
-	f.Add((&frame{kind: kindBranch, arc: arc{1, 0}, rest: appendRecord(nil, simRecord(2, 9, 90))}).encode(), uint8(4), uint16(3))
+	f.Add((&frame{kind: kindBranch, arc: arc{1, 0}, rest: appendRecords(nil, simRecord(2, 9, 90))}).encode(), uint8(4), uint16(3))
 	f.Fuzz(func(t *testing.T, b []byte, from uint8, after uint16) {
 		const n = 12
 		m := newSimulation(1, n, 0)

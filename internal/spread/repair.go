@@ -200,23 +200,24 @@ func (r *repair) allow(now time.Time, n int) bool {
 
 // answer is a frame of records that is sent when it is full.
 type answer struct {
-	rest   []byte
+	raws   [][]byte
+	size   int
 	stream bool
 }
 
 func (b *answer) add(s *Spread, to Peer, raw []byte, limit int) {
-	if len(b.rest) > 0 && len(b.rest)+recordSize(raw)+prefixSize > limit {
+	if b.size+runSize(raw)+prefixSize > limit {
 		b.end(s, to, kindAnswer)
 	}
 	b.stream = b.stream || len(raw) > MaxRecord
-	b.rest = appendRecord(b.rest, raw)
+	b.raws, b.size = append(b.raws, raw), b.size+runSize(raw)
 }
 
 func (b *answer) end(s *Spread, to Peer, kind byte) {
-	if len(b.rest) > 0 || kind == kindLast {
-		s.send(to, b.stream, frame{kind: kind, from: s.self, rest: b.rest})
+	if len(b.raws) > 0 || kind == kindLast {
+		s.send(to, b.stream, frame{kind: kind, from: s.self, rest: appendRecords(nil, b.raws...)})
 	}
-	b.rest, b.stream = nil, false
+	*b = answer{}
 }
 
 // tellWhole answers a newcomer with everything.

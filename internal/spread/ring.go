@@ -7,12 +7,16 @@ import (
 )
 
 // Peer names a member: the first bytes of its name's hash, which are its place on the ring.
+// The others are zero.
 type Peer uint64
+
+// peerSize is how many bytes those are.
+const peerSize = 6
 
 // PeerOf is the Peer of the member of that name.
 func PeerOf(name string) Peer {
 	sum := sha256.Sum256([]byte(name))
-	return Peer(binary.BigEndian.Uint64(sum[:]))
+	return Peer(binary.BigEndian.Uint64(sum[:]) &^ (1<<(64-8*peerSize) - 1))
 }
 
 // place is a position on the ring, modulo 1<<32.

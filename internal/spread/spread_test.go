@@ -415,8 +415,8 @@ func TestReplayIsBounded(t *testing.T) {
 			if x == bad {
 				continue
 			}
-			f := frame{kind: kindBranch, from: bad.self, session: 7, number: uint32(i + 1), tree: i % trees, arc: around(x.self),
-				rest: appendRecord(nil, simRecord(3, 1, 90))}
+			f := frame{kind: kindBranch, from: bad.self, session: 7, number: uint16(i + 1), tree: i % trees, arc: around(x.self),
+				rest: appendRecords(nil, simRecord(3, 1, 90))}
 			m.send(x, x.Receive(m.now, f.encode()))
 		}
 		m.run(500 * time.Millisecond)

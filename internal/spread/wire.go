@@ -8,17 +8,17 @@ import (
 
 // What travels, all integers big endian or varint:
 //
-//	leaf     kind 1 | from 8 | session 4 | number 4 | records
-//	branch   kind 1 | from 8 | session 4 | number 4 | tree 1 | arc 4+4 | records
-//	receipt  kind 1 | from 8 | session 4 | newest 4 | before 8
-//	refusal  kind 1 | from 8 | session 4 | number 4
-//	digest   kind 1 | from 8 | nonce 8 | first 8 | last 8 | entries
-//	answer   kind 1 | from 8 | records
-//	whole    kind 1 | from 8
-//	last     kind 1 | from 8 | records
+//	leaf     kind 1 | from 6 | session 4 | number 2 | records
+//	branch   kind 1 | from 6 | session 4 | number 2 | tree 1 | arc 4+4 | records
+//	receipt  kind 1 | from 6 | session 4 | newest 2 | before 8
+//	refusal  kind 1 | from 6 | session 4 | number 2
+//	digest   kind 1 | from 6 | nonce 8 | first 8 | last 8 | entries
+//	answer   kind 1 | from 6 | records
+//	whole    kind 1 | from 6
+//	last     kind 1 | from 6 | records
 //
-// Records follow each other, each behind its length. The kinds begin beyond those of bare
-// records.
+// Records are in runs of one length: length | how many 1 | records. The kinds begin beyond those of bare
+// records. 15 records of 90 bytes make a full leaf.
 const (
 	kindLeaf    byte = 0x80 + iota // records for the receiver alone
 	kindBranch                     // records for the receiver and all in an arc
@@ -34,8 +34,8 @@ const (
 const urge = 0x40
 
 const (
-	prefixSize = 1 + 8
-	leafSize   = prefixSize + 4 + 4
+	prefixSize = 1 + peerSize
+	leafSize   = prefixSize + 4 + 2
 	branchSize = leafSize + 1 + 4 + 4
 	// maxPacket is what fits beside memberlist's own framing and encryption (35 bytes) into
 	// 1400 bytes.
@@ -57,7 +57,7 @@ type frame struct {
 	urge    bool
 	from    Peer
 	session uint32
-	number  uint32
+	number  uint16
 	before  uint64 // of a receipt
 	tree    int
 	arc     arc
@@ -70,7 +70,7 @@ type frame struct {
 func prefix(kind byte, from Peer) []byte {
 	b := make([]byte, 1, maxPacket)
 	b[0] = kind
-	return binary.BigEndian.AppendUint64(b, uint64(from))
+	return append(b, binary.BigEndian.AppendUint64(nil, uint64(from))[:peerSize]...)
 }
 
 // encode is the wire form of f but for kindDigest's.
@@ -82,7 +82,7 @@ func (f *frame) encode() []byte {
 	switch f.kind {
 	case kindLeaf, kindBranch, kindReceipt, kindRefusal:
 		b = binary.BigEndian.AppendUint32(b, f.session)
-		b = binary.BigEndian.AppendUint32(b, f.number)
+		b = binary.BigEndian.AppendUint16(b, f.number)
 	case kindDigest:
 		b = binary.BigEndian.AppendUint64(b, f.nonce)
 		b = binary.BigEndian.AppendUint64(b, uint64(f.first))
@@ -102,17 +102,17 @@ func (f *frame) encode() []byte {
 // decode takes a frame apart. It keeps b.
 func decode(b []byte) (frame, error) {
 	c := cursor{b: b, ok: len(b) <= maxStream+maxPacket}
-	f := frame{kind: c.byte(), from: Peer(c.uint64())}
+	f := frame{kind: c.byte(), from: c.peer()}
 	if k := f.kind &^ urge; k == kindLeaf || k == kindBranch {
 		f.urge, f.kind = f.kind != k, k
 	}
 	switch f.kind {
 	case kindLeaf, kindRefusal:
-		f.session, f.number = c.uint32(), c.uint32()
+		f.session, f.number = c.uint32(), c.uint16()
 	case kindReceipt:
-		f.session, f.number, f.before = c.uint32(), c.uint32(), c.uint64()
+		f.session, f.number, f.before = c.uint32(), c.uint16(), c.uint64()
 	case kindBranch:
-		f.session, f.number = c.uint32(), c.uint32()
+		f.session, f.number = c.uint32(), c.uint16()
 		f.tree = int(c.byte())
 		f.arc = arc{place(c.uint32()), place(c.uint32())}
 		c.ok = c.ok && f.tree < trees
@@ -142,17 +142,46 @@ func decode(b []byte) (frame, error) {
 	return f, nil
 }
 
-func appendRecord(b, raw []byte) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(raw))), raw...)
+// maxRun is how many records of one length follow each other at most.
+const maxRun = 255
+
+func appendRecords(b []byte, raws ...[]byte) []byte {
+	for len(raws) > 0 {
+		n := 1
+		for n < min(len(raws), maxRun) && len(raws[n]) == len(raws[0]) {
+			n++
+		}
+		b = append(binary.AppendUvarint(b, uint64(len(raws[0]))), byte(n))
+		for _, raw := range raws[:n] {
+			b = append(b, raw...)
+		}
+		raws = raws[n:]
+	}
+	return b
 }
 
-// recordSize is what a record takes in a frame.
-func recordSize(raw []byte) int {
-	n := 1
+// runSize is what a record takes that begins a run.
+func runSize(raw []byte) int {
+	n := 2
 	for x := len(raw); x >= 0x80; x >>= 7 {
 		n++
 	}
 	return n + len(raw)
+}
+
+// fitting is how many of the records go into so many bytes.
+func fitting(raws [][]byte, room int) int {
+	run := 0
+	for i, raw := range raws {
+		size := len(raw)
+		if run++; i == 0 || len(raws[i-1]) != len(raw) || run > maxRun {
+			size, run = runSize(raw), 1
+		}
+		if room -= size; room < 0 {
+			return i
+		}
+	}
+	return len(raws)
 }
 
 // records goes through those in b. The last is nil when b does not end with a record.
@@ -160,15 +189,18 @@ func records(b []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for len(b) > 0 {
 			n, size := binary.Uvarint(b)
-			if size <= 0 || n == 0 || n > uint64(len(b)-size) {
+			if size <= 0 || size == len(b) || n == 0 || n > maxStream || b[size] == 0 || int(n)*int(b[size]) > len(b)-size-1 {
 				yield(nil)
 				return
 			}
-			end := size + int(n)
-			if !yield(b[size:end:end]) {
-				return
+			run := int(b[size])
+			b = b[size+1:]
+			for ; run > 0; run-- {
+				if !yield(b[:n:n]) {
+					return
+				}
+				b = b[n:]
 			}
-			b = b[end:]
 		}
 	}
 }
@@ -190,8 +222,15 @@ func (c *cursor) take(n int) []byte {
 }
 
 func (c *cursor) byte() byte     { return c.take(1)[0] }
+func (c *cursor) uint16() uint16 { return binary.BigEndian.Uint16(c.take(2)) }
 func (c *cursor) uint32() uint32 { return binary.BigEndian.Uint32(c.take(4)) }
 func (c *cursor) uint64() uint64 { return binary.BigEndian.Uint64(c.take(8)) }
+
+func (c *cursor) peer() Peer {
+	var b [8]byte
+	copy(b[:], c.take(peerSize))
+	return Peer(binary.BigEndian.Uint64(b[:]))
+}
 
 func (c *cursor) uvarint() uint64 {
 	x, n := binary.Uvarint(c.b)
