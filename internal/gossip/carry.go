@@ -47,6 +47,7 @@ func (g *Gossip) ingest(raw []byte) (slot, uint64, result) {
 	at, version, got := g.store.ingest(raw, g.cfg.Now())
 	g.metrics.records.WithLabelValues(string(got)).Inc()
 	if got == accepted {
+		g.tell(at, version, raw)
 		g.touch(at.origin)
 		if g.isOwn(at) {
 			g.returned = append(g.returned, returned{at, version})

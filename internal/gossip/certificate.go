@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/drover-project/drover/internal/identity"
 )
 
 // certificate is one that was verified.
@@ -34,7 +33,7 @@ func (s *store) signer(r record, now time.Time) (*certificate, result) {
 		return nil, unknownKey
 	case now.After(c.cert.NotAfter):
 		return nil, badCertificate
-	case !r.signedBy(c.public()):
+	case !r.signedBy(c.public(), s.verifier):
 		return nil, badSignature
 	}
 	return c, accepted
@@ -45,7 +44,7 @@ func (s *store) loadSigner(r record, now time.Time) (*certificate, result) {
 	why := unknownKey
 	for _, c := range s.keys[r.prefix()] {
 		switch {
-		case !r.loadSignedBy(c.public(), c.key, c.slot.origin):
+		case !r.loadSignedBy(c.public(), c.key, c.slot.origin, s.verifier):
 			why = badSignature
 		case now.After(c.cert.NotAfter):
 			return nil, badCertificate
@@ -57,7 +56,7 @@ func (s *store) loadSigner(r record, now time.Time) (*certificate, result) {
 }
 
 func (s *store) ingestCertificate(r record, now time.Time) (slot, uint64, result) {
-	cert, err := x509.ParseCertificate(r.body)
+	cert, err := s.verifier.Parse(r.body)
 	if err != nil {
 		return slot{}, 0, malformed
 	}
@@ -68,7 +67,7 @@ func (s *store) ingestCertificate(r record, now time.Time) (slot, uint64, result
 			return at, r.version, versus(r.version, known.version)
 		}
 	}
-	subject, err := identity.Verify(cert, s.roots, now)
+	subject, err := s.verifier.Certificate(cert, s.roots, now)
 	if err != nil {
 		return at, 0, badCertificate
 	}
@@ -79,7 +78,7 @@ func (s *store) ingestCertificate(r record, now time.Time) (slot, uint64, result
 		return at, 0, wrongOrigin
 	}
 	id, _ := keyIDOf(cert) // Verify has checked the kind of key
-	if id != r.key || r.version != certificateVersion(cert) || !r.signedBy(cert.PublicKey.(ed25519.PublicKey)) {
+	if id != r.key || r.version != certificateVersion(cert) || !r.signedBy(cert.PublicKey.(ed25519.PublicKey), s.verifier) {
 		return at, 0, badSignature
 	}
 	if entry == nil {

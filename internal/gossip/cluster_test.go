@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/drover-project/drover/internal/gossip/gossiptest"
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/identity/identitytest"
 	"github.com/drover-project/drover/internal/model"
@@ -21,21 +22,21 @@ var testKey = []byte("0123456789abcdef0123456789abcdef")
 type cluster struct {
 	t    *testing.T
 	ca   *identitytest.Authority
-	net  *network
+	net  *gossiptest.Network
 	runs []*run
 	with func(*Config) // changes what a member is started with; may be nil
 }
 
 type run struct {
 	*Gossip
-	port *port
+	port *gossiptest.Port
 	id   *identity.Identity
 	stop context.CancelFunc
 	done chan error
 }
 
 func newCluster(t *testing.T, seed int64, loss float64) *cluster {
-	return &cluster{t: t, ca: identitytest.NewAuthority(t), net: newNetwork(seed, loss)}
+	return &cluster{t: t, ca: identitytest.NewAuthority(t), net: gossiptest.NewNetwork(gossiptest.Config{Seed: uint64(seed), Loss: loss})}
 }
 
 func (c *cluster) node(name model.NodeID) *run {
@@ -44,7 +45,7 @@ func (c *cluster) node(name model.NodeID) *run {
 
 func (c *cluster) start(id *identity.Identity) *run {
 	c.t.Helper()
-	r := &run{port: c.net.open(), id: id, done: make(chan error, 1)}
+	r := &run{port: c.net.Open(), id: id, done: make(chan error, 1)}
 	var seeds []string
 	for _, other := range c.runs {
 		seeds = append(seeds, other.port.String())
@@ -179,7 +180,7 @@ func TestCrashLeaveAndRestart(t *testing.T) {
 			return len(a.Snapshot().Alive()) == 3 && !a.Snapshot().Nodes["b"].Received.IsZero()
 		})
 
-		b.port.crash()
+		b.port.Crash()
 		c.within(time.Minute, "the crash is seen", func() bool { return !a.Snapshot().Nodes["b"].Alive && !d.Snapshot().Nodes["b"].Alive })
 		if a.Snapshot().Nodes["b"].Received.IsZero() {
 			t.Error("what a dead node said last is still known")
@@ -210,14 +211,10 @@ func TestPartitionHeals(t *testing.T) {
 			return func() bool { return len(a.Snapshot().Alive()) == n && len(b.Snapshot().Alive()) == n }
 		}
 		c.within(time.Minute, "two are alive", both(2))
-		c.net.mu.Lock()
-		c.net.cut = func(string, string) bool { return true }
-		c.net.mu.Unlock()
+		c.net.Cut(func(_, _ *gossiptest.Port) bool { return true })
 		c.within(2*time.Minute, "each is alone", both(1))
 		time.Sleep(10 * time.Minute)
-		c.net.mu.Lock()
-		c.net.cut = nil
-		c.net.mu.Unlock()
+		c.net.Cut(nil)
 		c.within(2*time.Minute, "two are alive again", both(2))
 	})
 }

@@ -63,6 +63,8 @@ type Config struct {
 	Log        *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Simulation is nil outside of simulations.
+	Simulation *Simulation
 }
 
 // Gossip is one member. All methods are safe for concurrent use, also before Run.
@@ -136,6 +138,7 @@ func New(cfg Config) (*Gossip, error) {
 		peers:   map[spread.Peer]memberlist.Node{},
 	}
 	g.picture.Store(&view.Snapshot{Self: cfg.Self.Node, Nodes: map[model.NodeID]view.Node{}})
+	g.simulate()
 	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	g.spread = spread.New(spread.PeerOf(cfg.Self.CommonName()), carried{g}, rng)
 	g.metrics, err = newMetrics(cfg.Registerer, g)

@@ -84,9 +84,9 @@ func openLoad(b []byte) (record, error) {
 func (r record) prefix() keyPrefix { return keyPrefix(r.raw[1:]) }
 
 // loadSignedBy verifies a load's record as one of origin's.
-func (r record) loadSignedBy(pub ed25519.PublicKey, key keyID, origin model.NodeID) bool {
+func (r record) loadSignedBy(pub ed25519.PublicKey, key keyID, origin model.NodeID, v Verifier) bool {
 	at := len(r.raw) - ed25519.SignatureSize
-	return ed25519.Verify(pub, signedLoad(key, origin, r.raw[:at]), r.raw[at:])
+	return v.Signature(pub, signedLoad(key, origin, r.raw[:at]), r.raw[at:])
 }
 
 func signedLoad(key keyID, origin model.NodeID, b []byte) []byte {

@@ -130,9 +130,9 @@ func cut(b []byte, limit uint64) (head, rest []byte, ok bool) {
 }
 
 // signedBy verifies the record's signature.
-func (r record) signedBy(pub ed25519.PublicKey) bool {
+func (r record) signedBy(pub ed25519.PublicKey, v Verifier) bool {
 	at := len(r.raw) - ed25519.SignatureSize
-	return ed25519.Verify(pub, signed(r.raw[:at]), r.raw[at:])
+	return v.Signature(pub, signed(r.raw[:at]), r.raw[at:])
 }
 
 func signed(b []byte) []byte {

@@ -75,6 +75,9 @@ func (g *Gossip) take(raw []byte) error {
 	if got != accepted && got != duplicate {
 		return fmt.Errorf("own record refused: %s", got)
 	}
+	if got == accepted {
+		g.tell(at, version, raw)
+	}
 	g.touch(g.cfg.Self.Node)
 	// What is not said again soon is said twice.
 	twice := at.kind == kindCertificate || at.kind == kindRegistration || at.kind == kindLocation

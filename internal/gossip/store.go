@@ -115,6 +115,7 @@ type store struct {
 	roots     *x509.CertPool
 	codec     *codec
 	confirmer Confirmer
+	verifier  Verifier
 	nodes     map[model.NodeID]*nodeEntry
 	records   map[slotID]*kept             // all that nodes hold
 	keys      map[keyPrefix][]*certificate // likewise
@@ -123,7 +124,7 @@ type store struct {
 }
 
 func newStore(roots *x509.CertPool, c *codec, confirmer Confirmer) *store {
-	return &store{roots: roots, codec: c, confirmer: confirmer, nodes: map[model.NodeID]*nodeEntry{},
+	return &store{roots: roots, codec: c, confirmer: confirmer, verifier: verifier{}, nodes: map[model.NodeID]*nodeEntry{},
 		records: map[slotID]*kept{}, keys: map[keyPrefix][]*certificate{}}
 }
 

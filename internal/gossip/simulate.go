@@ -1,0 +1,69 @@
+package gossip
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"time"
+
+	"github.com/drover-project/drover/internal/identity"
+	"github.com/drover-project/drover/internal/model"
+)
+
+// Simulation lets many members run in one process, and tells what each takes in. A cluster's
+// members have none.
+type Simulation struct {
+	// Verifier is shared by the members, so that what all of them hear is verified once.
+	Verifier Verifier
+	// Accepted is told each record that a member takes in, its own too. It is called under
+	// the member's lock: it must not call back.
+	Accepted func(Record)
+}
+
+// Record is one that was verified, and newer than what was known.
+type Record struct {
+	Kind    string
+	Origin  model.NodeID
+	Version uint64
+	Bytes   int
+}
+
+// Verifier checks what others have signed.
+type Verifier interface {
+	Parse(der []byte) (*x509.Certificate, error)
+	// Certificate is identity.Verify.
+	Certificate(cert *x509.Certificate, roots *x509.CertPool, now time.Time) (identity.Subject, error)
+	// Signature is ed25519.Verify.
+	Signature(key ed25519.PublicKey, message, signature []byte) bool
+}
+
+// verifier remembers nothing.
+type verifier struct{}
+
+func (verifier) Parse(der []byte) (*x509.Certificate, error) { return x509.ParseCertificate(der) }
+
+func (verifier) Certificate(cert *x509.Certificate, roots *x509.CertPool, now time.Time) (identity.Subject, error) {
+	return identity.Verify(cert, roots, now)
+}
+
+func (verifier) Signature(key ed25519.PublicKey, message, signature []byte) bool {
+	return ed25519.Verify(key, message, signature)
+}
+
+// simulate puts the simulation's verifier into the store.
+func (g *Gossip) simulate() {
+	if s := g.cfg.Simulation; s != nil && s.Verifier != nil {
+		g.store.verifier = s.Verifier
+	}
+}
+
+var kindNames = map[kind]string{
+	kindCertificate: "certificate", kindLocation: "location", kindRegistration: "registration", kindRoutes: "routes",
+	kindSuffering: "suffering", kindPods: "pods", kindLoad: "load",
+}
+
+// tell is called for each record that was accepted.
+func (g *Gossip) tell(at slot, version uint64, raw []byte) {
+	if s := g.cfg.Simulation; s != nil && s.Accepted != nil {
+		s.Accepted(Record{kindNames[at.kind], at.origin, version, len(raw)})
+	}
+}
