@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"slices"
 	"time"
-
 )
 
 // certificate is one that was verified.
