@@ -1,0 +1,148 @@
+package gossip
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/drover-project/drover/internal/gossip/gossiptest"
+)
+
+// wall is the time of day outside of the bubble.
+func wall() string {
+	return time.Unix(0, wallNanos()).Format("15:04:05")
+}
+
+func wallNanos() int64 {
+	var tv syscall.Timeval
+	if err := syscall.Gettimeofday(&tv); err != nil {
+		panic(err) // it has no other error than a bad address
+	}
+	return tv.Nano()
+}
+
+// times are those of one kind of record, in seconds: until 99 % and all of the nodes have
+// it, of the median record and of the one that 99 in 100 are not slower than.
+type times struct {
+	Records                      int
+	Most50, Most99, All50, All99 float64
+	Bytes                        int // of one record
+}
+
+// result is what a cluster at rest under the load has shown.
+type result struct {
+	System string
+	Nodes  int
+	Loss   float64
+	Seed   uint64
+	Report times
+	// Location is when both ends' announcements have come.
+	Location times
+	// BytesMean and BytesMax are those of a node and second, both directions, of the mean
+	// node and of the one with the most.
+	BytesMean, BytesMax float64
+	Packets             float64 // sent by a node a second
+	Overflows           int     // packets that came to a full queue
+	// Kinds are the bytes that the mean node sends a second, by what they are for.
+	Kinds  map[string]float64
+	Length float64 // seconds measured
+}
+
+func (s *spread) times() times {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := func(all []time.Duration, q float64) float64 {
+		d, ok := quantile(all, s.begun, q)
+		if !ok {
+			return never
+		}
+		return d.Seconds()
+	}
+	return times{Records: s.begun, Bytes: s.bytes, Most50: at(s.most, 0.5), Most99: at(s.most, 0.99), All50: at(s.all, 0.5), All99: at(s.all, 0.99)}
+}
+
+// never stands for a time that was not over when the following ended, in seconds.
+const never = 1e6
+
+// meter takes the traffic between two moments.
+type meter struct {
+	at      time.Time
+	traffic []gossiptest.Traffic
+	kinds   map[string]int
+}
+
+func (w *world) meter() meter {
+	m := meter{at: time.Now(), kinds: w.net.KindBytes()}
+	for _, p := range w.ports {
+		m.traffic = append(m.traffic, p.Traffic())
+	}
+	return m
+}
+
+// since fills in what the nodes have sent and received since, a second.
+func (w *world) since(m meter, r *result) {
+	now := w.meter()
+	seconds := now.at.Sub(m.at).Seconds()
+	n := float64(len(m.traffic))
+	r.BytesMean, r.BytesMax, r.Packets = 0, 0, 0
+	for i := range m.traffic {
+		t := now.traffic[i].Sub(m.traffic[i])
+		r.BytesMean += float64(t.Bytes()) / seconds / n
+		r.BytesMax = max(r.BytesMax, float64(t.Bytes())/seconds)
+		r.Packets += float64(t.Packets) / seconds / n
+		r.Overflows += t.Overflows
+	}
+	r.Kinds = map[string]float64{}
+	for k, b := range now.kinds {
+		r.Kinds[k] = float64(b-m.kinds[k]) / seconds / n
+	}
+}
+
+// follow is how long records are followed after the last that counts was told.
+const follow = 30 * time.Second
+
+// steady measures a cluster that nothing happens to.
+func (w *world) steady(n int, length time.Duration, r *result) error {
+	if err := w.settle(n); err != nil {
+		return err
+	}
+	w.move(n)
+	time.Sleep(10 * time.Second)
+	wallBefore := wallNanos()
+	before := w.meter()
+	w.track.record(true)
+	time.Sleep(length)
+	w.track.record(false)
+	w.since(before, r)
+	r.Length = length.Seconds()
+	w.say("%v took %.1f s of real time", length, float64(wallNanos()-wallBefore)/1e9)
+	w.until(follow, 100*time.Millisecond, func() bool {
+		for i := range w.track.spread {
+			s := &w.track.spread[i]
+			s.mu.Lock()
+			open := len(s.all) < s.begun
+			s.mu.Unlock()
+			if open {
+				return false
+			}
+		}
+		return true
+	})
+	r.Report, r.Location = w.track.spread[report].times(), w.track.spread[location].times()
+	w.say("reports %s; locations %s; %.1f KB/s a node, most %.1f", r.Report, r.Location, r.BytesMean/1000, r.BytesMax/1000)
+	return nil
+}
+
+func (t times) String() string {
+	return fmt.Sprintf("(%d) 99%% in %.2f/%.2f s, all in %.2f/%.2f s", t.Records, t.Most50, t.Most99, t.All50, t.All99)
+}
+
+func kindsLine(kinds map[string]float64) string {
+	line := ""
+	for _, k := range slices.SortedFunc(maps.Keys(kinds), func(a, b string) int { return int(kinds[b] - kinds[a]) }) {
+		line += fmt.Sprintf(" %s %.0f", k, kinds[k])
+	}
+	return line
+}
