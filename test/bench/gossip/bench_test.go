@@ -24,6 +24,7 @@ var (
 	length  = flag.Duration("length", time.Minute, "how long a cluster at rest is measured, in virtual time")
 	hour    = flag.Duration("hour", time.Hour, "how long false deaths are looked for, in virtual time")
 	out     = flag.String("out", "out/bench/gossip.json", "`file` for the figures")
+	docs    = flag.String("docs", "", "`directory` for what the documentation shows; empty: none")
 	runData = flag.String("data", "out/bench/gossip-runs.json", "`file` for what each run has shown: pieces are put together there")
 )
 
@@ -105,6 +106,11 @@ func TestBench(t *testing.T) {
 	}
 	if err := bench.Write(*out, metrics); err != nil {
 		t.Fatal(err)
+	}
+	if *docs != "" {
+		if err := drawGrowth(d, *docs); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -1,8 +1,13 @@
 package gossip
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
+	"os"
+	"path/filepath"
 
+	"github.com/drover-project/drover/test/bench/gossip/growth"
 	bench "github.com/drover-project/drover/test/bench/report"
 )
 
@@ -25,7 +30,133 @@ func figures(d *data) []bench.Metric {
 			all = append(all, steadyFigures(name, r, beside[r.Nodes])...)
 		}
 	}
+	all = append(all, modelFigures(d.medians(ours, ordinaryLoss))...)
+	for _, o := range d.Outcomes {
+		all = append(all, o.figures()...)
+	}
 	return all
+}
+
+// modelFigures are how far off the model is at the largest size when it has seen none
+// greater than half of it, and what it says of those that are too large to run.
+func modelFigures(measured []result) []bench.Metric {
+	var all []bench.Metric
+	if len(measured) < 3 {
+		return nil
+	}
+	largest := measured[len(measured)-1]
+	var smaller []result
+	for _, r := range measured {
+		if 2*r.Nodes <= largest.Nodes {
+			smaller = append(smaller, r)
+		}
+	}
+	if len(smaller) > 1 {
+		p := predict(smaller, largest.Nodes)
+		off := func(what string, said, is float64) {
+			if said < never && is < never && is > 0 {
+				all = append(all, bench.Metric{Name: fmt.Sprintf("model/error-at-%d/%s", largest.Nodes, what), Value: said/is - 1, Unit: "share", Met: true})
+			}
+		}
+		off("bytes-mean", p.Bytes, largest.BytesMean)
+		off("report-99%-p99", p.Report99, largest.Report.Most99)
+		off("report-100%-p99", p.ReportAll, largest.Report.All99)
+		off("location-99%-p99", p.Place, largest.Location.Most99)
+	}
+	for _, n := range modelled {
+		p := predict(measured, n)
+		name := fmt.Sprintf("model/nodes=%d/", n)
+		times := map[bool]func(what string, v float64) bench.Metric{
+			true: func(what string, v float64) bench.Metric { return bench.AtMost(name+what, v, "s", goalSecondsMore, 0) },
+			false: func(what string, v float64) bench.Metric {
+				return bench.Metric{Name: name + what, Value: v, Unit: "s", Met: true}
+			},
+		}[n <= goalNodesMore]
+		all = append(all, times("report-99%-p99", p.Report99), times("location-99%-p99", p.Place))
+		if n <= goalNodesMore {
+			all = append(all, bench.AtMost(name+"bytes-mean", p.Bytes, "B/s", goalBytesMore, 0))
+		} else {
+			all = append(all, bench.Metric{Name: name + "bytes-mean", Value: p.Bytes, Unit: "B/s", Met: true})
+		}
+	}
+	return all
+}
+
+// modelled are the sizes that nobody runs.
+var modelled = []int{5000, 20000}
+
+func (o *outcome) figures() []bench.Metric {
+	name := fmt.Sprintf("%s/nodes=%d/run=%d/", o.Part, o.Nodes, o.Seed)
+	told := func(what string, value float64, unit string) bench.Metric {
+		return bench.Metric{Name: name + what, Value: value, Unit: unit, Met: true}
+	}
+	deaths := bench.AtMost(name+"false-deaths", float64(o.Deaths), "deaths", 0, 0)
+	switch o.Part {
+	case "hour":
+		return []bench.Metric{deaths, told("watched", o.Length, "s"), told("bytes-mean", o.BytesMean, "B/s")}
+	case "partition":
+		equal := 0.0
+		if o.Equal && o.All < never {
+			equal = 1
+		}
+		return []bench.Metric{told("whole-99%", o.Most, "s"), told("whole-100%", o.All, "s"), bench.AtLeast(name+"one-equal-picture", equal, "yes", 1, 0),
+			deaths, told("bytes-mean-after", o.BytesMean, "B/s"), told("bytes-max-after", o.BytesMax, "B/s")}
+	}
+	return []bench.Metric{told("whole-99%", o.Most, "s"), told("whole-100%", o.All, "s"), deaths,
+		told("bytes-mean-after", o.BytesMean, "B/s"), told("bytes-max-after", o.BytesMax, "B/s")}
+}
+
+// grown is the data of the drawing in docs.
+func grown(d *data) growth.Growth {
+	g := growth.Growth{Goals: []growth.Goal{
+		{Nodes: goalNodes, Seconds: goalSeconds, Bytes: goalBytes},
+		{Nodes: goalNodesMore, Seconds: goalSecondsMore, Bytes: goalBytesMore},
+	}}
+	for _, system := range []string{ours, theirs} {
+		for _, r := range d.medians(system, ordinaryLoss) {
+			p := growth.Point{System: system, Nodes: r.Nodes, Seconds: rounded(r.Report.Most99), Bytes: rounded(r.BytesMean)}
+			if r.Report.Most99 >= never {
+				p.Seconds = 0
+			}
+			g.Points = append(g.Points, p)
+		}
+		if measured := d.medians(system, ordinaryLoss); system == ours && len(measured) > 2 {
+			for _, n := range modelled {
+				p := predict(measured, n)
+				g.Points = append(g.Points, growth.Point{System: system, Nodes: n, Modelled: true, Seconds: rounded(p.Report99), Bytes: rounded(p.Bytes)})
+			}
+		}
+	}
+	return g
+}
+
+// rounded keeps four digits.
+func rounded(v float64) float64 {
+	if v == 0 {
+		return 0
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(v))-3)
+	return math.Round(v/unit) * unit
+}
+
+// drawGrowth writes the data and what is drawn of them.
+func drawGrowth(d *data, dir string) error {
+	g := grown(d)
+	svg, err := growth.Draw(g)
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(g, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "growth.json"), append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "growth.svg"), svg, 0o644)
 }
 
 func steadyFigures(name string, r, b result) []bench.Metric {

@@ -23,6 +23,15 @@ func wallNanos() int64 {
 	return tv.Nano()
 }
 
+// processors is the time that they have spent on this process, in seconds.
+func processors() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // likewise
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
 // times are those of one kind of record, in seconds: until 99 % and all of the nodes have
 // it, of the median record and of the one that 99 in 100 are not slower than.
 type times struct {
@@ -110,14 +119,14 @@ func (w *world) steady(n int, length time.Duration, r *result) error {
 	}
 	w.move(n)
 	time.Sleep(10 * time.Second)
-	wallBefore := wallNanos()
+	wallBefore, busyBefore := wallNanos(), processors()
 	before := w.meter()
 	w.track.record(true)
 	time.Sleep(length)
 	w.track.record(false)
 	w.since(before, r)
 	r.Length = length.Seconds()
-	w.say("%v took %.1f s of real time", length, float64(wallNanos()-wallBefore)/1e9)
+	w.say("%v took %.1f s, and %.1f s of processors", length, float64(wallNanos()-wallBefore)/1e9, processors()-busyBefore)
 	w.until(follow, 100*time.Millisecond, func() bool {
 		for i := range w.track.spread {
 			s := &w.track.spread[i]
