@@ -28,14 +28,6 @@ var (
 	runData = flag.String("data", "out/bench/gossip-runs.json", "`file` for what each run has shown: pieces are put together there")
 )
 
-// lan is a network of one data centre on an ordinary day, but for the loss.
-func lan(seed uint64, loss float64, k *gossiptest.Kinds) gossiptest.Config {
-	return gossiptest.Config{Seed: seed, Loss: loss, Duplicated: 0.001, Reordered: 0.01,
-		MinDelay: 200 * time.Microsecond, MaxDelay: 5 * time.Millisecond, Kinds: k}
-}
-
-const ordinaryLoss = 0.001
-
 const (
 	ours   = "drover"
 	theirs = "memberlist"

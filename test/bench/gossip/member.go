@@ -37,6 +37,7 @@ type kind int
 const (
 	report kind = iota
 	location
+	told // reports, since they were told: a change may have to wait for that
 	other
 )
 

@@ -46,30 +46,35 @@ type result struct {
 	Nodes  int
 	Loss   float64
 	Seed   uint64
-	Report times
+	// Report is since the change, Told since it was told: gossip may put that off.
+	Report, Told times
 	// Location is when both ends' announcements have come.
 	Location times
 	// BytesMean and BytesMax are those of a node and second, both directions, of the mean
-	// node and of the one with the most.
-	BytesMean, BytesMax float64
-	Packets             float64 // sent by a node a second
-	Overflows           int     // packets that came to a full queue
+	// node and of the one with the most; SentMean and SentMax what it sends.
+	BytesMean, BytesMax, SentMean, SentMax float64
+	Packets                                float64 // sent by a node a second
+	Overflows                              int     // packets that came to a full queue
 	// Kinds are the bytes that the mean node sends a second, by what they are for.
 	Kinds  map[string]float64
 	Length float64 // seconds measured
 }
 
-func (s *spread) times() times {
+func (s *spreading) times() times {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := func(all []time.Duration, q float64) float64 {
-		d, ok := quantile(all, s.begun, q)
+	return timesOf(s.most, s.all, s.begun, s.bytes)
+}
+
+func timesOf(most, all []time.Duration, begun, bytes int) times {
+	at := func(took []time.Duration, q float64) float64 {
+		d, ok := quantile(took, begun, q)
 		if !ok {
 			return never
 		}
 		return d.Seconds()
 	}
-	return times{Records: s.begun, Bytes: s.bytes, Most50: at(s.most, 0.5), Most99: at(s.most, 0.99), All50: at(s.all, 0.5), All99: at(s.all, 0.99)}
+	return times{Records: begun, Bytes: bytes, Most50: at(most, 0.5), Most99: at(most, 0.99), All50: at(all, 0.5), All99: at(all, 0.99)}
 }
 
 // never stands for a time that was not over when the following ended, in seconds.
@@ -95,11 +100,13 @@ func (w *world) since(m meter, r *result) {
 	now := w.meter()
 	seconds := now.at.Sub(m.at).Seconds()
 	n := float64(len(m.traffic))
-	r.BytesMean, r.BytesMax, r.Packets = 0, 0, 0
+	r.BytesMean, r.BytesMax, r.SentMean, r.SentMax, r.Packets = 0, 0, 0, 0, 0
 	for i := range m.traffic {
 		t := now.traffic[i].Sub(m.traffic[i])
 		r.BytesMean += float64(t.Bytes()) / seconds / n
 		r.BytesMax = max(r.BytesMax, float64(t.Bytes())/seconds)
+		r.SentMean += float64(t.Sent) / seconds / n
+		r.SentMax = max(r.SentMax, float64(t.Sent)/seconds)
 		r.Packets += float64(t.Packets) / seconds / n
 		r.Overflows += t.Overflows
 	}
@@ -139,8 +146,11 @@ func (w *world) steady(n int, length time.Duration, r *result) error {
 		}
 		return true
 	})
-	r.Report, r.Location = w.track.spread[report].times(), w.track.spread[location].times()
-	w.say("reports %s; locations %s; %.1f KB/s a node, most %.1f", r.Report, r.Location, r.BytesMean/1000, r.BytesMax/1000)
+	r.Report, r.Told, r.Location = w.track.spread[report].times(), w.track.spread[told].times(), w.track.spread[location].times()
+	w.say("reports %s; since told %s; locations %s; %.1f KB/s sent a node, most %.1f; %d overflows", r.Report, r.Told, r.Location, r.SentMean/1000, r.SentMax/1000, r.Overflows)
+	if len(r.Kinds) > 0 {
+		w.say("bytes sent a second:%s", kindsLine(r.Kinds))
+	}
 	return nil
 }
 

@@ -11,7 +11,7 @@ import (
 type tracker struct {
 	nodes     int
 	origins   []origin
-	spread    [2]spread // reports, locations
+	spread    [3]spreading // reports, locations, and reports since they were told
 	completed completed
 }
 
@@ -30,14 +30,15 @@ type origin struct {
 type followed struct {
 	mu      sync.Mutex
 	since   time.Time
+	told    time.Time
 	version uint64
 	need    int // records for each node
 	has     []uint8
 	held    int // nodes
 }
 
-// spread are the times until 99 % and all of the nodes had it.
-type spread struct {
+// spreading is the times until 99 % and all of the nodes had it.
+type spreading struct {
 	mu        sync.Mutex
 	most, all []time.Duration
 	begun     int
@@ -83,7 +84,7 @@ func (t *tracker) moving(a, b int) {
 	t.spread[location].begin()
 }
 
-func (s *spread) begin() {
+func (s *spreading) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.recording {
@@ -127,8 +128,9 @@ func (t *tracker) hear(member int, k kind, from int, version uint64, bytes int) 
 		}
 		s.bytes = bytes
 		s.mu.Unlock()
+		t.spread[told].begin()
 		if recording {
-			o.open = append(o.open, &followed{since: o.changed, version: version, need: 1, has: make([]uint8, t.nodes)})
+			o.open = append(o.open, &followed{since: o.changed, told: time.Now(), version: version, need: 1, has: make([]uint8, t.nodes)})
 		}
 		o.changed = time.Time{}
 	}
@@ -178,15 +180,20 @@ func (t *tracker) count(f *followed, member int, k kind) {
 	if f.held != most && f.held != t.nodes {
 		return
 	}
-	s := &t.spread[k]
+	t.spread[k].took(time.Since(f.since), f.held, most, t.nodes)
+	if k == report {
+		t.spread[told].took(time.Since(f.told), f.held, most, t.nodes)
+	}
+}
+
+func (s *spreading) took(d time.Duration, held, most, all int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	took := time.Since(f.since)
-	if f.held == most {
-		s.most = append(s.most, took)
+	if held == most {
+		s.most = append(s.most, d)
 	}
-	if f.held == t.nodes {
-		s.all = append(s.all, took)
+	if held == all {
+		s.all = append(s.all, d)
 	}
 }
 

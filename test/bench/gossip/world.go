@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -36,12 +35,6 @@ type world struct {
 	stop context.CancelFunc
 	work sync.WaitGroup
 }
-
-// The load: what Issue asks for.
-const (
-	changeEvery = 10 * time.Second // of each node
-	nodesAMove  = 100              // one a minute for so many nodes
-)
 
 func newWorld(name string, nodes int, seed uint64, net gossiptest.Config, m maker, progress io.Writer) *world {
 	w := &world{name: name, nodes: nodes, rng: rand.New(rand.NewPCG(seed, 0)), net: gossiptest.NewNetwork(net), make: m,
@@ -120,7 +113,7 @@ func (w *world) fail(err error) {
 // that the times between two are distributed exponentially.
 func (w *world) live(i int, m member, rng *rand.Rand) {
 	const tick = time.Second
-	odds := 1 - math.Exp(-float64(tick)/float64(changeEvery))
+	odds := changeOdds(tick)
 	wait := time.Duration(rng.Float64() * float64(tick))
 	for first := true; w.sleep(wait); first, wait = false, tick {
 		if w.quiet.Load() {
