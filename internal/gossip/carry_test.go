@@ -43,7 +43,7 @@ func TestReportsReachAllForLittle(t *testing.T) {
 		newest := map[int]model.Cores{}
 		had, asked := 0, 0
 		rng := rand.New(rand.NewSource(1))
-		before := c.net.sent()
+		before := c.net.Sent()
 		for start := time.Now(); time.Since(start) < span; time.Sleep(100 * time.Millisecond) {
 			for len(open) > 0 && time.Since(open[0].at) >= within {
 				s := open[0]
@@ -63,7 +63,7 @@ func TestReportsReachAllForLittle(t *testing.T) {
 				open = append(open, said{by, cpu, time.Now()})
 			}
 		}
-		rate := float64(c.net.sent()-before) / span.Seconds() / n
+		rate := float64(c.net.Sent()-before) / span.Seconds() / n
 		t.Logf("%d of %d had what was new after %v, at %.0f bytes a member and second", had, asked, within, rate)
 		if had*100 < asked*95 { // some changes were within their dead bands
 			t.Errorf("%d of %d had what was new after %v", had, asked, within)
@@ -72,12 +72,6 @@ func TestReportsReachAllForLittle(t *testing.T) {
 			t.Errorf("%.0f bytes a member and second", rate)
 		}
 	})
-}
-
-func (n *network) sent() int64 {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.bytes
 }
 
 func TestSlotsOfOneOriginFollowEachOther(t *testing.T) {

@@ -114,6 +114,9 @@ func (p *Port) WriteTo(b []byte, addr string) (time.Time, error) {
 	n := p.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.ports[p.name] != p {
+		return now, nil // it is off the network
+	}
 	size := len(b) + packetHeader
 	p.traffic.Sent += size
 	p.traffic.Packets++
@@ -209,7 +212,7 @@ func (p *Port) Crash() { _ = p.Shutdown() }
 func (p *Port) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	n := p.net
 	n.mu.Lock()
-	to := n.ports[addr]
+	to, gone := n.ports[addr], n.ports[p.name] != p
 	lost := to != nil && n.cut != nil && n.cut(p, to)
 	var wait time.Duration
 	if to != nil && !lost {
@@ -220,7 +223,7 @@ func (p *Port) DialTimeout(addr string, timeout time.Duration) (net.Conn, error)
 	}
 	n.mu.Unlock()
 	switch {
-	case to == nil:
+	case to == nil || gone:
 		return nil, errors.New("no route to " + addr)
 	case lost || wait > timeout:
 		time.Sleep(timeout)

@@ -157,6 +157,10 @@ func TestNothingPassesACut(t *testing.T) {
 			t.Errorf("written through a cut: %v after %v", err, time.Since(begun))
 		}
 		b.Crash()
+		b.WriteTo([]byte("z"), a.String())
+		if len(a.PacketCh()) != 1 {
+			t.Error("who is gone still sends")
+		}
 		if _, err := a.DialTimeout(b.String(), time.Second); err == nil {
 			t.Error("who is gone was reached")
 		}

@@ -31,6 +31,17 @@ func (p *Port) Traffic() Traffic {
 	return p.traffic
 }
 
+// Sent is how many bytes all have sent so far.
+func (n *Network) Sent() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	sum := 0
+	for _, p := range n.all {
+		sum += p.traffic.Sent
+	}
+	return sum
+}
+
 // KindBytes gives the bytes that all have sent so far, by what they are for.
 func (n *Network) KindBytes() map[string]int {
 	n.mu.Lock()
@@ -45,13 +56,13 @@ func (n *Network) KindBytes() map[string]int {
 // check that they are whole: who receives them does.
 type Kinds struct {
 	block cipher.Block
-	user  func(message []byte) string
+	user  func(message []byte, add func(kind string, bytes int))
 	bytes map[string]int // Network.mu
 }
 
-// NewKinds decrypts with the members' key; user names the kind of a message that is not
-// memberlist's own.
-func NewKinds(key []byte, user func(message []byte) string) (*Kinds, error) {
+// NewKinds decrypts with the members' key; user shares out a message
+// that is not memberlist's own among its kinds.
+func NewKinds(key []byte, user func(message []byte, add func(kind string, bytes int))) (*Kinds, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err
@@ -114,7 +125,8 @@ func (k *Kinds) messages(b []byte, to []share) []share {
 	case b[0] == 12 && len(b) > 5: // a checksum of 4 bytes before the message
 		return k.messages(b[5:], to)
 	case b[0] == userMessage:
-		return append(to, share{k.user(b[1:]), len(b)})
+		k.user(b[1:], func(kind string, bytes int) { to = append(to, share{kind, bytes}) })
+		return to
 	case b[0] != compoundMessage || len(b) < 2:
 		kind, known := kinds[b[0]]
 		if !known {
@@ -166,7 +178,12 @@ func (k *Kinds) stream(b []byte, sent int, first bool) {
 			kind = kindOther
 		}
 		if plain[0] == userMessage {
-			kind = k.user(userStream(plain[1:])) + ", by stream"
+			kind = kindOther
+			k.user(userStream(plain[1:]), func(first string, _ int) { // of what it begins with
+				if kind == kindOther {
+					kind = first + ", by stream"
+				}
+			})
 		} else if plain[0] == pingMessage || plain[0] == 2 {
 			kind = "probes, by stream"
 		}
