@@ -17,6 +17,8 @@ type Simulation struct {
 	// Accepted is told each record that a member takes in, its own too. It is called under
 	// the member's lock: it must not call back.
 	Accepted func(Record)
+	// DrawSpace, if not 0, is the least time between two pictures in the place of what is usual.
+	DrawSpace time.Duration
 }
 
 // Record is one that was verified, and newer than what was known.
@@ -59,6 +61,14 @@ func (g *Gossip) simulate() {
 var kindNames = map[kind]string{
 	kindCertificate: "certificate", kindLocation: "location", kindRegistration: "registration", kindRoutes: "routes",
 	kindSuffering: "suffering", kindPods: "pods", kindLoad: "load",
+}
+
+// drawSpace is the least time between two pictures of so many nodes.
+func (g *Gossip) drawSpace(nodes int) time.Duration {
+	if s := g.cfg.Simulation; s != nil && s.DrawSpace > 0 {
+		return s.DrawSpace
+	}
+	return min(drawSpace*time.Duration(nodes), longestDraw)
 }
 
 // tell is called for each record that was accepted.

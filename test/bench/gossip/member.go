@@ -67,7 +67,7 @@ func drover(t testing.TB, n int, seed uint64) maker {
 		d.Gossip, err = gossip.New(gossip.Config{
 			Self: id.Subject, Identity: func() *identity.Identity { return id }, Roots: pool, SecretKey: key, Transport: p,
 			Seeds: func(context.Context) ([]string, error) { return seeds(), nil },
-			Simulation: &gossip.Simulation{Verifier: shared, Accepted: func(r gossip.Record) {
+			Simulation: &gossip.Simulation{Verifier: shared, DrawSpace: time.Second, Accepted: func(r gossip.Record) {
 				h(i, kindOf(r.Kind), nodeNumber(r.Origin), r.Version, r.Bytes)
 			}},
 		})
