@@ -81,6 +81,15 @@ soak-owners: lab-build ## Move a pod of every kind SOAK_MOVES (100) times in a l
 bench-linkstate: ## Computed route times against Vivaldi's coordinates; writes out/bench/linkstate.json
 	cd test/bench/linkstate && $(GO) test . && $(GO) run . -out $(CURDIR)/out/bench/linkstate.json
 
+# Pieces of it: make bench-gossip GOSSIP_PARTS=steady,figures GOSSIP_SIZES=100,200
+GOSSIP_PARTS ?= steady,baseline,loss,join,partition,hour,swarm,figures
+GOSSIP_SIZES ?= 100,200,300,500,1000
+
+.PHONY: bench-gossip
+bench-gossip: ## How soon reports reach all nodes and what it costs, in virtual time, beside memberlist's defaults; writes out/bench/gossip.json and docs/gossip
+	GOGC=300 $(GO) test -count=1 -timeout 4h -v -run TestBench ./test/bench/gossip -parts $(GOSSIP_PARTS) -sizes $(GOSSIP_SIZES) \
+		-out $(CURDIR)/out/bench/gossip.json -data $(CURDIR)/out/bench/gossip-runs.json -docs $(CURDIR)/docs/gossip
+
 .PHONY: bench-badinput
 bench-badinput: ## 10^6 truncated, oversized, replayed and forged datagrams at a node: nothing changes, and what it costs (root)
 	$(GO) test -count=1 -timeout 30m -v ./test/bench/measure/badinput -badinput.datagrams=1000000

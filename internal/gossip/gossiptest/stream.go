@@ -12,7 +12,7 @@ import (
 type stream struct {
 	net.Conn
 	from, to *Port
-	begun    bool
+	kind     string // of what was written first
 
 	mu       sync.Mutex
 	deadline time.Time // of writing
@@ -77,8 +77,10 @@ func (s *stream) Write(b []byte) (int, error) {
 	}
 	s.from.traffic.Sent += sent
 	s.to.traffic.Received += size
-	n.cfg.Kinds.stream(b, sent, !s.begun)
-	s.begun = true
+	if s.kind == "" {
+		s.kind = n.cfg.Kinds.stream(b)
+	}
+	n.cfg.Kinds.add([]share{{s.kind, sent}})
 	n.mu.Unlock()
 	time.Sleep(wait)
 	return s.Conn.Write(b)

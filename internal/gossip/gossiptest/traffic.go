@@ -79,6 +79,7 @@ const (
 // Messages of memberlist, whose numbers are part of its protocol.
 const (
 	pingMessage     = 0
+	ackMessage      = 2
 	pushPullMessage = 6
 	compoundMessage = 7
 	userMessage     = 8
@@ -86,7 +87,7 @@ const (
 )
 
 var kinds = map[byte]string{
-	pingMessage: "probes", 1: "probes", 2: "acks", 11: "acks",
+	pingMessage: "probes", 1: "probes", ackMessage: "acks", 11: "acks",
 	3: "membership", 4: "membership", 5: "membership", pushPullMessage: "push/pull",
 }
 
@@ -162,33 +163,34 @@ func (k *Kinds) decrypted(b []byte) []byte {
 	return out
 }
 
-// stream counts what is written to a stream, by its first message.
-func (k *Kinds) stream(b []byte, sent int, first bool) {
+// stream tells the kind of a stream by its beginning.
+func (k *Kinds) stream(b []byte) string {
 	if k == nil {
-		return
+		return kindOther
 	}
 	const framing = 5 // the message's number and a length
 	plain := b
 	if len(b) > framing && b[0] == encryptMessage {
 		plain = k.decrypted(b[framing:min(len(b), framing+256)])
 	}
-	kind, known := kindOther, false
-	if len(plain) > 0 {
-		if kind, known = kinds[plain[0]]; !known {
-			kind = kindOther
-		}
-		if plain[0] == userMessage {
-			kind = kindOther
-			k.user(userStream(plain[1:]), func(first string, _ int) { // of what it begins with
-				if kind == kindOther {
-					kind = first + ", by stream"
-				}
-			})
-		} else if plain[0] == pingMessage || plain[0] == 2 {
-			kind = "probes, by stream"
-		}
+	if len(plain) == 0 {
+		return kindOther
 	}
-	k.bytes[kind] += sent
+	switch plain[0] {
+	case pushPullMessage:
+		return kinds[pushPullMessage]
+	case pingMessage, ackMessage:
+		return "probes, by stream"
+	case userMessage:
+		kind := kindOther
+		k.user(userStream(plain[1:]), func(first string, _ int) { // of what it begins with
+			if kind == kindOther {
+				kind = first + ", by stream"
+			}
+		})
+		return kind
+	}
+	return kindOther
 }
 
 // userStream cuts the header off a user message of a stream: a map with one entry, UserMsgLen.

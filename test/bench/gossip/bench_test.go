@@ -17,9 +17,10 @@ import (
 )
 
 var (
-	parts   = flag.String("parts", "", "what is measured, of steady,baseline,loss,join,partition,hour,figures; empty: nothing")
+	parts   = flag.String("parts", "", "what is measured, of steady,baseline,loss,join,partition,hour,swarm,figures; empty: nothing")
 	sizes   = flag.String("sizes", "100,200,300,500,1000", "numbers of nodes of steady and baseline")
 	faulty  = flag.String("faulty", "200", "numbers of nodes of loss, join, partition and hour")
+	swarms  = flag.String("swarms", "100,200,300,500,1000,5000", "numbers of nodes of swarm, the model; 5,000 take 8 GB")
 	runs    = flag.Int("runs", 1, "how often each is measured, with other seeds; medians are told")
 	length  = flag.Duration("length", time.Minute, "how long a cluster at rest is measured, in virtual time")
 	hour    = flag.Duration("hour", time.Hour, "how long false deaths are looked for, in virtual time")
@@ -75,7 +76,7 @@ func TestBench(t *testing.T) {
 		t.Fatal(err)
 	}
 	chosen := strings.Split(*parts, ",")
-	known := []string{"steady", "baseline", "loss", "join", "partition", "hour", "figures"}
+	known := []string{"steady", "baseline", "loss", "join", "partition", "hour", "swarm", "figures"}
 	for _, c := range chosen {
 		if !slices.Contains(known, c) {
 			t.Fatalf("part %q is none of %v", c, known)
@@ -158,6 +159,12 @@ func measure(t *testing.T, d *data, part string, seed uint64) {
 				steady(ours, n, loss, ofDrover(n))
 				steady(theirs, n, loss, func(t *testing.T) maker { return baseline(size, seed) })
 			}
+		}
+	case "swarm":
+		size := sizesOfRecords(t, d)
+		for _, n := range numbers(t, *swarms) {
+			d.swarm(measureSwarm(n, seed, ordinaryLoss, size, min(*length, 20*time.Second), os.Stderr))
+			save()
 		}
 	case "join":
 		for _, n := range numbers(t, *faulty) {

@@ -15,6 +15,7 @@ import (
 type data struct {
 	Steady   []result
 	Outcomes []outcome
+	Swarms   []swarmed
 }
 
 func load(file string) (*data, error) {
@@ -51,6 +52,10 @@ func (o *outcome) order(p *outcome) int {
 	return cmp.Or(cmp.Compare(o.Part, p.Part), cmp.Compare(o.System, p.System), cmp.Compare(o.Nodes, p.Nodes), cmp.Compare(o.Seed, p.Seed))
 }
 
+func (r *swarmed) order(o *swarmed) int {
+	return cmp.Or(cmp.Compare(r.Nodes, o.Nodes), cmp.Compare(r.Seed, o.Seed))
+}
+
 // put takes what a run has shown in the place of what the same run had shown before.
 func put[T any](all []T, one T, order func(a, b *T) int) []T {
 	all = slices.DeleteFunc(all, func(o T) bool { return order(&o, &one) == 0 })
@@ -62,6 +67,8 @@ func put[T any](all []T, one T, order func(a, b *T) int) []T {
 func (d *data) result(r result) { d.Steady = put(d.Steady, r, (*result).order) }
 
 func (d *data) outcome(o outcome) { d.Outcomes = put(d.Outcomes, o, (*outcome).order) }
+
+func (d *data) swarm(r swarmed) { d.Swarms = put(d.Swarms, r, (*swarmed).order) }
 
 // medians are the results of a system and loss, by size; of several seeds' the medians.
 func (d *data) medians(system string, loss float64) []result {
@@ -93,6 +100,9 @@ func middle(all []result) result {
 	}
 	for _, of := range []func(*result) *float64{
 		func(r *result) *float64 { return &r.BytesMean }, func(r *result) *float64 { return &r.BytesMax }, func(r *result) *float64 { return &r.Packets },
+		func(r *result) *float64 { return &r.SentMean }, func(r *result) *float64 { return &r.SentMax },
+		func(r *result) *float64 { return &r.Told.Most50 }, func(r *result) *float64 { return &r.Told.Most99 },
+		func(r *result) *float64 { return &r.Told.All50 }, func(r *result) *float64 { return &r.Told.All99 },
 		func(r *result) *float64 { return &r.Report.Most50 }, func(r *result) *float64 { return &r.Report.Most99 },
 		func(r *result) *float64 { return &r.Report.All50 }, func(r *result) *float64 { return &r.Report.All99 },
 		func(r *result) *float64 { return &r.Location.Most50 }, func(r *result) *float64 { return &r.Location.Most99 },

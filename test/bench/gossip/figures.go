@@ -30,7 +30,7 @@ func figures(d *data) []bench.Metric {
 			all = append(all, steadyFigures(name, r, beside[r.Nodes])...)
 		}
 	}
-	all = append(all, modelFigures(d.medians(ours, ordinaryLoss))...)
+	all = append(all, modelFigures(d)...)
 	for _, o := range d.Outcomes {
 		all = append(all, o.figures()...)
 	}
@@ -39,11 +39,12 @@ func figures(d *data) []bench.Metric {
 
 // modelFigures are how far off the model is at the largest size when it has seen none
 // greater than half of it, and what it says of those that are too large to run.
-func modelFigures(measured []result) []bench.Metric {
-	var all []bench.Metric
-	if len(measured) < 3 {
+func modelFigures(d *data) []bench.Metric {
+	measured := d.medians(ours, ordinaryLoss)
+	if len(measured) == 0 {
 		return nil
 	}
+	var all []bench.Metric
 	largest := measured[len(measured)-1]
 	var smaller []result
 	for _, r := range measured {
@@ -51,33 +52,38 @@ func modelFigures(measured []result) []bench.Metric {
 			smaller = append(smaller, r)
 		}
 	}
-	if len(smaller) > 1 {
-		p := predict(smaller, largest.Nodes)
-		off := func(what string, said, is float64) {
-			if said < never && is < never && is > 0 {
-				all = append(all, bench.Metric{Name: fmt.Sprintf("model/error-at-%d/%s", largest.Nodes, what), Value: said/is - 1, Unit: "share", Met: true})
+	if p, ok := predict(smaller, d.Swarms, largest.Nodes); ok {
+		for _, of := range []struct {
+			what     string
+			said, is float64
+		}{
+			{"sent-mean", p.Sent, largest.SentMean}, {"report-99%-p99", p.Report, largest.Report.Most99},
+			{"told-99%-p99", p.Told, largest.Told.Most99}, {"location-99%-p99", p.Location, largest.Location.Most99},
+		} {
+			if of.said < never && of.is < never && of.is > 0 {
+				all = append(all, bench.Metric{Name: fmt.Sprintf("model/error-at-%d/%s", largest.Nodes, of.what), Value: of.said/of.is - 1, Unit: "share", Met: true})
 			}
 		}
-		off("bytes-mean", p.Bytes, largest.BytesMean)
-		off("report-99%-p99", p.Report99, largest.Report.Most99)
-		off("report-100%-p99", p.ReportAll, largest.Report.All99)
-		off("location-99%-p99", p.Place, largest.Location.Most99)
 	}
 	for _, n := range modelled {
-		p := predict(measured, n)
-		name := fmt.Sprintf("model/nodes=%d/", n)
-		times := map[bool]func(what string, v float64) bench.Metric{
-			true: func(what string, v float64) bench.Metric { return bench.AtMost(name+what, v, "s", goalSecondsMore, 0) },
-			false: func(what string, v float64) bench.Metric {
-				return bench.Metric{Name: name + what, Value: v, Unit: "s", Met: true}
-			},
-		}[n <= goalNodesMore]
-		all = append(all, times("report-99%-p99", p.Report99), times("location-99%-p99", p.Place))
-		if n <= goalNodesMore {
-			all = append(all, bench.AtMost(name+"bytes-mean", p.Bytes, "B/s", goalBytesMore, 0))
-		} else {
-			all = append(all, bench.Metric{Name: name + "bytes-mean", Value: p.Bytes, Unit: "B/s", Met: true})
+		p, ok := predict(measured, d.Swarms, n)
+		if !ok {
+			continue
 		}
+		held := func(what string, value float64, unit string, goal float64) {
+			m := bench.Metric{Name: fmt.Sprintf("model/nodes=%d/%s", n, what), Value: value, Unit: unit, Met: true}
+			if n <= goalNodesMore {
+				m = bench.AtMost(m.Name, value, unit, goal, 0)
+			}
+			if value < never {
+				all = append(all, m)
+			}
+		}
+		held("report-99%-p99", p.Report, "s", goalSecondsMore)
+		held("told-99%-p99", p.Told, "s", goalSecondsMore)
+		held("location-99%-p99", p.Location, "s", goalSecondsMore)
+		held("sent-mean", p.Sent, "B/s", goalBytesMore)
+		held("bytes-mean", 2*p.Sent, "B/s", goalBytesMore)
 	}
 	return all
 }
@@ -114,17 +120,16 @@ func grown(d *data) growth.Growth {
 	}}
 	for _, system := range []string{ours, theirs} {
 		for _, r := range d.medians(system, ordinaryLoss) {
-			p := growth.Point{System: system, Nodes: r.Nodes, Seconds: rounded(r.Report.Most99), Bytes: rounded(r.BytesMean)}
-			if r.Report.Most99 >= never {
+			p := growth.Point{System: system, Nodes: r.Nodes, Seconds: rounded(r.Told.Most99), Bytes: rounded(r.SentMean)}
+			if r.Told.Most99 >= never {
 				p.Seconds = 0
 			}
 			g.Points = append(g.Points, p)
 		}
-		if measured := d.medians(system, ordinaryLoss); system == ours && len(measured) > 2 {
-			for _, n := range modelled {
-				p := predict(measured, n)
-				g.Points = append(g.Points, growth.Point{System: system, Nodes: n, Modelled: true, Seconds: rounded(p.Report99), Bytes: rounded(p.Bytes)})
-			}
+	}
+	for _, n := range modelled {
+		if p, ok := predict(d.medians(ours, ordinaryLoss), d.Swarms, n); ok && p.Told < never {
+			g.Points = append(g.Points, growth.Point{System: ours, Nodes: n, Modelled: true, Seconds: rounded(p.Told), Bytes: rounded(p.Sent)})
 		}
 	}
 	return g
@@ -178,6 +183,8 @@ func steadyFigures(name string, r, b result) []bench.Metric {
 		held("report-99%-p99", r.Report.Most99, "s", goalTime, b.Report.Most99),
 		told("report-100%-p50", r.Report.All50, "s", b.Report.All50),
 		told("report-100%-p99", r.Report.All99, "s", b.Report.All99),
+		held("told-99%-p99", r.Told.Most99, "s", goalTime, b.Told.Most99),
+		told("told-100%-p99", r.Told.All99, "s", b.Told.All99),
 	}
 	if r.Location.Records > 0 {
 		all = append(all,
@@ -187,6 +194,8 @@ func steadyFigures(name string, r, b result) []bench.Metric {
 			told("location-100%-p99", r.Location.All99, "s", b.Location.All99))
 	}
 	return append(all,
+		held("sent-mean", r.SentMean, "B/s", goalRate, b.SentMean),
+		told("sent-max", r.SentMax, "B/s", b.SentMax),
 		held("bytes-mean", r.BytesMean, "B/s", goalRate, b.BytesMean),
 		told("bytes-max", r.BytesMax, "B/s", b.BytesMax))
 }

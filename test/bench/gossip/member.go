@@ -99,7 +99,7 @@ func (d *node) announce(l model.Location) error { return d.Announce(l) }
 const (
 	cores = 16
 	// peersTold is how many others' route times a node tells, podsTold how many pods.
-	peersTold, podsTold = 12, 20
+	peersTold, podsTold = 6, 8
 )
 
 // firstState is what a node tells first: routes to as many others as it probes in a cluster of n.

@@ -2,8 +2,8 @@ package gossip
 
 import "math"
 
-// The model: a figure of a cluster of n nodes is a sum of terms, none of them negative, that
-// are fitted to what was measured by least squares of the relative errors.
+// The terms of the model: a figure of a cluster of n nodes is a sum of them, none negative, that
+// is fitted to what was measured by least squares of the relative errors.
 //
 //	bytes a second    a + b·log2 n + c·n     what is exchanged with some others, by what all tell
 //	time              a + b·log2 n           the depth of a tree, or the rounds of an epidemic
@@ -105,19 +105,29 @@ func solve(points []point, terms []term, set int) (weights, bool) {
 	return m, true
 }
 
-// prediction is what the model says of a size.
+// prediction is what the model says of a size: bytes sent by a node a second, and the times
+// until 99 % of the nodes have the record that 99 in 100 are not slower than, in seconds.
 type prediction struct {
-	Nodes                             int
-	Bytes, Report99, ReportAll, Place float64
+	Nodes                        int
+	Sent, Report, Told, Location float64
 }
 
-// predict fits the model to some results and asks it for a size.
-func predict(from []result, n int) prediction {
-	of := func(terms []term, value func(r *result) float64) float64 {
+// predict asks the model for a size. The part of internal/spread is what a swarm of that size
+// has shown; in a larger one than any, terms fitted to swarms. What clusters send beyond what a
+// swarm does is fitted, and how many times as long as in a swarm it takes in them is a mean.
+func predict(from []result, swarms []swarmed, n int) (p prediction, ok bool) {
+	if len(from) < 2 || len(swarms) < 2 {
+		return p, false
+	}
+	at := func(n int, terms []term, value func(s *swarmed) float64) float64 {
 		var points []point
-		for i := range from {
-			if v := value(&from[i]); v > 0 && v < never {
-				points = append(points, point{float64(from[i].Nodes), v})
+		for i := range swarms {
+			v := value(&swarms[i])
+			if swarms[i].Nodes == n && v < never {
+				return v
+			}
+			if v > 0 && v < never {
+				points = append(points, point{float64(swarms[i].Nodes), v})
 			}
 		}
 		if len(points) == 0 {
@@ -125,10 +135,33 @@ func predict(from []result, n int) prediction {
 		}
 		return fit(points, terms).at(float64(n), terms)
 	}
-	return prediction{Nodes: n,
-		Bytes:     of(ofBytes, func(r *result) float64 { return r.BytesMean }),
-		Report99:  of(ofTimes, func(r *result) float64 { return r.Report.Most99 }),
-		ReportAll: of(ofTimes, func(r *result) float64 { return r.Report.All99 }),
-		Place:     of(ofTimes, func(r *result) float64 { return r.Location.Most99 }),
+	sent := func(s *swarmed) float64 { return s.Sent }
+	var besides []point
+	for _, r := range from {
+		if more := r.SentMean - at(r.Nodes, ofBytes, sent); more > 0 {
+			besides = append(besides, point{float64(r.Nodes), more})
+		}
 	}
+	p = prediction{Nodes: n, Sent: at(n, ofBytes, sent)}
+	if len(besides) > 0 {
+		p.Sent += fit(besides, ofBytes).at(float64(n), ofBytes)
+	}
+	took := func(ofSwarm func(s *swarmed) float64, ofResult func(r *result) float64) float64 {
+		sum, count := 0.0, 0.0
+		for i := range from {
+			is, model := ofResult(&from[i]), at(from[i].Nodes, ofTimes, ofSwarm)
+			if is > 0 && is < never && model > 0 && model < never {
+				sum, count = sum+is/model, count+1
+			}
+		}
+		said := at(n, ofTimes, ofSwarm)
+		if count == 0 || said >= never {
+			return never
+		}
+		return said * sum / count
+	}
+	p.Told = took(func(s *swarmed) float64 { return s.Told.Most99 }, func(r *result) float64 { return r.Told.Most99 })
+	p.Location = took(func(s *swarmed) float64 { return s.Location.Most99 }, func(r *result) float64 { return r.Location.Most99 })
+	p.Report = took(func(s *swarmed) float64 { return s.Report.Most99 }, func(r *result) float64 { return r.Report.Most99 })
+	return p, true
 }

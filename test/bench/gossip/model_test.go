@@ -43,15 +43,29 @@ func TestModelHasNoNegativeTerms(t *testing.T) {
 	}
 }
 
-func TestPredictionLeavesOutWhatWasNeverOver(t *testing.T) {
+// What swarms send and how long it takes in them is known; clusters send 300 bytes and 2 for
+// each node besides, and take half as long again.
+func TestPredictionIsOfSwarmsAndTheRest(t *testing.T) {
 	var from []result
-	for _, n := range []int{100, 200, 400} {
-		r := result{Nodes: n, BytesMean: 10 * float64(n)}
-		r.Report.Most99, r.Report.All99, r.Location.Most99 = math.Log2(float64(n)), never, 0
-		from = append(from, r)
+	var swarms []swarmed
+	for _, n := range []int{100, 200, 400, 800, 1024} {
+		s := swarmed{Nodes: n, Sent: 12 * float64(n)}
+		s.Told.Most99, s.Report.Most99, s.Location.Most99 = math.Log2(float64(n)), never, 0
+		swarms = append(swarms, s)
+		if n < 800 {
+			r := result{Nodes: n, SentMean: 300 + 14*float64(n)}
+			r.Told.Most99, r.Report.Most99 = 1.5*math.Log2(float64(n)), 3
+			from = append(from, r)
+		}
 	}
-	p := predict(from, 1024)
-	if math.Abs(p.Bytes-10240) > 0.1 || math.Abs(p.Report99-10) > 1e-4 || p.ReportAll != never || p.Place != never {
-		t.Errorf("predicted %+v; want 10240 B/s, 10 s, and neither of the others", p)
+	for _, n := range []int{1024, 4096} { // with a swarm of that size, and without
+		p, ok := predict(from, swarms, n)
+		sent, told := 300+14*float64(n), 1.5*math.Log2(float64(n))
+		if !ok || math.Abs(p.Sent/sent-1) > 1e-4 || math.Abs(p.Told/told-1) > 1e-4 || p.Report != never || p.Location != never {
+			t.Errorf("of %d nodes: %+v; want %.0f bytes, %.2f s and neither of the others", n, p, sent, told)
+		}
+	}
+	if _, ok := predict(from, nil, 4096); ok {
+		t.Error("predicted without a swarm")
 	}
 }

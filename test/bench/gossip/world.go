@@ -226,10 +226,19 @@ func (w *world) equal() bool {
 // settle starts n members and waits until each has heard of all.
 func (w *world) settle(n int) error {
 	began := time.Now()
+	w.say("%d nodes start, %.0f s of processors", n, processors())
 	if err := w.start(n, time.Duration(n)*20*time.Millisecond); err != nil {
 		return err
 	}
-	_, ok := w.until(10*time.Minute, time.Second, func() bool { return w.track.complete(n) == n })
+	told := time.Now()
+	_, ok := w.until(10*time.Minute, time.Second, func() bool {
+		complete := w.track.complete(n)
+		if time.Since(told) >= 10*time.Second {
+			told = time.Now()
+			w.say("%d of %d know all, %.0f s of processors", complete, n, processors())
+		}
+		return complete == n
+	})
 	if !ok {
 		return fmt.Errorf("%s: after 10 min some of %d nodes have not heard of all", w.name, n)
 	}

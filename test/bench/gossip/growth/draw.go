@@ -57,7 +57,7 @@ type panel struct {
 
 var panels = []panel{
 	{"time until 99 % of the nodes have a report, s", plain, func(p Point) float64 { return p.Seconds }, func(g Goal) float64 { return g.Seconds }},
-	{"bytes a node sends and receives, KB/s", func(v float64) string { return plain(v / 1000) }, func(p Point) float64 { return p.Bytes }, func(g Goal) float64 { return g.Bytes }},
+	{"what a node sends, KB/s", func(v float64) string { return plain(v / 1000) }, func(p Point) float64 { return p.Bytes }, func(g Goal) float64 { return g.Bytes }},
 }
 
 func plain(v float64) string { return fmt.Sprintf("%.4g", v) }

@@ -14,10 +14,10 @@ type Point struct {
 	Nodes  int    `json:"nodes"`
 	// Modelled: the model says so, nothing was measured.
 	Modelled bool `json:"modelled,omitempty"`
-	// Seconds is the time until 99 % of the nodes have a report that 99 in 100 are not slower
-	// than; 0: it was not over while they were followed.
+	// Seconds is the time, since it was told, until 99 % of the nodes have the report that 99
+	// in 100 are not slower than; 0: it was not over while they were followed.
 	Seconds float64 `json:"seconds"`
-	// Bytes are those of a node and second, both directions.
+	// Bytes are those that a node sends a second.
 	Bytes float64 `json:"bytes"`
 }
 
