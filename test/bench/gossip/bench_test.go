@@ -108,8 +108,8 @@ func TestBench(t *testing.T) {
 }
 
 func measure(t *testing.T, d *data, part string, seed uint64) {
-	ofDrover := func(n int) func(t *testing.T) maker {
-		return func(t *testing.T) maker { return drover(t, n, seed) }
+	ofDrover := func(n int, told detail) func(t *testing.T) maker {
+		return func(t *testing.T) maker { return drover(t, n, seed, told) }
 	}
 	save := func() {
 		if err := d.save(*runData); err != nil {
@@ -132,7 +132,7 @@ func measure(t *testing.T, d *data, part string, seed uint64) {
 		save()
 	}
 	happens := func(n int, loss float64, do func(w *world, o *outcome) error) {
-		bubble(t, fmt.Sprintf("%s-%d", part, n), n, seed, loss, ofDrover(n), os.Stderr, func(w *world) error {
+		bubble(t, fmt.Sprintf("%s-%d", part, n), n, seed, loss, ofDrover(n, much), os.Stderr, func(w *world) error {
 			o := outcome{Part: part, System: ours, Nodes: n, Seed: seed}
 			if err := do(w, &o); err != nil {
 				return err
@@ -145,7 +145,7 @@ func measure(t *testing.T, d *data, part string, seed uint64) {
 	switch part {
 	case "steady":
 		for _, n := range numbers(t, *sizes) {
-			steady(ours, n, ordinaryLoss, ofDrover(n))
+			steady(ours, n, ordinaryLoss, ofDrover(n, little))
 		}
 	case "baseline":
 		size := sizesOfRecords(t, d)
@@ -156,7 +156,7 @@ func measure(t *testing.T, d *data, part string, seed uint64) {
 		size := sizesOfRecords(t, d)
 		for _, n := range numbers(t, *faulty) {
 			for _, loss := range []float64{0.05, 0.2} {
-				steady(ours, n, loss, ofDrover(n))
+				steady(ours, n, loss, ofDrover(n, little))
 				steady(theirs, n, loss, func(t *testing.T) maker { return baseline(size, seed) })
 			}
 		}
@@ -206,7 +206,7 @@ func TestSmallCluster(t *testing.T) {
 		}
 	}
 	var size payload
-	bubble(t, "drover", n, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n, seed) }, io.Discard, func(w *world) error {
+	bubble(t, "drover", n, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n, seed, little) }, io.Discard, func(w *world) error {
 		r := &result{}
 		err := w.steady(n, 4*time.Minute, r)
 		check(r)
@@ -222,7 +222,7 @@ func TestSmallCluster(t *testing.T) {
 		check(r)
 		return err
 	})
-	bubble(t, "partition", n, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n, seed) }, io.Discard, func(w *world) error {
+	bubble(t, "partition", n, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n, seed, little) }, io.Discard, func(w *world) error {
 		o := outcome{}
 		err := w.partition(&o)
 		if o.All == never || !o.Equal || o.Deaths != 0 || o.BytesMean <= 0 {
@@ -230,7 +230,7 @@ func TestSmallCluster(t *testing.T) {
 		}
 		return err
 	})
-	bubble(t, "join", n+2, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n+2, seed) }, io.Discard, func(w *world) error {
+	bubble(t, "join", n+2, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n+2, seed, much) }, io.Discard, func(w *world) error {
 		o := outcome{}
 		err := w.join(n, &o)
 		if o.All == never || o.Deaths != 0 || o.BytesMean <= 0 {
@@ -239,7 +239,7 @@ func TestSmallCluster(t *testing.T) {
 		return err
 	})
 	// A death is seen for what it is: of a node that is cut off, by the others and by itself.
-	bubble(t, "deaths", n, seed, 0, func(t *testing.T) maker { return drover(t, n, seed) }, io.Discard, func(w *world) error {
+	bubble(t, "deaths", n, seed, 0, func(t *testing.T) maker { return drover(t, n, seed, little) }, io.Discard, func(w *world) error {
 		o := outcome{}
 		if err := w.settle(n); err != nil {
 			return err

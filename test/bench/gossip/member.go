@@ -57,12 +57,12 @@ func nodeNumber(id model.NodeID) int {
 }
 
 // drover makes members of internal/gossip, each with a key and a certificate of its own.
-func drover(t testing.TB, n int, seed uint64) maker {
+func drover(t testing.TB, n int, seed uint64, told detail) maker {
 	ca := identitytest.NewAuthority(t)
 	pool, shared := ca.Pool(), gossiptest.NewVerifier()
 	return func(i int, seeds func() []string, p *gossiptest.Port, h heard) (member, error) {
 		id := ca.Node(t, nodeName(i))
-		d := &node{rng: rand.New(rand.NewPCG(seed, uint64(i)+1000)), state: firstState(i, n)}
+		d := &node{rng: rand.New(rand.NewPCG(seed, uint64(i)+1000)), state: firstState(i, n, told)}
 		var err error
 		d.Gossip, err = gossip.New(gossip.Config{
 			Self: id.Subject, Identity: func() *identity.Identity { return id }, Roots: pool, SecretKey: key, Transport: p,
@@ -98,12 +98,17 @@ func (d *node) announce(l model.Location) error { return d.Announce(l) }
 
 const (
 	cores = 16
-	// peersTold is how many others' route times a node tells, podsTold how many pods.
-	peersTold, podsTold = 6, 8
 )
 
+// detail is of how many others a node tells the route times, and how many pods. It is told
+// once, and takes as many records however much it is: clusters at rest do with little, so
+// that large ones fit into memory.
+type detail struct{ peers, pods int }
+
+var little, much = detail{2, 2}, detail{12, 20}
+
 // firstState is what a node tells first: routes to as many others as it probes in a cluster of n.
-func firstState(i, n int) model.NodeState {
+func firstState(i, n int, told detail) model.NodeState {
 	s := model.NodeState{
 		Address: fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), PodAddress: fmt.Sprintf("10.244.%d.%d", i>>8&255, i&255),
 		BootID: fmt.Sprintf("4e1c7f6a-0d0b-4c5f-9c1e-%012d", i),
@@ -117,10 +122,10 @@ func firstState(i, n int) model.NodeState {
 		Bandwidth: &model.Bandwidth{Sent: 3e6, Received: 5e6, Capacity: 1.25e9},
 		Routes:    map[model.NodeID]model.RouteTime{}, PodRoutes: map[model.NodeID]model.RouteTime{},
 	}
-	for p := range podsTold {
+	for p := range told.pods {
 		s.Pods = append(s.Pods, model.PodID{Namespace: "shop", Name: fmt.Sprintf("cart-6f7c9d5b8-%05d", 100*i+p), UID: fmt.Sprintf("%08x-3f0b-4a77-9d8e-%012d", 7919*(100*i+p), p)})
 	}
-	for step, peers := 1, 0; peers < min(n-1, peersTold); step, peers = step+1+peers, peers+1 {
+	for step, peers := 1, 0; peers < min(n-1, told.peers); step, peers = step+1+peers, peers+1 {
 		if step%n == 0 {
 			continue
 		}
