@@ -1,21 +1,21 @@
 package spread
 
-// Look tells what a frame is for, and gives the records in it: for who counts what is sent. What
-// is no frame is "malformed".
+// looks is what frames are for.
+var looks = map[byte]string{
+	kindLeaf: "frames", kindBranch: "frames", kindReceipt: "receipts", kindRefusal: "receipts",
+	kindDigest: "digests", kindAnswer: "answers", kindWhole: "answers", kindLast: "answers",
+}
+
+// Look tells what a frame is for, also of a part of one, and gives the records in a whole one:
+// for who counts what is sent. What is no frame is "malformed".
 func Look(b []byte) (what string, raws [][]byte) {
-	f, err := decode(b)
-	if err != nil {
+	if len(b) == 0 || looks[b[0]&^urge] == "" {
 		return "malformed", nil
 	}
-	switch f.kind {
-	case kindLeaf, kindBranch:
-		what = "frames"
-	case kindAnswer, kindLast, kindWhole:
-		what = "answers"
-	case kindDigest:
-		return "digests", nil
-	default:
-		return "receipts", nil
+	what = looks[b[0]&^urge]
+	f, err := decode(b)
+	if err != nil || f.kind == kindDigest {
+		return what, nil
 	}
 	for raw := range records(f.rest) {
 		raws = append(raws, raw)

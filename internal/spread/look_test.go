@@ -18,7 +18,10 @@ func TestLook(t *testing.T) {
 			t.Errorf("a frame of kind %#x counts as one of %s with %d records, want %s", kind, what, len(raws), want)
 		}
 	}
-	for _, b := range [][]byte{nil, {kindLeaf}, {1, 2, 3}} {
+	if what, raws := Look([]byte{kindAnswer, 1}); what != "answers" || raws != nil {
+		t.Errorf("the beginning of an answer counts as one of %s", what)
+	}
+	for _, b := range [][]byte{nil, {1, 2, 3}, {0xbf}} {
 		if what, raws := Look(b); what != "malformed" || raws != nil {
 			t.Errorf("%v counts as one of %s", b, what)
 		}
