@@ -37,7 +37,7 @@ func (g *Gossip) touch(id model.NodeID) {
 // unlock draws the picture when it is time to, and tells the subscribers.
 func (g *Gossip) unlock() {
 	if g.outdated() {
-		if g.own || passed(g.drawn, g.cfg.Now()) >= g.drawSpace(len(g.picture.Load().Nodes)) {
+		if g.drawsOwn() || passed(g.drawn, g.cfg.Now()) >= g.drawSpace(len(g.picture.Load().Nodes)) {
 			g.draw()
 		}
 	}

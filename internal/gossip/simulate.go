@@ -17,7 +17,8 @@ type Simulation struct {
 	// Accepted is told each record that a member takes in, its own too. It is called under
 	// the member's lock: it must not call back.
 	Accepted func(Record)
-	// DrawSpace, if not 0, is the least time between two pictures in the place of what is usual.
+	// DrawSpace, if not 0, is the least time between two pictures in the place of what is
+	// usual, also when the member itself has said something.
 	DrawSpace time.Duration
 }
 
@@ -69,6 +70,11 @@ func (g *Gossip) drawSpace(nodes int) time.Duration {
 		return s.DrawSpace
 	}
 	return min(drawSpace*time.Duration(nodes), longestDraw)
+}
+
+// drawsOwn tells whether the member has said something that is to be in the picture at once.
+func (g *Gossip) drawsOwn() bool {
+	return g.own && (g.cfg.Simulation == nil || g.cfg.Simulation.DrawSpace == 0)
 }
 
 // tell is called for each record that was accepted.

@@ -222,7 +222,7 @@ func TestSmallCluster(t *testing.T) {
 		check(r)
 		return err
 	})
-	bubble(t, "partition", n, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n, seed, little) }, io.Discard, func(w *world) error {
+	bubble(t, "partition", n, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n, seed, much) }, io.Discard, func(w *world) error {
 		o := outcome{}
 		err := w.partition(&o)
 		if o.All == never || !o.Equal || o.Deaths != 0 || o.BytesMean <= 0 {
@@ -239,7 +239,7 @@ func TestSmallCluster(t *testing.T) {
 		return err
 	})
 	// A death is seen for what it is: of a node that is cut off, by the others and by itself.
-	bubble(t, "deaths", n, seed, 0, func(t *testing.T) maker { return drover(t, n, seed, little) }, io.Discard, func(w *world) error {
+	bubble(t, "deaths", n, seed, 0, func(t *testing.T) maker { return drover(t, n, seed, much) }, io.Discard, func(w *world) error {
 		o := outcome{}
 		if err := w.settle(n); err != nil {
 			return err

@@ -67,7 +67,7 @@ func drover(t testing.TB, n int, seed uint64, told detail) maker {
 		d.Gossip, err = gossip.New(gossip.Config{
 			Self: id.Subject, Identity: func() *identity.Identity { return id }, Roots: pool, SecretKey: key, Transport: p,
 			Seeds: func(context.Context) ([]string, error) { return seeds(), nil },
-			Simulation: &gossip.Simulation{Verifier: shared, DrawSpace: time.Second, Accepted: func(r gossip.Record) {
+			Simulation: &gossip.Simulation{Verifier: shared, DrawSpace: told.draws, Accepted: func(r gossip.Record) {
 				h(i, kindOf(r.Kind), nodeNumber(r.Origin), r.Version, r.Bytes)
 			}},
 		})
@@ -100,12 +100,15 @@ const (
 	cores = 16
 )
 
-// detail is of how many others a node tells the route times, and how many pods. It is told
-// once, and takes as many records however much it is: clusters at rest do with little, so
-// that large ones fit into memory.
-type detail struct{ peers, pods int }
+// detail is of how many others a node tells the route times, and how many pods, all told
+// once, and how often members draw pictures. Clusters at rest do with little, so that large ones
+// fit into memory: nobody looks at their pictures.
+type detail struct {
+	peers, pods int
+	draws       time.Duration
+}
 
-var little, much = detail{2, 2}, detail{12, 20}
+var little, much = detail{2, 2, time.Hour}, detail{12, 20, time.Second}
 
 // firstState is what a node tells first: routes to as many others as it probes in a cluster of n.
 func firstState(i, n int, told detail) model.NodeState {
