@@ -1,6 +1,10 @@
 package gossip
 
-import "math"
+import (
+	"math"
+
+	"github.com/drover-project/drover/internal/gossip"
+)
 
 // The terms of the model: a figure of a cluster of n nodes is a sum of them, none negative, that
 // is fitted to what was measured by least squares of the relative errors.
@@ -113,55 +117,79 @@ type prediction struct {
 }
 
 // predict asks the model for a size. The part of internal/spread is what a swarm of that size
-// has shown; in a larger one than any, terms fitted to swarms. What clusters send beyond what a
-// swarm does is fitted, and how many times as long as in a swarm it takes in them is a mean.
+// has shown, or one beyond which nothing is put off for longer than in it: then bytes grow with
+// the nodes, and times with their logarithm. What clusters send beyond what a swarm does is
+// fitted, and how many times as long as in a swarm it takes in them is a mean.
 func predict(from []result, swarms []swarmed, n int) (p prediction, ok bool) {
-	if len(from) < 2 || len(swarms) < 2 {
+	s, ok := swarmOf(swarms, n)
+	if !ok {
 		return p, false
 	}
-	at := func(n int, terms []term, value func(s *swarmed) float64) float64 {
+	var besides []point
+	var longer [3]struct{ sum, count float64 }
+	for i := range from {
+		r := &from[i]
+		like, known := swarmOf(swarms, r.Nodes)
+		if !known {
+			continue
+		}
+		if more := r.SentMean - like.Sent; more > 0 {
+			besides = append(besides, point{float64(r.Nodes), more})
+		}
+		for k, of := range [...]struct{ is, model float64 }{
+			report: {r.Report.Most99, like.Report.Most99}, location: {r.Location.Most99, like.Location.Most99}, told: {r.Told.Most99, like.Told.Most99},
+		} {
+			if of.is > 0 && of.is < never && of.model > 0 && of.model < never {
+				longer[k].sum, longer[k].count = longer[k].sum+of.is/of.model, longer[k].count+1
+			}
+		}
+	}
+	if len(besides) == 0 {
+		return p, false
+	}
+	took := func(k kind, t times) float64 {
+		if longer[k].count == 0 || t.Most99 >= never {
+			return never
+		}
+		return t.Most99 * longer[k].sum / longer[k].count
+	}
+	return prediction{Nodes: n, Sent: s.Sent + fit(besides, ofBytes).at(float64(n), ofBytes),
+		Report: took(report, s.Report), Told: took(told, s.Told), Location: took(location, s.Location)}, true
+}
+
+// swarmOf gives the swarm of a size, or makes it from those that are smaller.
+func swarmOf(swarms []swarmed, n int) (like swarmed, ok bool) {
+	for _, s := range swarms {
+		if s.Nodes == n {
+			return s, true
+		}
+		if s.Nodes < n && s.Nodes > like.Nodes {
+			like = s
+		}
+	}
+	changed, repeated := gossip.Spaces(n)
+	if c, r := gossip.Spaces(like.Nodes); like.Nodes == 0 || c != changed || r != repeated {
+		return like, false
+	}
+	growth := func(value func(s *swarmed) float64) float64 {
 		var points []point
 		for i := range swarms {
-			v := value(&swarms[i])
-			if swarms[i].Nodes == n && v < never {
-				return v
-			}
-			if v > 0 && v < never {
+			if v := value(&swarms[i]); v > 0 && v < never {
 				points = append(points, point{float64(swarms[i].Nodes), v})
 			}
 		}
-		if len(points) == 0 {
+		if len(points) < 2 {
 			return never
 		}
-		return fit(points, terms).at(float64(n), terms)
+		m := fit(points, ofTimes)
+		return m.at(float64(n), ofTimes) - m.at(float64(like.Nodes), ofTimes)
 	}
-	sent := func(s *swarmed) float64 { return s.Sent }
-	var besides []point
-	for _, r := range from {
-		if more := r.SentMean - at(r.Nodes, ofBytes, sent); more > 0 {
-			besides = append(besides, point{float64(r.Nodes), more})
-		}
-	}
-	p = prediction{Nodes: n, Sent: at(n, ofBytes, sent)}
-	if len(besides) > 0 {
-		p.Sent += fit(besides, ofBytes).at(float64(n), ofBytes)
-	}
-	took := func(ofSwarm func(s *swarmed) float64, ofResult func(r *result) float64) float64 {
-		sum, count := 0.0, 0.0
-		for i := range from {
-			is, model := ofResult(&from[i]), at(from[i].Nodes, ofTimes, ofSwarm)
-			if is > 0 && is < never && model > 0 && model < never {
-				sum, count = sum+is/model, count+1
-			}
-		}
-		said := at(n, ofTimes, ofSwarm)
-		if count == 0 || said >= never {
-			return never
-		}
-		return said * sum / count
-	}
-	p.Told = took(func(s *swarmed) float64 { return s.Told.Most99 }, func(r *result) float64 { return r.Told.Most99 })
-	p.Location = took(func(s *swarmed) float64 { return s.Location.Most99 }, func(r *result) float64 { return r.Location.Most99 })
-	p.Report = took(func(s *swarmed) float64 { return s.Report.Most99 }, func(r *result) float64 { return r.Report.Most99 })
-	return p, true
+	toldBy := growth(func(s *swarmed) float64 { return s.Told.Most99 })
+	placedBy := growth(func(s *swarmed) float64 { return s.Location.Most99 })
+	like.Sent *= float64(n) / float64(like.Nodes)
+	like.Told.Most99 = min(never, like.Told.Most99+toldBy)
+	like.Report.Most99 = min(never, like.Report.Most99+toldBy) // it waits as long to be told
+	like.Location.Most99 = min(never, like.Location.Most99+placedBy)
+	like.Nodes = n
+	return like, true
 }

@@ -48,24 +48,30 @@ func TestModelHasNoNegativeTerms(t *testing.T) {
 func TestPredictionIsOfSwarmsAndTheRest(t *testing.T) {
 	var from []result
 	var swarms []swarmed
-	for _, n := range []int{100, 200, 400, 800, 1024} {
+	for _, n := range []int{100, 200, 400, 1024, 8192} {
 		s := swarmed{Nodes: n, Sent: 12 * float64(n)}
-		s.Told.Most99, s.Report.Most99, s.Location.Most99 = math.Log2(float64(n)), never, 0
+		s.Told.Most99, s.Report.Most99, s.Location.Most99 = math.Log2(float64(n)), 5+math.Log2(float64(n)), 0
 		swarms = append(swarms, s)
-		if n < 800 {
+		if n < 1000 {
 			r := result{Nodes: n, SentMean: 300 + 14*float64(n)}
-			r.Told.Most99, r.Report.Most99 = 1.5*math.Log2(float64(n)), 3
+			r.Told.Most99, r.Report.Most99 = 1.5*s.Told.Most99, 2*s.Report.Most99
 			from = append(from, r)
 		}
 	}
-	for _, n := range []int{1024, 4096} { // with a swarm of that size, and without
+	for _, n := range []int{1024, 32768} { // with a swarm of that size, and without
 		p, ok := predict(from, swarms, n)
-		sent, told := 300+14*float64(n), 1.5*math.Log2(float64(n))
-		if !ok || math.Abs(p.Sent/sent-1) > 1e-4 || math.Abs(p.Told/told-1) > 1e-4 || p.Report != never || p.Location != never {
-			t.Errorf("of %d nodes: %+v; want %.0f bytes, %.2f s and neither of the others", n, p, sent, told)
+		sent, told, report := 300+14*float64(n), 1.5*math.Log2(float64(n)), 2*(5+math.Log2(float64(n)))
+		if !ok || math.Abs(p.Sent/sent-1) > 1e-4 || math.Abs(p.Told/told-1) > 1e-4 || math.Abs(p.Report/report-1) > 1e-4 || p.Location != never {
+			t.Errorf("of %d nodes: %+v; want %.0f bytes, %.2f s, %.2f s and no location", n, p, sent, told, report)
 		}
 	}
-	if _, ok := predict(from, nil, 4096); ok {
-		t.Error("predicted without a swarm")
+	for why, of := range map[string]func() (prediction, bool){
+		"without a swarm":               func() (prediction, bool) { return predict(from, nil, 32768) },
+		"without a cluster":             func() (prediction, bool) { return predict(nil, swarms, 32768) },
+		"from swarms that put off less": func() (prediction, bool) { return predict(from, swarms[:3], 1024) },
+	} {
+		if p, ok := of(); ok {
+			t.Errorf("predicted %+v %s", p, why)
+		}
 	}
 }
