@@ -145,7 +145,7 @@ func measure(t *testing.T, d *data, part string, seed uint64) {
 	switch part {
 	case "steady":
 		for _, n := range numbers(t, *sizes) {
-			steady(ours, n, ordinaryLoss, ofDrover(n, little))
+			steady(ours, n, ordinaryLoss, ofDrover(n, atRest(n)))
 		}
 	case "baseline":
 		size := sizesOfRecords(t, d)
@@ -156,7 +156,7 @@ func measure(t *testing.T, d *data, part string, seed uint64) {
 		size := sizesOfRecords(t, d)
 		for _, n := range numbers(t, *faulty) {
 			for _, loss := range []float64{0.05, 0.2} {
-				steady(ours, n, loss, ofDrover(n, little))
+				steady(ours, n, loss, ofDrover(n, atRest(n)))
 				steady(theirs, n, loss, func(t *testing.T) maker { return baseline(size, seed) })
 			}
 		}
@@ -206,7 +206,7 @@ func TestSmallCluster(t *testing.T) {
 		}
 	}
 	var size payload
-	bubble(t, "drover", n, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n, seed, little) }, io.Discard, func(w *world) error {
+	bubble(t, "drover", n, seed, ordinaryLoss, func(t *testing.T) maker { return drover(t, n, seed, atRest(n)) }, io.Discard, func(w *world) error {
 		r := &result{}
 		err := w.steady(n, 4*time.Minute, r)
 		check(r)

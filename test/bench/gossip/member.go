@@ -101,14 +101,24 @@ const (
 )
 
 // detail is of how many others a node tells the route times, and how many pods, all told
-// once, and how often members draw pictures. Clusters at rest do with little, so that large ones
-// fit into memory: nobody looks at their pictures.
+// once, and how often members draw pictures.
 type detail struct {
 	peers, pods int
 	draws       time.Duration
 }
 
-var little, much = detail{2, 2, time.Hour}, detail{12, 20, time.Second}
+var much = detail{peers: 12, pods: 20, draws: time.Second}
+
+// atRest is what clusters do with that nothing happens to, so that large ones fit into memory: once
+// told it costs no more than its place among what members compare, of which they tell each
+// other a packet's worth however much there is; and nobody looks at the pictures.
+func atRest(nodes int) detail {
+	const packetful = 500
+	if nodes > packetful {
+		return detail{draws: time.Hour}
+	}
+	return detail{peers: 2, pods: 2, draws: time.Hour}
+}
 
 // firstState is what a node tells first: routes to as many others as it probes in a cluster of n.
 func firstState(i, n int, told detail) model.NodeState {
