@@ -76,6 +76,9 @@ const (
 	kindOther   = "other"
 )
 
+// KindMembership is of what memberlist says of members: who is alive, suspect or dead.
+const KindMembership = "membership"
+
 // Messages of memberlist, whose numbers are part of its protocol.
 const (
 	pingMessage     = 0
@@ -88,7 +91,7 @@ const (
 
 var kinds = map[byte]string{
 	pingMessage: "probes", 1: "probes", ackMessage: "acks", 11: "acks",
-	3: "membership", 4: "membership", 5: "membership", pushPullMessage: "push/pull",
+	3: KindMembership, 4: KindMembership, 5: KindMembership, pushPullMessage: "push/pull",
 }
 
 type share struct {

@@ -116,6 +116,25 @@ func (w *world) since(m meter, r *result) {
 	}
 }
 
+// calm waits until what memberlist has to say of so many that came at once is said.
+func (w *world) calm(n int) {
+	const quiet = 100 // bytes a node and second
+	if w.net.KindBytes()[gossiptest.KindMembership] == 0 {
+		time.Sleep(time.Duration(n) * 60 * time.Millisecond) // it compresses them
+		return
+	}
+	const step = 5 * time.Second
+	before := w.net.KindBytes()[gossiptest.KindMembership]
+	w.until(5*time.Minute, 0, func() bool {
+		time.Sleep(step)
+		now := w.net.KindBytes()[gossiptest.KindMembership]
+		rate := float64(now-before) / step.Seconds() / float64(n)
+		before = now
+		return rate < quiet
+	})
+	w.say("calm")
+}
+
 // follow is how long records are followed after the last that counts was told.
 const follow = 30 * time.Second
 
@@ -124,6 +143,7 @@ func (w *world) steady(n int, length time.Duration, r *result) error {
 	if err := w.settle(n); err != nil {
 		return err
 	}
+	w.calm(n)
 	w.move(n)
 	time.Sleep(10 * time.Second)
 	wallBefore, busyBefore := wallNanos(), processors()
