@@ -87,7 +87,7 @@ GOSSIP_SIZES ?= 100,200,300,500,1000
 
 .PHONY: bench-gossip
 bench-gossip: ## How soon reports reach all nodes and what it costs, in virtual time, beside memberlist's defaults; writes out/bench/gossip.json and docs/gossip
-	GOGC=300 $(GO) test -count=1 -timeout 4h -v -run TestBench ./test/bench/gossip -parts $(GOSSIP_PARTS) -sizes $(GOSSIP_SIZES) \
+	GOGC=60 $(GO) test -count=1 -timeout 4h -v -run TestBench ./test/bench/gossip -parts $(GOSSIP_PARTS) -sizes $(GOSSIP_SIZES) \
 		-out $(CURDIR)/out/bench/gossip.json -data $(CURDIR)/out/bench/gossip-runs.json -docs $(CURDIR)/docs/gossip
 
 .PHONY: bench-badinput

@@ -3,9 +3,9 @@ package gossip
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/drover-project/drover/test/bench/gossip/growth"
 	bench "github.com/drover-project/drover/test/bench/report"
@@ -137,11 +137,8 @@ func grown(d *data) growth.Growth {
 
 // rounded keeps four digits.
 func rounded(v float64) float64 {
-	if v == 0 {
-		return 0
-	}
-	unit := math.Pow(10, math.Floor(math.Log10(v))-3)
-	return math.Round(v/unit) * unit
+	r, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 4, 64), 64) // it is a number
+	return r
 }
 
 // drawGrowth writes the data and what is drawn of them.

@@ -96,9 +96,7 @@ func (d *node) run(ctx context.Context) error { return d.Run(ctx) }
 
 func (d *node) announce(l model.Location) error { return d.Announce(l) }
 
-const (
-	cores = 16
-)
+const cores = 16
 
 // detail is of how many others a node tells the route times, and how many pods, all told
 // once, and how often members draw pictures.
