@@ -2,7 +2,6 @@ package controller
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -75,14 +74,6 @@ func sinceDecided(m *v1alpha1.PodMigration, now time.Time) time.Duration {
 func everWaited(m *v1alpha1.PodMigration) bool {
 	t := &m.Status.Target
 	return t.Waiting || t.Deadline != nil || t.BootID != "" || m.Status.Source.Offered
-}
-
-// bareID is a container ID without its scheme.
-func bareID(id string) string {
-	if _, bare, ok := strings.Cut(id, "://"); ok {
-		return bare
-	}
-	return id
 }
 
 // movingValue is the value of the annotation drover.dev/moving for this PodMigration.

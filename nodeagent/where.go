@@ -39,7 +39,7 @@ func (a *agent) where(ctx context.Context, namespace, pod string) (location.Answ
 	// Of its own pods the agent knows more, and sooner, than it tells.
 	here := s.Nodes[s.Self]
 	here.State.Pods = holding(own)
-	s.Nodes, s.Index = maps.Clone(s.Nodes), nil // the index is of what it tells
+	s.Nodes = maps.Clone(s.Nodes)
 	s.Nodes[s.Self] = here
 	return location.Answer{At: s.At, Self: s.Self, Places: location.Find(s, namespace, pod, successors(moves, namespace, pod))}, nil
 }

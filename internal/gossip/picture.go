@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
@@ -48,7 +47,7 @@ func (g *Gossip) outdated() bool { return g.own || g.anew || len(g.touched) > 0 
 
 func (g *Gossip) draw() {
 	old := g.picture.Load()
-	s := &view.Snapshot{Self: g.cfg.Self.Node, Locations: old.Locations, Index: old.Index}
+	s := &view.Snapshot{Self: g.cfg.Self.Node, Locations: old.Locations}
 	if g.anew {
 		s.Nodes = make(map[model.NodeID]view.Node, len(g.members))
 		for _, m := range g.members {
@@ -66,21 +65,13 @@ func (g *Gossip) draw() {
 		s.Nodes = maps.Clone(old.Nodes)
 	}
 	for id := range g.touched {
-		before, was := old.Nodes[id]
-		now, is := g.look(id)
-		if is {
-			s.Nodes[id] = now
+		if n, known := g.look(id); known {
+			s.Nodes[id] = n
 		} else {
 			delete(s.Nodes, id)
 		}
-		if was != is || before.Alive != now.Alive || !slices.Equal(before.State.Pods, now.State.Pods) {
-			s.Index = nil
-		}
 	}
 	g.judge(s)
-	if s.Index == nil {
-		s.Index = view.NewIndex(s.Nodes)
-	}
 	if g.store.placesChanged {
 		s.Locations = g.store.confirmedPlaces()
 	}

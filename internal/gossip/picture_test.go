@@ -9,6 +9,7 @@ import (
 
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/identity/identitytest"
+	"github.com/drover-project/drover/internal/location"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -123,7 +124,7 @@ func TestPicturesAddUp(t *testing.T) {
 		})
 	}
 	stepwise := a.Snapshot()
-	if p, ok := stepwise.PodNamed("ns", "pod-3"); !ok || p.Node != "n3" {
+	if p := location.Find(stepwise, "ns", "pod-3", nil); len(p) != 1 || p[0].Node != "n3" {
 		t.Errorf("pod-3 is on %+v, want n3", p)
 	}
 	a.mu.Lock()
@@ -134,12 +135,10 @@ func TestPicturesAddUp(t *testing.T) {
 	if diff := cmp.Diff(once.Nodes, stepwise.Nodes); diff != "" || len(once.Nodes) != 5 {
 		t.Errorf("(-at once +step by step)\n%s", diff)
 	}
-	// The index is kept while no pod comes or goes.
-	index := once.Index
 	a.wait(time.Second)
 	a.hearLoad(1)
-	if s := a.Snapshot(); s.Index != index || s.Nodes["n1"].State.Load.At != a.now.Truncate(loadUnit).UTC() {
-		t.Errorf("a load makes a new index: %v; it is of %v", s.Index != index, s.Nodes["n1"].State.Load.At)
+	if at := a.Snapshot().Nodes["n1"].State.Load.At; at != a.now.Truncate(loadUnit).UTC() {
+		t.Errorf("after a load of %v it is of %v", a.now, at)
 	}
 	if n := a.Snapshot().Nodes["n1"]; n.State.Version <= once.Nodes["n1"].State.Version || n.Received != a.now {
 		t.Errorf("version %d received %v after a load, %d before", n.State.Version, n.Received, once.Nodes["n1"].State.Version)
@@ -147,10 +146,10 @@ func TestPicturesAddUp(t *testing.T) {
 	a.wait(time.Second)
 	a.hear([][]byte{parts(a.bench, a.ids[1], kindPods, a.version(), 1, podsOf(99))[0]})
 	s := a.Snapshot()
-	if _, gone := s.PodNamed("ns", "pod-1"); gone || s.Index == index {
-		t.Error("a pod that went is found")
+	if p := location.Find(s, "ns", "pod-1", nil); len(p) != 0 {
+		t.Errorf("a pod that went is on %+v", p)
 	}
-	if p, ok := s.PodByUID("uid-99"); !ok || p.Node != "n1" {
+	if p := location.Find(s, "ns", "uid-99", nil); len(p) != 1 || p[0].Node != "n1" {
 		t.Errorf("pod 99 is on %+v, want n1", p)
 	}
 }

@@ -92,8 +92,6 @@ type Snapshot struct {
 	Nodes map[model.NodeID]Node `json:"nodes"`
 	// Locations of the pods that were moved, in the order of SortLocations.
 	Locations []model.Location `json:"locations,omitempty"`
-	// Index finds pods; nil: they are looked for in Nodes, one after the other.
-	Index *Index `json:"-"`
 }
 
 // Age is how old the picture is at now, never negative.
