@@ -131,7 +131,7 @@ func TestOldKeyChangesNothing(t *testing.T) {
 				outsider.stop() // it asks for no seeds any more
 				time.Sleep(time.Minute)
 				before := testutil.ToFloat64(a.metrics.undecryptable)
-				lone := c.net.open()
+				lone := c.net.Open()
 				if _, err := lone.WriteTo([]byte("plain, and no packet"), a.port.String()); err != nil {
 					t.Fatal(err)
 				}

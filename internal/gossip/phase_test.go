@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/drover-project/drover/internal/gossip/gossiptest"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -77,9 +78,6 @@ func (a *agents) agent(name model.NodeID) *run {
 func (a *agents) stateOf(r *run, self model.NodeID, answered map[model.NodeID]time.Time) model.NodeState {
 	known := r.Snapshot().Nodes
 	now := a.clock(self)
-	a.net.mu.Lock()
-	cut := a.net.cut
-	a.net.mu.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := model.NodeState{Phase: a.saying[self], BootID: "boot", Load: model.Load{At: now}, Routes: map[model.NodeID]model.RouteTime{}}
@@ -91,7 +89,7 @@ func (a *agents) stateOf(r *run, self model.NodeID, answered map[model.NodeID]ti
 			answered[id] = now
 		}
 		there := a.at(id)
-		if !a.off[id] && !a.silence[id] && there != nil && (cut == nil || !cut(r.port.String(), there.port.String())) {
+		if !a.off[id] && !a.silence[id] && there != nil && !a.net.Parted(r.port, there.port) {
 			answered[id] = now
 			s.Routes[id] = model.RouteTime{RTT: time.Millisecond, Samples: 1, At: now}
 		} else if now.Sub(answered[id]) > 5*time.Second {
@@ -114,7 +112,7 @@ func (a *agents) at(id model.NodeID) *run {
 // powerOff ends a machine without a word.
 func (a *agents) powerOff(id model.NodeID) {
 	a.set(func() { a.off[id] = true })
-	a.at(id).port.crash()
+	a.at(id).port.Crash()
 	a.at(id).stop()
 }
 
@@ -198,7 +196,7 @@ func TestKilledAgentIsNotADeadNode(t *testing.T) {
 		defer a.close()
 		a.within(time.Minute, "all are normal", a.allNormal("a", "b", "c"))
 		c := a.at("c")
-		c.port.crash()
+		c.port.Crash()
 		c.stop() // the agent alone: its kernel answers
 		a.within(time.Minute, "c is suspected", a.hold("c", model.Suspected, "a", "b"))
 		a.never(5*time.Minute, "c", model.Dead, "a", "b")
@@ -221,18 +219,14 @@ func TestNodeThatIsCutOff(t *testing.T) {
 		a := newAgents(t, 13, "a", "b", "c")
 		defer a.close()
 		a.within(time.Minute, "all are normal", a.allNormal("a", "b", "c"))
-		c := a.at("c").port.String()
-		a.net.mu.Lock()
-		a.net.cut = func(from, to string) bool { return (from == c) != (to == c) }
-		a.net.mu.Unlock()
+		c := a.at("c").port
+		a.net.Cut(func(from, to *gossiptest.Port) bool { return (from == c) != (to == c) })
 		a.within(2*time.Minute, "the others hold it for dead", a.hold("c", model.Dead, "a", "b"))
 		a.within(time.Minute, "it suspects them", func() bool {
 			return a.hold("a", model.Suspected, "c")() && a.hold("b", model.Suspected, "c")()
 		})
 		a.never(10*time.Minute, "a", model.Dead, "c")
-		a.net.mu.Lock()
-		a.net.cut = nil
-		a.net.mu.Unlock()
+		a.net.Cut(nil)
 		a.within(2*time.Minute, "all are normal again", a.allNormal("a", "b", "c"))
 	})
 }
@@ -244,7 +238,7 @@ func TestForgedDeath(t *testing.T) {
 		a := newAgents(t, 14, "a", "b", "c")
 		defer a.close()
 		a.within(time.Minute, "all are normal", a.allNormal("a", "b", "c"))
-		liar, lost := a.net.open(), 0
+		liar, lost := a.net.Open(), 0
 		for i := range 20 {
 			for _, r := range a.runs {
 				for _, from := range []string{"liar", memberName("c")} { // as a death, and as a leave

@@ -79,6 +79,13 @@ func (n *Network) Cut(cut func(from, to *Port) bool) {
 	n.cut = cut
 }
 
+// Parted tells whether a cut lies between two ports, in this direction.
+func (n *Network) Parted(from, to *Port) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cut != nil && n.cut(from, to)
+}
+
 // Port is one member's Transport.
 type Port struct {
 	// Index counts the ports of a network from 0.
