@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"context"
-	"math"
 	"math/rand"
 	"testing"
 	"testing/synctest"
@@ -50,13 +49,13 @@ func TestReportsReachAllForLittle(t *testing.T) {
 				open = open[1:]
 				for _, r := range c.runs {
 					asked++
-					if got := r.Snapshot().Nodes[all[s.by]].State.Load.Used.CPU; math.Abs(float64(got-s.cpu)) < 1e-6 || newest[s.by] != s.cpu {
+					if got := r.Snapshot().Nodes[all[s.by]].State.Load.Used.CPU; tells(got, s.cpu) || newest[s.by] != s.cpu {
 						had++
 					}
 				}
 			}
 			if by := rng.Intn(n); time.Since(start) < span-within { // 10 a second: each every 6 s
-				s, cpu := stateOf(), model.Cores(1+rng.Intn(4000))/1000 // told to the thousandth
+				s, cpu := stateOf(), model.Cores(1+rng.Intn(4000))/1000
 				newest[by] = cpu
 				s.Load.Used.CPU = cpu
 				publish(t, c.runs[by], s)

@@ -44,11 +44,12 @@ func FuzzIngest(f *testing.F) {
 			t.Fatal(err)
 		}
 		raw = append(raw[:loadHeader:loadHeader], in...)
+		raw[0] = wireLoad | k&loadFlags
 		raw = append(raw, id.Sign(signedLoad(mustKey(id), "n", raw))...)
 		if _, _, got := s.ingest(raw, now); got == accepted {
 			l := s.nodes["n"].load
-			if again := appendLoad(nil, l.version, l.saidLoad); !bytes.Equal(again, in) {
-				t.Fatalf("%x is a load that encodes as %x", in, again)
+			if flags, again := encodeLoad(l.version, l.saidLoad); flags != k&loadFlags || !bytes.Equal(again, in) {
+				t.Fatalf("%x %x is a load that encodes as %x %x", k, in, flags, again)
 			}
 		}
 		// The same bytes as a body that the node itself has signed.

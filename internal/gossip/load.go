@@ -11,28 +11,28 @@ import (
 	"github.com/drover-project/drover/internal/model"
 )
 
-// A load is said so often by so many that its record has a wire form of its own, of at most 90
+// A load is said so often by so many that its record has a wire form of its own, of at most 86
 // bytes as a rule:
 //
-//	format 1 byte | first bytes of the key 4 | version 5 | body <= 16, or 26 with a lag | signature 64
+//	format and flags 1 byte | first bytes of the key 3 | version 5 | body <= 13, or 23 with a lag | signature 64
 //
 // The origin is whose certificate has the key; it is signed, and does not travel. Of several
 // keys that begin with the same bytes the one that fits the signature counts.
-type keyPrefix [4]byte
+type keyPrefix [3]byte
 
 const (
-	wireLoad     = 2
+	wireLoad     = 0x40
 	loadHeader   = 1 + len(keyPrefix{}) + loadVersion
 	loadVersion  = 5
-	leastLoad    = 10
-	greatestLoad = 26
+	leastLoad    = 8
+	greatestLoad = 23
 	// loadContext is the signingContext of loads.
 	loadContext = "drover gossip load v1\x00"
 	// loadUnit is the unit of a load's version and moment: 5 bytes of it last until 2318.
 	loadUnit = 10 * time.Millisecond
 )
 
-// The flags are the body's first byte: what is known, and what else follows.
+// The flags are in the format: what is known, and what else follows.
 const (
 	loadMeasured byte = 1 << iota // at the version's moment, less the lag
 	loadCPU                       // the CPU's is among the pressures
@@ -56,12 +56,16 @@ func sealLoad(id *identity.Identity, version uint64, l saidLoad) ([]byte, error)
 	if !ok {
 		return nil, fmt.Errorf("seal load: key of %s is not Ed25519", id.Subject)
 	}
-	b := append([]byte{wireLoad}, key[:len(keyPrefix{})]...)
+	flags, body := encodeLoad(version, l)
+	b := append([]byte{wireLoad | flags}, key[:len(keyPrefix{})]...)
 	units := binary.BigEndian.AppendUint64(nil, version/uint64(loadUnit))
 	b = append(b, units[8-loadVersion:]...)
-	b = appendLoad(b, version, l)
+	b = append(b, body...)
 	return append(b, id.Sign(signedLoad(key, id.Subject.Node, b))...), nil
 }
+
+// isLoad tells whether b is of the wire form of loads, if of any.
+func isLoad(b []byte) bool { return len(b) > 0 && b[0]&^loadFlags == wireLoad }
 
 // openLoad decodes the wire form but for the body; the origin is not known yet.
 func openLoad(b []byte) (record, error) {
@@ -96,27 +100,25 @@ func signedLoad(key keyID, origin model.NodeID, b []byte) []byte {
 	return append(s, b...)
 }
 
-// appendLoad encodes the body:
+// encodeLoad gives the flags and the body:
 //
-//	flags | requested cores, MiB | used cores, MiB | pressure | [memory's] [IO's] | [sent, received KiB/s] | [lag]
+//	requested cores, MiB | used cores, MiB | pressure | [memory's] [IO's] | [sent, received KiB/s] | [lag]
 //
-// Amounts have 2 bytes, pressures 1. Cores are counted in thousandths; what is requested is rounded
-// up, so that nothing is held to fit that does not.
-func appendLoad(b []byte, version uint64, l saidLoad) []byte {
+// What is requested has 2 bytes each, what is used and the bandwidth 3 bytes for both, pressures 1.
+// Cores are counted in thousandths; what is requested is rounded up, so that nothing is held to
+// fit that does not.
+func encodeLoad(version uint64, l saidLoad) (flags byte, b []byte) {
 	const mib, kib = float64(model.MiB), float64(model.KiB)
-	flags := len(b)
-	b = append(b, 0)
 	set := func(f byte, is bool) bool {
 		if is {
-			b[flags] |= f
+			flags |= f
 		}
 		return is
 	}
 	// A sum of floats may lie a little above what it stands for.
-	b = appendAmount(b, 1000*float64(l.load.Requested.CPU)-1e-6, math.Ceil)
-	b = appendAmount(b, float64(l.load.Requested.Memory)/mib, math.Ceil)
-	b = appendAmount(b, 1000*float64(l.load.Used.CPU), math.Round)
-	b = appendAmount(b, float64(l.load.Used.Memory)/mib, math.Round)
+	b = binary.BigEndian.AppendUint16(b, fine.encode(1000*float64(l.load.Requested.CPU)-1e-6, math.Ceil))
+	b = binary.BigEndian.AppendUint16(b, fine.encode(float64(l.load.Requested.Memory)/mib, math.Ceil))
+	b = appendPair(b, 1000*float64(l.load.Used.CPU), float64(l.load.Used.Memory)/mib)
 	b = appendPressure(b, l.load.Pressure)
 	_, cpu := l.load.Pressures[model.OnCPU]
 	set(loadCPU, cpu)
@@ -126,17 +128,16 @@ func appendLoad(b []byte, version uint64, l saidLoad) []byte {
 		}
 	}
 	if set(loadBandwidth, l.bandwidth != nil) {
-		b = appendAmount(b, float64(l.bandwidth.Sent)/kib, math.Round)
-		b = appendAmount(b, float64(l.bandwidth.Received)/kib, math.Round)
+		b = appendPair(b, float64(l.bandwidth.Sent)/kib, float64(l.bandwidth.Received)/kib)
 	}
 	if !set(loadMeasured, !l.load.At.IsZero()) {
-		return b
+		return flags, b
 	}
 	lag := int64(version/uint64(loadUnit)) - floorUnits(l.load.At)
 	if set(loadLags, lag != 0) {
 		b = binary.AppendVarint(b, lag)
 	}
-	return b
+	return flags, b
 }
 
 // optionalPressures follow in this order.
@@ -146,11 +147,11 @@ var optionalPressures = []struct {
 }{{model.OnMemory, loadMemory}, {model.OnIO, loadIO}}
 
 // decodeLoad takes the body of a record of that version apart; false: it is malformed.
-func decodeLoad(b []byte, version uint64) (l saidLoad, ok bool) {
+func decodeLoad(flags byte, b []byte, version uint64) (l saidLoad, ok bool) {
 	c := cursor{b: b, ok: true}
-	flags := c.byte()
 	l.load.Requested = model.Resources{CPU: model.Cores(c.amount()) / 1000, Memory: model.Bytes(c.amount()) * model.MiB}
-	l.load.Used = model.Resources{CPU: model.Cores(c.amount()) / 1000, Memory: model.Bytes(c.amount()) * model.MiB}
+	cpu, memory := c.pair()
+	l.load.Used = model.Resources{CPU: model.Cores(cpu) / 1000, Memory: model.Bytes(memory) * model.MiB}
 	l.load.Pressure = c.pressure()
 	if flags&(loadCPU|loadMemory|loadIO) != 0 {
 		l.load.Pressures = map[model.Resource]float64{}
@@ -164,7 +165,8 @@ func decodeLoad(b []byte, version uint64) (l saidLoad, ok bool) {
 		}
 	}
 	if flags&loadBandwidth != 0 {
-		l.bandwidth = &model.Bandwidth{Sent: model.Rate(c.amount()) * model.Rate(model.KiB), Received: model.Rate(c.amount()) * model.Rate(model.KiB)}
+		sent, received := c.pair()
+		l.bandwidth = &model.Bandwidth{Sent: model.Rate(sent) * model.Rate(model.KiB), Received: model.Rate(received) * model.Rate(model.KiB)}
 	}
 	var lag int64
 	if flags&loadLags != 0 {
@@ -177,29 +179,50 @@ func decodeLoad(b []byte, version uint64) (l saidLoad, ok bool) {
 		l.load.At = time.Unix(0, 0).Add(time.Duration(at) * loadUnit).UTC()
 	}
 	const most = math.MaxInt64 / int64(loadUnit)
-	sound := flags&^loadFlags == 0 && (flags&loadLags == 0 || flags&loadMeasured != 0) && at > -most && at < most
+	sound := (flags&loadLags == 0 || flags&loadMeasured != 0) && at > -most && at < most
 	return l, sound && c.ok && len(c.b) == 0
 }
 
 func floorUnits(t time.Time) int64 { return t.UnixNano() / int64(loadUnit) }
 
-// An amount is m << e, of 12 bits and 4, with an error of at most 1 in 4096: m is in the
-// upper half of its range unless e is 0, so that every amount has one form.
-const (
-	mantissaBits = 12
-	mantissaMax  = 1<<mantissaBits - 1
-	exponentMax  = 15
+// amount is a form of whole numbers, with 5 bits of exponent before its bits of mantissa: a
+// number below 1 << mantissa is itself; a greater one has a leading 1 that is not told. Every
+// number that can be told has one form.
+type amount struct{ mantissa int }
+
+var (
+	fine   = amount{11} // in 16 bits, with an error of at most 1 in 2048
+	coarse = amount{7}  // in 12 bits, with an error of at most 1 in 256 when rounded to the nearest
 )
 
-func appendAmount(b []byte, x float64, round func(float64) float64) []byte {
-	m, e := round(max(0, x)), 0
-	for ; m > mantissaMax && e < exponentMax; e++ {
-		m = round(max(0, x) / float64(uint(2)<<e))
+const exponentMax = 1<<5 - 1
+
+func (a amount) encode(x float64, round func(float64) float64) uint16 {
+	one := float64(uint(1) << a.mantissa)
+	x = max(0, x)
+	if m := round(x); m < one {
+		return uint16(m)
 	}
-	if !(m <= mantissaMax) { // greater than all there is, or no number
-		m, e = mantissaMax, exponentMax
+	for e := 1; e <= exponentMax; e++ {
+		if m := round(x / float64(uint64(1)<<(e-1))); m < 2*one {
+			return uint16(e<<a.mantissa) | uint16(m-one)
+		}
 	}
-	return binary.BigEndian.AppendUint16(b, uint16(e)<<mantissaBits|uint16(m))
+	return 1<<(a.mantissa+5) - 1 // greater than all there is, or no number
+}
+
+func (a amount) decode(v uint16) uint64 {
+	m, e := uint64(v)&(1<<a.mantissa-1), v>>a.mantissa
+	if e == 0 {
+		return m
+	}
+	return (1<<a.mantissa | m) << (e - 1)
+}
+
+// appendPair encodes two coarse amounts.
+func appendPair(b []byte, x, y float64) []byte {
+	both := uint32(coarse.encode(x, math.Round))<<12 | uint32(coarse.encode(y, math.Round))
+	return append(b, byte(both>>16), byte(both>>8), byte(both))
 }
 
 // A pressure is counted in 200ths.
@@ -231,11 +254,12 @@ func (c *cursor) take(n int) []byte {
 
 func (c *cursor) byte() byte { return c.take(1)[0] }
 
-func (c *cursor) amount() uint64 {
-	v := binary.BigEndian.Uint16(c.take(2))
-	m, e := uint64(v&mantissaMax), v>>mantissaBits
-	c.ok = c.ok && (e == 0 || m > mantissaMax/2)
-	return m << e
+func (c *cursor) amount() uint64 { return fine.decode(binary.BigEndian.Uint16(c.take(2))) }
+
+func (c *cursor) pair() (x, y uint64) {
+	b := c.take(3)
+	both := uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2])
+	return coarse.decode(uint16(both >> 12)), coarse.decode(uint16(both & 0xfff))
 }
 
 func (c *cursor) pressure() float64 {

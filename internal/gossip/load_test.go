@@ -31,13 +31,19 @@ func versionOf(l saidLoad) uint64 { return uint64(floorUnits(l.load.At)) * uint6
 func TestLoadIsSmall(t *testing.T) {
 	b := newBench(t, nil)
 	id, l := b.known("node-17.example.internal"), typicalLoad()
-	if n := len(b.load(id, versionOf(l), l)); n > 90 {
-		t.Errorf("the record of a load that tells all has %d bytes, want at most 90", n)
+	if n := len(b.load(id, versionOf(l), l)); n > 86 {
+		t.Errorf("the record of a load that tells all has %d bytes, want at most 86", n)
 	}
 	l.bandwidth = nil
-	if n := len(b.load(id, versionOf(l), l)); n > 86 {
-		t.Errorf("without bandwidth it has %d bytes, want at most 86", n)
+	if n := len(b.load(id, versionOf(l), l)); n > 83 {
+		t.Errorf("without bandwidth it has %d bytes, want at most 83", n)
 	}
+}
+
+// told is what others understand of a load.
+func told(version uint64, l saidLoad) (saidLoad, bool) {
+	flags, body := encodeLoad(version, l)
+	return decodeLoad(flags, body, version)
 }
 
 // What the wire form rounds off is small beside the dead bands, and never makes a node look
@@ -67,7 +73,7 @@ func TestLoadIsExactEnough(t *testing.T) {
 			l.bandwidth = &model.Bandwidth{Sent: model.Rate(math.Exp(share() * 25)), Received: model.Rate(math.Exp(share() * 25))}
 		}
 		version := versionOf(l) + uint64(rng.Intn(3))*uint64(loadUnit)
-		got, ok := decodeLoad(appendLoad(nil, version, l), version)
+		got, ok := told(version, l)
 		if !ok {
 			t.Fatalf("%+v is not understood", l)
 		}
@@ -99,7 +105,7 @@ func TestLoadIsExactEnough(t *testing.T) {
 		if lag := l.load.At.Sub(got.load.At); lag < 0 || lag >= loadUnit {
 			t.Fatalf("measured at %v is told as %v", l.load.At, got.load.At)
 		}
-		if again, _ := decodeLoad(appendLoad(nil, version, got), version); !cmp.Equal(got, again, cmp.AllowUnexported(saidLoad{})) {
+		if again, _ := told(version, got); !cmp.Equal(got, again, cmp.AllowUnexported(saidLoad{})) {
 			t.Fatalf("what was told is told on as\n%+v, not as\n%+v", again, got)
 		}
 	}
@@ -111,8 +117,8 @@ func TestSenselessLoadsAreTold(t *testing.T) {
 		Requested: model.Resources{CPU: -1, Memory: -1}, Used: model.Resources{CPU: model.Cores(math.Inf(1)), Memory: math.MaxInt64}, Pressure: nan,
 		Pressures: map[model.Resource]float64{model.OnMemory: 7, model.OnIO: -7},
 	}, &model.Bandwidth{Sent: model.Rate(nan)}}
-	got, ok := decodeLoad(appendLoad(nil, 0, l), 0)
-	const most = 4095 << 15
+	got, ok := told(0, l)
+	const most = 255 << 30
 	want := saidLoad{model.Load{
 		Used:      model.Resources{CPU: most / 1000., Memory: most * model.MiB},
 		Pressures: map[model.Resource]float64{model.OnMemory: 1, model.OnIO: 0},
@@ -139,13 +145,14 @@ func TestForgedLoadsAreRefused(t *testing.T) {
 		c[(at+len(c))%len(c)] ^= with
 		return c
 	}
-	// with seals a body of its own.
-	with := func(id *identity.Identity, body ...byte) []byte {
+	// with seals flags and a body of its own.
+	with := func(id *identity.Identity, flags byte, body ...byte) []byte {
 		whole := b.load(id, v+next, saidLoad{})
 		whole = append(whole[:loadHeader:loadHeader], body...)
+		whole[0] = wireLoad | flags
 		return append(whole, id.Sign(signedLoad(mustKey(id), id.Subject.Node, whole))...)
 	}
-	zeros := make([]byte, 8)
+	zeros := make([]byte, leastLoad-1) // all but the pressure
 	// A record of the longer wire form under the load's context, and the other way round.
 	asOther := b.load(bad, v+next, l)
 	asOther = append(asOther[:len(asOther)-64:len(asOther)-64], bad.Sign(signed(asOther[:len(asOther)-64]))...)
@@ -160,21 +167,21 @@ func TestForgedLoadsAreRefused(t *testing.T) {
 		"from after all clocks":              {b.load(good, math.MaxUint64, l), future},
 		"from where versions end":            {change(loadHeader-loadVersion, 0xff), future},
 		"signature changed":                  {change(-1, 1), badSignature},
-		"body changed":                       {change(loadHeader+2, 1), badSignature},
+		"body changed":                       {change(loadHeader+1, 1), badSignature},
 		"version changed":                    {change(loadHeader-1, 1), badSignature},
 		"another's name, own key":            {b.load(as(bad, "good"), v+next, l), badSignature},
 		"another's certificate, own key":     {b.load(&identity.Identity{Subject: good.Subject, Key: bad.Key, Cert: good.Cert}, v+next, l), badSignature},
 		"another CA's node":                  {b.load(stranger, v+next, l), unknownKey},
 		"signed as another kind of record":   {asOther, badSignature},
-		"an unknown flag":                    {with(bad, append([]byte{64}, append(zeros, 0)...)...), malformed},
-		"a lag of a load not measured":       {with(bad, append([]byte{loadLags}, append(zeros, 0, 2)...)...), malformed},
-		"a lag of nothing":                   {with(bad, append([]byte{loadMeasured | loadLags}, append(zeros, 0, 0)...)...), malformed},
-		"a lag in a longer form":             {with(bad, append([]byte{loadMeasured | loadLags}, append(zeros, 0, 0x82, 0)...)...), malformed},
-		"a lag beyond all clocks":            {with(bad, append([]byte{loadMeasured | loadLags}, append(zeros, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1)...)...), malformed},
-		"an amount in a longer form":         {with(bad, 0, 0x10, 1, 0, 0, 0, 0, 0, 0, 0), malformed},
-		"more pressure than all of the time": {with(bad, append([]byte{0}, append(zeros, 201)...)...), malformed},
-		"less than its flags say":            {with(bad, append([]byte{loadIO}, append(zeros, 0)...)...), malformed},
-		"more than they say":                 {with(bad, append([]byte{0}, append(zeros, 0, 0)...)...), malformed},
+		"flags changed":                      {change(0, loadIO), badSignature},
+		"an unknown flag":                    {change(0, 0x80), malformed},
+		"a lag of a load not measured":       {with(bad, loadLags, append(zeros, 0, 2)...), malformed},
+		"a lag of nothing":                   {with(bad, loadMeasured|loadLags, append(zeros, 0, 0)...), malformed},
+		"a lag in a longer form":             {with(bad, loadMeasured|loadLags, append(zeros, 0, 0x82, 0)...), malformed},
+		"a lag beyond all clocks":            {with(bad, loadMeasured|loadLags, append(zeros, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1)...), malformed},
+		"more pressure than all of the time": {with(bad, 0, append(zeros, 201)...), malformed},
+		"less than its flags say":            {with(bad, loadIO, append(zeros, 0)...), malformed},
+		"more than they say":                 {with(bad, 0, append(zeros, 0, 0)...), malformed},
 		"cut short":                          {raw[:loadHeader+leastLoad+63], malformed},
 		"too long":                           {append(bytes.Clone(raw), make([]byte, greatestLoad)...), malformed},
 		"nothing but its format":             {[]byte{wireLoad}, malformed},
@@ -239,12 +246,16 @@ func TestKeysThatBeginAlike(t *testing.T) {
 
 func FuzzLoad(f *testing.F) {
 	l := typicalLoad()
-	f.Add(appendLoad(nil, versionOf(l), l), versionOf(l)/uint64(loadUnit))
-	f.Add(appendLoad(nil, versionOf(l)+5*uint64(loadUnit), l), versionOf(l)/uint64(loadUnit)+5)
-	f.Add(make([]byte, leastLoad), uint64(0))
-	f.Fuzz(func(t *testing.T, body []byte, units uint64) {
+	for _, later := range []uint64{0, 5} {
+		version := versionOf(l) + later*uint64(loadUnit)
+		flags, body := encodeLoad(version, l)
+		f.Add(flags, body, version/uint64(loadUnit))
+	}
+	f.Add(byte(0), make([]byte, leastLoad), uint64(0))
+	f.Fuzz(func(t *testing.T, flags byte, body []byte, units uint64) {
+		flags &= loadFlags
 		version := units % (math.MaxInt64 / uint64(loadUnit)) * uint64(loadUnit)
-		l, ok := decodeLoad(body, version)
+		l, ok := decodeLoad(flags, body, version)
 		if !ok {
 			return
 		}
@@ -253,8 +264,8 @@ func FuzzLoad(f *testing.F) {
 				t.Fatalf("%x says %+v", body, l)
 			}
 		}
-		if again := appendLoad(nil, version, l); !bytes.Equal(again, body) {
-			t.Fatalf("%x says %+v, which is %x", body, l, again)
+		if f, again := encodeLoad(version, l); f != flags || !bytes.Equal(again, body) {
+			t.Fatalf("%x %x says %+v, which is %x %x", flags, body, l, f, again)
 		}
 	})
 }

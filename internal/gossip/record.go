@@ -97,7 +97,7 @@ func open(b []byte) (record, error) {
 	if len(b) > maxRecord {
 		return record{}, errOversized
 	}
-	if len(b) > 0 && b[0] == wireLoad {
+	if isLoad(b) {
 		return openLoad(b)
 	}
 	if len(b) < headerSize+ed25519.SignatureSize || b[0] != wireFormat {

@@ -181,7 +181,7 @@ func (s *store) ingestLoad(e *nodeEntry, r record, now time.Time) (slot, uint64,
 	if old := e.load; old != nil && r.version <= old.version {
 		return at, r.version, versus(r.version, old.version)
 	}
-	said, ok := decodeLoad(r.body, r.version)
+	said, ok := decodeLoad(r.raw[0]&loadFlags, r.body, r.version)
 	if !ok {
 		return at, 0, malformed
 	}

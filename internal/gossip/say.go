@@ -15,19 +15,20 @@ import (
 const (
 	// repeatLoad is how often a load is said that has not changed: with two of three lost
 	// it is still heard within 30 s, placement's default StaleAfter. Among many members, where
-	// repeating costs the most, it is longestRepeat: with one of two lost, which comparing
-	// makes good in between. Published once a second, a load that comes repeatSlack early is not
-	// put off for another second.
+	// repeating costs the most, it is up to longestRepeat: then one that does not arrive, by
+	// either way of internal/spread, makes its node stale for a while to who has missed it.
+	// Published once a second, a load that comes repeatSlack early is not put off for another
+	// second.
 	repeatLoad    = 9 * time.Second
 	repeatSpacing = 14 * time.Millisecond // a member
-	longestRepeat = 14 * time.Second
+	longestRepeat = 25 * time.Second
 	repeatSlack   = time.Second / 4
 	// A change that is not grave waits until its record has not been said for a while, so that
 	// what swings without end costs all members together no more than so much: the space
 	// grows with their number, between these.
 	shortestSpace = 500 * time.Millisecond
 	loadSpacing   = 2 * time.Millisecond // a member
-	longestSpace  = repeatLoad
+	longestSpace  = 4*time.Second - repeatSlack
 	partSpacing   = 50 * time.Millisecond // a member
 	longestPart   = time.Minute
 )

@@ -64,6 +64,15 @@ var kindNames = map[kind]string{
 	kindSuffering: "suffering", kindPods: "pods", kindLoad: "load",
 }
 
+// KindOf tells of which kind a record is, as in Record; "unknown" if it is none.
+func KindOf(raw []byte) string {
+	r, err := open(raw)
+	if name, known := kindNames[r.kind]; err == nil && known {
+		return name
+	}
+	return "unknown"
+}
+
 // drawSpace is the least time between two pictures of so many nodes.
 func (g *Gossip) drawSpace(nodes int) time.Duration {
 	if s := g.cfg.Simulation; s != nil && s.DrawSpace > 0 {

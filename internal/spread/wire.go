@@ -18,7 +18,7 @@ import (
 //	last     kind 1 | from 6 | records
 //
 // Records are in runs of one length: length | how many 1 | records. The kinds begin beyond those of bare
-// records. 15 records of 90 bytes make a full leaf.
+// records. 15 records of 86 bytes make a full leaf.
 const (
 	kindLeaf    byte = 0x80 + iota // records for the receiver alone
 	kindBranch                     // records for the receiver and all in an arc

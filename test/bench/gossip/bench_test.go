@@ -210,7 +210,7 @@ func TestSmallCluster(t *testing.T) {
 		r := &result{}
 		err := w.steady(n, 4*time.Minute, r)
 		check(r)
-		if r.Location.All99 == never && r.Location.Records > 0 || r.Kinds["loads"] <= 0 || r.Kinds["unknown"] > 0 || r.Kinds["other"] > 0 {
+		if r.Location.All99 == never && r.Location.Records > 0 || r.Kinds["load"] <= 0 || r.Kinds["unknown"] > 0 || r.Kinds["other"] > 0 {
 			t.Errorf("%+v", r)
 		}
 		size = payload{r.Report.Bytes, 400}
