@@ -98,6 +98,9 @@ type Gossip struct {
 	alive   atomic.Int64 // members alive
 	packets chan spread.Packet
 	streams chan spread.Packet
+
+	calm    bool          // keep waits for longer
+	stirred chan struct{} // tells keep that it is to wait no longer
 }
 
 // New checks the configuration and returns a member that is not running yet.
@@ -136,6 +139,7 @@ func New(cfg Config) (*Gossip, error) {
 		packets: make(chan spread.Packet, packetsWaiting),
 		streams: make(chan spread.Packet, streamsWaiting),
 		peers:   map[spread.Peer]memberlist.Node{},
+		stirred: make(chan struct{}, 1),
 	}
 	g.picture.Store(&view.Snapshot{Self: cfg.Self.Node, Nodes: map[model.NodeID]view.Node{}})
 	g.simulate()

@@ -33,11 +33,19 @@ func (g *Gossip) touch(id model.NodeID) {
 	g.own = g.own || id == g.cfg.Self.Node
 }
 
-// unlock draws the picture when it is time to, and tells the subscribers.
+// unlock draws the picture when it is time to, tells the subscribers, and has keep look after what
+// is under way.
 func (g *Gossip) unlock() {
 	if g.outdated() {
 		if g.drawsOwn() || passed(g.drawn, g.cfg.Now()) >= g.drawSpace(len(g.picture.Load().Nodes)) {
 			g.draw()
+		}
+	}
+	if g.calm && (g.owed || g.outdated() || g.spread.Busy()) {
+		g.calm = false
+		select {
+		case g.stirred <- struct{}{}:
+		default: // it has not heard of the last time yet
 		}
 	}
 	g.mu.Unlock()

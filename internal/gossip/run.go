@@ -31,7 +31,10 @@ const (
 	// unknownSpace as long as no other member has answered.
 	exchangeSpacing = time.Second
 	unknownSpace    = 5 * time.Second
-	tick            = 50 * time.Millisecond
+	// tick is how often what is due is looked after while something is under way, calmTick else:
+	// an agent at rest is not to be woken for nothing.
+	tick     = 50 * time.Millisecond
+	calmTick = 500 * time.Millisecond
 )
 
 // Run takes part until ctx ends, then leaves, telling the others so. It returns an error
@@ -80,17 +83,22 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 
 // keep does the small regular things.
 func (g *Gossip) keep(ctx context.Context) {
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
+	timer := time.NewTimer(tick)
+	defer timer.Stop()
 	var swept time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-g.stirred:
+			timer.Reset(tick)
+			continue
+		case <-timer.C:
 		}
+		timer.Reset(calmTick)
 		now := g.cfg.Now()
 		g.mu.Lock()
+		g.calm = true
 		g.sayOwed()
 		g.settle(now)
 		g.post(g.spread.Tick(now))

@@ -302,7 +302,13 @@ func (s *Spread) sayAgain(now time.Time) {
 	}
 }
 
-// Tick does what is due. It is to be called every 50 ms or so.
+// Busy tells whether something is under way: to be sent, acknowledged or told to have come.
+func (s *Spread) Busy() bool {
+	return len(s.active) > 0 || len(s.ring) > 1 && (s.repair.newcomer || s.repair.hurry > 0)
+}
+
+// Tick does what is due. It is to be called every 50 ms or so while it is Busy, else
+// every half second or so.
 func (s *Spread) Tick(now time.Time) []Packet {
 	s.sayAgain(now)
 	s.repair.tick(s, now)

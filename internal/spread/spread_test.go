@@ -314,3 +314,32 @@ func TestNewcomerPassesNothingOn(t *testing.T) {
 		}
 	}
 }
+
+// Who has nothing under way need not be called often: not once all has been acknowledged.
+func TestBusy(t *testing.T) {
+	m := newSimulation(3, 5, 0)
+	m.run(time.Minute)
+	waiting := func() (n int) {
+		for _, x := range m.nodes {
+			if x.Busy() {
+				n++
+			}
+		}
+		return n
+	}
+	if n := waiting(); n != 0 {
+		t.Errorf("%d members wait for something, and nobody has said anything for a minute", n)
+	}
+	m.nodes[2].say(1, false)
+	if !m.nodes[2].Busy() {
+		t.Error("what was just said needs no attention")
+	}
+	m.run(10 * time.Second)
+	if n := waiting(); n != 0 {
+		t.Errorf("%d members wait for something 10 s after it was said", n)
+	}
+	m.nodes[0].Join(m.now, simPeer(77))
+	if !m.nodes[0].Busy() {
+		t.Error("a fifth has joined, and comparing is in no hurry")
+	}
+}
