@@ -87,6 +87,7 @@ type Gossip struct {
 	certified *identity.Identity // whose certificate is in the store
 	watchers  map[chan struct{}]struct{}
 	standings map[model.NodeID]standing
+	settledAt time.Time
 
 	// What has changed since the picture was drawn.
 	touched map[model.NodeID]struct{}

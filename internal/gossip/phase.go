@@ -24,16 +24,20 @@ const settledAfter = time.Minute
 func (g *Gossip) judge(s *view.Snapshot) {
 	now := g.cfg.Now()
 	maps.DeleteFunc(g.standings, func(id model.NodeID, _ standing) bool { _, known := s.Nodes[id]; return !known })
-	verdicts := map[model.NodeID]lifecycle.Verdict{}
+	var missing []model.NodeID
 	for id, n := range s.Nodes {
 		if n.Alive {
-			g.hold(s, id, lifecycle.Judge(*s, id, now), now)
+			g.hold(s, id, lifecycle.Verdict{Phase: lifecycle.Said(n)}, now)
 		} else {
-			verdicts[id] = lifecycle.Judge(*s, id, now)
+			missing = append(missing, id)
 		}
 	}
-	for id, v := range verdicts {
-		g.hold(s, id, v, now)
+	if len(missing) == 0 {
+		return
+	}
+	evidence := lifecycle.Weigh(*s, now)
+	for _, id := range missing {
+		g.hold(s, id, evidence.Judge(id), now)
 	}
 }
 
@@ -52,15 +56,31 @@ func (g *Gossip) hold(s *view.Snapshot, id model.NodeID, v lifecycle.Verdict, no
 	s.Nodes[id] = n
 }
 
+// settleSpace is the least time between two looks whether time alone has changed a verdict.
+const settleSpace = time.Second
+
+// leftSpace is how long a node is held for left before it is forgotten: who has forgotten it does
+// not say any more that it is silent, which others have to have heard before.
+const leftSpace = 5 * time.Second
+
 // settle looks whether time alone has changed a verdict, and forgets who has left.
 func (g *Gossip) settle(now time.Time) {
+	if d := now.Sub(g.settledAt); d >= 0 && d < settleSpace {
+		return
+	}
+	g.settledAt = now
 	s := g.picture.Load()
+	var evidence *lifecycle.Evidence
 	for id, n := range s.Nodes {
 		if n.Alive {
 			continue
 		}
-		switch v := lifecycle.Judge(*s, id, now); {
-		case v.Phase == model.Left && n.Phase == model.Left && !g.present(id):
+		if evidence == nil {
+			e := lifecycle.Weigh(*s, now)
+			evidence = &e
+		}
+		switch v := evidence.Judge(id); {
+		case v.Phase == model.Left && n.Phase == model.Left && !g.present(id) && now.Sub(n.Since) >= leftSpace:
 			g.cfg.Log.Info("a node has left and is forgotten", "node", id)
 			g.forget(id, now)
 		case v.Phase != n.Phase || v.Why != n.Why:

@@ -11,7 +11,6 @@ package lifecycle
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
@@ -38,15 +37,69 @@ type Verdict struct {
 	Why   string
 }
 
-// Judge gives the verdict on a node of the picture at now, by the clock of who took it. Of the
-// phases that the picture has already, Dead alone counts: see alive.
-func Judge(s view.Snapshot, id model.NodeID, now time.Time) Verdict {
-	n := s.Nodes[id]
+// Evidence is what a picture holds for and against those that are missing, put together once for
+// all of them: half of a large cluster may be.
+type Evidence struct {
+	picture view.Snapshot
+	now     time.Time
+	// hearing is how many members are heard, of how many nodes that were not dead before.
+	hearing, all int
+	silent       map[model.NodeID][]model.NodeID // who finds a node silent, by name
+	answered     map[model.NodeID]model.NodeID   // the first, by name, that had an answer since it was missing
+}
+
+// Weigh puts the evidence of a picture together at now, by the clock of who took it. Of the
+// phases that the picture has already, Dead alone counts.
+func Weigh(s view.Snapshot, now time.Time) Evidence {
+	e := Evidence{picture: s, now: now, silent: map[model.NodeID][]model.NodeID{}, answered: map[model.NodeID]model.NodeID{}}
+	for _, w := range s.IDs() {
+		at := s.Nodes[w]
+		if at.Phase != model.Dead {
+			e.all++
+		}
+		// A member of whom nothing signed was heard lately may be nobody's.
+		if age, heard := at.Age(now); at.Alive && heard && age <= Fresh {
+			e.hearing++
+			e.hear(w, at)
+		}
+	}
+	return e
+}
+
+// hear adds what one node finds.
+func (e *Evidence) hear(w model.NodeID, at view.Node) {
+	for _, id := range at.State.Silent {
+		if by := e.silent[id]; e.missing(id) && (len(by) == 0 || by[len(by)-1] != w) {
+			e.silent[id] = append(by, w)
+		}
+	}
+	for id := range at.State.Routes {
+		if _, before := e.answered[id]; before || !e.missing(id) {
+			continue
+		}
+		// A route that is still told beside the silence is from before it.
+		if by := e.silent[id]; len(by) > 0 && by[len(by)-1] == w {
+			continue
+		}
+		if age, _ := at.RouteAge(model.PathNode, id, e.now); e.now.Add(-age).After(e.picture.Nodes[id].Missing) {
+			e.answered[id] = w
+		}
+	}
+}
+
+func (e *Evidence) missing(id model.NodeID) bool {
+	n, known := e.picture.Nodes[id]
+	return known && !n.Alive
+}
+
+// Judge gives the verdict on a node of the picture.
+func (e *Evidence) Judge(id model.NodeID) Verdict {
+	n := e.picture.Nodes[id]
 	said := Said(n)
 	if n.Alive {
 		return Verdict{Phase: said}
 	}
-	why := alive(s, id, now)
+	why := e.alive(id)
 	switch {
 	case said == model.Leaving && why == "":
 		return Verdict{model.Left, "it had said that it leaves, and answers nobody"}
@@ -73,45 +126,24 @@ func Said(n view.Node) model.Phase {
 }
 
 // alive says why a node that is missing may live all the same; empty: nothing speaks for it.
-func alive(s view.Snapshot, id model.NodeID, now time.Time) string {
-	n := s.Nodes[id]
-	if now.Sub(n.Missing) < Quiet {
+func (e *Evidence) alive(id model.NodeID) string {
+	n := e.picture.Nodes[id]
+	if e.now.Sub(n.Missing) < Quiet {
 		return "not for long"
 	}
-	if age, heard := n.Age(now); heard && age < Unheard {
+	if age, heard := n.Age(e.now); heard && age < Unheard {
 		return "it is still heard"
 	}
-	var living, silent []model.NodeID
-	for _, w := range s.IDs() {
-		at := s.Nodes[w]
-		if w == id || !at.Alive {
-			continue
-		}
-		living = append(living, w)
-		if age, heard := at.Age(now); !heard || age > Fresh {
-			continue
-		}
-		// A route that is still told beside it is from before the silence.
-		if slices.Contains(at.State.Silent, id) {
-			silent = append(silent, w)
-			continue
-		}
-		if age, measured := at.RouteAge(model.PathNode, id, now); measured && now.Add(-age).After(n.Missing) {
-			return fmt.Sprintf("its kernel answers %s", w)
-		}
+	if by, answers := e.answered[id]; answers {
+		return fmt.Sprintf("its kernel answers %s", by)
 	}
 	// Who hears less than half of the nodes cannot tell whether they are cut off, or it is. Those
 	// that were found dead before are of neither side.
-	all := 0
-	for _, n := range s.Nodes {
-		if n.Phase != model.Dead {
-			all++
-		}
+	if 2*e.hearing < e.all {
+		return fmt.Sprintf("only %d of %d nodes are heard: which side is cut off is not known", e.hearing, e.all)
 	}
-	if 2*len(living) < all {
-		return fmt.Sprintf("only %d of %d nodes are heard: which side is cut off is not known", len(living), all)
-	}
-	switch want := min(Witnesses, len(living)); {
+	silent := e.silent[id]
+	switch want := min(Witnesses, e.hearing); {
 	case len(silent) == 0:
 		return "no node says that its kernel is silent"
 	case len(silent) < want:

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"fmt"
 	"math/rand"
 	"strings"
 	"testing"
@@ -42,6 +43,11 @@ func answered(s view.Snapshot, of, by model.NodeID, ago time.Duration) {
 	s.Nodes[by].State.Routes[of] = model.RouteTime{RTT: time.Millisecond, Samples: 9, At: t0.Add(-ago)}
 }
 
+func judge(s view.Snapshot, id model.NodeID) Verdict {
+	e := Weigh(s, t0)
+	return e.Judge(id)
+}
+
 func TestOwnWord(t *testing.T) {
 	for said, want := range map[model.Phase]model.Phase{
 		"": model.Normal, model.Joining: model.Joining, model.Normal: model.Normal, model.Leaving: model.Leaving,
@@ -52,13 +58,13 @@ func TestOwnWord(t *testing.T) {
 		n := s.Nodes["b"]
 		n.State.Phase = said
 		s.Nodes["b"] = n
-		if v := Judge(s, "b", t0); v.Phase != want {
+		if v := judge(s, "b"); v.Phase != want {
 			t.Errorf("a node that says %q is %s, want %s", said, v.Phase, want)
 		}
 	}
 	s := picture("a")
 	s.Nodes["b"] = view.Node{Alive: true}
-	if v := Judge(s, "b", t0); v.Phase != model.Joining {
+	if v := judge(s, "b"); v.Phase != model.Joining {
 		t.Errorf("a member of which nothing was heard is %s, want joining", v.Phase)
 	}
 }
@@ -131,7 +137,7 @@ func TestDeadTakesEvidence(t *testing.T) {
 		s := picture("a", "b", "c", "d", "x")
 		lost(s, "x", 30*time.Second)
 		c.with(s)
-		if v := Judge(s, "x", t0); v.Phase != c.want || !strings.Contains(v.Why, c.why) {
+		if v := judge(s, "x"); v.Phase != c.want || !strings.Contains(v.Why, c.why) {
 			t.Errorf("%s: %s (%s), want %s (…%s…)", name, v.Phase, v.Why, c.want, c.why)
 		}
 	}
@@ -147,11 +153,11 @@ func leaving(s view.Snapshot) {
 func TestTwoNodes(t *testing.T) {
 	s := picture("a", "x")
 	lost(s, "x", 30*time.Second)
-	if v := Judge(s, "x", t0); v.Phase != model.Suspected {
+	if v := judge(s, "x"); v.Phase != model.Suspected {
 		t.Errorf("lost: %s, want suspected", v.Phase)
 	}
 	silent(s, "x", "a")
-	if v := Judge(s, "x", t0); v.Phase != model.Dead {
+	if v := judge(s, "x"); v.Phase != model.Dead {
 		t.Errorf("lost and silent: %s, want dead", v.Phase)
 	}
 }
@@ -173,8 +179,51 @@ func TestOneLiarKillsNobody(t *testing.T) {
 		if rng.Intn(2) == 0 {
 			answered(s, "x", "liar", time.Duration(rng.Intn(60))*time.Second)
 		}
-		if v := Judge(s, "x", t0); v.Phase != model.Suspected {
+		if v := judge(s, "x"); v.Phase != model.Suspected {
 			t.Fatalf("seed %d: %s (%s) by the word of one", seed, v.Phase, v.Why)
 		}
+	}
+}
+
+// Whoever has the gossip's key can make members that say nothing: they are no half of anything.
+func TestMembersThatSayNothingAreNoHalf(t *testing.T) {
+	s := picture("a", "b", "c", "d", "e", "x")
+	for _, id := range []model.NodeID{"c", "d", "e", "x"} {
+		lost(s, id, 30*time.Second)
+	}
+	silent(s, "x", "a", "b")
+	for i := range 6 {
+		s.Nodes[model.NodeID(fmt.Sprintf("fake%d", i))] = view.Node{Alive: true}
+	}
+	if v := judge(s, "x"); v.Phase == model.Dead {
+		t.Errorf("held for dead (%s) by who hears 2 of 6 nodes", v.Why)
+	}
+}
+
+// BenchmarkHalves is a look at all that are missing in a cluster that was cut in two.
+func BenchmarkHalves(b *testing.B) {
+	const peers = 64
+	for _, n := range []int{1000, 5000} {
+		names := make([]model.NodeID, n)
+		for i := range names {
+			names[i] = model.NodeID(fmt.Sprintf("node-%05d", i))
+		}
+		s := picture(names...)
+		for i, id := range names {
+			for k := range peers {
+				answered(s, names[(i+1+k*7)%n], id, time.Second)
+			}
+			if i%2 == 1 {
+				lost(s, id, 30*time.Second)
+			}
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for range b.N {
+				e := Weigh(s, t0)
+				for id := range s.Nodes {
+					e.Judge(id)
+				}
+			}
+		})
 	}
 }
