@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -36,8 +37,12 @@ const (
 	// packetRecord is the largest record that fits into a packet beside memberlist's own
 	// framing and encryption (1400 bytes less about 50), with room for its probes.
 	packetRecord = 1200
-	// maxBody bounds what a compressed body may grow to.
-	maxBody = 1 << 20
+	// maxBody bounds what a compressed body may grow to, and maxRatio by how much: what a node
+	// says must not take many times as much memory and time as to carry it.
+	maxBody  = maxRecord
+	maxRatio = 32
+	// maxSuffering is how many containers in contention one node tells of.
+	maxSuffering = 256
 )
 
 // codec turns bodies into JSON, compressed where that pays, and back.
@@ -68,29 +73,66 @@ func (c *codec) encode(v any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %T: %w", v, err)
 	}
-	if packed := c.enc.EncodeAll(b, []byte{bodyZstd}); len(packed) < len(b)+1 {
+	if packed := c.enc.EncodeAll(b, []byte{bodyZstd}); len(packed) < len(b)+1 && len(b) <= maxRatio*len(packed) {
 		return packed, nil
 	}
 	return append([]byte{bodyPlain}, b...), nil
 }
 
 func (c *codec) decode(b []byte, v any) error {
-	if len(b) == 0 {
-		return errMalformed
-	}
-	how, data := b[0], b[1:]
-	switch how {
-	case bodyPlain:
-	case bodyZstd:
-		var err error
-		if data, err = c.dec.DecodeAll(data, nil); err != nil {
-			return fmt.Errorf("%w: %w", errMalformed, err)
-		}
-	default:
-		return errMalformed
+	data, err := c.unpack(b)
+	if err != nil {
+		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	return nil
+}
+
+func (c *codec) unpack(b []byte) ([]byte, error) {
+	if len(b) == 0 {
+		return nil, errMalformed
+	}
+	how, data := b[0], b[1:]
+	switch how {
+	case bodyPlain:
+		return data, nil
+	case bodyZstd:
+		data, err := c.dec.DecodeAll(data, nil)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errMalformed, err)
+		}
+		if len(data) <= maxRatio*len(b) {
+			return data, nil
+		}
+	}
+	return nil, errMalformed
+}
+
+// decodeSuffering makes nothing of a list that is too long.
+func (c *codec) decodeSuffering(b []byte) ([]model.Contention, error) {
+	data, err := c.unpack(b)
+	if err != nil {
+		return nil, err
+	}
+	in := json.NewDecoder(bytes.NewReader(data))
+	switch begin, err := in.Token(); {
+	case err == nil && begin == nil: // null
+		return nil, nil
+	case begin != json.Delim('['):
+		return nil, errMalformed
+	}
+	var list []model.Contention
+	for in.More() {
+		var one model.Contention
+		if err := in.Decode(&one); err != nil || len(list) == maxSuffering {
+			return nil, errMalformed
+		}
+		list = append(list, one)
+	}
+	if _, err := in.Token(); err != nil {
+		return nil, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	return list, nil
 }

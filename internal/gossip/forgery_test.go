@@ -339,3 +339,30 @@ func TestOneNodeCannotFillTheMemory(t *testing.T) {
 		t.Errorf("%d announcements are kept, want %d", n, locationsPerNode)
 	}
 }
+
+// TestSmallRecordsUnpackToLittle, whatever a node with a certificate packs into them.
+func TestSmallRecordsUnpackToLittle(t *testing.T) {
+	b := newBench(t, nil)
+	id := b.known("b")
+	v := b.version()
+	list := func(n int, item string) string { return "[" + strings.Repeat(item+",", n) + item + "]" }
+	packed := func(text string) []byte { return b.store.codec.enc.EncodeAll([]byte(text), []byte{bodyZstd}) }
+	plain := func(text string) []byte { return append([]byte{bodyPlain}, text...) }
+	node := fmt.Sprintf(`{"node":"b","version":%d,`, v)
+	for what, raw := range map[string][]byte{
+		"containers in contention":          b.seal(id, kindSuffering, v, packed(list(50_000, "{}"))),
+		"containers in contention, as such": b.seal(id, kindSuffering, v, plain(list(50_000, "{}"))),
+		"one container more than there may": b.seal(id, kindSuffering, v, plain(list(maxSuffering, "null"))),
+		"silent nodes":                      b.seal(id, kindRegistration, v, packed(node+`"silent":`+list(50_000, `""`)+"}")),
+		"pods with long names": b.seal(id, kindPods, v, packed(fmt.Sprintf(`{"part":0,"parts":1,"items":{"uid":{"s":%q,"n":%q},"uid2":{"s":%q,"n":%q}}}`,
+			strings.Repeat("s", maxName), strings.Repeat("n", maxName), strings.Repeat("s", maxName), strings.Repeat("n", maxName))+strings.Repeat(" ", 5000))),
+	} {
+		if r := b.ingest(raw); r != malformed {
+			t.Errorf("%s in %d bytes: %s", what, len(raw), r)
+		}
+	}
+	most := b.seal(id, kindSuffering, v, plain(list(maxSuffering-1, "{}")))
+	if r := b.ingest(most); r != accepted || len(b.store.nodes["b"].suffering.list) != maxSuffering {
+		t.Errorf("as many as there may be: %s", r)
+	}
+}

@@ -195,10 +195,11 @@ func (s *store) ingestSuffering(e *nodeEntry, r record) (slot, uint64, result) {
 	if old := e.suffering; old != nil && r.version <= old.version {
 		return at, r.version, versus(r.version, old.version)
 	}
-	next := &suffering{kept: keep(at, r)}
-	if s.codec.decode(r.body, &next.list) != nil {
+	list, err := s.codec.decodeSuffering(r.body)
+	if err != nil {
 		return at, 0, malformed
 	}
+	next := &suffering{keep(at, r), list}
 	e.suffering, e.standing = next, nil
 	s.put(&next.kept)
 	return at, r.version, accepted

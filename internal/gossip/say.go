@@ -1,9 +1,11 @@
 package gossip
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/drover-project/drover/internal/deadband"
@@ -187,6 +189,9 @@ func (g *Gossip) register(id *identity.Identity, s *model.NodeState) error {
 }
 
 func (g *Gossip) saySuffering(id *identity.Identity, list []model.Contention, now time.Time) error {
+	if len(list) > maxSuffering { // the worst count
+		list = slices.SortedStableFunc(slices.Values(list), func(a, b model.Contention) int { return cmp.Compare(b.Wait, a.Wait) })[:maxSuffering]
+	}
 	differs, grave := deadband.Suffering(g.said.suffering, list)
 	grave = grave || g.said.sufferingOwed
 	if !differs && !grave {

@@ -437,3 +437,23 @@ func TestSizes(t *testing.T) {
 		t.Errorf("loads of %v bytes, want one of at most 90", of[kindLoad])
 	}
 }
+
+// TestTheWorstIsSaid of more containers in contention than others take.
+func TestTheWorstIsSaid(t *testing.T) {
+	s := newSpeaker(t)
+	state := calm()
+	for i := range 2 * maxSuffering {
+		state.Suffering = append(state.Suffering, model.Contention{Container: fmt.Sprint(i), Wait: float64(i) / (2 * maxSuffering)})
+	}
+	_, raws := s.publish(state)
+	s.listener.hear(raws)
+	got := s.heard().State.Suffering
+	if len(got) != maxSuffering {
+		t.Fatalf("%d are told, want %d", len(got), maxSuffering)
+	}
+	for _, c := range got {
+		if c.Wait < 0.5 {
+			t.Errorf("container %s is told, whose wait is %v", c.Container, c.Wait)
+		}
+	}
+}
