@@ -2,6 +2,7 @@ package spread
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/bits"
 	"slices"
 	"time"
@@ -25,7 +26,8 @@ const (
 	answerRate  = 64 << 10
 	answerBurst = 128 << 10
 	// wholeSpace is the least time between two answers with everything; wholeTime how long
-	// one is waited for before another member is asked, and wholeMost the same while it comes.
+	// one is waited for before another member is asked, and wholeMost the same while it comes, and
+	// the least time between two answers to one member.
 	wholeSpace = time.Second / 2
 	wholeTime  = time.Second
 	wholeMost  = 10 * time.Second
@@ -47,7 +49,8 @@ type repair struct {
 	newcomers int // joined since then
 	room      int // bytes that may be answered
 	filled    time.Time
-	whole     time.Time // when everything was told last
+	whole     time.Time          // when everything was told last
+	wholes    map[Peer]time.Time // and to whom, of the last wholeMost
 }
 
 // joined is called when a member has come.
@@ -222,11 +225,14 @@ func (b *answer) end(s *Spread, to Peer, kind byte) {
 
 // tellWhole answers a newcomer with everything.
 func (s *Spread) tellWhole(now time.Time, f frame) {
-	if now.Sub(s.repair.whole) < wholeSpace {
+	r := &s.repair
+	maps.DeleteFunc(r.wholes, func(_ Peer, told time.Time) bool { return now.Sub(told) >= wholeMost })
+	_, lately := r.wholes[f.from]
+	if _, member := s.ring.find(f.from); !member || lately || now.Sub(r.whole) < wholeSpace {
 		s.counts.Limited++
 		return
 	}
-	s.repair.whole = now
+	r.whole, r.wholes[f.from] = now, now
 	b := answer{stream: true}
 	for _, at := range s.known.slots() {
 		if raw := s.records.Get(at); raw != nil {

@@ -1,6 +1,7 @@
 package spread
 
 import (
+	"maps"
 	"testing"
 	"time"
 )
@@ -97,6 +98,33 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 	if b.Counts().Limited == 0 {
 		t.Error("nothing was counted")
+	}
+}
+
+// TestEverythingIsToldAMemberNowAndThen: a request is small and may be a copy, what it brings upon
+// a member is not; and one that is asked for too often keeps nobody else from getting theirs.
+func TestEverythingIsToldAMemberNowAndThen(t *testing.T) {
+	m := newSimulation(1, 3, 0)
+	a, b, c := m.nodes[0], m.nodes[1], m.nodes[2]
+	b.set(1, 7)
+	b.known.set(simSlot(1), 7, simStart)
+	told := map[Peer]int{}
+	stranger := Peer(1 << 16)
+	for at := time.Duration(0); at < time.Minute; at += 100 * time.Millisecond {
+		for _, from := range []Peer{a.self, stranger, c.self} {
+			for _, p := range b.Receive(simStart.Add(at), (&frame{kind: kindWhole, from: from}).encode()) {
+				told[p.To]++
+			}
+		}
+	}
+	want := map[Peer]int{a.self: int(time.Minute / wholeMost), c.self: int(time.Minute / wholeMost)}
+	if !maps.Equal(told, want) {
+		t.Errorf("everything is told so often in a minute: %v, want %v", told, want)
+	}
+	b.Leave(simStart.Add(time.Minute), a.self)
+	b.Join(simStart.Add(time.Minute), a.self)
+	if out := b.Receive(simStart.Add(time.Minute+wholeSpace), (&frame{kind: kindWhole, from: a.self}).encode()); len(out) == 0 {
+		t.Error("one that has come back is told nothing")
 	}
 }
 

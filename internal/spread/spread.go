@@ -114,7 +114,7 @@ type saying struct {
 // New returns a member that is alone.
 func New(self Peer, r Records, rng *rand.Rand) *Spread {
 	return &Spread{self: self, records: r, rng: rng, ring: ring{self}, links: map[Peer]*link{},
-		known: index{entries: map[Slot]entry{}}, said: map[Slot]*saying{}, tree: rng.IntN(trees), repair: repair{newcomer: true}}
+		known: index{entries: map[Slot]entry{}}, said: map[Slot]*saying{}, tree: rng.IntN(trees), repair: repair{newcomer: true, wholes: map[Peer]time.Time{}}}
 }
 
 // Counts are the counts of the moment.
@@ -144,6 +144,7 @@ func (s *Spread) Leave(now time.Time, p Peer) []Packet {
 	if p == s.self || !s.ring.remove(p) {
 		return nil
 	}
+	delete(s.repair.wholes, p)
 	if l := s.links[p]; l != nil {
 		delete(s.links, p)
 		s.abandon(now, l)
