@@ -91,8 +91,14 @@ func (a *agent) answer(w http.ResponseWriter, found any, err error) {
 	}
 }
 
+// httpServer holds no connection for who neither asks nor reads.
+func httpServer(addr string, h http.Handler) *http.Server {
+	const ask = 10 * time.Second
+	return &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: ask, ReadTimeout: ask, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute}
+}
+
 func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
-	s := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
+	s := httpServer(addr, h)
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
 	if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
