@@ -164,6 +164,7 @@ func (g *Gossip) Publish(s model.NodeState) error {
 	}
 	g.mu.Lock()
 	defer g.unlock()
+	g.reckon()
 	s.Node, s.Version = g.cfg.Self.Node, g.nextVersion()
 	if err := g.say(id, &s, true); err != nil {
 		return fmt.Errorf("publish state: %w", err)
@@ -186,6 +187,7 @@ func (g *Gossip) Announce(l model.Location) error {
 	}
 	g.mu.Lock()
 	defer g.unlock()
+	g.reckon()
 	if err := g.certify(id); err != nil {
 		return fmt.Errorf("announce location: %w", err)
 	}

@@ -71,6 +71,14 @@ func (g *Gossip) nextVersion() uint64 {
 	return g.last
 }
 
+// reckon begins anew when the clock was ahead by more than others take: they have refused all that
+// was said by it, and would all that is greater.
+func (g *Gossip) reckon() {
+	if g.last > uint64(g.cfg.Now().Add(maxAhead).UnixNano()) {
+		g.last, g.said = 0, nil
+	}
+}
+
 // take puts an own record into the store and has it spread.
 func (g *Gossip) take(raw []byte) error {
 	now := g.cfg.Now()

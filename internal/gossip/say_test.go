@@ -457,3 +457,27 @@ func TestTheWorstIsSaid(t *testing.T) {
 		}
 	}
 }
+
+// TestAClockThatWasFarAhead: what was said by it was refused by all, so that nothing has to be outdone.
+func TestAClockThatWasFarAhead(t *testing.T) {
+	for name, first := range map[string]time.Duration{"since the start": 3 * maxAhead, "for a while": 0} {
+		t.Run(name, func(t *testing.T) {
+			s := newSpeaker(t)
+			for i, offset := range []time.Duration{first, 3 * maxAhead, 0} {
+				s.offset = offset
+				s.wait(time.Minute)
+				state := calm()
+				state.BootID = fmt.Sprint(i)
+				err := s.Publish(state)
+				if refused := err != nil; refused != (offset > 0) {
+					t.Fatalf("with a clock %v ahead: %v", offset, err)
+				}
+			}
+			_, raws := s.news()
+			s.listener.hear(raws)
+			if got := s.heard(); got.State.BootID != "2" || got.Received.IsZero() {
+				t.Errorf("others know %+v", got)
+			}
+		})
+	}
+}
