@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -50,24 +51,25 @@ func (g *Gossip) ingest(raw []byte) (slot, uint64, result) {
 		g.tell(at, version, raw)
 		g.touch(at.origin)
 		if g.isOwn(at) {
-			g.returned = append(g.returned, returned{at, version})
+			g.last = max(g.last, version)
+			g.returned = g.returned || at.kind != kindLocation
 		}
 	}
 	return at, version, got
 }
 
-// returned is an own record that others had, and this node not.
-type returned struct {
-	at      slot
-	version uint64
-}
+// outdoSpace is the least time between two times that what has returned is outdone: two agents of
+// one name do it to each other for as long as there are two.
+const outdoSpace = time.Second
 
-// outdoAll outdoes what has returned.
-func (g *Gossip) outdoAll() {
-	for _, r := range g.returned {
-		g.outdo(r.at, r.version)
+// outdoOwed outdoes what has returned.
+func (g *Gossip) outdoOwed() {
+	now := g.cfg.Now()
+	if !g.returned || passed(g.outdone, now) < outdoSpace {
+		return
 	}
-	g.returned = g.returned[:0]
+	g.returned, g.outdone = false, now
+	g.outdo()
 }
 
 // post hands packets to those who send them. What there is no room for is lost, as packets

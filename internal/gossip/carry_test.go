@@ -108,13 +108,74 @@ func TestOwnRecordsThatReturn(t *testing.T) {
 	}
 	g.mu.Lock()
 	_, _, verdict := carried{g}.Take(raw)
-	g.outdoAll()
+	g.outdoOwed()
 	g.mu.Unlock()
 	if verdict != spread.Refused {
 		t.Errorf("verdict %d: what is outdone would be passed on", verdict)
 	}
 	if got := g.store.nodes["a"].load.version; got <= later {
 		t.Errorf("own load has version %d, others have %d", got, later)
+	}
+	// Another comes at once, which is not outdone yet when there is something to say.
+	later += uint64(time.Hour)
+	if raw, err = sealLoad(id, later, saidLoad{}); err != nil {
+		t.Fatal(err)
+	}
+	g.hear([][]byte{raw})
+	busy := stateOf()
+	busy.Load.Used.CPU++
+	publish(t, &run{Gossip: g}, busy)
+	if got := g.store.nodes["a"].load; got.version <= later || !tells(got.load.Used.CPU, 1) {
+		t.Errorf("own load is %+v with version %d, others have %d", got.load, got.version, later)
+	}
+}
+
+// TestTwoAgentsOfOneName outdo each other for ever, but not as fast as the network carries it.
+func TestTwoAgentsOfOneName(t *testing.T) {
+	ca := identitytest.NewAuthority(t)
+	start := time.Now()
+	now := start
+	twin := func() *Gossip {
+		id := ca.Node(t, "a")
+		g, err := New(Config{Self: id.Subject, Identity: func() *identity.Identity { return id }, Roots: ca.Pool(), SecretKey: testKey,
+			Now: func() time.Time { return now }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, &run{Gossip: g}, stateOf())
+		return g
+	}
+	a, b := twin(), twin()
+	lives := map[uint64]bool{}
+	const span = 20 * time.Second
+	for now.Sub(start) < span {
+		for _, to := range []*Gossip{b, a} {
+			from := a
+			if to == a {
+				from = b
+			}
+			var raws [][]byte
+			for k := range from.store.nodes["a"].each {
+				raws = append(raws, k.raw)
+			}
+			to.hear(raws)
+			lives[to.said.since] = true
+		}
+		if now.Sub(start)%(10*tick) == 0 { // also while something is owed
+			publish(t, &run{Gossip: b}, stateOf())
+			lives[b.said.since] = true
+		}
+		now = now.Add(tick)
+	}
+	if most := 2*(1+int(span/outdoSpace)) + int(span/(10*tick)); len(lives) > most {
+		t.Errorf("%d lives in %v, want %d at most", len(lives), span, most)
+	}
+	now = now.Add(outdoSpace)
+	a.mu.Lock()
+	a.outdoOwed()
+	a.mu.Unlock()
+	if own, other := a.said.since, b.said.since; own < other {
+		t.Errorf("what was put off is not said: life %d, the other's is %d", own, other)
 	}
 }
 

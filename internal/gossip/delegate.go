@@ -49,7 +49,7 @@ func (d delegate) NotifyMsg(b []byte) {
 	g.mu.Lock()
 	defer g.unlock()
 	g.post(g.spread.Receive(g.cfg.Now(), b))
-	g.outdoAll()
+	g.outdoOwed()
 }
 
 // Records are carried by internal/spread: memberlist's own ways of spreading anything carry
@@ -68,7 +68,7 @@ func (g *Gossip) hear(raws [][]byte) {
 	for _, raw := range raws {
 		g.ingest(raw)
 	}
-	g.outdoAll()
+	g.outdoOwed()
 }
 
 func (d delegate) NotifyJoin(n *memberlist.Node) { d.g.note(n, true) }

@@ -77,7 +77,8 @@ type Gossip struct {
 	store     *store
 	spread    *spread.Spread
 	peers     map[spread.Peer]memberlist.Node
-	returned  []returned
+	returned  bool      // own records that others had, and this node not
+	outdone   time.Time // last
 	members   map[string]Member
 	last      uint64           // version given out last
 	state     *model.NodeState // own, as published last
@@ -165,6 +166,9 @@ func (g *Gossip) Publish(s model.NodeState) error {
 	g.mu.Lock()
 	defer g.unlock()
 	g.reckon()
+	if g.returned { // what is said now outdoes it
+		g.returned, g.outdone, g.said = false, g.cfg.Now(), nil
+	}
 	s.Node, s.Version = g.cfg.Self.Node, g.nextVersion()
 	if err := g.say(id, &s, true); err != nil {
 		return fmt.Errorf("publish state: %w", err)

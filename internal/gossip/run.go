@@ -99,6 +99,7 @@ func (g *Gossip) keep(ctx context.Context) {
 		now := g.cfg.Now()
 		g.mu.Lock()
 		g.calm = true
+		g.outdoOwed()
 		g.sayOwed()
 		g.settle(now)
 		g.post(g.spread.Tick(now))

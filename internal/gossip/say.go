@@ -246,7 +246,7 @@ func (g *Gossip) sayLoad(id *identity.Identity, l saidLoad, now time.Time, measu
 
 // sayOwed says what was put off, when its time has come.
 func (g *Gossip) sayOwed() {
-	if !g.owed {
+	if !g.owed || g.returned {
 		return
 	}
 	id, err := g.identity()
@@ -261,10 +261,9 @@ func (g *Gossip) sayOwed() {
 // outdo is called when a record of this node itself came from others that was newer than what
 // it has said: from before a restart, with a clock that has gone back since. All is said
 // again, with versions that beat it, and nothing from before counts.
-func (g *Gossip) outdo(at slot, version uint64) {
-	g.last = max(g.last, version)
+func (g *Gossip) outdo() {
 	id, err := g.identity()
-	if err != nil || g.state == nil || at.kind == kindLocation {
+	if err != nil || g.state == nil {
 		return
 	}
 	s := *g.state
