@@ -1,8 +1,11 @@
 package gossip
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/x509"
+	"maps"
 	"slices"
 	"time"
 )
@@ -98,7 +101,7 @@ func (s *store) addCertificate(e *nodeEntry, c *certificate) result {
 		if other.uid == c.uid {
 			continue
 		}
-		if other.cert.NotBefore.After(c.cert.NotBefore) {
+		if cmp.Or(other.cert.NotBefore.Compare(c.cert.NotBefore), cmp.Compare(other.uid, c.uid)) > 0 {
 			return stale
 		}
 		s.clear(e)
@@ -129,14 +132,10 @@ func (s *store) clear(e *nodeEntry) {
 }
 
 func (s *store) dropOldestCertificate(e *nodeEntry) {
-	var oldest keyID
-	var at time.Time
-	for id, c := range e.certs {
-		if at.IsZero() || c.cert.NotBefore.Before(at) {
-			oldest, at = id, c.cert.NotBefore
-		}
-	}
-	s.dropCertificate(e, oldest)
+	oldest := slices.MinFunc(slices.Collect(maps.Values(e.certs)), func(a, b *certificate) int {
+		return cmp.Or(a.cert.NotBefore.Compare(b.cert.NotBefore), bytes.Compare(a.key[:], b.key[:]))
+	})
+	s.dropCertificate(e, oldest.key)
 }
 
 func (s *store) dropCertificate(e *nodeEntry, id keyID) {

@@ -234,6 +234,26 @@ func TestNodeMadeAgainUnderAnotherUID(t *testing.T) {
 	}
 }
 
+// TestNodeMadeAgainWithinASecond: certificates tell time by the second.
+func TestNodeMadeAgainWithinASecond(t *testing.T) {
+	b := newBench(t, nil)
+	one := b.ca.Node(t, "n")
+	two := b.ca.Identity(t, identity.Subject{Node: "n", NodeUID: "another"}, func(c *x509.Certificate) { c.NotBefore = one.Cert.NotBefore })
+	var kept []string
+	for _, order := range [][]*identity.Identity{{one, two, one}, {two, one, two}} {
+		other := b.another()
+		for _, id := range order {
+			other.ingest(b.certificate(id))
+		}
+		for _, c := range other.store.nodes["n"].certs {
+			kept = append(kept, c.uid)
+		}
+	}
+	if len(kept) != 2 || kept[0] != kept[1] {
+		t.Errorf("in two orders, these are kept: %v", kept)
+	}
+}
+
 func TestCertificatesOfOneNodeAreBounded(t *testing.T) {
 	b := newBench(t, nil)
 	var newest *identity.Identity
