@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/drover-project/drover/internal/gossip/gossiptest"
+	"github.com/drover-project/drover/internal/lifecycle"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -327,5 +328,12 @@ func TestClockAnHourOff(t *testing.T) {
 				a.within(2*time.Minute, "a death is seen by both", a.hold("b", model.Dead, "a", "c"))
 			})
 		})
+	}
+}
+
+// TestSilenceIsLongerThanTheSpaceBetweenLoads, however many members there are.
+func TestSilenceIsLongerThanTheSpaceBetweenLoads(t *testing.T) {
+	if _, repeated := Spaces(100_000); lifecycle.Unheard <= repeated || lifecycle.Fresh < 2*repeated {
+		t.Errorf("nodes say something every %v; silent after %v, no witness after %v", repeated, lifecycle.Unheard, lifecycle.Fresh)
 	}
 }

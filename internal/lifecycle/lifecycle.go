@@ -23,7 +23,7 @@ const (
 	Quiet = 10 * time.Second
 	// Unheard is how long nothing new of it must have come: longer than the longest space
 	// between two of a node's reports.
-	Unheard = 20 * time.Second
+	Unheard = 30 * time.Second
 	// Fresh is how old a state may be whose word counts: several times the longest space
 	// between two.
 	Fresh = time.Minute
