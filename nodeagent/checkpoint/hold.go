@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/criu"
@@ -202,8 +203,13 @@ func (d *Dumps) end(ctx context.Context, p part) error {
 	return group.Thaw() // empty, and left frozen by CRIU if it was when CRIU came
 }
 
+// patience is how long CRIU and runc may take to end when nothing of the container is left;
+// they need milliseconds.
+const patience = 5 * time.Second
+
 // letGo returns when runc and CRIU have ended. Whenever the action script calls, before is
-// done and then it is answered.
+// done and then it is answered. If the container is dead, and only then, they are not waited
+// for without end.
 func (d *Dumps) letGo(ctx context.Context, p part, before func() error, proceed bool) error {
 	ended := make(chan error, 1)
 	wctx, cancel := context.WithCancel(ctx)
@@ -212,6 +218,8 @@ func (d *Dumps) letGo(ctx context.Context, p part, before func() error, proceed 
 		_, _, err := hosted.Wait(wctx, filepath.Join(p.dir, runDir))
 		ended <- err
 	}()
+	late := time.NewTicker(patience)
+	defer late.Stop()
 	for {
 		d.mu.Lock()
 		h, changed := d.holds[p.images()], d.changed
@@ -229,8 +237,36 @@ func (d *Dumps) letGo(ctx context.Context, p part, before func() error, proceed 
 		case <-changed:
 		case err := <-ended:
 			return err
+		case <-late.C:
+			if err := d.cutOff(p); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// cutOff ends runc and CRIU if their container is dead. Nobody acts on a timeout where there is
+// something to decide: here a container's fate is sealed, and theirs is that of programs that
+// hang. CRIU 4.2 does when it has stopped what an exec brought in, and saw the first thread
+// stop before another one: it waits for that thread's end, which comes after the others', and
+// those cannot end before it lets them go.
+func (d *Dumps) cutOff(p part) error {
+	n, err := readNote(p.dir)
+	if err != nil || n == nil || !n.Init.Doomed() {
+		return err
+	}
+	group, err := d.groupOf(*n)
+	if err != nil {
+		return err
+	}
+	if pids, err := group.Procs(); err != nil || len(pids) > 0 {
+		return err
+	}
+	where, err := hosted.CutOff(filepath.Join(p.dir, runDir))
+	if len(where) > 0 {
+		d.cfg.Log.Warn("the container is dead, but runc and CRIU did not end and were killed", "container", p.ID, "after", patience, "they were", where)
+	}
+	return err
 }
 
 // group is the container's control group; the zero Group when there is no container.

@@ -2,10 +2,14 @@ package checkpoint
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/migrate"
@@ -102,6 +106,85 @@ func TestHoldOfAnEndedContainer(t *testing.T) {
 		}
 	}
 	if err := <-let; err != nil {
+		t.Error(err)
+	}
+}
+
+// only is a node with one control group.
+type only struct{ cgroup.Group }
+
+func (o only) Container(int, string) (cgroup.Group, error) { return o.Group, nil }
+func (o only) At(string) (cgroup.Group, error)             { return o.Group, nil }
+
+// sleeps starts a process with a child, which is given.
+func sleeps(t *testing.T) (parent, child process.Process) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", "sleep 1000 & echo; wait")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	parent, err = process.Of(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	below, err := parent.Below()
+	if err != nil || len(below) != 1 {
+		t.Fatalf("below the shell: %v, %v", below, err)
+	}
+	t.Cleanup(func() {
+		_ = below[0].Kill()
+		_ = cmd.Wait()
+	})
+	return parent, below[0]
+}
+
+// TestCutOff: CRIU is ended only when nothing of its container is left.
+func TestCutOff(t *testing.T) {
+	h, err := cgroup.Own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := h.At(fmt.Sprintf("/drover-test-cutoff-%d", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(g.String(), 0o755); err != nil {
+		t.Fatalf("make a group (the test needs root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(g.String()); err != nil {
+			t.Error(err)
+		}
+	})
+	init, other := sleeps(t)
+	runc, criu := sleeps(t)
+	p := part{dir: t.TempDir()}
+	if err := os.Mkdir(filepath.Join(p.dir, runDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for path, v := range map[string]any{noteFile: note{ContainerID: "c", Init: init}, filepath.Join(runDir, "pid"): runc} {
+		if err := layout.WriteNote(filepath.Join(p.dir, path), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := New(Config{Groups: only{g}, Log: slog.New(slog.DiscardHandler)})
+	if err := d.cutOff(p); err != nil || criu.Doomed() {
+		t.Fatalf("its first process lives, if elsewhere: %v, CRIU ended %v", err, criu.Doomed())
+	}
+	if err := os.WriteFile(filepath.Join(g.String(), "cgroup.procs"), []byte(fmt.Sprint(other.PID)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(init.Kill(), init.Wait(t.Context()), d.cutOff(p)); err != nil || criu.Doomed() {
+		t.Fatalf("another of its processes lives: %v, CRIU ended %v", err, criu.Doomed())
+	}
+	if err := errors.Join(g.Kill(t.Context()), d.cutOff(p), criu.Wait(t.Context())); err != nil {
 		t.Error(err)
 	}
 }

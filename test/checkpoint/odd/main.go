@@ -92,6 +92,7 @@ var kinds = map[string]func() error{
 	"other-ipc":    inNamespace(unix.CLONE_NEWIPC),
 	"other-cgroup": inNamespace(unix.CLONE_NEWCGROUP),
 	"thread-net":   threadNamespace,
+	"thread-vfork": threadVfork,
 	"threads":      inThread(socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP)),
 	"child-mptcp":  childOf("mptcp"),
 	"child-plain":  childOf("plain"),
@@ -408,4 +409,16 @@ func newThread(f func() error) chan error {
 
 func threadNamespace() error {
 	return <-newThread(func() error { return unix.Unshare(unix.CLONE_NEWNET) })
+}
+
+// threadVfork leaves a thread that stops for nobody, other than the first, before its child
+// has ended.
+func threadVfork() error {
+	go func() {
+		pid, _, _ := unix.RawSyscall6(unix.SYS_CLONE, unix.CLONE_VFORK|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+		for pid == 0 {
+			unix.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+		}
+	}()
+	return nil
 }
