@@ -14,23 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attachment is programs on one device.
+// attachment is a program on one device.
 type attachment interface {
-	// Close detaches them.
+	// Close detaches it.
 	Close() error
-	// leave lets them be there without this process.
+	// leave lets it be there without this process.
 	leave() error
-	// on tells whether the programs are still on the device with the index. They go with
-	// their device, and its index may become another's.
+	// on tells whether the program is still on the device with the index. It goes with its
+	// device, whose index may become another's.
 	on(index int) bool
 }
 
-// SetInterfaces attaches the programs to the devices with these indexes, in the calling
+// SetInterfaces attaches the program that answers and takes in answers to the devices with these indexes, in the calling
 // thread's network namespace, and detaches them from all others. A device that is refused
 // leaves the others as they should be. Call it again when a device may have been replaced
 // by another with the same index.
 func (m *Meter) SetInterfaces(indexes []int) error {
-	err := errors.Join(m.set(m.attached, indexes, m.attach), m.unpin(indexes, ingress, egress))
+	err := errors.Join(m.set(m.attached, indexes, m.attach), m.unpin(indexes, ingress))
 	if m.pins == nil || m.swept {
 		return err
 	}
@@ -38,37 +38,36 @@ func (m *Meter) SetInterfaces(indexes []int) error {
 	return errors.Join(err, sweep(indexes))
 }
 
-// sweep removes the filters that an earlier Meter left on other devices than these: they are
-// in no BPF file system.
+// sweep removes the filters that an earlier Meter left on other devices than these, and at the
+// egress of all, where older versions had one: they are in no BPF file system.
 func sweep(indexes []int) error {
 	devices, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list the devices: %w", err)
 	}
-	var c clsact
+	var errs []error
 	for _, device := range devices {
-		if slices.Contains(indexes, device.Attrs().Index) {
-			continue
-		}
 		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+			if parent == netlink.HANDLE_MIN_INGRESS && slices.Contains(indexes, device.Attrs().Index) {
+				continue
+			}
 			filters, err := netlink.FilterList(device, parent)
 			if err != nil {
 				continue // it has no clsact
 			}
 			for _, f := range filters {
 				if b, is := f.(*netlink.BpfFilter); is && b.Handle == filterHandle && strings.HasPrefix(b.Name, filterName) {
-					c.filters = append(c.filters, b)
+					errs = append(errs, clsact{b}.Close())
 				}
 			}
 		}
 	}
-	return c.Close()
+	return errors.Join(errs...)
 }
 
 // The names of pinned links begin with one of these, and end with the index of the device.
 const (
 	ingress = "ingress"
-	egress  = "egress"
 	native  = "xdp-native"
 	generic = "xdp-generic"
 )
@@ -126,7 +125,7 @@ func replace(attached map[int]attachment, indexes []int, attach func(int) (attac
 	return errors.Join(errs...)
 }
 
-// Attached tells whether the programs are on the device.
+// Attached tells whether the program is on the device.
 func (m *Meter) Attached(index int) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -161,17 +160,17 @@ func (m *Meter) attach(index int) (attachment, error) {
 	return a, nil
 }
 
-// tcx is gone with its file descriptors, however the process ends, unless it is pinned.
+// tcx is gone with its file descriptor, however the process ends, unless it is pinned.
 type tcx struct {
-	ingress, egress link.Link
-	unpin           func() error
+	link  link.Link
+	unpin func() error
 }
 
 func (t tcx) Close() error { return errors.Join(t.unpin(), t.leave()) }
 
-func (t tcx) leave() error { return errors.Join(t.ingress.Close(), t.egress.Close()) }
+func (t tcx) leave() error { return t.link.Close() }
 
-func (t tcx) on(index int) bool { return onTCX(t.ingress, index) && onTCX(t.egress, index) }
+func (t tcx) on(index int) bool { return onTCX(t.link, index) }
 
 func onTCX(l link.Link, index int) bool {
 	info, err := l.Info()
@@ -179,32 +178,21 @@ func onTCX(l link.Link, index int) bool {
 }
 
 func (m *Meter) attachTCX(index int) (attachment, error) {
-	t := tcx{unpin: func() error {
-		return errors.Join(m.pins.Unlink(pinned(ingress, index)), m.pins.Unlink(pinned(egress, index)))
-	}}
-	attach := func(kind string, program *ebpf.Program, to ebpf.AttachType) (link.Link, error) {
-		l, err := m.pins.Link(pinned(kind, index), func(l link.Link) bool { return onTCX(l, index) }, func() (link.Link, error) {
-			// First in the chain: what comes after may end it.
-			return link.AttachTCX(link.TCXOptions{Interface: index, Anchor: link.Head(), Program: program, Attach: to})
-		})
-		if err != nil {
-			return nil, fmt.Errorf("tcx %s: %w", kind, err)
-		}
-		return l, nil
+	at := pinned(ingress, index)
+	l, err := m.pins.Link(at, func(l link.Link) bool { return onTCX(l, index) }, func() (link.Link, error) {
+		// First in the chain: what comes after may end it.
+		return link.AttachTCX(link.TCXOptions{Interface: index, Anchor: link.Head(),
+			Program: m.objects.RoutetimeIngress, Attach: ebpf.AttachTCXIngress})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("tcx: %w", err)
 	}
-	var err error
-	if t.ingress, err = attach(ingress, m.objects.RoutetimeIngress, ebpf.AttachTCXIngress); err != nil {
-		return nil, err
-	}
-	if t.egress, err = attach(egress, m.objects.RoutetimeEgress, ebpf.AttachTCXEgress); err != nil {
-		return nil, errors.Join(err, t.unpin(), t.ingress.Close())
-	}
-	return t, nil
+	return tcx{l, func() error { return m.pins.Unlink(at) }}, nil
 }
 
-// clsact filters outlive the process; the next one replaces them, as they have a fixed
-// place. The qdisc stays: others may use it too, and by itself it does nothing.
-type clsact struct{ filters []*netlink.BpfFilter }
+// A clsact filter outlives the process; the next one replaces it, as it has a fixed place. The
+// qdisc stays: others may use it too, and by itself it does nothing.
+type clsact struct{ filter *netlink.BpfFilter }
 
 const (
 	filterPriority = 1
@@ -213,14 +201,11 @@ const (
 )
 
 func (c clsact) Close() error {
-	var errs []error
-	for _, f := range c.filters {
-		err := netlink.FilterDel(f)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("remove filter: %w", err))
-		}
+	err := netlink.FilterDel(c.filter)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove filter: %w", err)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func (c clsact) leave() error { return nil }
@@ -230,16 +215,11 @@ func (c clsact) on(index int) bool {
 	if err != nil {
 		return false
 	}
-	for _, ours := range c.filters {
-		there, err := netlink.FilterList(device, ours.Parent)
-		if err != nil || !slices.ContainsFunc(there, func(f netlink.Filter) bool {
-			b, is := f.(*netlink.BpfFilter)
-			return is && b.Handle == ours.Handle && b.Id == ours.Id
-		}) {
-			return false
-		}
-	}
-	return true
+	there, err := netlink.FilterList(device, c.filter.Parent)
+	return err == nil && slices.ContainsFunc(there, func(f netlink.Filter) bool {
+		b, is := f.(*netlink.BpfFilter)
+		return is && b.Handle == c.filter.Handle && b.Id == c.filter.Id
+	})
 }
 
 func (m *Meter) attachClsact(index int) (attachment, error) {
@@ -248,28 +228,18 @@ func (m *Meter) attachClsact(index int) (attachment, error) {
 	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("add clsact qdisc: %w", err)
 	}
-	var c clsact
-	for _, at := range []struct {
-		parent  uint32
-		program *ebpf.Program
-	}{
-		{netlink.HANDLE_MIN_INGRESS, m.objects.RoutetimeIngress},
-		{netlink.HANDLE_MIN_EGRESS, m.objects.RoutetimeEgress},
-	} {
-		info, err := at.program.Info()
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("identify the program: %w", err), c.Close())
-		}
-		id, _ := info.ID() // since Linux 4.13
-		f := &netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: at.parent,
-				Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
-			Fd: at.program.FD(), Id: int(id), Name: filterName, DirectAction: true,
-		}
-		if err := netlink.FilterReplace(f); err != nil {
-			return nil, errors.Join(fmt.Errorf("add bpf filter: %w", err), c.Close())
-		}
-		c.filters = append(c.filters, f)
+	info, err := m.objects.RoutetimeIngress.Info()
+	if err != nil {
+		return nil, fmt.Errorf("identify the program: %w", err)
 	}
-	return c, nil
+	id, _ := info.ID() // since Linux 4.13
+	f := &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS,
+			Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
+		Fd: m.objects.RoutetimeIngress.FD(), Id: int(id), Name: filterName, DirectAction: true,
+	}
+	if err := netlink.FilterReplace(f); err != nil {
+		return nil, fmt.Errorf("add bpf filter: %w", err)
+	}
+	return clsact{f}, nil
 }

@@ -1,13 +1,18 @@
 package routetime
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/bpf/pin/pintest"
 )
@@ -83,8 +88,8 @@ func TestPinned(t *testing.T) {
 
 	second := b.pinned(t, dir)
 	b.attach(t, second)
-	if n := b.programs(t); n != 2 {
-		t.Errorf("%d programs are on the device, want one in and one out", n)
+	if n := b.programs(t); n != 1 {
+		t.Errorf("%d programs are on the device, want one", n)
 	}
 	if err := second.Expect(7, a.v4); err != nil {
 		t.Errorf("a probe of the agent before is still waited for: %v", err)
@@ -110,6 +115,50 @@ func TestPinned(t *testing.T) {
 	}
 }
 
+// Agents from before had a program at the egress, too, which every packet of the node paid for.
+func TestEgressOfOlderVersionGoes(t *testing.T) {
+	nothing, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, Name: "older", License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1 /* next */), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nothing.Close()
+	for name, older := range map[string]func(dir string, index int) error{
+		"tcx": func(dir string, index int) error {
+			l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: nothing, Attach: ebpf.AttachTCXEgress})
+			if errors.Is(err, ebpf.ErrNotSupported) {
+				return nil // before Linux 6.6: clsact alone
+			}
+			if err != nil {
+				return err
+			}
+			links := filepath.Join(dir, "links-0123456789abcdef")
+			return errors.Join(os.MkdirAll(links, 0o700), l.Pin(filepath.Join(links, fmt.Sprint("egress-", index))), l.Close())
+		},
+		"clsact": func(_ string, index int) error {
+			return errors.Join(
+				netlink.QdiscAdd(&netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
+					LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}),
+				netlink.FilterAdd(&netlink.BpfFilter{Fd: nothing.FD(), Name: filterName, DirectAction: true,
+					FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_EGRESS,
+						Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL}}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := newPins(t)
+			_, b := vethPair(t)
+			b.in(t, func() error { return older(dir, b.index) })
+			b.attach(t, b.pinned(t, dir))
+			if n := b.programs(t); n != 1 {
+				t.Errorf("%d programs are on the device, want the one at the ingress", n)
+			}
+			if left, err := filepath.Glob(filepath.Join(dir, "links-*", "egress-*")); err != nil || len(left) > 0 {
+				t.Errorf("pins left behind: %v (%v)", left, err)
+			}
+		})
+	}
+}
+
 // The device of a pinned link may have gone, and its index be another's.
 func TestPinnedDeviceReplaced(t *testing.T) {
 	dir := newPins(t)
@@ -130,8 +179,8 @@ func TestPinnedDeviceReplaced(t *testing.T) {
 	})
 	second := other.pinned(t, dir)
 	other.attach(t, second)
-	if n := other.programs(t); n != 2 {
-		t.Errorf("%d programs are on the new device, want one in and one out", n)
+	if n := other.programs(t); n != 1 {
+		t.Errorf("%d programs are on the new device, want one", n)
 	}
 }
 
@@ -176,8 +225,8 @@ func TestPinnedClsact(t *testing.T) {
 		return err
 	})
 	b.close(t, first)
-	if n := b.programs(t); n != 2 {
-		t.Errorf("%d programs are on the device while the agent is away, want one in and one out", n)
+	if n := b.programs(t); n != 1 {
+		t.Errorf("%d programs are on the device while the agent is away, want one", n)
 	}
 	second := b.pinned(t, dir)
 	b.in(t, func() error { return second.SetInterfaces(nil) })

@@ -4,20 +4,38 @@
 
 // The round trip between two nodes, from kernel to kernel.
 //
-// The origin's egress program notes when a probe leaves, the peer's ingress program turns
-// the probe round without waking anybody, and the origin's ingress program takes the time
-// when it is back. A node whose every processor is busy still answers from its interrupt.
+// A program where the kernel tells sockets of time stamps that they asked for notes when a probe
+// leaves, the peer's ingress program turns the probe round without waking anybody, and
+// the origin's ingress program takes the time when it is back. A node whose every processor is
+// busy still answers from its interrupt. No other packet that leaves a node meets a program.
 //
 // What is believed: the origin's own table of probes, never the packet. A nonce that user
 // space did not announce is never stamped, an answer that was not asked for from that very
 // address is dropped, and an answer counts once. A probe is answered to members alone, with
 // a packet of the same size, so nothing can be amplified.
 //
-// What the peer's programs took to turn the probe round is no part of its way: where its caches
-// are cold that is 20 µs and more. The peer's egress program writes it into the answer, and
-// 65 µs at most are taken off: by so much a peer can make itself nearer.
+// What the peer's program took to turn the probe round is no part of its way: where its caches
+// are cold that is 20 µs and more. It writes that into the answer, and 65 µs at most are taken
+// off: by so much a peer can make itself nearer.
 
 #include "packet.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+struct sk_buff {
+	unsigned char *head;
+	__u16 network_header;
+	__be16 protocol;
+} RELOCATED;
+
+struct sk_buff_head {
+	struct sk_buff *prev; // the last
+	__u32 qlen;
+} RELOCATED;
+
+struct sock {
+	struct sk_buff_head sk_error_queue;
+} RELOCATED;
 
 struct expected {
 	struct address peer;
@@ -144,7 +162,7 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
 }
 
 // What fits into the answer of a time in nanoseconds.
-static __always_inline __be16 short_of(__u32 ns)
+static __always_inline __be16 short_of(__u64 ns)
 {
 	return bpf_htons(ns < 0xffff ? ns : 0xffff);
 }
@@ -195,7 +213,18 @@ static __always_inline int turn(struct __sk_buff *skb, const struct packet *p)
 	return bpf_skb_store_bytes(skb, probe + 5, &kind, 1, 0);
 }
 
-// The mark carries the time to the egress program; 0 says that there is none.
+// Writes into an answer how long it took to make, up to here: the way from the end of the program
+// into the device's queue is left out, as nothing sees a packet there that other packets would
+// not pay for.
+static __always_inline int complete(struct __sk_buff *skb, const struct packet *p, __u64 came)
+{
+	__be16 dwell = short_of(bpf_ktime_get_ns() - came);
+
+	if (bpf_l4_csum_replace(skb, p->udp + 6, 0, dwell, BPF_F_MARK_MANGLED_0 | sizeof(dwell)))
+		return -1;
+	return bpf_skb_store_bytes(skb, p->udp + sizeof(struct udp) + 6, &dwell, sizeof(dwell), 0);
+}
+
 static __always_inline int answer(struct __sk_buff *skb, const struct packet *p, __u64 now)
 {
 	if (!is(&p->source, MEMBER_PEER)) {
@@ -205,21 +234,9 @@ static __always_inline int answer(struct __sk_buff *skb, const struct packet *p,
 	if (turn(skb, p))
 		return DROP;
 	count(ANSWERED);
-	skb->mark = (__u32)now | 1;
+	if (complete(skb, p, now))
+		return DROP;
 	return bpf_redirect(skb->ifindex, 0);
-}
-
-// Writes into an answer how long it took to make, just before it leaves.
-static __always_inline void complete(struct __sk_buff *skb, const struct packet *p)
-{
-	__be16 dwell;
-
-	if (!skb->mark || p->dwell || !is(&p->source, MEMBER_SELF))
-		return;
-	dwell = short_of((__u32)bpf_ktime_get_ns() - skb->mark);
-	skb->mark = 0;
-	if (!bpf_l4_csum_replace(skb, p->udp + 6, 0, dwell, BPF_F_MARK_MANGLED_0 | sizeof(dwell)))
-		bpf_skb_store_bytes(skb, p->udp + sizeof(struct udp) + 6, &dwell, sizeof(dwell), 0);
 }
 
 static __always_inline int measure(const struct packet *p, __u64 now)
@@ -236,7 +253,7 @@ static __always_inline int measure(const struct packet *p, __u64 now)
 		count(WRONG_PEER);
 		return DROP;
 	}
-	if (!found->sent_ns) { // left by a device without our program: user space has the time
+	if (!found->sent_ns) { // it left by a socket that asks for no stamp: user space has the time
 		count(UNSTAMPED);
 		return NEXT;
 	}
@@ -254,24 +271,35 @@ static __always_inline int measure(const struct packet *p, __u64 now)
 	return DROP;
 }
 
-SEC("tc")
-int routetime_egress(struct __sk_buff *skb)
+// A socket has something in its error queue: of a Sender's it is the probe, put there together with
+// a stamp in the moment that the kernel gives it to the device. Few other packets come here.
+SEC("tp_btf/inet_sk_error_report")
+int BPF_PROG(routetime_leaves, const struct sock *sk)
 {
+	const struct sk_buff *skb = sk->sk_error_queue.prev;
+	const unsigned char *at = skb->head + skb->network_header;
 	struct packet p = {};
 	struct expected *found;
+	union {
+		struct datagram_v4 v4;
+		struct datagram_v6 v6;
+	} h;
+	bool is_one = false;
 
-	if (!may_be_probe(skb) || !parse(skb, &p))
-		return NEXT;
-	if (p.kind == KIND_KERNEL)
-		complete(skb, &p);
-	if (p.kind != KIND_PROBE)
-		return NEXT;
+	if (!sk->sk_error_queue.qlen)
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		is_one = !bpf_probe_read_kernel(&h.v4, sizeof(h.v4), at) && read_v4(&h.v4, &p);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		is_one = !bpf_probe_read_kernel(&h.v6, sizeof(h.v6), at) && read_v6(&h.v6, &p);
+	if (!is_one || p.kind != KIND_PROBE)
+		return 0;
 	found = bpf_map_lookup_elem(&outstanding, &p.nonce);
 	if (!found || found->sent_ns || !same(&found->peer, &p.destination))
-		return NEXT;
+		return 0;
 	count(STAMPED);
 	found->sent_ns = bpf_ktime_get_ns();
-	return NEXT;
+	return 0;
 }
 
 SEC("tc")

@@ -1,14 +1,15 @@
 // Package routetime measures the round trip to other nodes from kernel to kernel, with UDP
 // probes that eBPF programs stamp, turn round and take in at a network device.
 //
-// User space announces a nonce (Meter.Expect) and sends a Packet with it from one of the
-// Paths ports that begin with Port to the peer's Port; the programs do the rest and give a
-// Sample. The answer goes back to the port that the probe came from. The programs are attached by tcx, or by clsact
-// on kernels before 6.6, to Ethernet devices; they need Linux 5.8, CAP_BPF and
-// CAP_NET_ADMIN. Packets that are no probes cost a comparison of their length.
+// User space announces a nonce (Meter.Expect) and sends a Packet with it by a Sender, from one of
+// the Paths ports that begin with Port, to the peer's Port; the programs do the rest and give a
+// Sample. The answer goes back to the port that the probe came from. What answers and takes in
+// answers is attached to Ethernet devices, by tcx, or by clsact on kernels before 6.6. The programs
+// need Linux 5.14 with BTF, CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Packets that come in and are no
+// probes cost a comparison of their length; those that leave cost nothing.
 //
-// A sample begins where the stack hands the probe to the device's egress hook, before its
-// queue, and ends at the device's ingress hook, before any firewall.
+// A sample begins where the stack hands the probe to the device, before its queue, and ends at
+// the device's ingress hook, before any firewall.
 package routetime
 
 import (
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 
@@ -56,7 +58,7 @@ type Stats struct {
 	// Unknown and WrongPeer count answers that were dropped: their nonce was not asked for
 	// or was answered before, or they came from another address than was asked.
 	Unknown, WrongPeer uint64
-	// Unstamped answers were left to user space, as the probe had passed no egress program.
+	// Unstamped answers were left to user space, as the probe was sent by no Sender.
 	Unstamped uint64
 	// RingFull counts samples that were lost because nobody read them.
 	RingFull uint64
@@ -67,6 +69,7 @@ type Stats struct {
 type Meter struct {
 	objects routetimeObjects
 	ring    *ringbuf.Reader
+	leaves  link.Link // not pinned: without this process nothing is sent
 	pins    *pin.Set
 	swept   bool // filters that an earlier Meter left are gone
 
@@ -98,14 +101,17 @@ func OpenPinned(pins string) (*Meter, error) {
 		}
 	}
 	if err := spec.LoadAndAssign(&m.objects, m.pins.Options()); err != nil {
-		return nil, fmt.Errorf("load route time programs (this takes CAP_BPF and CAP_NET_ADMIN): %w", err)
+		return nil, fmt.Errorf("load route time programs (this takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN): %w", err)
+	}
+	if m.leaves, err = link.AttachTracing(link.TracingOptions{Program: m.objects.RoutetimeLeaves}); err != nil {
+		return nil, errors.Join(fmt.Errorf("attach to where the kernel tells of stamps: %w", err), m.objects.Close())
 	}
 	err = errors.Join(m.pins.Replace(), m.takeOver())
 	if err == nil {
 		m.ring, err = ringbuf.NewReader(m.objects.Samples)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("begin to read route times: %w", err), m.objects.Close())
+		return nil, errors.Join(fmt.Errorf("begin to read route times: %w", err), m.leaves.Close(), m.objects.Close())
 	}
 	return m, nil
 }
@@ -144,7 +150,7 @@ func (m *Meter) Close() error {
 		return nil
 	}
 	m.closed = true
-	errs := []error{m.ring.Close()}
+	errs := []error{m.ring.Close(), m.leaves.Close()}
 	for _, attached := range []map[int]attachment{m.reflecting, m.attached} {
 		for _, a := range attached {
 			if m.pins != nil {
@@ -277,7 +283,7 @@ func (m *Meter) Runtime() (runs uint64, took time.Duration, err error) {
 	if m.closed {
 		return 0, 0, os.ErrClosed
 	}
-	for _, p := range []*ebpf.Program{m.objects.RoutetimeIngress, m.objects.RoutetimeEgress, m.objects.RoutetimeXdp} {
+	for _, p := range []*ebpf.Program{m.objects.RoutetimeIngress, m.objects.RoutetimeLeaves, m.objects.RoutetimeXdp} {
 		s, err := p.Stats()
 		if err != nil {
 			return 0, 0, fmt.Errorf("read how long the route time programs ran: %w", err)

@@ -54,8 +54,8 @@ const (
 	routetimeMapMembers           = "members"
 	routetimeMapOutstanding       = "outstanding"
 	routetimeMapSamples           = "samples"
-	routetimeProgRoutetimeEgress  = "routetime_egress"
 	routetimeProgRoutetimeIngress = "routetime_ingress"
+	routetimeProgRoutetimeLeaves  = "routetime_leaves"
 	routetimeProgRoutetimeXdp     = "routetime_xdp"
 )
 
@@ -101,8 +101,8 @@ type routetimeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type routetimeProgramSpecs struct {
-	RoutetimeEgress  *ebpf.ProgramSpec `ebpf:"routetime_egress"`
 	RoutetimeIngress *ebpf.ProgramSpec `ebpf:"routetime_ingress"`
+	RoutetimeLeaves  *ebpf.ProgramSpec `ebpf:"routetime_leaves"`
 	RoutetimeXdp     *ebpf.ProgramSpec `ebpf:"routetime_xdp"`
 }
 
@@ -167,15 +167,15 @@ type routetimeVariables struct {
 //
 // It can be passed to loadRoutetimeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type routetimePrograms struct {
-	RoutetimeEgress  *ebpf.Program `ebpf:"routetime_egress"`
 	RoutetimeIngress *ebpf.Program `ebpf:"routetime_ingress"`
+	RoutetimeLeaves  *ebpf.Program `ebpf:"routetime_leaves"`
 	RoutetimeXdp     *ebpf.Program `ebpf:"routetime_xdp"`
 }
 
 func (p *routetimePrograms) Close() error {
 	return _RoutetimeClose(
-		p.RoutetimeEgress,
 		p.RoutetimeIngress,
+		p.RoutetimeLeaves,
 		p.RoutetimeXdp,
 	)
 }

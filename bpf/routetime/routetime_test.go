@@ -27,14 +27,14 @@ type node struct {
 	index  int
 }
 
-func (n *node) in(t *testing.T, f func() error) {
+func (n *node) in(t testing.TB, f func() error) {
 	t.Helper()
 	if err := netspace.In(n.ns, f); err != nil {
 		t.Fatalf("on node %s: %v", n.name, err)
 	}
 }
 
-func newNode(t *testing.T, name string, last byte) *node {
+func newNode(t testing.TB, name string, last byte) *node {
 	t.Helper()
 	return &node{name: name, ns: netspace.Make(t),
 		v4: netip.AddrFrom4([4]byte{10, 232, 0, last}),
@@ -42,7 +42,7 @@ func newNode(t *testing.T, name string, last byte) *node {
 }
 
 // up gives eth0 its addresses.
-func (n *node) up(t *testing.T) {
+func (n *node) up(t testing.TB) {
 	t.Helper()
 	n.in(t, func() error {
 		device, err := netlink.LinkByName("eth0")
@@ -55,7 +55,7 @@ func (n *node) up(t *testing.T) {
 }
 
 // vethPair connects two new nodes by a veth pair.
-func vethPair(t *testing.T) (*node, *node) {
+func vethPair(t testing.TB) (*node, *node) {
 	t.Helper()
 	a, b := newNode(t, "a", 1), newNode(t, "b", 2)
 	a.in(t, func() error {
@@ -68,7 +68,7 @@ func vethPair(t *testing.T) (*node, *node) {
 }
 
 // tapNodes connects new nodes by the lab's fabric with the given one-way delay.
-func tapNodes(t *testing.T, delay time.Duration, names ...string) []*node {
+func tapNodes(t testing.TB, delay time.Duration, names ...string) []*node {
 	t.Helper()
 	var nodes []*node
 	var ports []fabric.Port
@@ -87,7 +87,7 @@ func tapNodes(t *testing.T, delay time.Duration, names ...string) []*node {
 }
 
 // meter loads the programs for the node, with the given peers as members.
-func (n *node) meter(t *testing.T, peers ...*node) *Meter {
+func (n *node) meter(t testing.TB, peers ...*node) *Meter {
 	t.Helper()
 	m, err := Open()
 	if err != nil {
@@ -108,7 +108,7 @@ func (n *node) meter(t *testing.T, peers ...*node) *Meter {
 	return m
 }
 
-func (n *node) attach(t *testing.T, m *Meter) {
+func (n *node) attach(t testing.TB, m *Meter) {
 	t.Helper()
 	n.in(t, func() error { return m.SetInterfaces([]int{n.index}) })
 	if !m.Attached(n.index) {
@@ -116,36 +116,47 @@ func (n *node) attach(t *testing.T, m *Meter) {
 	}
 }
 
-func (n *node) socket(t *testing.T, address netip.Addr) *net.UDPConn {
+// endpoint is where a node receives, and sends from what is to be stamped.
+type endpoint struct {
+	*net.UDPConn
+	*Sender
+}
+
+func (e *endpoint) Close() error { return errors.Join(e.UDPConn.Close(), e.Sender.Close()) }
+
+func (n *node) socket(t testing.TB, address netip.Addr) *endpoint {
 	t.Helper()
 	return n.socketAt(t, netip.AddrPortFrom(address, Port))
 }
 
-func (n *node) socketAt(t *testing.T, local netip.AddrPort) *net.UDPConn {
+func (n *node) socketAt(t testing.TB, local netip.AddrPort) *endpoint {
 	t.Helper()
-	var c *net.UDPConn
+	var e endpoint
 	n.in(t, func() (err error) {
-		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
+		if e.UDPConn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(local)); err != nil {
+			return err
+		}
+		e.Sender, err = NewSender(local)
 		return err
 	})
-	t.Cleanup(func() { c.Close() })
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	t.Cleanup(func() { e.Close() })
+	if err := e.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return &e
 }
 
-func send(t *testing.T, c *net.UDPConn, to netip.Addr, b []byte) {
+func send(t testing.TB, e *endpoint, to netip.Addr, b []byte) {
 	t.Helper()
-	if _, err := c.WriteToUDPAddrPort(b, netip.AddrPortFrom(to, Port)); err != nil {
-		t.Fatalf("send to %s: %v", to, err)
+	if err := e.Send(b, to); err != nil {
+		t.Fatal(err)
 	}
 }
 
 func probe(nonce uint64) []byte { return Packet{Kind: Probe, Nonce: nonce}.Append(nil) }
 
 // measure sends one probe and returns its sample; any other sample is an error.
-func measure(t *testing.T, m *Meter, c *net.UDPConn, to netip.Addr, nonce uint64) Sample {
+func measure(t *testing.T, m *Meter, c *endpoint, to netip.Addr, nonce uint64) Sample {
 	t.Helper()
 	if err := m.Expect(nonce, to); err != nil {
 		t.Fatal(err)
@@ -162,7 +173,7 @@ func measure(t *testing.T, m *Meter, c *net.UDPConn, to netip.Addr, nonce uint64
 	return s
 }
 
-func stats(t *testing.T, m *Meter) Stats {
+func stats(t testing.TB, m *Meter) Stats {
 	t.Helper()
 	s, err := m.Stats()
 	if err != nil {
@@ -350,6 +361,36 @@ func TestUnannouncedProbe(t *testing.T) {
 	send(t, c, b.v4, probe(8))
 	measure(t, ma, c, b.v4, 9)
 	if got, want := stats(t, ma), (Stats{Stamped: 1, Measured: 1, Unknown: 2}); got != want {
+		t.Errorf("a counted %+v, want %+v", got, want)
+	}
+}
+
+// A probe that was sent otherwise, as by an agent for which no Sender could be had, is answered, and
+// left to user space.
+func TestUnstampedProbe(t *testing.T) {
+	a, b := vethPair(t)
+	ma, mb := a.meter(t, b), b.meter(t, a)
+	a.attach(t, ma)
+	b.attach(t, mb)
+	for i, from := range []netip.Addr{a.v4, a.v6} {
+		nonce, to := uint64(i), []netip.Addr{b.v4, b.v6}[i]
+		if err := ma.Expect(nonce, to); err != nil {
+			t.Fatal(err)
+		}
+		c := a.socket(t, from)
+		if _, err := c.WriteToUDPAddrPort(probe(nonce), netip.AddrPortFrom(to, Port)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 100)
+		n, _, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := Parse(buf[:n]); err != nil || p.Nonce != nonce || p.Kind != AnsweredByKernel {
+			t.Errorf("received %+v (%v), want the answer to probe %d", p, err, nonce)
+		}
+	}
+	if got, want := stats(t, ma), (Stats{Unstamped: 2}); got != want {
 		t.Errorf("a counted %+v, want %+v", got, want)
 	}
 }

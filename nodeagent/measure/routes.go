@@ -181,7 +181,9 @@ func (r *Routes) Run(ctx context.Context) error {
 	for _, conn := range sockets {
 		group.Go(func() error { return r.receive(conn, meter) })
 	}
-	group.Go(func() error { return r.probe(ctx, sockets, meter) })
+	senders, closeSenders := r.senders(sockets, meter)
+	defer closeSenders()
+	group.Go(func() error { return r.probe(ctx, senders, meter) })
 	// On this goroutine, as looking up and attaching belong to its thread's namespace.
 	err = r.follow(ctx, meter)
 	stop()
@@ -215,6 +217,34 @@ func (r *Routes) listen() ([]*net.UDPConn, error) {
 		}
 	}
 	return sockets, nil
+}
+
+// sender sends a packet to an address.
+type sender func(packet []byte, to netip.Addr) error
+
+// senders are what probes are sent by from the sockets' addresses: such that the kernel stamps them,
+// where it can.
+func (r *Routes) senders(sockets []*net.UDPConn, meter *routetime.Meter) (senders []sender, closeAll func()) {
+	var stamped []*routetime.Sender
+	for _, conn := range sockets {
+		if meter != nil {
+			s, err := routetime.NewSender(conn.LocalAddr().(*net.UDPAddr).AddrPort())
+			if err == nil {
+				stamped, senders = append(stamped, s), append(senders, s.Send)
+				continue
+			}
+			r.config.Log.Warn("probes from a port are stamped in user space", "error", err)
+		}
+		senders = append(senders, func(packet []byte, to netip.Addr) error {
+			_, err := conn.WriteToUDPAddrPort(packet, netip.AddrPortFrom(to, routetime.Port))
+			return err
+		})
+	}
+	return senders, func() {
+		for _, s := range stamped {
+			_ = s.Close() // nothing waits in it
+		}
+	}
 }
 
 func (r *Routes) use(sockets []*net.UDPConn, meter *routetime.Meter) {

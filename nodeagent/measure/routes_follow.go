@@ -15,8 +15,7 @@ import (
 )
 
 // follow keeps the kernel's programs on the devices that lead to the peers, until ctx ends.
-// Until a change is seen, a probe that leaves by another device is still answered, and timed
-// in user space.
+// Until a change is seen, an answer that comes by another device is timed in user space.
 func (r *Routes) follow(ctx context.Context, meter *routetime.Meter) error {
 	if meter == nil {
 		<-ctx.Done()

@@ -20,7 +20,7 @@ import (
 // flight is one probe that is on its way.
 type flight struct {
 	to   netip.Addr
-	path int // which of the sockets it left from
+	path int // which of the senders it left by
 	sent time.Time
 }
 
@@ -34,7 +34,7 @@ type flights struct {
 // probe sends probes to the peers, each round in another order and at uneven times, so that
 // nodes do not fall into step with each other or with something periodic on the way. A few leave
 // together, so that the agent is woken less often.
-func (r *Routes) probe(ctx context.Context, sockets []*net.UDPConn, meter *routetime.Meter) error {
+func (r *Routes) probe(ctx context.Context, senders []sender, meter *routetime.Meter) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -57,7 +57,7 @@ func (r *Routes) probe(ctx context.Context, sockets []*net.UDPConn, meter *route
 			r.expire(time.Now(), meter)
 			together = min(together, len(addresses))
 			for _, to := range addresses[:together] {
-				r.send(to, sockets, meter)
+				r.send(to, senders, meter)
 			}
 			addresses = addresses[together:]
 			timer.Reset(pause/2 + mathrand.N(pause))
@@ -82,8 +82,8 @@ func (r *Routes) addresses() []netip.Addr {
 	return slices.Collect(maps.Keys(r.routes))
 }
 
-// send sends one probe to an address, from the next of the sockets.
-func (r *Routes) send(to netip.Addr, sockets []*net.UDPConn, meter *routetime.Meter) {
+// send sends one probe to an address, by the next of the senders.
+func (r *Routes) send(to netip.Addr, senders []sender, meter *routetime.Meter) {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	nonce := binary.NativeEndian.Uint64(random[:])
@@ -96,7 +96,7 @@ func (r *Routes) send(to netip.Addr, sockets []*net.UDPConn, meter *routetime.Me
 	r.mu.Lock()
 	path := 0
 	if route := r.routes[to]; route != nil {
-		path = route.turn % len(sockets)
+		path = route.turn % len(senders)
 		route.turn++
 	}
 	r.flights.sequence++
@@ -106,7 +106,7 @@ func (r *Routes) send(to netip.Addr, sockets []*net.UDPConn, meter *routetime.Me
 	r.mu.Unlock()
 
 	var buf [routetime.PacketSize]byte
-	_, err := sockets[path].WriteToUDPAddrPort(packet.Append(buf[:0]), netip.AddrPortFrom(to, routetime.Port))
+	err := senders[path](packet.Append(buf[:0]), to)
 	if err == nil {
 		return
 	}

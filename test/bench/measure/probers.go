@@ -92,11 +92,11 @@ func droverOrigin(args []string, begin func() <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(self, routetime.Port)))
+	sender, err := routetime.NewSender(netip.AddrPortFrom(self, routetime.Port))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer sender.Close()
 	end := begin()
 	var mu sync.Mutex
 	var all []found
@@ -136,7 +136,7 @@ func droverOrigin(args []string, begin func() <-chan struct{}) error {
 		if err := m.Expect(p.Nonce, peer); err != nil {
 			return err
 		}
-		if _, err := conn.WriteToUDPAddrPort(p.Append(nil), netip.AddrPortFrom(peer, routetime.Port)); err != nil {
+		if err := sender.Send(p.Append(nil), peer); err != nil {
 			return err
 		}
 	}
