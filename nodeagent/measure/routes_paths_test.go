@@ -122,3 +122,23 @@ func TestRoutesWithoutAPort(t *testing.T) {
 		t.Errorf("%v probes were not sent", got)
 	}
 }
+
+// A port from which the kernel cannot be had to stamp probes is measured from in user space.
+func TestRoutesWithoutASender(t *testing.T) {
+	n := newRouteNet(t, "a", "b")
+	var other *routetime.Sender
+	in(t, n.spaces["a"], func() (err error) {
+		other, err = routetime.NewSender(netip.AddrPortFrom(n.address["a"], routetime.Port+2))
+		return err
+	})
+	defer other.Close()
+	a := n.run(t, "a", routetime.Open)
+	n.run(t, "b", routetime.Open)
+	until(t, "a route to b by the kernel, and samples of user space", func() bool {
+		return a.Snapshot()["b"].Samples >= 2*routetime.Paths && a.Snapshot()["b"].Stamp == model.StampKernel &&
+			metric(t, a, "drover_route_packets_total", "handler", "kernel", "outcome", "unstamped") > 1
+	})
+	if got := metric(t, a, "drover_route_probes_total", "peer", "b", "result", "failed"); got > 0 {
+		t.Errorf("%v probes were not sent", got)
+	}
+}
