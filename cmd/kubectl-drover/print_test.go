@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/peak"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 )
@@ -25,7 +26,7 @@ var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func TestStatusShowsTheMatrix(t *testing.T) {
 	s := view.Snapshot{At: t0, Nodes: map[model.NodeID]view.Node{
-		"a": {Alive: true, Received: t0.Add(-time.Second), State: model.NodeState{
+		"a": {Alive: true, Received: t0.Add(-time.Second), Recent: peak.Excess{Amount: model.Resources{CPU: .5}, At: t0.Add(-peak.HalfLife)}, State: model.NodeState{
 			Load: model.Load{
 				Allocatable: model.Resources{CPU: 4, Memory: 8 * model.GiB},
 				Requested:   model.Resources{CPU: 1, Memory: model.GiB},
@@ -47,7 +48,7 @@ func TestStatusShowsTheMatrix(t *testing.T) {
 	printRoutes(&out, "NODE PATH", model.PathNode, s)
 	printRoutes(&out, "POD PATH", model.PathPod, s)
 	for _, want := range []string{
-		"1.50 of 4.00",          // 4 less the greater of 1 and 2.5
+		"1.25 of 4.00",          // 4 less the greater of 1 and 2.5 with half of the recent 0.5
 		"7.0 of 8.0 GiB",        // 8 - 1
 		"25 %",                  // the pressure
 		"no: criu is not there", // b

@@ -75,6 +75,7 @@ func printNodes(out io.Writer, s view.Snapshot) {
 			continue
 		}
 		l := n.State.Load
+		l.Used = n.Used(s.At)
 		takes := "yes"
 		if why := n.Closed(); why != "" {
 			takes = "no: " + why

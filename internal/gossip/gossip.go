@@ -27,6 +27,7 @@ import (
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/keyring"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/peak"
 	"github.com/drover-project/drover/internal/spread"
 	"github.com/drover-project/drover/internal/view"
 )
@@ -83,6 +84,7 @@ type Gossip struct {
 	last      uint64           // version given out last
 	state     *model.NodeState // own, as published last
 	published time.Time
+	recent    peak.Excess        // own
 	said      *words             // nil: nothing in this life, or all must be said again
 	owed      bool               // something was put off
 	certified *identity.Identity // whose certificate is in the store
@@ -172,6 +174,9 @@ func (g *Gossip) Publish(s model.NodeState) error {
 	s.Node, s.Version = g.cfg.Self.Node, g.nextVersion()
 	if err := g.say(id, &s, true); err != nil {
 		return fmt.Errorf("publish state: %w", err)
+	}
+	if g.state != nil {
+		g.recent = g.recent.Follow(g.state.Load, s.Load, g.cfg.Now())
 	}
 	g.state, g.published = &s, g.cfg.Now()
 	g.touch(s.Node)

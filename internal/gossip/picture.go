@@ -104,12 +104,15 @@ func (g *Gossip) look(id model.NodeID) (n view.Node, known bool) {
 		n.Missing = m.Since
 	}
 	if self && g.state != nil {
-		n.State, n.Received = *g.state, g.published
+		n.State, n.Received, n.Recent = *g.state, g.published, g.recent
 		return n, true
 	}
 	if e := g.store.nodes[id]; e != nil {
 		if state, ok := e.whole(); ok {
 			n.State, n.Received = state, e.received()
+			if e.load != nil {
+				n.Recent = e.load.recent
+			}
 			if !n.Alive && !member {
 				n.Missing = n.Received
 			}

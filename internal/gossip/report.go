@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/peak"
 )
 
 // report is what one node says of itself, in records that are said apart:
@@ -34,6 +35,7 @@ type load struct {
 	kept
 	saidLoad
 	received time.Time
+	recent   peak.Excess
 }
 
 type suffering struct {
@@ -185,7 +187,14 @@ func (s *store) ingestLoad(e *nodeEntry, r record, now time.Time) (slot, uint64,
 	if !ok {
 		return at, 0, malformed
 	}
-	e.load = &load{keep(at, r), said, now}
+	if e.registration != nil {
+		said.load.Allocatable = e.registration.Load.Allocatable
+	}
+	next := &load{kept: keep(at, r), saidLoad: said, received: now}
+	if old := e.load; old != nil {
+		next.recent = old.recent.Follow(old.load, said.load, now)
+	}
+	e.load = next
 	s.put(&e.load.kept)
 	return at, r.version, accepted
 }

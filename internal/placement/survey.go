@@ -92,6 +92,7 @@ func (v *Survey) candidate(id model.NodeID) Candidate {
 	c := Candidate{Node: id}
 	n, ok := v.view.Nodes[id]
 	c.Load = n.State.Load
+	c.Load.Used = n.Used(v.now)
 	age, heard := n.Age(v.now)
 	switch {
 	case !ok || !heard:

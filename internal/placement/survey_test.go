@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/peak"
 	"github.com/drover-project/drover/internal/view"
 )
 
@@ -246,5 +247,22 @@ func BenchmarkRank(b *testing.B) {
 				Evaluate(unit(), in)
 			}
 		})
+	}
+}
+
+// 4 cores, of which 1 is in use and 2 more were: half of those count a minute later.
+func TestRecentUseCounts(t *testing.T) {
+	s := line()
+	n := s.Nodes["c"]
+	n.State.Load.Used.CPU = 1
+	n.Recent = peak.Excess{Amount: model.Resources{CPU: 2, Memory: 4 * model.GiB}, At: t0}
+	s.Nodes["c"] = n
+	p := unit()
+	p.StaleAfter = 2 * peak.HalfLife
+	for age, want := range map[time.Duration]model.Resources{0: res(4-1-2, 8-4), peak.HalfLife: res(4-1-1, 8-2)} {
+		got := Rank(p, NewSurvey(s, p, t0.Add(age)).Candidates(Viewpoint{}, "c"))[0]
+		if diff := cmp.Diff(want, got.Idle); diff != "" {
+			t.Errorf("after %v (-want +got):\n%s", age, diff)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/peak"
 )
 
 // Node is what is known of one node.
@@ -19,6 +20,8 @@ type Node struct {
 	// Received is when State came, by the clock of the program that owns the snapshot.
 	// Zero: the node is known as a member, but nothing was heard from it yet.
 	Received time.Time `json:"received"`
+	// Recent is what it has used beyond what State says, by the same clock.
+	Recent peak.Excess `json:"recent,omitzero"`
 	// Alive tells whether the membership protocol holds the node for alive, Missing since when
 	// not, by the same clock as Received.
 	Alive   bool      `json:"alive"`
@@ -52,6 +55,11 @@ func (n Node) Age(now time.Time) (age time.Duration, ok bool) {
 		return 0, false
 	}
 	return max(0, now.Sub(n.Received)), true
+}
+
+// Used is what counts as in use at now: a peak that decays to what is in use.
+func (n Node) Used(now time.Time) model.Resources {
+	return n.State.Load.Used.Plus(n.Recent.Left(now))
 }
 
 // RouteAge is how old the node's own measurement of the path to another node is at now.
