@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
@@ -42,6 +43,7 @@ type bench struct {
 	nodes   []*corev1.Node
 
 	infos     []fwk.NodeInfo
+	client    kubernetes.Interface
 	framework framework.Framework
 	plugin    *RouteTime
 	metrics   *Metrics
@@ -67,13 +69,17 @@ func newBench() *bench {
 	return b
 }
 
-func (b *bench) add(name string) {
-	b.nodes = append(b.nodes, st.MakeNode().Name(name).Capacity(map[corev1.ResourceName]string{"cpu": "4", "memory": "8Gi", "pods": "110"}).Obj())
+func (b *bench) add(name string) { b.addSized(name, 4, 8) }
+
+// addSized adds a node of so many cores and GiB.
+func (b *bench) addSized(name string, cores, gib int) {
+	b.nodes = append(b.nodes, st.MakeNode().Name(name).Capacity(map[corev1.ResourceName]string{
+		"cpu": fmt.Sprint(cores), "memory": fmt.Sprint(gib, "Gi"), "pods": "110"}).Obj())
 	b.picture.Nodes[model.NodeID(name)] = view.Node{
 		Received: t0, Alive: true,
 		State: model.NodeState{
 			Node:   model.NodeID(name),
-			Load:   model.Load{Allocatable: model.Resources{CPU: 4, Memory: 8 * model.GiB}, At: t0},
+			Load:   model.Load{Allocatable: model.Resources{CPU: model.Cores(cores), Memory: model.Bytes(gib) * model.GiB}, At: t0},
 			Routes: map[model.NodeID]model.RouteTime{},
 		},
 	}
@@ -115,6 +121,7 @@ func (b *bench) start(t testing.TB, args string, pods ...*corev1.Pod) {
 		objs[i] = p
 	}
 	client := fake.NewClientset(objs...)
+	b.client = client
 	factory := informers.NewSharedInformerFactory(client, 0)
 	snapshot := cache.NewSnapshot(pods, b.nodes)
 	recorder := events.NewFakeRecorder(10)
@@ -243,7 +250,10 @@ func replacement(name, from string) *corev1.Pod {
 	return pod(name, annotated(v1alpha1.AnnotationMigration, "m"), annotated(v1alpha1.AnnotationMigratingFrom, from))
 }
 
-func on(node string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.NodeName = node } }
+// on is a pod that runs there.
+func on(node string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Spec.NodeName, p.Status.Phase = node, corev1.PodRunning }
+}
 
 func inNamespace(ns string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Namespace = ns } }
 

@@ -18,6 +18,7 @@ type Metrics struct {
 	rejected prometheus.Counter
 	age      prometheus.Gauge
 	nodes    prometheus.Gauge
+	coming   prometheus.Gauge
 }
 
 // NewMetrics makes the metrics.
@@ -52,11 +53,15 @@ func NewMetrics() *Metrics {
 			Name: "drover_scheduler_view_nodes",
 			Help: "Nodes that were alive in the picture of the cluster when it was last used.",
 		}),
+		coming: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "drover_scheduler_arriving_pods",
+			Help: "Pods that have come to nodes and that no load tells of yet: they count with what they are held to use.",
+		}),
 	}
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.duration, m.unknown, m.scored, m.invalid, m.rejected, m.age, m.nodes}
+	return []prometheus.Collector{m.duration, m.unknown, m.scored, m.invalid, m.rejected, m.age, m.nodes, m.coming}
 }
 
 // Describe implements prometheus.Collector.

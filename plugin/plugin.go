@@ -27,6 +27,7 @@ import (
 
 	configv1alpha1 "github.com/drover-project/drover/api/config/v1alpha1"
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/arrivals"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
@@ -57,6 +58,8 @@ type RouteTime struct {
 	pods    corelisters.PodLister
 	events  events.EventRecorder
 
+	coming coming
+
 	activator framework.PodActivator
 	refused   refusals
 
@@ -71,6 +74,7 @@ var (
 	_ framework.PreScorePlugin  = &RouteTime{}
 	_ framework.ScorePlugin     = &RouteTime{}
 	_ framework.ScoreExtensions = &RouteTime{}
+	_ framework.ReservePlugin   = &RouteTime{}
 )
 
 // Factory makes the plugin's factory for the scheduler's registry. now is the clock by
@@ -81,15 +85,20 @@ func Factory(views Views, metrics *Metrics, now func() time.Time) frameworkrunti
 		if err != nil {
 			return nil, err
 		}
+		pods := h.SharedInformerFactory().Core().V1().Pods()
 		r := &RouteTime{
 			params:    args.Params(a),
 			views:     views,
 			metrics:   metrics,
 			now:       now,
-			pods:      h.SharedInformerFactory().Core().V1().Pods().Lister(),
+			pods:      pods.Lister(),
 			events:    h.EventRecorder(),
 			activator: h,
+			coming:    coming{book: arrivals.NewBook()},
 			refused:   refusals{pods: map[types.UID]*refusal{}},
+		}
+		if _, err := pods.Informer().AddEventHandler(r.handler()); err != nil {
+			return nil, fmt.Errorf("%s: follow the pods: %w", Name, err)
 		}
 		go wait.UntilWithContext(ctx, func(ctx context.Context) { r.activate(klog.FromContext(ctx)) }, retryEvery)
 		return r, nil
@@ -111,6 +120,7 @@ func (r *RouteTime) look() *placement.Survey {
 	r.survey, r.taken = placement.NewSurvey(s, r.params, now).After(r.survey), now
 	r.metrics.age.Set(s.Age(now).Seconds())
 	r.metrics.nodes.Set(float64(len(s.Alive())))
+	r.metrics.coming.Set(float64(r.coming.hear(s, now)))
 	return r.survey
 }
 
@@ -184,6 +194,7 @@ func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *cor
 	for i := range candidates {
 		refresh(&candidates[i], nodes[i])
 	}
+	r.coming.count(candidates)
 	scores := placement.Evaluate(r.params, candidates)
 	points := make(map[string]float64, len(scores))
 	for _, s := range scores {

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// keepComputed is for how long computed routes serve after the picture that they were
+	// keepComputed is for how long what was computed serves after the picture that it was
 	// made from: route times are taken over windows that are longer, and making a graph of
 	// thousands of nodes takes longer than ranking them.
 	keepComputed = 5 * time.Second
@@ -48,6 +48,9 @@ func sparse(s view.Snapshot) bool {
 // is young enough, and returns v.
 func (v *Survey) After(earlier *Survey) *Survey {
 	if earlier != nil {
+		if age := v.now.Sub(earlier.podUse.at); age >= 0 && age < keepComputed {
+			v.podUse = earlier.podUse
+		}
 		v.node.after(earlier.node)
 		v.pod.after(earlier.pod)
 	}

@@ -28,6 +28,7 @@ type Survey struct {
 	now    time.Time
 	// node and pod are what it knows of the two paths.
 	node, pod *routesBy
+	podUse    *podUse
 }
 
 // NewSurvey prepares a picture. now is by the clock that took it: on another machine, its
@@ -35,6 +36,7 @@ type Survey struct {
 func NewSurvey(s view.Snapshot, p Params, now time.Time) *Survey {
 	v := &Survey{view: s, params: p, now: now}
 	few := sparse(s)
+	v.podUse = newPodUse(v)
 	v.node, v.pod = newRoutesBy(model.PathNode, v, few), newRoutesBy(model.PathPod, v, few)
 	return v
 }

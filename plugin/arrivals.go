@@ -1,0 +1,121 @@
+package plugin
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+	helper "k8s.io/component-helpers/resource"
+	fwk "k8s.io/kube-scheduler/framework"
+
+	"github.com/drover-project/drover/internal/arrivals"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/view"
+)
+
+// coming is the book of the pods that come to nodes: those that this profile places, from Reserve
+// on, and all others once the informer knows them to be bound.
+type coming struct {
+	mu   sync.Mutex
+	book *arrivals.Book
+}
+
+// come notes a pod that was placed.
+func (c *coming) come(pod *corev1.Pod, node string, usual model.Resources, now time.Time) {
+	wants := helper.PodRequests(pod, helper.PodResourcesOptions{})
+	requests := model.Resources{CPU: model.Cores(wants.Cpu().AsApproximateFloat64()), Memory: model.Bytes(wants.Memory().Value())}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.book.Come(string(pod.UID), model.NodeID(node), arrivals.Expected(requests, usual), now)
+}
+
+// drop forgets a pod that is gone.
+func (c *coming) drop(pod *corev1.Pod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.book.Drop(string(pod.UID))
+}
+
+// run notes that a pod runs.
+func (c *coming) run(pod *corev1.Pod, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.book.Run(string(pod.UID), now)
+}
+
+// hear forgets the pods that the loads of a picture tell of, and says how many are left.
+func (c *coming) hear(s view.Snapshot, now time.Time) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.book.Hear(func(id model.NodeID) time.Time { return s.Nodes[id].Received }, now)
+	return c.book.Pods()
+}
+
+// count has the pods that come count as if they were there already. Their requests are in the
+// scheduler's books.
+func (c *coming) count(candidates []placement.Candidate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.book.Pods() == 0 {
+		return
+	}
+	for i := range candidates {
+		to := &candidates[i]
+		if sum := c.book.On(to.Node); sum.Pods > 0 {
+			to.Load.Used = to.Load.Used.Plus(sum.Use)
+			to.Reasons = append(to.Reasons, placement.Reason{Kind: placement.KindArrivals, Pods: sum.Pods, Use: sum.Use})
+		}
+	}
+}
+
+// Reserve notes where the pod will be.
+func (r *RouteTime) Reserve(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, node string) *fwk.Status {
+	r.coming.come(pod, node, r.look().PodUse(), r.now())
+	return nil
+}
+
+// Unreserve notes that it will not be there.
+func (r *RouteTime) Unreserve(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ string) {
+	r.coming.drop(pod)
+}
+
+// handler follows what becomes of pods. Those that run when the scheduler starts are told by
+// their nodes' loads.
+func (r *RouteTime) handler() cache.ResourceEventHandler {
+	changed := func(bound bool, pod *corev1.Pod) {
+		switch {
+		case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+			r.coming.drop(pod)
+			return
+		case bound && pod.Spec.NodeName != "":
+			r.coming.come(pod, pod.Spec.NodeName, r.look().PodUse(), r.now())
+		}
+		if pod.Status.Phase == corev1.PodRunning {
+			r.coming.run(pod, r.now())
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) {
+			if pod, ok := obj.(*corev1.Pod); ok {
+				changed(pod.Status.Phase != corev1.PodRunning, pod)
+			}
+		},
+		UpdateFunc: func(before, after any) {
+			old, ok := before.(*corev1.Pod)
+			if pod, is := after.(*corev1.Pod); ok && is {
+				changed(old.Spec.NodeName == "", pod)
+			}
+		},
+		DeleteFunc: func(obj any) {
+			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			if pod, ok := obj.(*corev1.Pod); ok {
+				r.coming.drop(pod)
+			}
+		},
+	}
+}
