@@ -43,6 +43,10 @@ func TestSenselessLoadsAreUnknown(t *testing.T) {
 		"NaN requested":        func(c *Candidate) { c.Load.Requested.CPU = model.Cores(nan) },
 		"NaN used":             func(c *Candidate) { c.Load.Used.CPU = model.Cores(nan) },
 		"infinite allocatable": func(c *Candidate) { c.Load.Allocatable.CPU = model.Cores(inf) },
+		"infinite requests":    func(c *Candidate) { c.Load.Requested.CPU = model.Cores(inf) },
+		"-infinite use":        func(c *Candidate) { c.Load.Used.CPU = model.Cores(-inf) },
+		"negative memory":      func(c *Candidate) { c.Load.Allocatable.Memory = -1 },
+		"no route":             func(c *Candidate) { c.Route = Route{}; c.Reasons = []Reason{{Kind: KindNoRoute}} },
 		"negative use":         func(c *Candidate) { c.Load.Used.CPU = -100 },
 		"negative requests":    func(c *Candidate) { c.Load.Requested.Memory = -1 << 40 },
 		"negative route":       func(c *Candidate) { c.Route.Time = -ms },
@@ -88,6 +92,12 @@ func TestBadParamsMakeAllEqual(t *testing.T) {
 	nan := math.NaN()
 	for name, spoil := range map[string]func(*Params){
 		"NaN alpha":         func(p *Params) { p.Alpha = nan },
+		"infinite alpha":    func(p *Params) { p.Alpha = math.Inf(1) },
+		"NaN beta":          func(p *Params) { p.Beta = nan },
+		"negative tau":      func(p *Params) { p.Tau = -1 },
+		"infinite tau":      func(p *Params) { p.Tau = math.Inf(1) },
+		"NaN exponent":      func(p *Params) { p.Exponent = nan },
+		"negative floor":    func(p *Params) { p.Floor = -1 },
 		"negative beta":     func(p *Params) { p.Beta = -1 },
 		"infinite beta":     func(p *Params) { p.Beta = math.Inf(1) },
 		"no weight":         func(p *Params) { p.Alpha, p.Beta = 0, 0 },
