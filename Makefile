@@ -90,6 +90,10 @@ bench-gossip: ## How soon reports reach all nodes and what it costs, in virtual 
 	GOGC=60 $(GO) test -count=1 -timeout 4h -v -run TestBench ./test/bench/gossip -parts $(GOSSIP_PARTS) -sizes $(GOSSIP_SIZES) \
 		-out $(CURDIR)/out/bench/gossip.json -data $(CURDIR)/out/bench/gossip-runs.json -docs $(CURDIR)/docs/gossip
 
+.PHONY: docs-plots
+docs-plots: ## Draw what the parameters of the ranking do; writes docs/placement
+	$(GO) run ./hack/docsplots -out $(CURDIR)/docs/placement
+
 .PHONY: bench-badinput
 bench-badinput: ## 10^6 truncated, oversized, replayed and forged datagrams at a node: nothing changes, and what it costs (root)
 	$(GO) test -count=1 -timeout 30m -v ./test/bench/measure/badinput -badinput.datagrams=1000000

@@ -40,12 +40,3 @@ func TestDrawingIsOfItsData(t *testing.T) {
 		}
 	}
 }
-
-func TestAxesHoldAllValues(t *testing.T) {
-	for _, values := range [][]float64{{100, 20000}, {0.33, 4.1}, {1, 1}, {2.5e3, 9e5}} {
-		from, to := span(values)
-		if from > values[0] || to < values[1] || from == to && values[0] != from {
-			t.Errorf("%v: from %v to %v", values, from, to)
-		}
-	}
-}
