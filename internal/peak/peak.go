@@ -25,6 +25,9 @@ type Excess struct {
 
 // Left is what of it still counts at now.
 func (e Excess) Left(now time.Time) model.Resources {
+	if e.Amount == (model.Resources{}) {
+		return e.Amount // most often, and it is asked of every node
+	}
 	part := math.Exp2(-max(0, float64(now.Sub(e.At))/float64(HalfLife)))
 	return model.Resources{CPU: model.Cores(part * float64(e.Amount.CPU)), Memory: model.Bytes(part * float64(e.Amount.Memory))}
 }
