@@ -1,0 +1,141 @@
+// Package decision keeps what was decided about pods, with the parts that led to it, so that
+// it can be explained later. A Log is bounded in number and in bytes; it lives in memory.
+package decision
+
+import (
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
+)
+
+// NotHeard is the age of a node that nothing was heard from.
+const NotHeard time.Duration = -1
+
+// Decision is the placement of one pod that was bound.
+type Decision struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+	// Profile is the scheduler's name in the pod.
+	Profile string `json:"profile"`
+	// Ranked is when the nodes were ranked, Bound when the pod was bound, both by the
+	// scheduler's clock. Ranked is zero when nothing was scored.
+	Ranked time.Time `json:"ranked,omitzero"`
+	Bound  time.Time `json:"bound"`
+	// Params are what the formula was computed with, Peers (weight by node) and Source from
+	// where route times counted.
+	Params placement.Params         `json:"params"`
+	Peers  map[model.NodeID]float64 `json:"peers,omitempty"`
+	Source model.NodeID             `json:"source,omitempty"`
+	// ViewAge is how old the picture of the cluster was.
+	ViewAge time.Duration `json:"viewAge"`
+	// Cluster is how many nodes the cluster had; those that are not in Nodes were not looked
+	// at, or were not feasible.
+	Cluster int `json:"cluster"`
+	// Plugins names those whose points are in every node's Said; none where the scheduler's
+	// framework did not tell.
+	Plugins []string `json:"plugins,omitempty"`
+	// Nodes are those that were scored, in the scheduler's order. Kube-scheduler scores
+	// nothing when one node alone is feasible.
+	Nodes  []Node       `json:"nodes"`
+	Winner model.NodeID `json:"winner"`
+}
+
+// Node is one that was scored.
+type Node struct {
+	placement.Score
+	// Age is how long before the ranking the node was last heard; NotHeard: never.
+	Age time.Duration `json:"age"`
+	// Said are all plugins' points, normalised and weighted, in the order of Plugins. Total is
+	// their sum: the scheduler takes a node with the greatest.
+	Said  []int64 `json:"said,omitempty"`
+	Total int64   `json:"total"`
+}
+
+// Chosen is the winner as it was scored; nil when it was not.
+func (d *Decision) Chosen() *Node {
+	i := slices.IndexFunc(d.Nodes, func(n Node) bool { return n.Node == d.Winner })
+	if i < 0 {
+		return nil
+	}
+	return &d.Nodes[i]
+}
+
+// Best is the node with the greatest A; nil when none is known.
+func (d *Decision) Best() *Node {
+	var best *Node
+	for i := range d.Nodes {
+		if n := &d.Nodes[i]; n.Known && (best == nil || n.A > best.A) {
+			best = n
+		}
+	}
+	return best
+}
+
+// size is about what the decision takes in memory, in bytes, and rather more: names that it
+// shares with others count in full.
+func (d *Decision) size() int {
+	n := int(unsafe.Sizeof(*d)) + len(d.Namespace) + len(d.Name) + len(d.UID) + len(d.Profile) + len(d.Winner) + len(d.Source)
+	for peer := range d.Peers {
+		n += int(unsafe.Sizeof(peer)) + len(peer) + 2*int(unsafe.Sizeof(float64(0)))
+	}
+	for _, p := range d.Plugins {
+		n += int(unsafe.Sizeof(p)) + len(p)
+	}
+	n += cap(d.Nodes) * int(unsafe.Sizeof(Node{}))
+	for i := range d.Nodes {
+		node := &d.Nodes[i]
+		n += len(node.Node) + len(node.Said)*int(unsafe.Sizeof(int64(0))) + cap(node.Reasons)*int(unsafe.Sizeof(placement.Reason{}))
+		for _, r := range node.Reasons {
+			n += len(r.Node) + len(r.Text)
+		}
+	}
+	return n
+}
+
+// Log keeps the newest decisions. It may be used by several at once.
+type Log struct {
+	count, bytes int
+
+	mu   sync.Mutex
+	kept []*Decision // oldest first
+	used int
+}
+
+// NewLog makes a log of at most count decisions that take at most about so many bytes; with
+// either 0 it keeps none.
+func NewLog(count int, bytes model.Bytes) *Log { return &Log{count: count, bytes: int(bytes)} }
+
+// Add keeps a decision, which must not be changed any more, and drops the oldest for which
+// there is no room. One that is larger than the log is dropped itself.
+func (l *Log) Add(d *Decision) {
+	size := d.size()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if size > l.bytes || l.count < 1 {
+		return
+	}
+	for len(l.kept) > 0 && (len(l.kept) >= l.count || l.used+size > l.bytes) {
+		l.used -= l.kept[0].size()
+		l.kept[0] = nil
+		l.kept = l.kept[1:]
+	}
+	l.kept, l.used = append(l.kept, d), l.used+size
+}
+
+// Of lists what was decided about pods of that name, the newest first.
+func (l *Log) Of(namespace, name string) []*Decision {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := []*Decision{}
+	for _, d := range slices.Backward(l.kept) {
+		if d.Namespace == namespace && d.Name == name {
+			found = append(found, d)
+		}
+	}
+	return found
+}

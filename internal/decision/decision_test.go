@@ -1,0 +1,162 @@
+package decision
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
+)
+
+// of is a decision about a pod among so many nodes, each with two reasons.
+func of(name string, nodes int) *Decision {
+	d := &Decision{Namespace: "ns", Name: name, UID: "uid-" + name, Plugins: []string{"RouteTime"}, Nodes: make([]Node, nodes), Winner: "n0"}
+	for i := range d.Nodes {
+		d.Nodes[i] = Node{Score: placement.Score{
+			Node: model.NodeID(fmt.Sprint("n", i)), A: float64(nodes - i), Known: true,
+			Reasons: []placement.Reason{{Kind: placement.KindFull}, {Kind: placement.KindBadLoad, Text: strings.Repeat("x", 40)}},
+		}, Said: []int64{int64(i)}}
+	}
+	return d
+}
+
+// names are the pods that are kept, the oldest first.
+func (l *Log) names() (names []string) {
+	for _, d := range l.kept {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+func TestLogIsBoundedInNumberAndBytes(t *testing.T) {
+	one := model.Bytes(of("a", 10).size())
+	for _, tt := range []struct {
+		name  string
+		count int
+		bytes model.Bytes
+		want  []string
+	}{
+		{"room for all", 4, 4 * one, []string{"a", "b", "c", "d"}},
+		{"number", 2, 4 * one, []string{"c", "d"}},
+		{"bytes", 4, 3*one - 1, []string{"c", "d"}},
+		{"exactly", 4, 3 * one, []string{"b", "c", "d"}},
+		{"none fits", 4, one - 1, nil},
+		{"none is wanted", 0, 4 * one, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := NewLog(tt.count, tt.bytes)
+			for _, name := range []string{"a", "b", "c", "d"} {
+				l.Add(of(name, 10))
+				if model.Bytes(l.used) > tt.bytes || len(l.kept) > tt.count {
+					t.Fatalf("%d decisions of %d bytes are kept", len(l.kept), l.used)
+				}
+			}
+			if diff := cmp.Diff(tt.want, l.names()); diff != "" {
+				t.Errorf("kept (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A large one makes room for itself, one that is too large throws out nothing.
+func TestLargeDecisions(t *testing.T) {
+	one := model.Bytes(of("a", 10).size())
+	l := NewLog(100, 5*one)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		l.Add(of(name, 10))
+	}
+	l.Add(of("too large", 60))
+	l.Add(of("large", 30))
+	if diff := cmp.Diff([]string{"c", "d", "large"}, l.names()); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
+	sum := 0
+	for _, d := range l.kept {
+		sum += d.size()
+	}
+	if l.used != sum {
+		t.Errorf("%d bytes are said to be used, it is %d", l.used, sum)
+	}
+}
+
+// What the log reckons with is no less than what the garbage collector counts.
+func TestSizeIsWhatItTakes(t *testing.T) {
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const decisions = 200
+	before, kept, reckoned := heap(), make([]*Decision, decisions), 0
+	for i := range kept {
+		kept[i] = of("a", 100)
+		reckoned += kept[i].size()
+	}
+	took := int(heap() - before)
+	runtime.KeepAlive(kept)
+	// The allocator rounds every piece up to the next size class, by an eighth at most.
+	if took > reckoned*9/8 {
+		t.Errorf("%d decisions take %d bytes, reckoned were %d", decisions, took, reckoned)
+	}
+}
+
+func TestOfListsTheNewestFirst(t *testing.T) {
+	l := NewLog(10, model.GiB)
+	for i, name := range []string{"a", "b", "a"} {
+		d := of(name, 1)
+		d.UID = fmt.Sprint(i)
+		l.Add(d)
+	}
+	other := of("a", 1)
+	other.Namespace = "other"
+	l.Add(other)
+	var got []string
+	for _, d := range l.Of("ns", "a") {
+		got = append(got, d.UID)
+	}
+	if diff := cmp.Diff([]string{"2", "0"}, got); diff != "" {
+		t.Errorf("UIDs (-want +got):\n%s", diff)
+	}
+	if none := l.Of("ns", "c"); none == nil || len(none) != 0 {
+		t.Errorf("of a pod that is not known: %v, want an empty list", none)
+	}
+}
+
+func TestChosenAndBest(t *testing.T) {
+	d := of("a", 3)
+	d.Nodes[0].Known = false
+	d.Winner = "n2"
+	if c, b := d.Chosen(), d.Best(); c == nil || c.Node != "n2" || b == nil || b.Node != "n1" {
+		t.Errorf("chosen %v, best %v; want n2 and n1", c, b)
+	}
+	d.Winner, d.Nodes = "n9", d.Nodes[:1]
+	if c, b := d.Chosen(), d.Best(); c != nil || b != nil {
+		t.Errorf("chosen %v, best %v; want none", c, b)
+	}
+}
+
+// It is read back as it was told; a reason keeps its sentence.
+func TestDecisionTravelsAsJSON(t *testing.T) {
+	d := of("a", 2)
+	d.Bound = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	d.Nodes[1].Age = NotHeard
+	raw, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := &Decision{}
+	if err := json.Unmarshal(raw, got); err != nil {
+		t.Fatal(err)
+	}
+	sentence := cmp.Transformer("sentence", func(r placement.Reason) string { return r.String() })
+	if diff := cmp.Diff(d, got, sentence); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
