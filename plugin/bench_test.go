@@ -27,6 +27,7 @@ import (
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/view"
 )
@@ -47,6 +48,9 @@ type bench struct {
 	framework framework.Framework
 	plugin    *RouteTime
 	metrics   *Metrics
+	kept      *decision.Log
+	quiet     bool             // no events about decisions
+	other     map[string]int64 // what a plugin of weight 3 beside RouteTime says of nodes, if any
 	events    chan string
 	activated chan string // pods that the plugin wants to be tried again
 }
@@ -57,6 +61,17 @@ func (b *bench) Activate(_ klog.Logger, pods map[string]*corev1.Pod) {
 		b.activated <- name
 	}
 }
+
+const otherName = "Other"
+
+// Name, Score and ScoreExtensions make the bench the plugin beside RouteTime.
+func (b *bench) Name() string { return otherName }
+
+func (b *bench) Score(_ context.Context, _ fwk.CycleState, _ *corev1.Pod, node fwk.NodeInfo) (int64, *fwk.Status) {
+	return b.other[node.Node().Name], nil
+}
+
+func (b *bench) ScoreExtensions() framework.ScoreExtensions { return nil }
 
 func newBench() *bench {
 	b := &bench{now: t0, picture: view.Snapshot{At: t0, Nodes: map[model.NodeID]view.Node{}}, activated: make(chan string, 10)}
@@ -125,11 +140,11 @@ func (b *bench) start(t testing.TB, args string, pods ...*corev1.Pod) {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	snapshot := cache.NewSnapshot(pods, b.nodes)
 	recorder := events.NewFakeRecorder(10)
-	b.events, b.metrics = recorder.Events, NewMetrics()
+	b.events, b.metrics, b.kept = recorder.Events, NewMetrics(), decision.NewLog(100, model.GiB)
 
 	registry := frameworkruntime.Registry{
 		Name: func(ctx context.Context, obj runtime.Object, h framework.Handle) (framework.Plugin, error) {
-			p, err := Factory(b, b.metrics, b.clock)(ctx, obj, h)
+			p, err := Factory(Config{Views: b, Metrics: b.metrics, Decisions: b.kept, Events: !b.quiet, Now: b.clock})(ctx, obj, h)
 			b.plugin, _ = p.(*RouteTime)
 			return p, err
 		},
@@ -142,12 +157,17 @@ func (b *bench) start(t testing.TB, args string, pods ...*corev1.Pod) {
 		}
 		return s
 	}
+	all := enabled(Name)
+	if b.other != nil {
+		registry[otherName] = func(context.Context, runtime.Object, framework.Handle) (framework.Plugin, error) { return b, nil }
+		all.Enabled = append(all.Enabled, config.Plugin{Name: otherName, Weight: 3})
+	}
 	profile := &config.KubeSchedulerProfile{
 		SchedulerName: v1alpha1.SchedulerName,
 		Plugins: &config.Plugins{
 			QueueSort:  enabled(queuesort.Name),
 			Bind:       enabled(defaultbinder.Name),
-			MultiPoint: enabled(Name),
+			MultiPoint: all,
 		},
 	}
 	if args != "" {
@@ -165,7 +185,7 @@ func (b *bench) start(t testing.TB, args string, pods ...*corev1.Pod) {
 	}
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
-	b.framework = fw
+	b.framework = Listen(fw)
 	if b.infos, err = snapshot.NodeInfos().List(); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +197,13 @@ func newState() fwk.CycleState { return framework.NewCycleState() }
 // the test has left.
 func (b *bench) scores(t *testing.T, p *corev1.Pod) map[string]int64 {
 	t.Helper()
-	ctx, state := context.Background(), newState()
+	return b.scored(t, newState(), p)
+}
+
+// scored is scores with the pod's state.
+func (b *bench) scored(t *testing.T, state fwk.CycleState, p *corev1.Pod) map[string]int64 {
+	t.Helper()
+	ctx := context.Background()
 	var infos []fwk.NodeInfo
 	for _, node := range b.nodes {
 		for _, info := range b.infos {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/placement"
 )
 
@@ -19,11 +20,43 @@ type Metrics struct {
 	age      prometheus.Gauge
 	nodes    prometheus.Gauge
 	coming   prometheus.Gauge
+
+	chosenPoints prometheus.Histogram
+	chosenA      prometheus.Histogram
+	bestA        prometheus.Histogram
+	chosenAge    prometheus.Histogram
+	chosenSaid   *prometheus.SummaryVec
+	perNode      nodeGauges
 }
 
 // NewMetrics makes the metrics.
 func NewMetrics() *Metrics {
+	ofA := prometheus.ExponentialBuckets(1.0/64, 2, 20) // to 8192
 	return &Metrics{
+		chosenPoints: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "drover_scheduler_chosen_points",
+			Help:    "RouteTime's points, 0 to 100, of the node that a pod was bound to. Below 100 other plugins preferred it.",
+			Buckets: prometheus.LinearBuckets(0, 10, 11),
+		}),
+		chosenA: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "drover_scheduler_chosen_a",
+			Help:    "A of the node that a pod was bound to, where it is known.",
+			Buckets: ofA,
+		}),
+		bestA: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "drover_scheduler_best_a",
+			Help:    "Greatest A among the nodes that were scored for a pod that was bound.",
+			Buckets: ofA,
+		}),
+		chosenAge: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "drover_scheduler_chosen_age_seconds",
+			Help:    "Age at the ranking of what the node that a pod was bound to had last told.",
+			Buckets: []float64{0.25, 0.5, 1, 2, 4, 6, 9, 12, 18, 25, 30, 60},
+		}),
+		chosenSaid: prometheus.NewSummaryVec(prometheus.SummaryOpts{
+			Name: "drover_scheduler_chosen_plugin_points",
+			Help: "What each Score plugin said, normalised and weighted, of the node that a pod was bound to.",
+		}, []string{"plugin"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "drover_scheduler_score_duration_seconds",
 			Help:    "Time to rank all feasible nodes for one pod.",
@@ -61,7 +94,8 @@ func NewMetrics() *Metrics {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.duration, m.unknown, m.scored, m.invalid, m.rejected, m.age, m.nodes, m.coming}
+	return []prometheus.Collector{m.duration, m.unknown, m.scored, m.invalid, m.rejected, m.age, m.nodes, m.coming,
+		m.chosenPoints, m.chosenA, m.bestA, m.chosenAge, m.chosenSaid, &m.perNode}
 }
 
 // Describe implements prometheus.Collector.
@@ -78,13 +112,51 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// PerNode has gauges made of A, C, M and T of at most so many nodes; there are none without.
+// It is called before the first decision.
+func (m *Metrics) PerNode(limit int) { m.perNode.limit = limit }
+
 // observe counts one ranking.
 func (m *Metrics) observe(scores []placement.Score, took time.Duration) {
 	m.duration.Observe(took.Seconds())
 	m.scored.Add(float64(len(scores)))
 	for _, s := range scores {
-		if !s.Known && len(s.Reasons) > 0 {
-			m.unknown.WithLabelValues(string(s.Reasons[0].Kind)).Inc()
+		if !s.Known {
+			m.unknown.WithLabelValues(string(unknownFor(s.Reasons).Kind)).Inc()
 		}
+	}
+}
+
+// unknownFor is the reason why a score that is not known is not.
+func unknownFor(reasons []placement.Reason) placement.Reason {
+	for _, r := range reasons {
+		switch r.Kind {
+		case placement.KindNoState, placement.KindNotAlive, placement.KindStaleState, placement.KindNoLoad,
+			placement.KindBadLoad, placement.KindNoRoute, placement.KindBadParams:
+			return r
+		}
+	}
+	return placement.Reason{Kind: placement.KindText, Text: "no reason is known"}
+}
+
+// decided counts one decision about a pod that was bound.
+func (m *Metrics) decided(d *decision.Decision) {
+	m.perNode.update(d)
+	if best := d.Best(); best != nil {
+		m.bestA.Observe(best.A)
+	}
+	chosen := d.Chosen()
+	if chosen == nil {
+		return
+	}
+	m.chosenPoints.Observe(chosen.Points)
+	if chosen.Known {
+		m.chosenA.Observe(chosen.A)
+	}
+	if chosen.Age != decision.NotHeard {
+		m.chosenAge.Observe(chosen.Age.Seconds())
+	}
+	for i, points := range chosen.Said {
+		m.chosenSaid.WithLabelValues(d.Plugins[i]).Observe(float64(points))
 	}
 }

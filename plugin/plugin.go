@@ -28,6 +28,7 @@ import (
 	configv1alpha1 "github.com/drover-project/drover/api/config/v1alpha1"
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/arrivals"
+	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
@@ -57,11 +58,13 @@ type RouteTime struct {
 	now     func() time.Time
 	pods    corelisters.PodLister
 	events  events.EventRecorder
+	handle  framework.Handle
+	refused refusals
 
 	coming coming
 
-	activator framework.PodActivator
-	refused   refusals
+	decisions *decision.Log
+	told      bool // events
 
 	mu     sync.Mutex
 	survey *placement.Survey
@@ -75,11 +78,23 @@ var (
 	_ framework.ScorePlugin     = &RouteTime{}
 	_ framework.ScoreExtensions = &RouteTime{}
 	_ framework.ReservePlugin   = &RouteTime{}
+	_ framework.PostBindPlugin  = &RouteTime{}
 )
 
-// Factory makes the plugin's factory for the scheduler's registry. now is the clock by
-// which views stamps what it receives.
-func Factory(views Views, metrics *Metrics, now func() time.Time) frameworkruntime.PluginFactory {
+// Config is what all profiles' plugins share.
+type Config struct {
+	Views   Views
+	Metrics *Metrics
+	// Decisions is where decisions are kept.
+	Decisions *decision.Log
+	// Events has every bound pod told by an event how its node was scored.
+	Events bool
+	// Now is the clock by which Views stamps what it receives.
+	Now func() time.Time
+}
+
+// Factory makes the plugin's factory for the scheduler's registry.
+func Factory(c Config) frameworkruntime.PluginFactory {
 	return func(ctx context.Context, obj runtime.Object, h framework.Handle) (framework.Plugin, error) {
 		a, err := configv1alpha1.DecodeRouteTimeArgs(obj)
 		if err != nil {
@@ -88,12 +103,14 @@ func Factory(views Views, metrics *Metrics, now func() time.Time) frameworkrunti
 		pods := h.SharedInformerFactory().Core().V1().Pods()
 		r := &RouteTime{
 			params:    args.Params(a),
-			views:     views,
-			metrics:   metrics,
-			now:       now,
+			views:     c.Views,
+			metrics:   c.Metrics,
+			now:       c.Now,
 			pods:      pods.Lister(),
 			events:    h.EventRecorder(),
-			activator: h,
+			decisions: c.Decisions,
+			told:      c.Events,
+			handle:    h,
 			coming:    coming{book: arrivals.NewBook()},
 			refused:   refusals{pods: map[types.UID]*refusal{}},
 		}
@@ -181,8 +198,15 @@ func (r *RouteTime) reject(why string) *fwk.Status {
 	return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, why)
 }
 
-// scoreState holds every node's points by name.
-type scoreState struct{ points map[string]float64 }
+// scoreState holds every node's points by name, and what they came from.
+type scoreState struct {
+	points  map[string]float64
+	scores  []placement.Score // in the order of the nodes
+	survey  *placement.Survey
+	from    placement.Viewpoint
+	at      time.Time // of the ranking
+	cluster int       // nodes in the cluster
+}
 
 // Clone implements fwk.StateData; the state is never changed.
 func (s *scoreState) Clone() fwk.StateData { return s }
@@ -190,7 +214,8 @@ func (s *scoreState) Clone() fwk.StateData { return s }
 // PreScore ranks all feasible nodes by one picture.
 func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
 	start := time.Now()
-	candidates := r.look().Candidates(viewpointOf(pod, r.pods), names(nodes)...)
+	survey, from := r.look(), viewpointOf(pod, r.pods)
+	candidates := survey.Candidates(from, names(nodes)...)
 	for i := range candidates {
 		refresh(&candidates[i], nodes[i])
 	}
@@ -200,7 +225,7 @@ func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *cor
 	for _, s := range scores {
 		points[string(s.Node)] = s.Points
 	}
-	state.Write(scoreKey, &scoreState{points: points})
+	state.Write(scoreKey, &scoreState{points: points, scores: scores, survey: survey, from: from, at: r.now(), cluster: r.clusterSize()})
 	r.metrics.observe(scores, time.Since(start))
 	if log := klog.FromContext(ctx).V(5); log.Enabled() {
 		for _, s := range scores {
@@ -209,6 +234,15 @@ func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *cor
 		}
 	}
 	return nil
+}
+
+// clusterSize is how many nodes the cluster has; 0 where it is not known.
+func (r *RouteTime) clusterSize() int {
+	nodes, err := r.handle.SnapshotSharedLister().NodeInfos().List()
+	if err != nil {
+		return 0
+	}
+	return len(nodes)
 }
 
 // Score reads the node's points, 0 to 100. A node that PreScore did not see is neutral.

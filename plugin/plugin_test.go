@@ -282,7 +282,7 @@ func TestScoreOfANodeThatPreScoreDidNotSee(t *testing.T) {
 }
 
 func TestBadArgsEndTheStartWithOneLine(t *testing.T) {
-	_, err := Factory(newBench(), NewMetrics(), time.Now)(context.Background(), &runtime.Unknown{Raw: []byte(`{"tau":0}`)}, nil)
+	_, err := Factory(Config{Views: newBench(), Metrics: NewMetrics(), Now: time.Now})(context.Background(), &runtime.Unknown{Raw: []byte(`{"tau":0}`)}, nil)
 	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "RouteTimeArgs.tau") {
 		t.Errorf("error %v, want one line that names the field", err)
 	}

@@ -84,6 +84,6 @@ func (r *RouteTime) activate(log klog.Logger) {
 		func(pod *corev1.Pod, node string) bool { return unable(picture, sourceOf(pod), node) == "" },
 	)
 	if len(found) > 0 {
-		r.activator.Activate(log, found)
+		r.handle.Activate(log, found)
 	}
 }
