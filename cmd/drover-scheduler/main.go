@@ -7,73 +7,38 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/spf13/cobra"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // registers metrics of the API client
 	_ "k8s.io/component-base/metrics/prometheus/version"  // registers the version metric
 	"k8s.io/klog/v2"
-	"k8s.io/kubernetes/cmd/kube-scheduler/app"
+
+	"github.com/drover-project/drover/internal/decision"
 )
 
 func main() { os.Exit(cli.Run(command())) }
 
-// command is kube-scheduler's own, with flags for the gossip and with what has to run
-// beside the scheduler.
-func command() *cobra.Command {
-	registry := prometheus.NewRegistry()
-	o := newOptions()
-	obs := &observer{}
-	cmd := app.NewSchedulerCommand(plugins(obs, registry)...)
-	cmd.Use = "drover-scheduler"
-	cmd.Long = "kube-scheduler with the plugin RouteTime, which places pods by idle CPU, idle memory and measured route time."
-	o.addTo(cmd)
-
-	schedule := cmd.RunE
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := o.validate(); err != nil {
-			return err
-		}
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		ended, err := beside(ctx, o, obs, registry)
-		if err != nil {
-			return err
-		}
-		err = schedule(cmd, args)
-		stop()
-		<-ended
-		return err
-	}
-	return cmd
-}
-
-// beside starts what runs beside the scheduler: the metrics' server and the observer.
-// ended is closed once ctx has ended and both have. Scheduling goes on without them; so
-// only wrong options are errors.
-func beside(ctx context.Context, o *options, obs *observer, registry *prometheus.Registry) (ended <-chan struct{}, err error) {
+// beside starts what runs beside the scheduler: the servers of metrics and of decisions, and
+// the observer. ended is closed once ctx has ended and all have. Scheduling goes on without
+// them; so only wrong options are errors.
+func beside(ctx context.Context, o *options, obs *observer, decisions *decision.Log, registry *prometheus.Registry) (ended <-chan struct{}, err error) {
 	log := klog.Background()
-	var run func(context.Context)
+	run := func(context.Context) {}
 	if o.gossipKeyFile == "" {
 		log.Info("No --gossip-key-file: nothing is heard from the agents, so RouteTime scores all nodes alike")
 	} else if run, err = obs.prepare(o, registry, log); err != nil {
 		return nil, fmt.Errorf("prepare to observe the agents' gossip: %w", err)
 	}
+	var wg sync.WaitGroup
+	wg.Go(func() { serve(ctx, "Metrics", o.metricsAddress, metricsHandler(registry), log) })
+	wg.Go(func() { serve(ctx, "Decisions", o.statusAddress, decisionsHandler(decisions), log) })
+	wg.Go(func() { run(ctx) })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		metrics := make(chan struct{})
-		go func() {
-			defer close(metrics)
-			serveMetrics(ctx, o.metricsAddress, registry, log)
-		}()
-		if run != nil {
-			run(ctx)
-		}
-		<-metrics
+		wg.Wait()
 	}()
 	return done, nil
 }

@@ -6,11 +6,12 @@ import (
 	"net"
 	"os"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/drover-project/drover/internal/gossip"
+	"github.com/drover-project/drover/internal/model"
 )
 
 // options are the flags beyond those of kube-scheduler.
@@ -23,6 +24,11 @@ type options struct {
 	port           int
 	podName        string
 	metricsAddress string
+	statusAddress  string
+	decisions      int
+	decisionMemory string
+	events         bool
+	nodeMetrics    int
 }
 
 func newOptions() *options {
@@ -38,12 +44,15 @@ func newOptions() *options {
 		port:           gossip.DefaultPort,
 		podName:        name,
 		metricsAddress: ":7949",
+		statusAddress:  "127.0.0.1:7950",
+		decisions:      1000,
+		decisionMemory: "16Mi",
+		events:         true,
 	}
 }
 
-// addTo puts the flags on the command, and in its help after kube-scheduler's.
-func (o *options) addTo(cmd *cobra.Command) {
-	fs := pflag.NewFlagSet("drover", pflag.ContinueOnError)
+// addTo puts the flags into a set.
+func (o *options) addTo(fs *pflag.FlagSet) {
 	fs.StringVar(&o.gossipKeyFile, "gossip-key-file", o.gossipKeyFile, "File with the keys of the agents' gossip, one in a line, in base64; a change is followed. Without it measurements are not known.")
 	fs.StringVar(&o.caFile, "ca-file", o.caFile, "File with the certificates of Drover's CA, by which the agents' records are verified.")
 	fs.StringVar(&o.namespace, "drover-namespace", o.namespace, "Namespace that the agents run in.")
@@ -52,25 +61,17 @@ func (o *options) addTo(cmd *cobra.Command) {
 	fs.IntVar(&o.port, "gossip-port", o.port, "Port of the gossip, here and at the agents, UDP and TCP.")
 	fs.StringVar(&o.podName, "pod-name", o.podName, "Name by which the agents know this observer. Default: the environment's POD_NAME, or the host name.")
 	fs.StringVar(&o.metricsAddress, "drover-metrics-address", o.metricsAddress, "Address to serve Drover's own metrics on (HTTP, /metrics); empty for none.")
-	cmd.Flags().AddFlagSet(fs)
-
-	help, usage := cmd.HelpFunc(), cmd.UsageFunc()
-	extra := "\nDrover flags:\n\n" + fs.FlagUsages()
-	cmd.SetHelpFunc(func(c *cobra.Command, args []string) {
-		help(c, args)
-		fmt.Fprint(c.OutOrStdout(), extra)
-	})
-	cmd.SetUsageFunc(func(c *cobra.Command) error {
-		err := usage(c)
-		fmt.Fprint(c.OutOrStderr(), extra)
-		return err
-	})
+	fs.StringVar(&o.statusAddress, "drover-status-address", o.statusAddress, "Loopback address to tell decisions on (HTTP, /v1/decisions/NAMESPACE/POD); kubectl drover explain comes there by port-forward. Empty for none.")
+	fs.IntVar(&o.decisions, "drover-decisions", o.decisions, "How many decisions are kept in memory at most, with every node's score; 0 for none.")
+	fs.StringVar(&o.decisionMemory, "drover-decisions-memory", o.decisionMemory, "How much memory they take at most.")
+	fs.BoolVar(&o.events, "drover-decision-events", o.events, "Tell by one Event on each bound pod how its node was scored.")
+	fs.IntVar(&o.nodeMetrics, "drover-node-metrics", o.nodeMetrics, "Of how many nodes at most to have gauges of A, C, M and T, four series each; 0 for none.")
 }
 
 // validate checks what can be checked without looking at anything outside.
 func (o *options) validate() error {
-	if o.gossipKeyFile == "" {
-		return nil
+	if err := o.validateSeen(); err != nil || o.gossipKeyFile == "" {
+		return err
 	}
 	if o.caFile == "" {
 		return errors.New("--gossip-key-file needs --ca-file")
@@ -88,4 +89,29 @@ func (o *options) validate() error {
 		return errors.New("--pod-name is empty, and neither POD_NAME nor a host name is set")
 	}
 	return nil
+}
+
+// validateSeen checks what decisions are shown by.
+func (o *options) validateSeen() error {
+	if o.statusAddress != "" {
+		host, _, err := net.SplitHostPort(o.statusAddress)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			return fmt.Errorf("--drover-status-address is %q, want a loopback address and a port, such as 127.0.0.1:7950: what is told there names all pods, and asks nobody who they are", o.statusAddress)
+		}
+	}
+	for flag, n := range map[string]int{"--drover-decisions": o.decisions, "--drover-node-metrics": o.nodeMetrics} {
+		if n < 0 {
+			return fmt.Errorf("%s is %d, must be 0 or more", flag, n)
+		}
+	}
+	if q, err := resource.ParseQuantity(o.decisionMemory); err != nil || q.Sign() < 0 {
+		return fmt.Errorf("--drover-decisions-memory is %q, want a quantity of 0 or more, such as 16Mi", o.decisionMemory)
+	}
+	return nil
+}
+
+// decisionBytes is how much memory decisions take at most, once it is valid.
+func (o *options) decisionBytes() model.Bytes {
+	q := resource.MustParse(o.decisionMemory)
+	return model.Bytes(q.Value())
 }

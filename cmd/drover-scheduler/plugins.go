@@ -24,14 +24,17 @@ import (
 	"sigs.k8s.io/scheduler-plugins/pkg/trimaran/peaks"
 	"sigs.k8s.io/scheduler-plugins/pkg/trimaran/targetloadpacking"
 
+	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/plugin"
 )
 
-// plugins registers RouteTime and what scheduler-plugins' own scheduler registers.
-func plugins(obs *observer, registry prometheus.Registerer) []app.Option {
+// plugins registers RouteTime and what scheduler-plugins' own scheduler registers. What it
+// decides is kept in decisions.
+func plugins(o *options, obs *observer, decisions *decision.Log, registry prometheus.Registerer) []app.Option {
 	metrics := plugin.NewMetrics()
+	metrics.PerNode(o.nodeMetrics)
 	registry.MustRegister(metrics)
-	factory := plugin.Factory(obs, metrics, time.Now)
+	factory := plugin.Factory(plugin.Config{Views: obs, Metrics: metrics, Decisions: decisions, Events: o.events, Now: time.Now})
 	routeTime := func(ctx context.Context, args runtime.Object, h framework.Handle) (framework.Plugin, error) {
 		obs.find(h)
 		return factory(ctx, args, h)

@@ -167,6 +167,14 @@ func TestOptions(t *testing.T) {
 		{"port", func(o *options) { o.port = 70000 }, "--gossip-port"},
 		{"selector", func(o *options) { o.agents = "a in b" }, "--drover-agent-selector"},
 		{"name", func(o *options) { o.podName = "" }, "--pod-name"},
+		{"decisions for nobody", func(o *options) { o.statusAddress = "" }, ""},
+		{"decisions for everybody", func(o *options) { o.statusAddress = ":7950" }, "--drover-status-address"},
+		{"decisions for the cluster", func(o *options) { o.statusAddress = "10.0.0.1:7950" }, "--drover-status-address"},
+		{"fewer than no decisions", func(o *options) { o.decisions = -1 }, "--drover-decisions is -1"},
+		{"no memory at all", func(o *options) { o.decisionMemory = "0" }, ""},
+		{"memory", func(o *options) { o.decisionMemory = "-1Mi" }, "--drover-decisions-memory"},
+		{"memory in words", func(o *options) { o.decisionMemory = "much" }, "--drover-decisions-memory"},
+		{"gauges", func(o *options) { o.nodeMetrics = -1 }, "--drover-node-metrics"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := good()
@@ -212,7 +220,7 @@ func TestCommandHasBothKindsOfFlags(t *testing.T) {
 	}
 	var out bytes.Buffer
 	cmd.SetOut(&out)
-	if err := cmd.Help(); err != nil || !strings.Contains(out.String(), "--gossip-key-file") || !strings.Contains(out.String(), "--leader-elect") {
+	if err := cmd.Help(); err != nil || !strings.Contains(out.String(), "--gossip-key-file") || !strings.Contains(out.String(), "Drover flags:") || !strings.Contains(out.String(), "--leader-elect") {
 		t.Errorf("help lacks flags (%v)", err)
 	}
 }
