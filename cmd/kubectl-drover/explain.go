@@ -1,12 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"io"
-	"strings"
-	"text/tabwriter"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,42 +14,107 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/fit"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/plugin/args"
 )
 
 func (t *tool) explainCommand() *cobra.Command {
-	return &cobra.Command{
+	var now bool
+	var output string
+	c := &cobra.Command{
 		Use:   "explain POD",
-		Short: "Every node's score for a pod, with the parts it is made from",
+		Short: "Why a pod was placed where it is, or where it would be placed: every node's score, with its parts",
 		Long: `Every node's score for a pod: A = (alpha*C + beta*M) / (tau*T^exponent).
 
 C is the CPU and M the memory that is really idle there, T the route time from the pod's
 peers (annotation drover.dev/peers); of a pod without peers the route time from the node
 it is on, and of a pod on no node the mean to all others. PATH says which way T is
 of: "pod", between pods, or "node", between the nodes; nothing where it is of both, or of a node
-to itself. The figures are those of now,
-not those of the moment when the pod was placed.`,
-		Args: onePod,
+to itself. AGE is how long before the node was last heard.
+
+Where the scheduler still has what it decided about the pod, the figures are those of then, of the
+nodes that it scored, with the points that all plugins gave the chosen node and those that came next;
+also of a pod that is gone. It keeps the newest decisions, in memory. Else, and with --now, they are those of now: what RouteTime would
+say if the pod were to be placed. The first line says which of the two it is.`,
+		Example: "  kubectl drover explain web\n  kubectl drover explain web --now",
+		Args:    onePod,
 		RunE: func(cmd *cobra.Command, names []string) error {
+			if err := validOutput(output); err != nil {
+				return err
+			}
 			c, ns, err := t.client()
 			if err != nil {
 				return err
 			}
-			return t.explain(cmd.Context(), c, ns, names[0])
+			e := explanation{tool: t, output: output, now: now, decided: t.decided}
+			return e.explain(cmd.Context(), c, ns, names[0])
 		},
 	}
+	c.Flags().BoolVar(&now, "now", false, "how it would be placed now, even if it is known what was decided")
+	outputFlag(c, &output)
+	return c
 }
 
-func (t *tool) explain(ctx context.Context, c client.Client, ns, name string) error {
-	pod, err := getPod(ctx, c, ns, name)
-	if err != nil {
-		return err
+// explanation is one call of explain.
+type explanation struct {
+	*tool
+	output string
+	now    bool
+	// decided asks the schedulers what was decided about pods of that name, the newest first.
+	decided func(ctx context.Context, c client.Client, ns, name string) ([]decision.Decision, error)
+}
+
+// explain shows what was decided, or what would be.
+func (e *explanation) explain(ctx context.Context, c client.Client, ns, name string) error {
+	pod, missing := getPod(ctx, c, ns, name)
+	why := "as --now asks"
+	if !e.now {
+		all, err := e.decided(ctx, c, ns, name)
+		past := about(all, pod)
+		switch {
+		case err != nil && past == nil:
+			why = fmt.Sprintf("the scheduler cannot be asked what it decided: %v", err)
+		case past == nil:
+			why = "no decision about it is kept: the scheduler has the newest alone, since its start"
+		case len(past.Nodes) > 0 || missing != nil || e.output != "":
+			return e.show(past, func() { printPast(e.Out, past, pod, time.Now()) })
+		default:
+			why = fmt.Sprintf("nothing was scored when it was placed on %s: one node alone was feasible", past.Winner)
+		}
 	}
-	answers, err := t.ask(ctx, c)
+	if missing != nil {
+		return missing
+	}
+	return e.hypothetical(ctx, c, pod, why)
+}
+
+// about is the newest decision about the pod; of one that is not there any more, about the last
+// of its name.
+func about(all []decision.Decision, pod *corev1.Pod) *decision.Decision {
+	i := slices.IndexFunc(all, func(d decision.Decision) bool { return pod == nil || d.UID == string(pod.UID) })
+	if i < 0 {
+		return nil
+	}
+	return &all[i]
+}
+
+// show gives a decision to programs, or to people by print.
+func (e *explanation) show(d *decision.Decision, print func()) error {
+	if e.output != "" {
+		return printJSON(e.Out, d)
+	}
+	print()
+	return nil
+}
+
+// hypothetical shows how the pod would be placed now.
+func (e *explanation) hypothetical(ctx context.Context, c client.Client, pod *corev1.Pod, why string) error {
+	answers, err := e.ask(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -60,25 +122,44 @@ func (t *tool) explain(ctx context.Context, c client.Client, ns, name string) er
 	if err != nil {
 		return err
 	}
-	params, err := t.params(ctx)
+	params, err := e.params(ctx)
 	if err != nil {
-		fmt.Fprintf(t.ErrOut, "the scheduler's arguments cannot be read, the defaults are shown: %v\n", err)
+		fmt.Fprintf(e.ErrOut, "the scheduler's arguments cannot be read, the defaults are shown: %v\n", err)
 		params = placement.Defaults()
 	}
 	at, from, err := viewpoint(ctx, c, pod)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(t.Out, "%s/%s is on %s; route times are %s\n", ns, name, orNone(pod.Spec.NodeName), from)
-	fmt.Fprintf(t.Out, "A = (%v*C + %v*M) / (%v*T^%v), T not below %v\n\n", params.Alpha, params.Beta, params.Tau, params.Exponent, params.Floor)
 	nodes := &corev1.NodeList{}
 	if err := c.List(ctx, nodes); err != nil {
 		return fmt.Errorf("list nodes: %w", err)
 	}
+	d := wouldBe(s, pod, params, at)
+	d.Cluster = len(nodes.Items)
+	return e.show(d, func() {
+		fmt.Fprintf(e.Out, "HYPOTHETICAL: how %s/%s, which is on %s, would be placed now; %s\n", pod.Namespace, pod.Name, orNone(pod.Spec.NodeName), why)
+		fmt.Fprintf(e.Out, "route times are %s\n%s\n\n", from, formula(params))
+		marks := map[model.NodeID]string{model.NodeID(pod.Spec.NodeName): " (here)"}
+		printScores(e.Out, d.Nodes, marks, fit.Barred(pod, nodes.Items))
+	})
+}
+
+// wouldBe ranks all nodes by one picture, the best first.
+func wouldBe(s view.Snapshot, pod *corev1.Pod, params placement.Params, at placement.Viewpoint) *decision.Decision {
+	d := &decision.Decision{
+		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Profile: pod.Spec.SchedulerName,
+		Ranked: s.At, Params: params, Peers: at.Peers, Source: at.Source, Nodes: []decision.Node{},
+	}
 	survey := placement.NewSurvey(s, params, s.At)
-	scores := placement.Rank(params, survey.Candidates(at, s.IDs()...))
-	printScores(t.Out, scores, model.NodeID(pod.Spec.NodeName), fit.Barred(pod, nodes.Items))
-	return nil
+	for _, score := range placement.Rank(params, survey.Candidates(at, s.IDs()...)) {
+		age, heard := s.Nodes[score.Node].Age(s.At)
+		if !heard {
+			age = decision.NotHeard
+		}
+		d.Nodes = append(d.Nodes, decision.Node{Score: score, Age: age})
+	}
+	return d
 }
 
 // viewpoint is from where T is seen, and that in words.
@@ -124,33 +205,4 @@ func (t *tool) params(ctx context.Context) (placement.Params, error) {
 		return placement.Params{}, err
 	}
 	return args.FromConfig([]byte(cm.Data["config.yaml"]), v1alpha1.SchedulerName)
-}
-
-// printScores prints a row a node; barred are those that the scheduler passes over.
-func printScores(out io.Writer, scores []placement.Score, on model.NodeID, barred map[model.NodeID]string) {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "NODE\tSCORE\tA\tC (cores)\tM (GiB)\tT (ms)\tPATH\tWHY")
-	for _, s := range scores {
-		name := string(s.Node)
-		if s.Node == on {
-			name += " (here)"
-		}
-		var why []string
-		if b := barred[s.Node]; b != "" {
-			why = append(why, "not a candidate: "+b)
-		}
-		for _, r := range s.Reasons {
-			why = append(why, r.String())
-		}
-		a, t, path := "-", "-", "-"
-		if s.Known {
-			a = fmt.Sprintf("%.2f", s.A)
-		}
-		if s.Route.Known {
-			t = fmt.Sprintf("%.3f", float64(s.T)/float64(time.Millisecond))
-			path = cmp.Or(string(s.Route.Path), path)
-		}
-		fmt.Fprintf(w, "%s\t%.0f\t%s\t%.2f\t%.2f\t%s\t%s\t%s\n", name, s.Points, a, s.Idle.CPU, s.Idle.Memory.GiB(), t, path, strings.Join(why, "; "))
-	}
-	w.Flush()
 }

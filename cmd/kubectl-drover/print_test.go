@@ -18,7 +18,6 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peak"
-	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 )
 
@@ -59,19 +58,6 @@ func TestStatusShowsTheMatrix(t *testing.T) {
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status lacks %q:\n%s", want, out.String())
-		}
-	}
-}
-
-func TestExplainShowsEveryPart(t *testing.T) {
-	var out bytes.Buffer
-	printScores(&out, []placement.Score{
-		{Node: "a", Known: true, A: 12.345, Points: 100, Idle: model.Resources{CPU: 3, Memory: 2 * model.GiB}, T: 2 * time.Millisecond, Route: placement.Route{Known: true, Path: model.PathPod}},
-		{Node: "b", Points: 50, Reasons: []placement.Reason{{Kind: placement.KindNoState}}},
-	}, "a", map[model.NodeID]string{"b": "it is cordoned"})
-	for _, want := range []string{"a (here)", "12.35", "3.00", "2.00", "2.000    pod", "not a candidate: it is cordoned; nothing was heard from this node's agent yet"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("explain lacks %q:\n%s", want, out.String())
 		}
 	}
 }

@@ -23,9 +23,10 @@ type Decision struct {
 	// Profile is the scheduler's name in the pod.
 	Profile string `json:"profile"`
 	// Ranked is when the nodes were ranked, Bound when the pod was bound, both by the
-	// scheduler's clock. Ranked is zero when nothing was scored.
+	// scheduler's clock. Ranked is zero when nothing was scored, Bound when this is only what
+	// would be decided.
 	Ranked time.Time `json:"ranked,omitzero"`
-	Bound  time.Time `json:"bound"`
+	Bound  time.Time `json:"bound,omitzero"`
 	// Params are what the formula was computed with, Peers (weight by node) and Source from
 	// where route times counted.
 	Params placement.Params         `json:"params"`
@@ -42,7 +43,7 @@ type Decision struct {
 	// Nodes are those that were scored, in the scheduler's order. Kube-scheduler scores
 	// nothing when one node alone is feasible.
 	Nodes  []Node       `json:"nodes"`
-	Winner model.NodeID `json:"winner"`
+	Winner model.NodeID `json:"winner,omitempty"`
 }
 
 // Node is one that was scored.
