@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +39,10 @@ func TestPodGoesNearestToItsPeer(t *testing.T) {
 		if pod.Spec.NodeName != near {
 			out, _ := c.Tool(ctx, "explain", name, "-n", ns)
 			t.Fatalf("with n1-n2 at %v and n1-n3 at %v, %s went to %s, want %s\n%s", d2, d3, name, pod.Spec.NodeName, near, out)
+		}
+		out, err := c.Tool(ctx, "explain", name, "-n", ns)
+		if err != nil || !strings.HasPrefix(out, "DECIDED ") || !strings.Contains(out, near+" (chosen)") || !strings.Contains(out, "NodeResourcesFit") {
+			t.Errorf("explain does not tell what was decided: %v\n%s", err, out)
 		}
 	}
 }
