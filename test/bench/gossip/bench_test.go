@@ -29,11 +29,6 @@ var (
 	runData = flag.String("data", "out/bench/gossip-runs.json", "`file` for what each run has shown: pieces are put together there")
 )
 
-const (
-	ours   = "drover"
-	theirs = "memberlist"
-)
-
 // bubble makes a world in virtual time and ends it.
 func bubble(t *testing.T, name string, nodes int, seed uint64, loss float64, make func(t *testing.T) maker, progress io.Writer, do func(w *world) error) {
 	t.Helper()

@@ -11,6 +11,12 @@ import (
 	"slices"
 )
 
+// The systems that are compared.
+const (
+	ours   = "drover"
+	theirs = "memberlist"
+)
+
 // data is what runs have shown. Pieces of the benchmark add to one file.
 type data struct {
 	Steady   []result
