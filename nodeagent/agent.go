@@ -311,10 +311,11 @@ func (a *agent) measure(group *errgroup.Group, ctx context.Context) error {
 		return err
 	}
 	a.load = measure.NewLoadMeter(groups, kubepods, "/proc")
+	pace := &measure.Pace{} // of both paths' probes
 	routes := func(by model.Path, from netip.Addr, pins string) *measure.Routes {
 		return measure.NewRoutes(measure.RoutesConfig{
-			Address: from, Interval: measure.RouteInterval, Window: measure.RouteWindow, Open: measure.OpenRouteMeter(pins, a.log),
-			XDP: a.cfg.RouteXDP && by == model.PathNode, Log: a.log.With("path", by),
+			Address: from, Interval: measure.RouteInterval, Window: measure.RouteWindow, Pace: pace,
+			Open: measure.OpenRouteMeter(pins, a.log), XDP: a.cfg.RouteXDP && by == model.PathNode, Log: a.log.With("path", by),
 		})
 	}
 	a.routes = routes(model.PathNode, a.cfg.Address, a.pins("routetime"))

@@ -46,6 +46,8 @@ type RoutesConfig struct {
 	// Interval between two probes to one peer, and Window for which a sample counts:
 	// RouteInterval and RouteWindow.
 	Interval, Window time.Duration
+	// Pace, if not nil, is when probes leave, shared with others.
+	Pace *Pace
 	// Open loads the kernel programs: routetime.Open. When it fails, probes are stamped
 	// in user space.
 	Open func() (*routetime.Meter, error)
@@ -90,6 +92,9 @@ type refusals struct{ malformed, stranger, unknown, impossible uint64 }
 // NewRoutes makes a Routes without peers; Run starts it.
 func NewRoutes(config RoutesConfig) *Routes {
 	config.Address = config.Address.Unmap()
+	if config.Pace == nil {
+		config.Pace = &Pace{}
+	}
 	return &Routes{
 		config:  config,
 		changed: make(chan struct{}, 1),

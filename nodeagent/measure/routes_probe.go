@@ -60,7 +60,7 @@ func (r *Routes) probe(ctx context.Context, senders []sender, meter *routetime.M
 				r.send(to, senders, meter)
 			}
 			addresses = addresses[together:]
-			timer.Reset(pause/2 + mathrand.N(pause))
+			timer.Reset(r.config.Pace.wait(time.Now(), pause))
 			if len(addresses) == 0 {
 				break
 			}
