@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/drover-project/drover/internal/httpserver"
 	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/transfer"
 )
@@ -29,13 +29,13 @@ func (a *agent) serveMetrics(ctx context.Context) error {
 			http.Error(w, why, http.StatusServiceUnavailable)
 		}
 	})
-	return serveHTTP(ctx, net.JoinHostPort("", strconv.Itoa(MetricsPort)), mux)
+	return httpserver.Serve(ctx, net.JoinHostPort("", strconv.Itoa(MetricsPort)), mux)
 }
 
 // serveStatus serves the picture on loopback, where the API server's port-forward comes in,
 // which takes no unix socket, and whoever else is in the node's network namespace.
 func (a *agent) serveStatus(ctx context.Context) error {
-	return serveHTTP(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(StatusPort)), a.status())
+	return httpserver.Serve(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(StatusPort)), a.status())
 }
 
 // status tells and changes nothing, for it asks nobody who they are.
@@ -89,22 +89,6 @@ func (a *agent) answer(w http.ResponseWriter, found any, err error) {
 	if err := json.NewEncoder(w).Encode(found); err != nil {
 		a.log.Warn("an answer was not sent", "error", err)
 	}
-}
-
-// httpServer holds no connection for who neither asks nor reads.
-func httpServer(addr string, h http.Handler) *http.Server {
-	const ask = 10 * time.Second
-	return &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: ask, ReadTimeout: ask, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute}
-}
-
-func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
-	s := httpServer(addr, h)
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve on %s: %w", addr, err)
-	}
-	return nil
 }
 
 // servePeers serves the other agents, over mTLS.

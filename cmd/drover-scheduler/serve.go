@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"net"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -14,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/drover-project/drover/internal/decision"
+	"github.com/drover-project/drover/internal/httpserver"
 )
 
 // metricsHandler serves Drover's metrics. kube-scheduler's own stay on its port, behind
@@ -41,14 +39,7 @@ func serve(ctx context.Context, what, address string, handler http.Handler, log 
 	if address == "" {
 		return
 	}
-	server := &http.Server{Handler: handler, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
+	if err := httpserver.Serve(ctx, address, handler); err != nil {
 		log.Error(err, what+" are not served", "address", address)
-		return
-	}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		log.Error(err, what+" are no longer served", "address", address)
 	}
 }
