@@ -24,12 +24,10 @@ const settledAfter = time.Minute
 func (g *Gossip) judge(s *view.Snapshot) {
 	now := g.cfg.Now()
 	maps.DeleteFunc(g.standings, func(id model.NodeID, _ standing) bool { _, known := s.Nodes[id]; return !known })
-	var missing []model.NodeID
+	missing := missingIn(s)
 	for id, n := range s.Nodes {
 		if n.Alive {
 			g.hold(s, id, lifecycle.Verdict{Phase: lifecycle.Said(n)}, now)
-		} else {
-			missing = append(missing, id)
 		}
 	}
 	if len(missing) == 0 {
@@ -56,6 +54,16 @@ func (g *Gossip) hold(s *view.Snapshot, id model.NodeID, v lifecycle.Verdict, no
 	s.Nodes[id] = n
 }
 
+// missingIn lists the nodes that are not held for alive.
+func missingIn(s *view.Snapshot) (missing []model.NodeID) {
+	for id, n := range s.Nodes {
+		if !n.Alive {
+			missing = append(missing, id)
+		}
+	}
+	return missing
+}
+
 // settleSpace is the least time between two looks whether time alone has changed a verdict.
 const settleSpace = time.Second
 
@@ -65,20 +73,18 @@ const leftSpace = 5 * time.Second
 
 // settle looks whether time alone has changed a verdict, and forgets who has left.
 func (g *Gossip) settle(now time.Time) {
-	if d := now.Sub(g.settledAt); d >= 0 && d < settleSpace {
+	if passed(g.settledAt, now) < settleSpace {
 		return
 	}
 	g.settledAt = now
 	s := g.picture.Load()
-	var evidence *lifecycle.Evidence
-	for id, n := range s.Nodes {
-		if n.Alive {
-			continue
-		}
-		if evidence == nil {
-			e := lifecycle.Weigh(*s, now)
-			evidence = &e
-		}
+	missing := missingIn(s)
+	if len(missing) == 0 {
+		return
+	}
+	evidence := lifecycle.Weigh(*s, now)
+	for _, id := range missing {
+		n := s.Nodes[id]
 		switch v := evidence.Judge(id); {
 		case v.Phase == model.Left && n.Phase == model.Left && !g.present(id) && now.Sub(n.Since) >= leftSpace:
 			g.cfg.Log.Info("a node has left and is forgotten", "node", id)

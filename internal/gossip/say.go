@@ -17,8 +17,8 @@ import (
 const (
 	// repeatLoad is how often a load is said that has not changed: with two of three lost
 	// it is still heard within 30 s, placement's default StaleAfter. Among many members, where
-	// repeating costs the most, it is up to longestRepeat: then one that does not arrive, by
-	// either way of internal/spread, makes its node stale for a while to who has missed it.
+	// repeating costs the most, it is up to longestRepeat: then one that does not arrive makes
+	// its node stale for a while to who has missed it.
 	// Published once a second, a load that comes repeatSlack early is not put off for another
 	// second.
 	repeatLoad    = 9 * time.Second
@@ -160,12 +160,18 @@ func passed(then, now time.Time) time.Duration {
 
 // space is how long a record is not said again, unless it is grave.
 func (g *Gossip) space(perMember, longest time.Duration) time.Duration {
-	return g.scaled(perMember, shortestSpace, longest)
+	return scaled(len(g.members), perMember, shortestSpace, longest)
 }
 
 // scaled grows with the number of members.
-func (g *Gossip) scaled(perMember, shortest, longest time.Duration) time.Duration {
-	return min(max(perMember*time.Duration(len(g.members)), shortest), longest)
+func scaled(members int, perMember, shortest, longest time.Duration) time.Duration {
+	return min(max(perMember*time.Duration(members), shortest), longest)
+}
+
+// Spaces are how long a load is not said again among so many members although it has changed,
+// and after which time it is although it has not.
+func Spaces(members int) (changed, repeated time.Duration) {
+	return scaled(members, loadSpacing, shortestSpace, longestSpace), scaled(members, repeatSpacing, repeatLoad, longestRepeat) - repeatSlack
 }
 
 func (g *Gossip) sayJSON(id *identity.Identity, k kind, version uint64, v any) error {
@@ -219,11 +225,12 @@ func (g *Gossip) saySuffering(id *identity.Identity, list []model.Contention, no
 func (g *Gossip) sayLoad(id *identity.Identity, l saidLoad, now time.Time, measured bool) error {
 	w := g.said
 	quiet := passed(w.loadAt, now)
+	changed, repeated := Spaces(len(g.members))
 	switch {
-	case w.loadAt.IsZero(), measured && quiet >= g.scaled(repeatSpacing, repeatLoad, longestRepeat)-repeatSlack:
+	case w.loadAt.IsZero(), measured && quiet >= repeated:
 	case !deadband.Load(w.load.load, l.load) && !deadband.Bandwidth(w.load.bandwidth, l.bandwidth):
 		return nil
-	case quiet < g.space(loadSpacing, longestSpace):
+	case quiet < changed:
 		g.owed = true
 		return nil
 	}

@@ -92,10 +92,3 @@ func (g *Gossip) tell(at slot, version uint64, raw []byte) {
 		s.Accepted(Record{kindNames[at.kind], at.origin, version, len(raw)})
 	}
 }
-
-// Spaces are how long a load is not said again among so many members although it has changed,
-// and after which time it is although it has not.
-func Spaces(members int) (changed, repeated time.Duration) {
-	n := time.Duration(members)
-	return min(max(loadSpacing*n, shortestSpace), longestSpace), min(max(repeatSpacing*n, repeatLoad), longestRepeat) - repeatSlack
-}
