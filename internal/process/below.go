@@ -1,7 +1,9 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -23,16 +25,19 @@ func (p Process) Below() ([]Process, error) {
 			continue
 		}
 		f, err := stat(pid)
-		if err != nil || f[0] == "Z" || f[0] == "X" {
+		if err != nil {
 			continue
+		}
+		start, err := started(f)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("start of process %d: %w", pid, err)
 		}
 		parent, err := strconv.Atoi(f[1])
 		if err != nil {
 			return nil, fmt.Errorf("parent of process %d: %w", pid, err)
-		}
-		start, err := strconv.ParseUint(f[19], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("start of process %d: %w", pid, err)
 		}
 		children[parent] = append(children[parent], Process{PID: pid, Start: start})
 	}

@@ -142,6 +142,11 @@ func startTime(pid int) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return started(f)
+}
+
+// started is the start time in stat's fields, of a process that has not ended.
+func started(f []string) (uint64, error) {
 	if f[0] == "Z" || f[0] == "X" {
 		return 0, fs.ErrNotExist
 	}
