@@ -114,7 +114,7 @@ func say(d *decision.Decision, said *pluginScores) {
 // sentence is the event: how the node was scored, and the best where it is another.
 func sentence(d *decision.Decision, chosen *decision.Node) string {
 	if !chosen.Known {
-		return fmt.Sprintf("%s got the neutral %.0f of 100 points among %d nodes: %s", chosen.Node, chosen.Points, len(d.Nodes), unknownFor(chosen.Reasons))
+		return fmt.Sprintf("%s got the neutral %.0f of 100 points among %d nodes: %s", chosen.Node, chosen.Points, len(d.Nodes), chosen.WhyUnknown())
 	}
 	text := fmt.Sprintf("%s got %.0f of 100 points among %d nodes: A %.2f, C %.2f cores, M %.2f GiB", chosen.Node, chosen.Points, len(d.Nodes), chosen.A, chosen.Idle.CPU, chosen.Idle.Memory.GiB())
 	if chosen.Route.Known {

@@ -122,21 +122,9 @@ func (m *Metrics) observe(scores []placement.Score, took time.Duration) {
 	m.scored.Add(float64(len(scores)))
 	for _, s := range scores {
 		if !s.Known {
-			m.unknown.WithLabelValues(string(unknownFor(s.Reasons).Kind)).Inc()
+			m.unknown.WithLabelValues(string(s.WhyUnknown().Kind)).Inc()
 		}
 	}
-}
-
-// unknownFor is the reason why a score that is not known is not.
-func unknownFor(reasons []placement.Reason) placement.Reason {
-	for _, r := range reasons {
-		switch r.Kind {
-		case placement.KindNoState, placement.KindNotAlive, placement.KindStaleState, placement.KindNoLoad,
-			placement.KindBadLoad, placement.KindNoRoute, placement.KindBadParams:
-			return r
-		}
-	}
-	return placement.Reason{Kind: placement.KindText, Text: "no reason is known"}
 }
 
 // decided counts one decision about a pod that was bound.

@@ -97,6 +97,17 @@ func (r *Reason) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// WhyUnknown is the reason why a score that is not known is not.
+func (s *Score) WhyUnknown() Reason {
+	for _, r := range s.Reasons {
+		switch r.Kind {
+		case KindNoState, KindNotAlive, KindStaleState, KindNoLoad, KindBadLoad, KindNoRoute, KindBadParams:
+			return r
+		}
+	}
+	return Reason{Kind: KindText, Text: "no reason is known"}
+}
+
 // round leaves the digits that a reader can use.
 func round(d time.Duration) time.Duration {
 	switch {
