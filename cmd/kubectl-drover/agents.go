@@ -70,16 +70,24 @@ func (t *tool) askNode(ctx context.Context, c client.Client, node, path string, 
 
 // agents are the agents' pods, and how the API server is reached.
 func (t *tool) agents(ctx context.Context, c client.Client) ([]corev1.Pod, *rest.Config, error) {
-	pods := &corev1.PodList{}
-	err := c.List(ctx, pods, client.InNamespace(t.system), client.MatchingLabels{"app.kubernetes.io/name": "drover-agent"})
+	pods, err := t.podsOf(ctx, c, "drover-agent", "agents")
 	if err != nil {
-		return nil, nil, fmt.Errorf("list agents in namespace %q: %w", t.system, err)
+		return nil, nil, err
 	}
-	if len(pods.Items) == 0 {
+	if len(pods) == 0 {
 		return nil, nil, fmt.Errorf("there is no agent in namespace %q: is Drover installed there? (--drover-namespace)", t.system)
 	}
 	cfg, err := t.config()
-	return pods.Items, cfg, err
+	return pods, cfg, err
+}
+
+// podsOf lists the pods of one of Drover's programs; what is what they are to the user.
+func (t *tool) podsOf(ctx context.Context, c client.Client, program, what string) ([]corev1.Pod, error) {
+	pods := &corev1.PodList{}
+	if err := c.List(ctx, pods, client.InNamespace(t.system), client.MatchingLabels{"app.kubernetes.io/name": program}); err != nil {
+		return nil, fmt.Errorf("list %s in namespace %q: %w", what, t.system, err)
+	}
+	return pods.Items, nil
 }
 
 // one gives the first good answer.

@@ -27,11 +27,11 @@ const compared = 3
 // decided asks all schedulers, of which the leader at that time decided. It is an error if any
 // cannot be asked.
 func (t *tool) decided(ctx context.Context, c client.Client, ns, name string) ([]decision.Decision, error) {
-	pods := &corev1.PodList{}
-	if err := c.List(ctx, pods, client.InNamespace(t.system), client.MatchingLabels{"app.kubernetes.io/name": "drover-scheduler"}); err != nil {
-		return nil, fmt.Errorf("list schedulers in namespace %q: %w", t.system, err)
+	pods, err := t.podsOf(ctx, c, "drover-scheduler", "schedulers")
+	if err != nil {
+		return nil, err
 	}
-	if len(pods.Items) == 0 {
+	if len(pods) == 0 {
 		return nil, fmt.Errorf("there is no drover-scheduler in namespace %q (--drover-namespace)", t.system)
 	}
 	cfg, err := t.config()
@@ -40,8 +40,8 @@ func (t *tool) decided(ctx context.Context, c client.Client, ns, name string) ([
 	}
 	var all []decision.Decision
 	var errs []error
-	for i := range pods.Items {
-		p := &pods.Items[i]
+	for i := range pods {
+		p := &pods[i]
 		if p.Status.Phase != corev1.PodRunning {
 			continue
 		}

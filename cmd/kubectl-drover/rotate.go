@@ -171,12 +171,12 @@ func (t *tool) keysInUse(ctx context.Context, c client.Client) (map[string][]str
 	}
 	have := map[string][]string{}
 	for _, name := range []string{"drover-agent", "drover-scheduler"} {
-		pods := &corev1.PodList{}
-		if err := c.List(ctx, pods, client.InNamespace(t.system), client.MatchingLabels{"app.kubernetes.io/name": name}); err != nil {
-			return nil, fmt.Errorf("list members of the gossip in namespace %q: %w", t.system, err)
+		pods, err := t.podsOf(ctx, c, name, "members of the gossip")
+		if err != nil {
+			return nil, err
 		}
-		for i := range pods.Items {
-			if p := &pods.Items[i]; isReady(p) {
+		for i := range pods {
+			if p := &pods[i]; isReady(p) {
 				// One that does not answer now has no keys yet, as far as is known.
 				have[p.Name], _ = keysOf(ctx, cfg, p)
 			}
