@@ -16,6 +16,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 
 	"github.com/drover-project/drover/internal/decision"
+	"github.com/drover-project/drover/internal/metricstest"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
@@ -294,17 +295,9 @@ func (without) ListPlugins() *config.Plugins { return &config.Plugins{} }
 // sumOf is the sum of a histogram's observations.
 func sumOf(t *testing.T, c prometheus.Collector, name string) float64 {
 	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(c)
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
+	series := metricstest.Family(t, c, name)
+	if len(series) == 0 {
+		t.Fatalf("there is no %s", name)
 	}
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetHistogram().GetSampleSum()
-		}
-	}
-	t.Fatalf("there is no %s", name)
-	return 0
+	return series[0].GetHistogram().GetSampleSum()
 }

@@ -6,28 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/drover-project/drover/internal/metricstest"
 	"github.com/drover-project/drover/internal/model"
 )
-
-// gather gives the series of one family.
-func gather(t *testing.T, c prometheus.Collector, name string) []*dto.Metric {
-	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(c)
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()
-		}
-	}
-	return nil
-}
 
 // Every round trip is counted once, with its peer and stamp, in classic and native buckets,
 // and whatever is measured there are no more than so many of them.
@@ -42,7 +25,7 @@ func TestRoundTripHistograms(t *testing.T) {
 			t.Fatal("it did not land")
 		}
 	}
-	if got := gather(t, r, family); len(got) > 0 {
+	if got := metricstest.Family(t, r, family); len(got) > 0 {
 		t.Errorf("histograms of nothing: %v", got)
 	}
 	land(b, model.StampUser, time.Millisecond)
@@ -51,7 +34,7 @@ func TestRoundTripHistograms(t *testing.T) {
 		land(b, model.StampKernel, rtt)
 		n++
 	}
-	got := gather(t, r, family)
+	got := metricstest.Family(t, r, family)
 	if len(got) != 2 {
 		t.Fatalf("%d histograms, want b's of both stamps: %v", len(got), got)
 	}
@@ -81,7 +64,7 @@ func TestRoundTripHistograms(t *testing.T) {
 		}
 	}
 	r.SetPeers(map[model.NodeID]netip.Addr{"c": c})
-	if got := gather(t, r, family); len(got) > 0 {
+	if got := metricstest.Family(t, r, family); len(got) > 0 {
 		t.Errorf("histograms of a peer that is none any more: %v", got)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-project/drover/bpf/routetime"
 	"github.com/drover-project/drover/hack/lab/fabric"
+	"github.com/drover-project/drover/internal/metricstest"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/test/netspace"
 )
@@ -98,30 +99,18 @@ func until(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// metric gives the value of one series, or 0 when there is none. A registry of its own also
-// checks that descriptions and metrics agree.
+// metric gives the value of one series, or 0 when there is none.
 func metric(t *testing.T, c prometheus.Collector, name string, labels ...string) float64 {
 	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(c)
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
+	for _, m := range metricstest.Family(t, c, name) {
+		var got []string
+		for _, l := range m.GetLabel() {
+			got = append(got, l.GetName(), l.GetValue())
 		}
-		for _, m := range f.GetMetric() {
-			var got []string
-			for _, l := range m.GetLabel() {
-				got = append(got, l.GetName(), l.GetValue())
-			}
-			slices.Sort(got)
-			want := slices.Sorted(slices.Values(labels))
-			if slices.Equal(got, want) {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
+		slices.Sort(got)
+		want := slices.Sorted(slices.Values(labels))
+		if slices.Equal(got, want) {
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
 		}
 	}
 	return 0
