@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"strconv"
 	"time"
 
 	"github.com/drover-project/drover/hack/plot"
@@ -30,12 +29,8 @@ type series struct {
 	Points [][2]float64 `json:"points"`
 }
 
-func (s *series) add(x, y float64) { s.Points = append(s.Points, [2]float64{short(x), short(y)}) }
-
-// short leaves four digits: the last ones of a float differ from machine to machine.
-func short(x float64) float64 {
-	v, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'g', 4, 64), 64)
-	return v
+func (s *series) add(x, y float64) {
+	s.Points = append(s.Points, [2]float64{plot.Short(x), plot.Short(y)})
 }
 
 // draw gives the diagram and its data as files.

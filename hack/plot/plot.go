@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"html"
+	"strconv"
 )
 
 const (
@@ -46,6 +47,13 @@ type Panel struct {
 type Key struct {
 	Name, Color  string
 	Mark, Hollow bool
+}
+
+// Short leaves four digits of a number for a figure's data: the last ones of a float differ from
+// machine to machine.
+func Short(x float64) float64 {
+	v, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'g', 4, 64), 64) // it is a number
+	return v
 }
 
 // Draw makes the figure.

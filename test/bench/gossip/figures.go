@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 
+	"github.com/drover-project/drover/hack/plot"
 	"github.com/drover-project/drover/test/bench/gossip/growth"
 	bench "github.com/drover-project/drover/test/bench/report"
 )
@@ -122,7 +122,7 @@ func grown(d *data) growth.Growth {
 	}}
 	for _, system := range []string{ours, theirs} {
 		for _, r := range d.medians(system, ordinaryLoss) {
-			p := growth.Point{System: system, Nodes: r.Nodes, Seconds: rounded(r.Told.Most99), Bytes: rounded(r.SentMean)}
+			p := growth.Point{System: system, Nodes: r.Nodes, Seconds: plot.Short(r.Told.Most99), Bytes: plot.Short(r.SentMean)}
 			if r.Told.Most99 >= never {
 				p.Seconds = 0
 			}
@@ -131,16 +131,10 @@ func grown(d *data) growth.Growth {
 	}
 	for _, n := range modelled {
 		if p, ok := predict(d.medians(ours, ordinaryLoss), d.Swarms, n); ok && p.Told < never {
-			g.Points = append(g.Points, growth.Point{System: ours, Nodes: n, Modelled: true, Seconds: rounded(p.Told), Bytes: rounded(p.Sent)})
+			g.Points = append(g.Points, growth.Point{System: ours, Nodes: n, Modelled: true, Seconds: plot.Short(p.Told), Bytes: plot.Short(p.Sent)})
 		}
 	}
 	return g
-}
-
-// rounded keeps four digits.
-func rounded(v float64) float64 {
-	r, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 4, 64), 64) // it is a number
-	return r
 }
 
 // drawGrowth writes the data and what is drawn of them.
