@@ -49,7 +49,7 @@ type Evidence struct {
 }
 
 // Weigh puts the evidence of a picture together at now, by the clock of who took it. Of the
-// phases that the picture has already, Dead alone counts.
+// phases that the picture has already, Dead and Left alone count: see alive.
 func Weigh(s view.Snapshot, now time.Time) Evidence {
 	e := Evidence{picture: s, now: now, silent: map[model.NodeID][]model.NodeID{}, answered: map[model.NodeID]model.NodeID{}}
 	for _, w := range s.IDs() {
@@ -141,6 +141,10 @@ func (e *Evidence) alive(id model.NodeID) string {
 	// that were found dead before are of neither side.
 	if 2*e.hearing < e.all {
 		return fmt.Sprintf("only %d of %d nodes are heard: which side is cut off is not known", e.hearing, e.all)
+	}
+	// Those who found that it has left have forgotten it, and say nothing of it any more.
+	if n.Phase == model.Left && Said(n) == model.Leaving {
+		return ""
 	}
 	silent := e.silent[id]
 	switch want := min(Witnesses, e.hearing); {

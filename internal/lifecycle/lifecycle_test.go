@@ -227,3 +227,41 @@ func BenchmarkHalves(b *testing.B) {
 		})
 	}
 }
+
+// Who finds that a node has left forgets it, and does not say any more that it is silent: for the
+// others, who found the same, that speaks for nothing. Signs of life do.
+func TestLeftStays(t *testing.T) {
+	left := func() view.Snapshot {
+		s := picture("a", "b", "c", "x")
+		n := s.Nodes["x"]
+		n.State.Phase, n.Phase = model.Leaving, model.Left
+		s.Nodes["x"] = n
+		lost(s, "x", Unheard)
+		return s
+	}
+	s := left()
+	if v := judge(s, "x"); v.Phase != model.Left {
+		t.Errorf("a node that had left is %s (%s) since the others have forgotten it", v.Phase, v.Why)
+	}
+	silent(s, "x", "a")
+	if v := judge(s, "x"); v.Phase != model.Left {
+		t.Errorf("a node that had left is %s (%s) since all but one have forgotten it", v.Phase, v.Why)
+	}
+	answered(s, "x", "c", time.Second)
+	if v := judge(s, "x"); v.Phase != model.Leaving || !strings.Contains(v.Why, "its kernel answers c") {
+		t.Errorf("a node that had left, and answers, is %s (%s)", v.Phase, v.Why)
+	}
+	s = left()
+	lost(s, "b", time.Second)
+	lost(s, "c", time.Second)
+	if v := judge(s, "x"); v.Phase != model.Leaving {
+		t.Errorf("to who hears less than half, a node that had left is %s (%s)", v.Phase, v.Why)
+	}
+	s = left()
+	n := s.Nodes["x"]
+	n.State.Phase = model.Normal // a later word of its own
+	s.Nodes["x"] = n
+	if v := judge(s, "x"); v.Phase != model.Suspected {
+		t.Errorf("a node that says that it is normal is %s (%s) because it had left before", v.Phase, v.Why)
+	}
+}
