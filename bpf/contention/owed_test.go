@@ -32,6 +32,9 @@ type ledger struct {
 func open(t *testing.T, m *Meter, g group) *ledger {
 	t.Helper()
 	l := &ledger{t: t, meter: m, group: g, before: read(t, m).Groups[g.id], owed: map[uint64]time.Duration{}}
+	// A reading takes what is owed before what was waited: what is charged between the two would
+	// be owed from now on, and waited before.
+	read(t, m)
 	l.forgottenAtFirst = l.allForgotten()
 	return l
 }
