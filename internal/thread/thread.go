@@ -1,5 +1,4 @@
-// Package thread runs functions that change what belongs to a thread, such as the namespaces
-// that it is in.
+// Package thread changes what belongs to a thread, such as the namespaces that it is in.
 package thread
 
 import (
