@@ -32,6 +32,7 @@ type loop struct {
 	links   [][]*link
 	table   map[mac]int // where an address was last seen
 	free    []*frame
+	vigil   vigil
 }
 
 // Run switches frames until ctx ends, and then returns nil; frames on their way are
@@ -147,12 +148,12 @@ func (l *loop) write(link *link, to int) {
 	l.release(f)
 }
 
-// wait sleeps until a frame comes, somebody wakes the loop, or it is time for next.
+// wait sleeps until a frame comes, somebody wakes the loop, or it is nearly time for next.
 func (l *loop) wait(next time.Duration) error {
 	var timeout *unix.Timespec
 	if next != never {
 		// Relative, but taken right before the call, and checked again after it.
-		t := unix.NsecToTimespec(max(0, int64(next-l.now())))
+		t := unix.NsecToTimespec(int64(l.vigil.rest(l.now(), next)))
 		timeout = &t
 	}
 	for i := range l.fds {
