@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -25,7 +24,6 @@ import (
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/pressure"
 	"github.com/drover-project/drover/internal/processors"
-	"github.com/drover-project/drover/internal/thread"
 	"github.com/drover-project/drover/nodeagent"
 	"github.com/drover-project/drover/nodeagent/decide"
 )
@@ -39,11 +37,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// timerSlack is how late a timer may be. Go's runtime watches a program that works by looking every
-// 20 µs at first, which of an agent that is woken for a few hundred at a time was a quarter of all
-// it used; nothing the agent times itself is so exact.
-const timerSlack = time.Millisecond
 
 // flags that are not in the Config as they are typed.
 type flags struct {
@@ -68,9 +61,8 @@ func command() *cobra.Command {
 			if err := complete(&cfg, f); err != nil {
 				return err
 			}
-			processors.Rest()
-			if err := thread.Slack(timerSlack); err != nil {
-				cfg.Log.Warn("timers are kept as they are, and the agent wakes up more often", "error", err)
+			if err := processors.Rest(); err != nil {
+				cfg.Log.Warn("the agent wakes up more often than it need", "error", err)
 			}
 			return nodeagent.Run(cmd.Context(), cfg)
 		},

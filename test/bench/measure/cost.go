@@ -37,7 +37,7 @@ var loads = []load{
 		return b.output(&b.pair.origin, "/usr/bin/sockperf", "ping-pong", "--tcp", "-i", b.server(), "-p", sockperfPort, "-t", "3", "--mps=max")
 	}},
 	{"redis", .99, false, regexp.MustCompile(`GET: ([\d.]+) requests per second`), func(b *bench) (string, error) {
-		return b.output(&b.pair.origin, "/usr/bin/redis-benchmark", "-h", b.server(), "-p", redisPort, "-t", "get", "-n", "150000", "-c", "20", "-q")
+		return b.output(&b.pair.origin, "/usr/bin/redis-benchmark", "-h", b.server(), "-p", redisPort, "-t", "get", "-n", "300000", "-c", "20", "-q")
 	}},
 	{"nginx", .99, false, regexp.MustCompile(`Requests/sec:\s+([\d.]+)`), func(b *bench) (string, error) {
 		return b.output(&b.pair.origin, "/usr/bin/wrk", "-t", "1", "-c", "20", "-d", "3s", "http://"+net.JoinHostPort(b.server(), nginxPort)+"/")

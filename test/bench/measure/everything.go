@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/pressure"
+	"github.com/drover-project/drover/internal/processors"
 	"github.com/drover-project/drover/internal/traffic"
 	"github.com/drover-project/drover/nodeagent/measure"
 )
@@ -48,6 +49,9 @@ func (endpoints) IsNode(model.NodeID) bool { return true }
 func everything(args []string, begin func() <-chan struct{}) error {
 	self, peer := netip.MustParseAddr(args[0]), netip.MustParseAddr(args[1])
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	if err := processors.Rest(); err != nil {
+		return err
+	}
 	routes := measure.NewRoutes(measure.RoutesConfig{Address: self, Interval: measure.RouteInterval,
 		Window: measure.RouteWindow, Open: measure.OpenRouteMeter("", log), Log: log})
 	routes.SetPeers(map[model.NodeID]netip.Addr{"peer": peer})
