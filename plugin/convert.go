@@ -11,11 +11,11 @@ import (
 	"github.com/drover-project/drover/internal/placement"
 )
 
-// names lists the nodes' names.
-func names(nodes []fwk.NodeInfo) []model.NodeID {
-	ids := make([]model.NodeID, len(nodes))
-	for i, n := range nodes {
-		ids[i] = model.NodeID(n.Node().Name)
+// names lists the nodes' names, in the memory of ids.
+func names(ids []model.NodeID, nodes []fwk.NodeInfo) []model.NodeID {
+	ids = ids[:0]
+	for _, n := range nodes {
+		ids = append(ids, model.NodeID(n.Node().Name))
 	}
 	return ids
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
 )
 
 // ReasonRouteTime is the reason of the event on a pod that tells how its node was scored.
@@ -57,11 +58,22 @@ func (l listener) RunScorePlugins(ctx context.Context, state fwk.CycleState, pod
 // runs beside the scheduling of the next pods.
 func (r *RouteTime) PostBind(_ context.Context, state fwk.CycleState, pod *corev1.Pod, node string) {
 	d := r.decided(state, pod, node)
+	r.release(state)
 	r.decisions.Add(d)
 	r.metrics.decided(d)
 	chosen := d.Chosen()
 	if r.told && chosen != nil && r.events != nil {
 		r.events.Eventf(pod, nil, corev1.EventTypeNormal, ReasonRouteTime, "Scheduling", "%s", sentence(d, chosen))
+	}
+}
+
+// release lets the memory of the pod's ranking be used again. Nothing reads the state after it.
+func (r *RouteTime) release(state fwk.CycleState) {
+	if data, err := state.Read(scoreKey); err == nil {
+		if s, ok := data.(*scoreState); ok {
+			state.Delete(scoreKey)
+			r.rankings.Put(s.ranking)
+		}
 	}
 }
 
@@ -80,12 +92,22 @@ func (r *RouteTime) decided(state fwk.CycleState, pod *corev1.Pod, node string) 
 	d.Ranked, d.Peers, d.Source = s.at, s.from.Peers, s.from.Source
 	d.ViewAge, d.Cluster = view.Age(s.at), s.cluster
 	d.Nodes = make([]decision.Node, len(s.scores))
-	for i, score := range s.scores {
-		age, heard := view.Nodes[score.Node].Age(s.at)
-		if !heard {
-			age = decision.NotHeard
+	told := 0
+	for i := range s.scores {
+		told += len(s.scores[i].Reasons)
+	}
+	reasons := make([]placement.Reason, 0, told)
+	for i := range s.scores {
+		n := &d.Nodes[i]
+		n.Score, n.Age = s.scores[i], decision.NotHeard
+		if len(n.Reasons) > 0 {
+			from := len(reasons)
+			reasons = append(reasons, n.Reasons...)
+			n.Reasons = reasons[from:len(reasons):len(reasons)]
 		}
-		d.Nodes[i] = decision.Node{Score: score, Age: age}
+		if heard := view.Nodes[n.Node].Received; !heard.IsZero() {
+			n.Age = max(0, s.at.Sub(heard))
+		}
 	}
 	if data, err := state.Read(pluginsKey); err == nil {
 		if said, ok := data.(*pluginScores); ok && len(said.nodes) == len(d.Nodes) {

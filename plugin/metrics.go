@@ -120,8 +120,8 @@ func (m *Metrics) PerNode(limit int) { m.perNode.limit = limit }
 func (m *Metrics) observe(scores []placement.Score, took time.Duration) {
 	m.duration.Observe(took.Seconds())
 	m.scored.Add(float64(len(scores)))
-	for _, s := range scores {
-		if !s.Known {
+	for i := range scores {
+		if s := &scores[i]; !s.Known {
 			m.unknown.WithLabelValues(string(s.WhyUnknown().Kind)).Inc()
 		}
 	}

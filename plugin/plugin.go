@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/arrivals"
 	"github.com/drover-project/drover/internal/decision"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
@@ -66,9 +68,14 @@ type RouteTime struct {
 	decisions *decision.Log
 	told      bool // events
 
-	mu     sync.Mutex
-	survey *placement.Survey
-	taken  time.Time
+	mu       sync.Mutex
+	survey   *placement.Survey
+	taken    time.Time
+	renewing bool
+	renewed  *placement.Survey // takes the place of survey in what comes next; nil: none is ready
+
+	rankings   sync.Pool // of *ranking
+	viewpoints viewpoints
 }
 
 var (
@@ -133,12 +140,27 @@ func (r *RouteTime) look() *placement.Survey {
 	if age := now.Sub(r.taken); r.survey != nil && age >= 0 && age < reuse {
 		return r.survey
 	}
-	s := r.views.Snapshot()
-	r.survey, r.taken = placement.NewSurvey(s, r.params, now).After(r.survey), now
+	s, earlier := r.views.Snapshot(), r.survey
+	if r.renewed != nil {
+		earlier, r.renewed = r.renewed, nil
+	}
+	r.survey, r.taken = placement.NewSurvey(s, r.params, now).After(earlier), now
+	if !r.renewing && r.survey.Ageing(now) {
+		r.renewing = true
+		go r.renew(s, now, r.survey)
+	}
 	r.metrics.age.Set(s.Age(now).Seconds())
-	r.metrics.nodes.Set(float64(len(s.Alive())))
+	r.metrics.nodes.Set(float64(r.survey.Alive()))
 	r.metrics.coming.Set(float64(r.coming.hear(s, now)))
 	return r.survey
+}
+
+// renew computes anew what a survey has computed, beside the scheduling of pods.
+func (r *RouteTime) renew(s view.Snapshot, now time.Time, earlier *placement.Survey) {
+	fresh := placement.NewSurvey(s, r.params, now).Like(earlier)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.renewed, r.renewing = fresh, false
 }
 
 // filterState is what Filter reads: the picture, the same for all nodes.
@@ -198,9 +220,44 @@ func (r *RouteTime) reject(why string) *fwk.Status {
 	return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, why)
 }
 
-// scoreState holds every node's points by name, and what they came from.
+// ranking is memory for the ranking of one pod's nodes. It is used again once the decision that
+// came of it is kept.
+type ranking struct {
+	buffer *placement.Buffer
+	ids    []model.NodeID
+	points []int8 // by the survey's numbers; unranked: not a candidate
+	others map[string]int8
+}
+
+const unranked int8 = -1
+
+func (r *RouteTime) newRanking() *ranking {
+	if k, ok := r.rankings.Get().(*ranking); ok {
+		return k
+	}
+	return &ranking{buffer: placement.NewBuffer(), others: map[string]int8{}}
+}
+
+// award notes the points by node.
+func (k *ranking) award(survey *placement.Survey, scores []placement.Score) {
+	clear(k.others)
+	k.points = slices.Grow(k.points[:0], survey.Size())[:survey.Size()]
+	for i := range k.points {
+		k.points[i] = unranked
+	}
+	for i := range scores {
+		points := int8(math.Round(scores[i].Points))
+		if number, ok := survey.Number(scores[i].Node); ok {
+			k.points[number] = points
+		} else {
+			k.others[string(scores[i].Node)] = points
+		}
+	}
+}
+
+// scoreState is what came of a ranking, and what it came from.
 type scoreState struct {
-	points  map[string]float64
+	ranking *ranking
 	scores  []placement.Score // in the order of the nodes
 	survey  *placement.Survey
 	from    placement.Viewpoint
@@ -214,18 +271,11 @@ func (s *scoreState) Clone() fwk.StateData { return s }
 // PreScore ranks all feasible nodes by one picture.
 func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
 	start := time.Now()
-	survey, from := r.look(), viewpointOf(pod, r.pods)
-	candidates := survey.Candidates(from, names(nodes)...)
-	for i := range candidates {
-		refresh(&candidates[i], nodes[i])
-	}
-	r.coming.count(candidates)
-	scores := placement.Evaluate(r.params, candidates)
-	points := make(map[string]float64, len(scores))
-	for _, s := range scores {
-		points[string(s.Node)] = s.Points
-	}
-	state.Write(scoreKey, &scoreState{points: points, scores: scores, survey: survey, from: from, at: r.now(), cluster: r.clusterSize()})
+	survey, from := r.look(), r.viewpoint(pod)
+	k := r.newRanking()
+	scores := r.rank(k, survey, from, nodes)
+	k.award(survey, scores)
+	state.Write(scoreKey, &scoreState{ranking: k, scores: scores, survey: survey, from: from, at: r.now(), cluster: r.clusterSize()})
 	r.metrics.observe(scores, time.Since(start))
 	if log := klog.FromContext(ctx).V(5); log.Enabled() {
 		for _, s := range scores {
@@ -234,6 +284,17 @@ func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *cor
 		}
 	}
 	return nil
+}
+
+// rank ranks nodes, in their order, by a picture and by what the scheduler knows better.
+func (r *RouteTime) rank(k *ranking, survey *placement.Survey, from placement.Viewpoint, nodes []fwk.NodeInfo) []placement.Score {
+	k.ids = names(k.ids, nodes)
+	candidates := k.buffer.Candidates(survey, from, k.ids)
+	for i := range candidates {
+		refresh(&candidates[i], nodes[i])
+	}
+	r.coming.count(candidates)
+	return k.buffer.Evaluate(r.params, candidates)
 }
 
 // clusterSize is how many nodes the cluster has; 0 where it is not known.
@@ -252,11 +313,21 @@ func (r *RouteTime) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod
 	if err != nil || !ok || node.Node() == nil {
 		return placement.NeutralPoints, nil
 	}
-	points, ok := s.points[node.Node().Name]
-	if !ok {
-		return placement.NeutralPoints, nil
+	if points := s.ranking.of(s.survey, node.Node().Name); points != unranked {
+		return int64(points), nil
 	}
-	return int64(math.Round(points)), nil
+	return placement.NeutralPoints, nil
+}
+
+// of gives a node's points.
+func (k *ranking) of(survey *placement.Survey, name string) int8 {
+	if number, ok := survey.Number(model.NodeID(name)); ok {
+		return k.points[number]
+	}
+	if points, ok := k.others[name]; ok {
+		return points
+	}
+	return unranked
 }
 
 // ScoreExtensions implements framework.ScorePlugin.

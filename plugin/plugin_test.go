@@ -331,6 +331,7 @@ func BenchmarkPreScoreAndScore(b *testing.B) {
 					for _, info := range infos {
 						bench.plugin.Score(ctx, state, p, info)
 					}
+					bench.plugin.release(state)
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/node")
 			})

@@ -1,7 +1,8 @@
 package placement
 
 import (
-	"slices"
+	"maps"
+	"math"
 	"sync"
 	"time"
 
@@ -11,10 +12,12 @@ import (
 )
 
 const (
-	// keepComputed is for how long what was computed serves after the picture that it was
-	// made from: route times are taken over windows that are longer, and making a graph of
-	// thousands of nodes takes longer than ranking them.
+	// keepComputed is for how long, among more nodes than can all probe each other, what was
+	// made from a picture's route times serves after it: they are taken over windows that are
+	// longer, and making a graph of thousands of nodes takes longer than ranking them.
 	keepComputed = 5 * time.Second
+	// renewComputed is the age at which it is time to make it anew.
+	renewComputed = 3 * time.Second
 	// keepSources bounds from how many nodes the routes to all others are kept.
 	keepSources = 64
 	// sampleSize is to how many nodes the mean to all others is taken where not every
@@ -22,54 +25,136 @@ const (
 	sampleSize = 16
 )
 
-// computed holds the routes that follow from one picture's measurements of one path, made
-// when they are first asked for. It may be used by several at once.
+// computed holds what follows from one picture's measurements of one path, made when it is
+// first asked for. It may be used by several at once.
 type computed struct {
-	of *routesBy // the first that asked; its picture counts
+	of     *routesBy // the first that asked; its picture counts
+	sparse bool      // too many nodes for everybody to probe everybody
 
-	mu    sync.Mutex
-	graph *linkstate.Graph // nil: not made yet
-	from  map[model.NodeID]linkstate.Routes
-	means map[model.NodeID]Route
+	mu      sync.Mutex
+	graph   *linkstate.Graph // of a sparse picture; nil: not made yet
+	from    map[model.NodeID]linkstate.Routes
+	roll    *roll // of the columns; nil: there are none yet
+	columns map[model.NodeID]*column
+	means   *column
+}
+
+// column is the routes of all nodes of a roll to one of them, or their means to all.
+type column struct {
+	routes []Route
+	ways   []float32 // T in ms, infinite where it is not known
+	known  int
+	used   bool // since it was made
+}
+
+func newColumn(n int) *column { return &column{routes: make([]Route, n), ways: make([]float32, n)} }
+
+// done fills in what follows from the routes.
+func (c *column) done() *column {
+	for i := range c.routes {
+		c.ways[i] = float32(math.Inf(1))
+		if c.routes[i].Known {
+			c.ways[i] = float32(milliseconds(c.routes[i].Time))
+			c.known++
+		}
+	}
+	return c
 }
 
 // sparse tells whether a picture has too many nodes for everybody to probe everybody.
-func sparse(s view.Snapshot) bool {
-	alive := 0
-	for _, n := range s.Nodes {
-		if n.Alive {
+func sparse(alive int) bool { return alive > linkstate.FullMesh }
+
+// living counts the nodes that are alive.
+func living(s view.Snapshot) (alive int) {
+	for id := range s.Nodes {
+		if s.Nodes[id].Alive {
 			alive++
 		}
 	}
-	return alive > linkstate.FullMesh
+	return alive
 }
 
 // After lets v use what an earlier survey with the same parameters has computed, while that
 // is young enough, and returns v.
 func (v *Survey) After(earlier *Survey) *Survey {
-	if earlier != nil {
-		if age := v.now.Sub(earlier.podUse.at); age >= 0 && age < keepComputed {
-			v.podUse = earlier.podUse
-		}
-		v.node.after(earlier.node)
-		v.pod.after(earlier.pod)
+	if earlier == nil {
+		return v
 	}
+	if age := v.now.Sub(earlier.podUse.at); age >= 0 && age < keepComputed {
+		v.podUse = earlier.podUse
+	}
+	if r := earlier.roll(); r.lists(v.view) {
+		v.roll = func() *roll { return r }
+	}
+	v.node.after(earlier.node)
+	v.pod.after(earlier.pod)
 	return v
 }
 
 func (w *routesBy) after(earlier *routesBy) {
-	if w.computed == nil || earlier.computed == nil {
+	c := earlier.computed
+	if !w.computed.sparse || !c.sparse {
 		return
 	}
-	c := earlier.computed
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if age := w.v.now.Sub(c.of.v.now); c.graph != nil && age >= 0 && age < keepComputed {
+	if age := w.v.now.Sub(c.of.v.now); c.graph == nil || age < 0 || age >= keepComputed {
+		return
+	}
+	if c.roll == w.v.roll() {
 		w.computed = c
+		return
+	}
+	// Other numbers: columns are made anew.
+	w.computed = &computed{of: c.of, sparse: true, graph: c.graph, from: maps.Clone(c.from)}
+}
+
+// Ageing tells whether it is time to prepare another survey in the place of v.
+func (v *Survey) Ageing(now time.Time) bool { return v.node.ageing(now) || v.pod.ageing(now) }
+
+func (w *routesBy) ageing(now time.Time) bool {
+	c := w.computed
+	if !c.sparse {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.graph != nil && now.Sub(c.of.v.now) >= renewComputed
+}
+
+// Like computes what an earlier survey was asked for, so that it need not be waited for when v
+// is, and returns v.
+func (v *Survey) Like(earlier *Survey) *Survey {
+	if r := earlier.roll(); r.lists(v.view) {
+		v.roll = func() *roll { return r }
+	}
+	v.node.like(earlier.node)
+	v.pod.like(earlier.pod)
+	return v
+}
+
+func (w *routesBy) like(earlier *routesBy) {
+	c := earlier.computed
+	c.mu.Lock()
+	var asked []model.NodeID
+	for to, column := range c.columns {
+		if column.used {
+			asked = append(asked, to)
+		}
+	}
+	means := c.means != nil && c.means.used
+	c.mu.Unlock()
+	w.computed.mu.Lock()
+	defer w.computed.mu.Unlock()
+	for _, to := range asked {
+		w.computed.columnLocked(w.v.roll(), to)
+	}
+	if means {
+		w.computed.meansLocked(w.v.roll())
 	}
 }
 
-// route is the computed route between two nodes.
+// route is the route between two nodes that nobody measured.
 func (c *computed) route(i, j model.NodeID) Route {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,11 +169,8 @@ func (c *computed) routeLocked(i, j model.NodeID) Route {
 	// From j: many candidates are asked about, and few peers.
 	from, ok := c.from[j]
 	if !ok {
-		if len(c.from) >= keepSources {
-			clear(c.from)
-		}
 		from = c.graph.From(j)
-		c.from[j] = from
+		keep(c.from, j, from)
 	}
 	r, ok := from.To(i)
 	if !ok {
@@ -97,45 +179,90 @@ func (c *computed) routeLocked(i, j model.NodeID) Route {
 	return Route{Time: max(c.of.v.params.Floor, r.RTT), Spread: r.Spread, Known: true, Path: c.of.path, Hops: r.Hops}
 }
 
-// meanToSample is every node's mean route time to the same few others, drawn by the hashes of
-// their names. A mean over the ways that a node measures itself would make one of a large
-// zone look nearer than one of a small zone.
-func (c *computed) meanToSample() map[model.NodeID]Route {
+// keep adds to a map, and drops any one where it has keepSources.
+func keep[T any](m map[model.NodeID]T, id model.NodeID, value T) {
+	if len(m) >= keepSources {
+		for other := range m {
+			delete(m, other)
+			break
+		}
+	}
+	m[id] = value
+}
+
+// column is the routes of all nodes of the roll to one.
+func (w *routesBy) column(to model.NodeID) *column {
+	c := w.computed
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	found := c.columnLocked(w.v.roll(), to)
+	found.used = true
+	return found
+}
+
+// columnLocked is given the same roll by all that share c.
+func (c *computed) columnLocked(r *roll, to model.NodeID) *column {
+	found, ok := c.columns[to]
+	if ok {
+		return found
+	}
+	c.roll = r
+	found = newColumn(len(r.ids))
+	for i, id := range r.ids {
+		if found.routes[i] = c.of.direct(id, to); !found.routes[i].Known && c.sparse {
+			found.routes[i] = c.routeLocked(id, to)
+		}
+	}
+	if c.columns == nil {
+		c.columns = map[model.NodeID]*column{}
+	}
+	keep(c.columns, to, found.done())
+	return found
+}
+
+// means is every node's mean route time to the others it has one to; where not every way is
+// measured, to the same few others, drawn by the hashes of their names. A mean over the ways
+// that a node measures itself would make one of a large zone look nearer than one of a small
+// zone.
+func (w *routesBy) means() *column {
+	w.computed.mu.Lock()
+	defer w.computed.mu.Unlock()
+	found := w.computed.meansLocked(w.v.roll())
+	found.used = true
+	return found
+}
+
+func (c *computed) meansLocked(r *roll) *column {
 	if c.means != nil {
 		return c.means
 	}
-	alive := c.of.v.view.Alive()
-	sums := make([]mean, len(alive))
-	for _, to := range linkstate.Sample(alive, sampleSize) {
-		for i, id := range alive {
-			if id == to {
-				continue
-			}
-			r := c.of.direct(id, to)
-			if !r.Known {
-				r = c.routeLocked(id, to)
-			}
-			if r.Known {
-				sums[i].add(r, 1)
+	c.roll = r
+	sums := make([]mean, len(r.ids))
+	if !c.sparse {
+		c.of.addAll(r, sums)
+	} else {
+		for _, to := range linkstate.Sample(c.of.v.view.Alive(), sampleSize) {
+			for i, route := range c.columnLocked(r, to).routes {
+				if id := r.ids[i]; id != to && route.Known && c.of.v.view.Nodes[id].Alive {
+					sums[i].add(&route, 1)
+				}
 			}
 		}
 	}
-	c.means = make(map[model.NodeID]Route, len(alive))
-	for i, id := range alive {
-		c.means[id] = sums[i].route()
+	all := newColumn(len(r.ids))
+	for i := range sums {
+		all.routes[i] = sums[i].route()
 	}
+	c.means = all.done()
 	return c.means
 }
 
 // tellComputed adds to the candidates' reasons which of their routes to a peer's node were
 // computed.
-func tellComputed(cs []Candidate, column []Route, peer model.NodeID) {
-	for i, r := range column {
-		if r.Hops > 1 {
-			// Scores copy the reasons; most have no other.
-			cs[i].Reasons = append(slices.Grow(cs[i].Reasons, 1), Reason{Kind: KindComputedRoute, Node: peer, Value: r.Time, Hops: r.Hops})
+func tellComputed(cs []Candidate, routes []Route, peer model.NodeID) {
+	for i := range routes {
+		if r := &routes[i]; r.Hops > 1 {
+			cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindComputedRoute, Node: peer, Value: r.Time, Hops: r.Hops})
 		}
 	}
 }

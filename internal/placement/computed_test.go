@@ -187,11 +187,13 @@ func BenchmarkSparse(b *testing.B) {
 					NewSurvey(s, unit(), t0).Candidates(from)
 				}
 			})
-			survey := NewSurvey(s, unit(), t0)
+			survey, buffer, ids := NewSurvey(s, unit(), t0), NewBuffer(), s.IDs()
 			b.Run(fmt.Sprintf("later/%s/nodes=%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
 				for b.Loop() {
-					survey.Candidates(from)
+					buffer.Evaluate(unit(), buffer.Candidates(survey, from, ids))
 				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/node")
 			})
 		}
 	}

@@ -3,8 +3,6 @@ package placement
 import (
 	"maps"
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/drover-project/drover/internal/model"
 )
@@ -12,26 +10,21 @@ import (
 // routesBy answers for one path from one survey's picture, and never from another path's
 // figures.
 type routesBy struct {
-	path  model.Path
-	v     *Survey
-	means func() map[model.NodeID]Route
-	// computed holds the routes that nobody measured; nil where everybody probes everybody.
+	path     model.Path
+	v        *Survey
 	computed *computed
 }
 
 func newRoutesBy(path model.Path, v *Survey, sparse bool) *routesBy {
 	w := &routesBy{path: path, v: v}
-	w.means = sync.OnceValue(w.meanToAll)
-	if sparse {
-		w.computed = &computed{of: w}
-	}
+	w.computed = &computed{of: w, sparse: sparse}
 	return w
 }
 
 // route is the route between two nodes: as i measured it, else as j did, else computed.
 func (w *routesBy) route(i, j model.NodeID) Route {
 	r := w.direct(i, j)
-	if !r.Known && w.computed != nil {
+	if !r.Known && w.computed.sparse {
 		return w.computed.route(i, j)
 	}
 	return r
@@ -50,47 +43,65 @@ func (w *routesBy) direct(i, j model.NodeID) Route {
 
 // measured is i's own fresh measurement of the way to j.
 func (w *routesBy) measured(i, j model.NodeID) Route {
-	n := w.v.view.Nodes[i]
-	if !n.Alive {
+	// Most pairs were not measured: look before a whole node is copied.
+	routes := w.v.view.Nodes[i].State.Routes
+	if w.path == model.PathPod {
+		routes = w.v.view.Nodes[i].State.PodRoutes
+	}
+	r, ok := routes[j]
+	if !ok || r.RTT < 0 {
 		return Route{}
 	}
-	age, ok := n.RouteAge(w.path, j, w.v.now)
-	r := n.State.RoutesBy(w.path)[j]
-	if !ok || age > w.v.params.StaleAfter || r.RTT < 0 {
+	n := w.v.view.Nodes[i]
+	if age, ok := n.RouteAge(w.path, j, w.v.now); !ok || !n.Alive || age > w.v.params.StaleAfter {
 		return Route{}
 	}
 	return Route{Time: max(w.v.params.Floor, r.RTT), Spread: max(0, r.Spread), Known: true, Path: w.path}
 }
 
-// meanToAll is every node's mean route time to the others it has one to, in one pass over
-// all measurements; where those are too few, see meanToSample.
-func (w *routesBy) meanToAll() map[model.NodeID]Route {
-	if w.computed != nil {
-		return w.computed.meanToSample()
-	}
-	sums := make(map[model.NodeID]*mean, len(w.v.view.Nodes))
-	for id := range w.v.view.Nodes {
-		sums[id] = &mean{}
-	}
+// addAll adds to every node's sum its route times to the others it has one to, in one pass over
+// all measurements.
+func (w *routesBy) addAll(r *roll, sums []mean) {
 	// In order: sums of floats depend on it, and equal pictures must give equal scores.
-	for _, i := range w.v.view.IDs() {
+	for k, i := range r.ids {
 		n := w.v.view.Nodes[i]
 		for _, j := range slices.Sorted(maps.Keys(n.State.RoutesBy(w.path))) {
-			r := w.measured(i, j)
-			if i == j || !r.Known || sums[j] == nil {
+			route := w.measured(i, j)
+			to, listed := r.numbers[j]
+			if i == j || !route.Known || !listed {
 				continue
 			}
-			sums[i].add(r, 1)
+			sums[k].add(&route, 1)
 			if !w.measured(j, i).Known {
-				sums[j].add(r, 1)
+				sums[to].add(&route, 1)
 			}
 		}
 	}
-	means := make(map[model.NodeID]Route, len(sums))
-	for id, m := range sums {
-		means[id] = m.route()
+}
+
+// ways gives the routes by one path that candidates are compared by.
+type ways struct {
+	by  *routesBy
+	to  model.NodeID // empty: the means to all
+	all *column
+}
+
+func (w *routesBy) ways(to model.NodeID) ways {
+	if to == "" {
+		return ways{w, to, w.means()}
 	}
-	return means
+	return ways{w, to, w.column(to)}
+}
+
+// of is the route of a candidate.
+func (w *ways) of(c *Candidate, number int32) Route {
+	switch {
+	case number >= 0:
+		return w.all.routes[number]
+	case w.to == "":
+		return Route{}
+	}
+	return w.by.route(c.Node, w.to)
 }
 
 // alike gives what of finds for every candidate, all by one path, so that none looks nearer
@@ -99,38 +110,44 @@ func (w *routesBy) meanToAll() map[model.NodeID]Route {
 //
 // A candidate that then is known by the node path alone counts with that, but as no nearer
 // than the median of the others: it gains nothing by what was not measured, and takes from
-// the others nothing that was. peer names in its reason where the way leads; empty: to all.
-func (v *Survey) alike(cs []Candidate, peer model.NodeID, of func(*routesBy, model.NodeID) Route) []Route {
-	pod := make([]Route, len(cs))
-	var known []time.Duration
-	short := false
-	for i, c := range cs {
-		pod[i] = of(v.pod, c.Node)
+// the others nothing that was. to is where the way leads; empty: to all.
+func (b *Buffer) alike(v *Survey, cs []Candidate, to model.NodeID) []Route {
+	b.pod = sized(b.pod, len(cs))
+	pod, byPod, short, known := b.pod, v.pod.ways(to), false, 0
+	for i := range cs {
+		pod[i] = byPod.of(&cs[i], b.numbers[i])
 		short = short || !pod[i].Known
 		if pod[i].Path == model.PathPod {
-			known = append(known, pod[i].Time)
+			known++
 		}
 	}
 	if !short {
 		return pod
 	}
-	node, without := make([]Route, len(cs)), 0
-	for i, c := range cs {
-		if node[i] = of(v.node, c.Node); node[i].Known && !pod[i].Known {
+	b.node = sized(b.node, len(cs))
+	node, byNode, without := b.node, v.node.ways(to), 0
+	for i := range cs {
+		if node[i] = byNode.of(&cs[i], b.numbers[i]); node[i].Known && !pod[i].Known {
 			without++
 		}
 	}
-	if len(known) <= without {
+	if known <= without {
 		return node
 	}
-	middle := median(known)
-	for i, r := range node {
-		if !r.Known || pod[i].Known {
-			continue
+	times := b.times[:0]
+	for i := range pod {
+		if pod[i].Path == model.PathPod {
+			times = append(times, pod[i].Time)
 		}
-		pod[i] = r
-		pod[i].Time = max(r.Time, middle)
-		cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindNodePath, Node: peer, Value: r.Time, Limit: middle})
+	}
+	b.times = times
+	middle := median(times)
+	for i := range node {
+		if r := node[i]; r.Known && !pod[i].Known {
+			pod[i] = r
+			pod[i].Time = max(r.Time, middle)
+			cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindNodePath, Node: to, Value: r.Time, Limit: middle})
+		}
 	}
 	return pod
 }

@@ -28,8 +28,8 @@ func (v *Survey) medianPodUse() model.Resources {
 		if pods == 0 {
 			continue
 		}
-		if c := v.candidate(id); c.LoadKnown && senseless(c.Load) == "" {
-			cpu, memory = append(cpu, c.Load.Used.CPU/model.Cores(pods)), append(memory, c.Load.Used.Memory/model.Bytes(pods))
+		if l := v.load(id); l.why == nil && senseless(&l.load) == "" {
+			cpu, memory = append(cpu, l.load.Used.CPU/model.Cores(pods)), append(memory, l.load.Used.Memory/model.Bytes(pods))
 		}
 	}
 	if len(cpu) == 0 {

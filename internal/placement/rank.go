@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -33,40 +34,56 @@ func Rank(p Params, candidates []Candidate) []Score {
 }
 
 // Evaluate is Rank in the order of the candidates, for callers that need no list.
-func Evaluate(p Params, candidates []Candidate) []Score {
-	scores := make([]Score, len(candidates))
+func Evaluate(p Params, candidates []Candidate) []Score { return new(Buffer).Evaluate(p, candidates) }
+
+// Evaluate is the function Evaluate without memory of its own.
+func (b *Buffer) Evaluate(p Params, candidates []Candidate) []Score {
+	b.scores, b.logs = sized(b.scores, len(candidates)), sized(b.logs, len(candidates))
+	own := b.own(candidates)
+	if b.many && !own {
+		b.kept.make(len(candidates), most)
+	}
 	problem := p.Problem()
-	for i, c := range candidates {
-		scores[i] = score(p, c)
+	for i := range candidates {
+		s, c := &b.scores[i], &candidates[i]
+		reasons := c.Reasons
+		if !own { // they may be ranked again with other parameters
+			reasons = append(b.kept.of(i), reasons...)
+		}
+		score(s, p, c, reasons)
 		if problem != "" {
-			scores[i].Known = false
-			scores[i].Reasons = append(scores[i].Reasons, Reason{Kind: KindBadParams, Text: problem})
+			s.Known = false
+			s.Reasons = append(s.Reasons, Reason{Kind: KindBadParams, Text: problem})
 		}
 	}
 	if p.Exponent != 0 {
-		equalise(scores)
+		b.equalise()
 	}
-	logs := make([]float64, len(scores))
-	for i := range scores {
-		if s := &scores[i]; s.Known {
-			logs[i] = apply(p, s)
+	for i := range b.scores {
+		s := &b.scores[i]
+		b.logs[i] = math.NaN()
+		if !s.Known {
+			continue
 		}
+		if p.Exponent != 0 {
+			b.equal(i)
+		}
+		b.logs[i] = apply(p, s)
 	}
-	award(scores, logs)
-	return scores
+	b.award()
+	return b.scores
 }
 
-// score fills in what one candidate's score takes from itself alone.
-func score(p Params, c Candidate) Score {
-	s := Score{
-		Node:  c.Node,
-		Idle:  idle(c.Load, c.LoadKnown),
-		Route: c.Route,
-		Known: c.LoadKnown,
-		// A copy: candidates may be ranked again with other parameters.
-		Reasons: slices.Clip(slices.Clone(c.Reasons)),
+// score fills in what one candidate's score takes from itself alone. The reasons are the candidate's.
+func score(s *Score, p Params, c *Candidate, reasons []Reason) {
+	*s = Score{
+		Node:    c.Node,
+		Idle:    idle(&c.Load, c.LoadKnown),
+		Route:   c.Route,
+		Known:   c.LoadKnown,
+		Reasons: reasons,
 	}
-	if text := senseless(c.Load); text != "" {
+	if text := senseless(&c.Load); text != "" {
 		s.Known = false
 		s.Idle = model.Resources{}
 		s.Reasons = append(s.Reasons, Reason{Kind: KindBadLoad, Text: text})
@@ -81,11 +98,10 @@ func score(p Params, c Candidate) Score {
 	} else if p.Exponent != 0 {
 		s.Known = false
 	}
-	return s
 }
 
 // idle is C and M. Where use is not known, requests alone say what can be idle at most.
-func idle(l model.Load, used bool) model.Resources {
+func idle(l *model.Load, used bool) model.Resources {
 	cpu, memory := l.Requested.CPU, l.Requested.Memory
 	if used {
 		cpu, memory = max(cpu, l.Used.CPU), max(memory, l.Used.Memory)
@@ -97,7 +113,10 @@ func idle(l model.Load, used bool) model.Resources {
 }
 
 // senseless names the first figure of a load that cannot be.
-func senseless(l model.Load) string {
+func senseless(l *model.Load) string {
+	if sound(l.Allocatable) && sound(l.Requested) && sound(l.Used) {
+		return ""
+	}
 	for _, f := range []struct {
 		name string
 		r    model.Resources
@@ -112,36 +131,85 @@ func senseless(l model.Load) string {
 	return ""
 }
 
-// equalise makes route times equal that cannot be told apart. The nodes are gone through
+func sound(r model.Resources) bool { return r.CPU >= 0 && r.CPU <= math.MaxFloat64 && r.Memory >= 0 }
+
+// equalise finds route times that cannot be told apart. The nodes are gone through
 // from near to far; the first of a group stands for it, and every next node whose
 // [T-spread, T+spread] overlaps that of the first joins. So each node is in one group
 // (being equal is transitive), and no node ever counts as nearer than one that was
-// measured nearer.
-func equalise(scores []Score) {
-	var near []*Score
-	for i := range scores {
-		if s := &scores[i]; s.Known {
-			near = append(near, s)
+// measured nearer. Of equally near nodes the one of the least spread, then name, comes first.
+//
+// It goes to and fro among the nodes, so it does with two words of each.
+func (b *Buffer) equalise() {
+	order := b.nearToFar()
+	b.first = sized(b.first, len(b.scores))
+	first := int32(-1)
+	for len(order) > 0 {
+		// Equally near nodes overlap: only the first of them can begin a group.
+		least := order[0]
+		t, equal := b.spans[least].t, 1
+		for ; equal < len(order) && b.spans[order[equal]].t == t; equal++ {
+			i := order[equal]
+			if by := cmp.Compare(b.spans[i].spread, b.spans[least].spread); by < 0 || by == 0 && b.scores[i].Node < b.scores[least].Node {
+				least = i
+			}
 		}
-	}
-	slices.SortFunc(near, func(a, b *Score) int {
-		if c := cmp.Compare(a.T, b.T); c != 0 {
-			return c // most often; the rest need not be looked at
-		}
-		return cmp.Or(cmp.Compare(a.Route.Spread, b.Route.Spread), cmp.Compare(a.Node, b.Node))
-	})
-	var first *Score
-	for _, s := range near {
 		// Compared as a distance: a sum of two durations can overflow.
-		if first == nil || s.T-first.T > first.Route.Spread && s.T-first.T-first.Route.Spread > s.Route.Spread {
-			first = s
-			continue
+		if first < 0 || apart(b.spans[first], b.spans[least]) {
+			first = least
 		}
-		if s.T != first.T {
-			s.Reasons = append(s.Reasons, Reason{Kind: KindEqualRoute, Node: first.Node, Value: s.T, Limit: first.T})
-			s.T = first.T
+		for _, i := range order[:equal] {
+			b.first[i] = first
+		}
+		order = order[equal:]
+	}
+}
+
+// span is a route time and its spread.
+type span struct{ t, spread time.Duration }
+
+// apart tells whether two do not overlap; far is no nearer than near.
+func apart(near, far span) bool {
+	return far.t-near.t > near.spread && far.t-near.t-near.spread > far.spread
+}
+
+// equal has a known score count with the route time of the first of its group.
+func (b *Buffer) equal(i int) {
+	s, first := &b.scores[i], b.first[i]
+	if t := b.spans[first].t; t != s.T {
+		s.Reasons = append(s.Reasons, Reason{Kind: KindEqualRoute, Node: b.scores[first].Node, Value: s.T, Limit: t})
+		s.T = t
+	}
+}
+
+// nearToFar lists the known scores by T.
+func (b *Buffer) nearToFar() []int32 {
+	b.spans = sized(b.spans, len(b.scores))
+	order, farthest := b.order[:0], time.Duration(0)
+	for i := range b.scores {
+		if s := &b.scores[i]; s.Known {
+			order = append(order, int32(i))
+			b.spans[i] = span{s.T, s.Route.Spread}
+			farthest = max(farthest, s.T)
 		}
 	}
+	b.order = order
+	width := bits.Len(uint(len(b.scores)))
+	if bits.Len64(uint64(farthest))+width > 64 {
+		slices.SortFunc(order, func(i, j int32) int { return cmp.Compare(b.spans[i].t, b.spans[j].t) })
+		return order
+	}
+	// T and number in one word: that is sorted several times as fast.
+	keys := sized(b.keys, len(order))
+	for k, i := range order {
+		keys[k] = uint64(b.spans[i].t)<<width | uint64(i)
+	}
+	slices.Sort(keys)
+	for k, key := range keys {
+		order[k] = int32(key & (1<<width - 1))
+	}
+	b.keys = keys
+	return order
 }
 
 // apply sets A and gives its logarithm without tau, which is the same for all: so tau
@@ -162,17 +230,17 @@ func apply(p Params, s *Score) float64 {
 	return math.Log(worth) - clamp(p.Exponent*math.Log(ms))
 }
 
-// award turns logarithms of A into points.
-func award(scores []Score, logs []float64) {
-	lo, hi := math.Inf(1), math.Inf(-1)
-	full := false
-	for i, s := range scores {
+// award turns logarithms of A into points; those of the unknown are not numbers.
+func (b *Buffer) award() {
+	lo, hi, full, unknown := math.Inf(1), math.Inf(-1), false, false
+	for _, l := range b.logs {
 		switch {
-		case !s.Known:
-		case math.IsInf(logs[i], -1):
+		case math.IsNaN(l):
+			unknown = true
+		case math.IsInf(l, -1):
 			full = true
 		default:
-			lo, hi = min(lo, logs[i]), max(hi, logs[i])
+			lo, hi = min(lo, l), max(hi, l)
 		}
 	}
 	// A full node is infinitely worse on this scale. It gets 0, and the worst of the
@@ -181,37 +249,42 @@ func award(scores []Score, logs []float64) {
 	if full {
 		base = 1
 	}
-	known := make([]float64, 0, len(scores))
-	for i := range scores {
-		s := &scores[i]
-		if !s.Known {
-			continue
-		}
+	for i, l := range b.logs {
+		s := &b.scores[i]
 		switch {
-		case math.IsInf(logs[i], -1):
+		case math.IsNaN(l):
+		case math.IsInf(l, -1):
 			s.Points = 0
 		case hi-lo < same:
 			s.Points = 100
 		default:
-			s.Points = base + (100-base)*min(1, (logs[i]-lo)/(hi-lo))
+			s.Points = base + (100-base)*min(1, (l-lo)/(hi-lo))
 		}
-		known = append(known, s.Points)
+		if len(s.Reasons) == 0 {
+			s.Reasons = nil
+		}
 	}
-	neutral(scores, known)
+	if unknown {
+		b.neutral()
+	}
 }
 
 // neutral gives the unknown their points.
-func neutral(scores []Score, known []float64) {
-	if len(known) == len(scores) {
-		return
+func (b *Buffer) neutral() {
+	known := b.points[:0]
+	for i := range b.scores {
+		if s := &b.scores[i]; s.Known {
+			known = append(known, s.Points)
+		}
 	}
+	b.points = known
 	points, why := float64(NeutralPoints), Reason{Kind: KindAllUnknown}
 	if len(known) > 0 {
 		slices.Sort(known)
 		points, why = (known[(len(known)-1)/2]+known[len(known)/2])/2, Reason{Kind: KindMedian}
 	}
-	for i := range scores {
-		if s := &scores[i]; !s.Known {
+	for i := range b.scores {
+		if s := &b.scores[i]; !s.Known {
 			s.A, s.Points = 0, points
 			s.Reasons = append(s.Reasons, why)
 		}

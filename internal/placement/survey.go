@@ -1,9 +1,9 @@
 package placement
 
 import (
-	"maps"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
@@ -26,23 +26,33 @@ type Survey struct {
 	view   view.Snapshot
 	params Params
 	now    time.Time
+	alive  int
 	// node and pod are what it knows of the two paths.
 	node, pod *routesBy
 	podUse    *podUse
+	// roll and loads are made when they are first asked for.
+	roll  func() *roll
+	loads func() *loads
 }
 
 // NewSurvey prepares a picture. now is by the clock that took it: on another machine, its
 // At. What is older than p.StaleAfter at now does not count.
 func NewSurvey(s view.Snapshot, p Params, now time.Time) *Survey {
 	v := &Survey{view: s, params: p, now: now}
-	few := sparse(s)
+	v.alive = living(s)
+	many := sparse(v.alive)
+	v.roll = sync.OnceValue(func() *roll { return newRoll(s) })
+	v.loads = sync.OnceValue(v.loadAll)
 	v.podUse = newPodUse(v)
-	v.node, v.pod = newRoutesBy(model.PathNode, v, few), newRoutesBy(model.PathPod, v, few)
+	v.node, v.pod = newRoutesBy(model.PathNode, v, many), newRoutesBy(model.PathPod, v, many)
 	return v
 }
 
 // View is the picture that the survey was made from.
 func (v *Survey) View() view.Snapshot { return v.view }
+
+// Alive is how many nodes of the picture are alive.
+func (v *Survey) Alive() int { return v.alive }
 
 // Candidates gathers what the formula needs for the given nodes, in their order; without
 // any, for all nodes that are alive, by name. Of a move the caller leaves the source out:
@@ -51,65 +61,47 @@ func (v *Survey) Candidates(from Viewpoint, nodes ...model.NodeID) []Candidate {
 	if len(nodes) == 0 {
 		nodes = v.view.Alive()
 	}
-	cs := make([]Candidate, len(nodes))
+	return new(Buffer).Candidates(v, from, nodes)
+}
+
+// Candidates is Survey.Candidates, of the given nodes alone, without memory of its own.
+func (b *Buffer) Candidates(v *Survey, from Viewpoint, nodes []model.NodeID) []Candidate {
+	b.candidates, b.numbers = sized(b.candidates, len(nodes)), sized(b.numbers, len(nodes))
+	peers := b.from(from)
+	if b.many {
+		b.told.make(len(nodes), most+min(len(peers), 4))
+	}
+	r, loads := v.roll(), v.loads()
 	for i, id := range nodes {
-		cs[i] = v.candidate(id)
-	}
-	peers := from.peers()
-	if len(peers) == 0 {
-		means := v.alike(cs, "", func(w *routesBy, id model.NodeID) Route { return w.means()[id] })
-		for i := range cs {
-			cs[i].Route = means[i]
-			if !cs[i].Route.Known {
-				cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindNoRoute, Text: " from any other"})
-			}
+		c := &b.candidates[i]
+		number, listed := r.numbers[id]
+		l := &unheard
+		if listed {
+			l = &loads.of[number]
+		} else {
+			number = -1
 		}
-		return cs
-	}
-	v.routeToPeers(cs, peers)
-	return cs
-}
-
-// peers gives clean weights, scaled so that sums of them stay finite.
-func (f Viewpoint) peers() map[model.NodeID]float64 {
-	clean := map[model.NodeID]float64{}
-	greatest := 0.0
-	for id, w := range f.Peers {
-		if w > 0 && !math.IsInf(w, 0) {
-			clean[id] = w
-			greatest = max(greatest, w)
+		b.numbers[i] = number
+		*c = Candidate{Node: id, Load: l.load, LoadKnown: l.why == nil, Reasons: b.told.of(i)}
+		if !c.LoadKnown {
+			c.Reasons = append(c.Reasons, *l.why)
 		}
 	}
-	for id := range clean {
-		clean[id] /= greatest
+	if len(peers) > 0 {
+		b.routeToPeers(v, peers)
+		return b.candidates
 	}
-	if len(clean) == 0 && f.Source != "" {
-		clean[f.Source] = 1
+	for i, r := range b.alike(v, b.candidates, "") {
+		c := &b.candidates[i]
+		if c.Route = r; !r.Known {
+			c.Reasons = append(c.Reasons, Reason{Kind: KindNoRoute, Text: " from any other"})
+		}
 	}
-	return clean
+	return b.candidates
 }
 
-// candidate is one node with its load, without a route yet.
-func (v *Survey) candidate(id model.NodeID) Candidate {
-	c := Candidate{Node: id}
-	n, ok := v.view.Nodes[id]
-	c.Load = n.State.Load
-	c.Load.Used = n.Used(v.now)
-	age, heard := n.Age(v.now)
-	switch {
-	case !ok || !heard:
-		c.Reasons = append(c.Reasons, Reason{Kind: KindNoState})
-	case !n.Alive:
-		c.Reasons = append(c.Reasons, Reason{Kind: KindNotAlive})
-	case age > v.params.StaleAfter:
-		c.Reasons = append(c.Reasons, Reason{Kind: KindStaleState, Value: age, Limit: v.params.StaleAfter})
-	case n.State.Load.At.IsZero():
-		c.Reasons = append(c.Reasons, Reason{Kind: KindNoLoad})
-	default:
-		c.LoadKnown = true
-	}
-	return c
-}
+// unheard is the load of a node that is not in the picture.
+var unheard = loaded{why: &Reason{Kind: KindNoState}}
 
 // Route is the route time between two nodes, by the pod path or else by the node path: as i
 // measured it, else as j did, else, among more nodes than can all probe each other, as it
@@ -126,38 +118,45 @@ func (v *Survey) Route(i, j model.NodeID) Route {
 // nodes. Where one is missing, the other candidates' median takes its place: left out, a
 // long way that nobody measured would make a node look near. A peer's node that nobody
 // has a route to is left out for all.
-func (v *Survey) routeToPeers(cs []Candidate, peers map[model.NodeID]float64) {
-	sums := make([]mean, len(cs))
-	measured := make([]bool, len(cs))
-	for _, peer := range slices.Sorted(maps.Keys(peers)) {
-		var known []time.Duration
-		column := v.alike(cs, peer, func(w *routesBy, id model.NodeID) Route { return w.route(id, peer) })
+func (b *Buffer) routeToPeers(v *Survey, peers []peer) {
+	cs := b.candidates
+	b.sums, b.measured = sized(b.sums, len(cs)), sized(b.measured, len(cs))
+	clear(b.sums)
+	clear(b.measured)
+	for _, p := range peers {
+		routes, known, all := b.alike(v, cs, p.node), 0, 0
 		for i := range cs {
-			if column[i].Known && cs[i].Node != peer {
-				known = append(known, column[i].Time)
+			if routes[i].Known {
+				all++
+				if cs[i].Node != p.node {
+					known++
+				}
 			}
 		}
-		if len(known) == 0 && len(cs) > 1 {
+		if known == 0 && len(cs) > 1 {
 			for i := range cs {
-				cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindLeftOut, Node: peer})
+				cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindLeftOut, Node: p.node})
 			}
 			continue
 		}
-		tellComputed(cs, column, peer)
-		middle := median(known)
+		tellComputed(cs, routes, p.node)
+		var middle time.Duration
+		if all < len(cs) {
+			middle = b.middle(routes, p.node)
+		}
 		for i := range cs {
-			if !column[i].Known {
-				sums[i].add(Route{Time: middle}, peers[peer])
-				cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindAssumedRoute, Node: peer, Value: middle})
+			if !routes[i].Known {
+				b.sums[i].add(&Route{Time: middle}, p.weight)
+				cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindAssumedRoute, Node: p.node, Value: middle})
 				continue
 			}
-			sums[i].add(column[i], peers[peer])
-			measured[i] = true
+			b.sums[i].add(&routes[i], p.weight)
+			b.measured[i] = true
 		}
 	}
 	for i := range cs {
-		if measured[i] {
-			cs[i].Route = sums[i].route()
+		if b.measured[i] {
+			cs[i].Route = b.sums[i].route()
 			continue
 		}
 		// Nothing was measured to this node: no assumption stands in for all of it.
@@ -168,12 +167,22 @@ func (v *Survey) routeToPeers(cs []Candidate, peers map[model.NodeID]float64) {
 	}
 }
 
-// whence completes the reason for a missing route.
-func whence(peers map[model.NodeID]float64) string {
-	if len(peers) == 1 {
-		for id := range peers {
-			return " from " + string(id)
+// middle is the median of the candidates' known routes to a peer's node, but that of the node itself.
+func (b *Buffer) middle(routes []Route, peer model.NodeID) time.Duration {
+	times := b.times[:0]
+	for i := range routes {
+		if routes[i].Known && b.candidates[i].Node != peer {
+			times = append(times, routes[i].Time)
 		}
+	}
+	b.times = times
+	return median(times)
+}
+
+// whence completes the reason for a missing route.
+func whence(peers []peer) string {
+	if len(peers) == 1 {
+		return " from " + string(peers[0].node)
 	}
 	return " from any node with a peer"
 }
@@ -185,7 +194,7 @@ type mean struct {
 	mixed                bool
 }
 
-func (m *mean) add(r Route, weight float64) {
+func (m *mean) add(r *Route, weight float64) {
 	if r.Path != "" {
 		m.mixed = m.mixed || m.path != "" && m.path != r.Path
 		m.path = r.Path
