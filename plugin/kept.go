@@ -32,16 +32,21 @@ type pluginScores struct {
 func (s *pluginScores) Clone() fwk.StateData { return s }
 
 // listener is a profile's framework that leaves with the pod's state what its Score plugins
-// said: no extension point is told of the others' scores.
-type listener struct{ framework.Framework }
+// said: no extension point is told of the others' scores. It also brings near nodes among
+// those that are scored.
+type listener struct {
+	framework.Framework
+	extenders []framework.Extender
+}
 
-// Listen has RouteTime hear what the other plugins of a profile say; a profile without it is
-// given back as it is.
-func Listen(f framework.Framework) framework.Framework {
+// Listen has RouteTime hear what the other plugins of a profile say, and choose some of the nodes
+// that are scored; a profile without it is given back as it is. The extenders are all that the
+// scheduler has.
+func Listen(f framework.Framework, extenders ...framework.Extender) framework.Framework {
 	if !slices.ContainsFunc(f.ListPlugins().PostBind.Enabled, func(p config.Plugin) bool { return p.Name == Name }) {
 		return f
 	}
-	return listener{f}
+	return listener{f, extenders}
 }
 
 // RunScorePlugins implements framework.PluginsRunner. The scheduler adds extenders' scores to

@@ -20,6 +20,7 @@ type Metrics struct {
 	age      prometheus.Gauge
 	nodes    prometheus.Gauge
 	coming   prometheus.Gauge
+	near     *prometheus.CounterVec
 
 	chosenPoints prometheus.Histogram
 	chosenA      prometheus.Histogram
@@ -90,11 +91,15 @@ func NewMetrics() *Metrics {
 			Name: "drover_scheduler_arriving_pods",
 			Help: "Pods that have come to nodes and that no load tells of yet: they count with what they are held to use.",
 		}),
+		near: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "drover_scheduler_near_nodes_total",
+			Help: "Nodes of the greatest A as seen from a pod's peers that were looked at beside kube-scheduler's sample, by what came of it: sampled (they were in it), brought into it, or refused by a filter.",
+		}, []string{"how"}),
 	}
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.duration, m.unknown, m.scored, m.invalid, m.rejected, m.age, m.nodes, m.coming,
+	return []prometheus.Collector{m.duration, m.unknown, m.scored, m.invalid, m.rejected, m.age, m.nodes, m.coming, m.near,
 		m.chosenPoints, m.chosenA, m.bestA, m.chosenAge, m.chosenSaid, &m.perNode}
 }
 

@@ -174,9 +174,9 @@ const (
 	scoreKey  fwk.StateKey = "drover.dev/RouteTime/score"
 )
 
-// PreFilter tells the user of a malformed annotation, once per attempt, and prepares
-// Filter for replacement pods; all others skip it.
-func (r *RouteTime) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
+// PreFilter tells the user of a malformed annotation, once per attempt, has near nodes looked
+// at, and prepares Filter for replacement pods; all others skip it.
+func (r *RouteTime) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
 	if _, err := peers.Parse(pod.Annotations[v1alpha1.AnnotationPeers]); err != nil {
 		r.metrics.invalid.Inc()
 		message := fmt.Sprintf("annotation %s is malformed, so the pod is placed as one without peers: %v", v1alpha1.AnnotationPeers, err)
@@ -185,6 +185,7 @@ func (r *RouteTime) PreFilter(ctx context.Context, state fwk.CycleState, pod *co
 			r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonInvalidPeers, "Scheduling", "%s", message)
 		}
 	}
+	r.lookNear(state, pod, len(nodes))
 	if !isReplacement(pod) {
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
@@ -227,6 +228,8 @@ type ranking struct {
 	ids    []model.NodeID
 	points []int8 // by the survey's numbers; unranked: not a candidate
 	others map[string]int8
+	near   []fwk.NodeInfo
+	order  []int
 }
 
 const unranked int8 = -1

@@ -88,7 +88,7 @@ func schedule(ctx context.Context, o *scheduleroptions.Options, plugins []app.Op
 		return err
 	}
 	for name, profile := range scheduler.Profiles {
-		scheduler.Profiles[name] = plugin.Listen(profile)
+		scheduler.Profiles[name] = plugin.Listen(profile, scheduler.Extenders...)
 	}
 	gate := o.ComponentGlobalsRegistry.FeatureGateFor(basecompatibility.DefaultKubeComponent)
 	if gate, ok := gate.(featuregate.MutableFeatureGate); ok {

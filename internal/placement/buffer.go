@@ -31,6 +31,9 @@ type Buffer struct {
 	first     []int32 // of each score's group
 	logs      []float64
 	points    []float64
+	ways      []float32
+	tops      []top
+	ids       []model.NodeID
 }
 
 // NewBuffer makes one for many rankings; the zero value serves for one.
