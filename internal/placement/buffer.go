@@ -20,6 +20,7 @@ type Buffer struct {
 	told, kept rooms // for the reasons of candidates, and of scores
 
 	numbers   []int32 // of the candidates in the survey's roll; -1: not in it
+	strangers bool    // some are not
 	peers     []peer
 	pod, node []Route
 	times     []time.Duration

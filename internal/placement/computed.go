@@ -44,6 +44,7 @@ type column struct {
 	routes []Route
 	ways   []float32 // T in ms, infinite where it is not known
 	known  int
+	byPath int  // those of them that lead by the path
 	used   bool // since it was made
 }
 
@@ -56,6 +57,9 @@ func (c *column) done() *column {
 		if c.routes[i].Known {
 			c.ways[i] = float32(milliseconds(c.routes[i].Time))
 			c.known++
+			if c.routes[i].Path != "" {
+				c.byPath++
+			}
 		}
 	}
 	return c

@@ -104,7 +104,16 @@ func (w *ways) of(c *Candidate, number int32) Route {
 	return w.by.route(c.Node, w.to)
 }
 
-// alike gives what of finds for every candidate, all by one path, so that none looks nearer
+// routes gives those of the candidates by one path, in the memory of to.
+func (b *Buffer) routes(to *[]Route, by ways, cs []Candidate) []Route {
+	*to = sized(*to, len(cs))
+	for i := range cs {
+		(*to)[i] = by.of(&cs[i], b.numbers[i])
+	}
+	return *to
+}
+
+// alike gives every candidate's route, all by one path, so that none looks nearer
 // because a shorter kind of way was measured to it: by the pod path when that is known of
 // more than half of the candidates with any, else by the node path.
 //
@@ -112,10 +121,12 @@ func (w *ways) of(c *Candidate, number int32) Route {
 // than the median of the others: it gains nothing by what was not measured, and takes from
 // the others nothing that was. to is where the way leads; empty: to all.
 func (b *Buffer) alike(v *Survey, cs []Candidate, to model.NodeID) []Route {
-	b.pod = sized(b.pod, len(cs))
-	pod, byPod, short, known := b.pod, v.pod.ways(to), false, 0
+	byPod := v.pod.ways(to)
+	if byPod.all.byPath == 0 && !b.strangers {
+		return b.routes(&b.node, v.node.ways(to), cs) // the pod path is known of none
+	}
+	pod, short, known := b.routes(&b.pod, byPod, cs), false, 0
 	for i := range cs {
-		pod[i] = byPod.of(&cs[i], b.numbers[i])
 		short = short || !pod[i].Known
 		if pod[i].Path == model.PathPod {
 			known++
@@ -124,10 +135,9 @@ func (b *Buffer) alike(v *Survey, cs []Candidate, to model.NodeID) []Route {
 	if !short {
 		return pod
 	}
-	b.node = sized(b.node, len(cs))
-	node, byNode, without := b.node, v.node.ways(to), 0
+	node, without := b.routes(&b.node, v.node.ways(to), cs), 0
 	for i := range cs {
-		if node[i] = byNode.of(&cs[i], b.numbers[i]); node[i].Known && !pod[i].Known {
+		if node[i].Known && !pod[i].Known {
 			without++
 		}
 	}

@@ -72,6 +72,7 @@ func (b *Buffer) Candidates(v *Survey, from Viewpoint, nodes []model.NodeID) []C
 		b.told.make(len(nodes), most+min(len(peers), 4))
 	}
 	r, loads := v.roll(), v.loads()
+	b.strangers = false
 	for i, id := range nodes {
 		c := &b.candidates[i]
 		number, listed := r.numbers[id]
@@ -79,7 +80,7 @@ func (b *Buffer) Candidates(v *Survey, from Viewpoint, nodes []model.NodeID) []C
 		if listed {
 			l = &loads.of[number]
 		} else {
-			number = -1
+			number, b.strangers = -1, true
 		}
 		b.numbers[i] = number
 		*c = Candidate{Node: id, Load: l.load, LoadKnown: l.why == nil, Reasons: b.told.of(i)}
@@ -120,6 +121,10 @@ func (v *Survey) Route(i, j model.NodeID) Route {
 // has a route to is left out for all.
 func (b *Buffer) routeToPeers(v *Survey, peers []peer) {
 	cs := b.candidates
+	if len(peers) == 1 {
+		b.routeToPeer(v, peers[0].node)
+		return
+	}
 	b.sums, b.measured = sized(b.sums, len(cs)), sized(b.measured, len(cs))
 	clear(b.sums)
 	clear(b.measured)
@@ -163,7 +168,32 @@ func (b *Buffer) routeToPeers(v *Survey, peers []peer) {
 		cs[i].Reasons = slices.DeleteFunc(cs[i].Reasons, func(r Reason) bool {
 			return r.Kind == KindAssumedRoute || r.Kind == KindLeftOut
 		})
-		cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindNoRoute, Text: whence(peers)})
+		cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindNoRoute, Text: " from any node with a peer"})
+	}
+}
+
+// routeToPeer is routeToPeers where there is one, as most often: there is nothing to add up, and
+// nothing stands in for a route that is missing.
+func (b *Buffer) routeToPeer(v *Survey, peer model.NodeID) {
+	cs := b.candidates
+	routes := b.alike(v, cs, peer)
+	others := 0
+	for i := range cs {
+		if routes[i].Known && cs[i].Node != peer {
+			others++
+		}
+	}
+	none := others == 0 && len(cs) > 1
+	if !none {
+		tellComputed(cs, routes, peer)
+	}
+	for i := range cs {
+		if none || !routes[i].Known {
+			cs[i].Reasons = append(cs[i].Reasons, Reason{Kind: KindNoRoute, Text: " from " + string(peer)})
+			continue
+		}
+		cs[i].Route = routes[i]
+		cs[i].Route.Hops = 0 // of a mean, which this is: of one
 	}
 }
 
@@ -177,14 +207,6 @@ func (b *Buffer) middle(routes []Route, peer model.NodeID) time.Duration {
 	}
 	b.times = times
 	return median(times)
-}
-
-// whence completes the reason for a missing route.
-func whence(peers []peer) string {
-	if len(peers) == 1 {
-		return " from " + string(peers[0].node)
-	}
-	return " from any node with a peer"
 }
 
 // mean adds up weighted route times.
