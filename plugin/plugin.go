@@ -27,11 +27,9 @@ import (
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 
 	configv1alpha1 "github.com/drover-project/drover/api/config/v1alpha1"
-	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/arrivals"
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
-	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/plugin/args"
@@ -43,9 +41,6 @@ const Name = args.Plugin
 // reuse is how long one picture serves: measurements change more slowly, and making a
 // picture ready costs as much as ranking many pods by it.
 const reuse = 250 * time.Millisecond
-
-// ReasonInvalidPeers is the reason of the event on a pod with a malformed annotation.
-const ReasonInvalidPeers = "InvalidPeers"
 
 // Views gives the newest picture of the cluster from memory, at once.
 type Views interface {
@@ -174,17 +169,10 @@ const (
 	scoreKey  fwk.StateKey = "drover.dev/RouteTime/score"
 )
 
-// PreFilter tells the user of a malformed annotation, once per attempt, has near nodes looked
+// PreFilter tells the user what is wrong with the annotation, once per attempt, has near nodes looked
 // at, and prepares Filter for replacement pods; all others skip it.
 func (r *RouteTime) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
-	if _, err := peers.Parse(pod.Annotations[v1alpha1.AnnotationPeers]); err != nil {
-		r.metrics.invalid.Inc()
-		message := fmt.Sprintf("annotation %s is malformed, so the pod is placed as one without peers: %v", v1alpha1.AnnotationPeers, err)
-		klog.FromContext(ctx).Info(message, "pod", klog.KObj(pod))
-		if r.events != nil {
-			r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonInvalidPeers, "Scheduling", "%s", message)
-		}
-	}
+	r.tellOfPeers(ctx, pod)
 	r.lookNear(state, pod, len(nodes))
 	if !isReplacement(pod) {
 		return nil, fwk.NewStatus(fwk.Skip)

@@ -1,14 +1,54 @@
 package plugin
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/klog/v2"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 )
+
+// Reasons of the events on a pod whose annotation drover.dev/peers does not do what it seems to.
+const (
+	ReasonInvalidPeers = "InvalidPeers" // it is malformed
+	ReasonManyPeers    = "ManyPeers"    // on more nodes than count
+	ReasonOwnPeer      = "OwnPeer"      // none but itself
+)
+
+// tellOfPeers tells the user what is wrong with the annotation, if anything is.
+func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod) {
+	reason, message := "", ""
+	terms, err := peers.Parse(pod.Annotations[v1alpha1.AnnotationPeers])
+	if err != nil {
+		r.metrics.invalid.Inc()
+		reason, message = ReasonInvalidPeers, fmt.Sprintf("is malformed, so the pod is placed as one without peers: %v", err)
+	} else if len(terms) > 0 {
+		on := len(r.viewpoint(pod).Peers)
+		itself := slices.IndexFunc(terms, func(t peers.Term) bool { return t.Selector.Matches(labels.Set(pod.Labels)) })
+		switch {
+		case on > placement.MostPeers:
+			reason, message = ReasonManyPeers, fmt.Sprintf("selects pods on %d nodes: the %d nodes with most of its traffic count", on, placement.MostPeers)
+		case on == 0 && itself >= 0:
+			reason, message = ReasonOwnPeer, fmt.Sprintf("selects the pod itself by %s, and no other pod that runs: no pod is its own peer, so it is placed as one without peers", terms[itself].Selector)
+		}
+	}
+	if reason == "" {
+		return
+	}
+	message = "annotation " + v1alpha1.AnnotationPeers + " " + message
+	klog.FromContext(ctx).Info(message, "pod", klog.KObj(pod))
+	if r.events != nil {
+		r.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Scheduling", "%s", message)
+	}
+}
 
 // viewpoints remembers for a moment from where pods are seen: the replicas of a workload come
 // together, and to find the pods that a selector matches takes a look at all of the namespace's.

@@ -41,17 +41,17 @@ func Parse(annotation string) ([]Term, error) {
 		return nil, fmt.Errorf("%d terms, at most %d are allowed", len(parts), maxTerms)
 	}
 	var terms []Term
-	seen := map[string]bool{}
+	seen := map[string]float64{}
 	for _, part := range parts {
 		part = strings.TrimSpace(part)
 		t, err := parseTerm(part)
 		if err != nil {
 			return nil, fmt.Errorf("term %s: %w", quote(part), err)
 		}
-		if seen[t.Selector.String()] {
-			return nil, fmt.Errorf("%s stands there twice", t.Selector)
+		if weight, known := seen[t.Selector.String()]; known {
+			return nil, fmt.Errorf("%s stands there twice, with the weights %v and %v: leave one", t.Selector, weight, t.Weight)
 		}
-		seen[t.Selector.String()] = true
+		seen[t.Selector.String()] = t.Weight
 		terms = append(terms, t)
 	}
 	return terms, nil

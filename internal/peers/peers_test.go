@@ -64,7 +64,7 @@ func TestParseRefusesInOneLine(t *testing.T) {
 		"app=db:1_000":                     `the weight "1_000" must be`,
 		"app=db:1000001":                   `at most 1000000`,
 		"app=db:1:2":                       `the weight "1:2" must be`,
-		"app=db,app=db:2":                  `app=db stands there twice`,
+		"app=db,app=db:2":                  `app=db stands there twice, with the weights 1 and 2: leave one`,
 		"app=db\napp=x":                    `is not valid`,
 		strings.Repeat("a=b,", 40):         `41 terms, at most 32`,
 		"app=" + strings.Repeat("x", 9999): `...`,
@@ -81,7 +81,7 @@ func TestParseRefusesInOneLine(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"app=db,app=cache:3", "a=b:0.5", ",", "a=b:..", "a=b:9999999999999999999999"} {
+	for _, s := range []string{"app=db,app=cache:3", "a=b:0.5", ",", "a=b:..", "a=b:9999999999999999999999", "a=b,a=b:2", "a=b,A=b,a=B"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -92,7 +92,12 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		seen := map[string]bool{}
 		for _, term := range terms {
+			if seen[term.Selector.String()] {
+				t.Fatalf("%q gives %v: one selector twice", s, text(terms))
+			}
+			seen[term.Selector.String()] = true
 			if !(term.Weight > 0) || term.Weight > maxWeight || term.Selector.Empty() {
 				t.Fatalf("%q gives %v", s, text(terms))
 			}

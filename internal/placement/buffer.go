@@ -74,9 +74,9 @@ func sized[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-// mostPeers bounds to how many peers' nodes route times are taken: every one costs a pass over all
+// MostPeers bounds to how many peers' nodes route times are taken: every one costs a pass over all
 // candidates. A mean over so many is close to the mean over all.
-const mostPeers = 32
+const MostPeers = 32
 
 // peer is a node with peers of the pod, and their weight.
 type peer struct {
@@ -93,7 +93,7 @@ func (b *Buffer) from(f Viewpoint) []peer {
 			greatest = max(greatest, w)
 		}
 	}
-	if len(clean) > mostPeers {
+	if len(clean) > MostPeers {
 		clean = heaviest(clean)
 	}
 	for i := range clean {
@@ -107,11 +107,11 @@ func (b *Buffer) from(f Viewpoint) []peer {
 	return clean
 }
 
-// heaviest keeps the mostPeers peers of the greatest weights; among equal ones hashes of their
+// heaviest keeps the MostPeers peers of the greatest weights; among equal ones hashes of their
 // names choose, as names in order may all be of one zone.
 func heaviest(peers []peer) []peer {
 	slices.SortFunc(peers, func(a, b peer) int { return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.node, b.node)) })
-	least := peers[mostPeers-1].weight
+	least := peers[MostPeers-1].weight
 	heavier := slices.IndexFunc(peers, func(p peer) bool { return p.weight == least })
 	var equal []model.NodeID
 	for _, p := range peers[heavier:] {
@@ -120,7 +120,7 @@ func heaviest(peers []peer) []peer {
 		}
 	}
 	kept := peers[:heavier]
-	for _, id := range linkstate.Sample(equal, mostPeers-heavier) {
+	for _, id := range linkstate.Sample(equal, MostPeers-heavier) {
 		kept = append(kept, peer{id, least})
 	}
 	return kept

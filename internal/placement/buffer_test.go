@@ -113,8 +113,8 @@ func TestPeersAreBounded(t *testing.T) {
 	}
 	peers[nth(500)], peers[nth(501)] = 7, 9
 	got := slices.Clone(new(Buffer).from(Viewpoint{Peers: peers}))
-	if len(got) != mostPeers || !slices.IsSortedFunc(got, func(a, b peer) int { return cmpNodes(a.node, b.node) }) {
-		t.Fatalf("%d peers %v, want %d in order", len(got), got, mostPeers)
+	if len(got) != MostPeers || !slices.IsSortedFunc(got, func(a, b peer) int { return cmpNodes(a.node, b.node) }) {
+		t.Fatalf("%d peers %v, want %d in order", len(got), got, MostPeers)
 	}
 	weights, low := map[model.NodeID]float64{}, 0
 	for _, p := range got {

@@ -111,6 +111,9 @@ func FuzzDecodeRouteTimeArgs(f *testing.F) {
 		if (args == nil) != (err != nil) {
 			t.Fatalf("args %v, error %v", args, err)
 		}
+		if err != nil && strings.ContainsAny(err.Error(), "\r\n") {
+			t.Fatalf("more than one line: %q", err)
+		}
 		if err == nil && len(args.Validate(nil)) > 0 {
 			t.Fatalf("decoded but not valid: %+v", args)
 		}
