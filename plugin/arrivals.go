@@ -7,10 +7,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
-	helper "k8s.io/component-helpers/resource"
 	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/drover-project/drover/internal/arrivals"
+	"github.com/drover-project/drover/internal/fit"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
@@ -25,11 +25,15 @@ type coming struct {
 
 // come notes a pod that was placed.
 func (c *coming) come(pod *corev1.Pod, node string, usual model.Resources, now time.Time) {
-	wants := helper.PodRequests(pod, helper.PodResourcesOptions{})
-	requests := model.Resources{CPU: model.Cores(wants.Cpu().AsApproximateFloat64()), Memory: model.Bytes(wants.Memory().Value())}
+	use := expected(pod, usual)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.book.Come(string(pod.UID), model.NodeID(node), arrivals.Expected(requests, usual), now)
+	c.book.Come(string(pod.UID), model.NodeID(node), use, now)
+}
+
+// expected is what a pod is held to use.
+func expected(pod *corev1.Pod, usual model.Resources) model.Resources {
+	return arrivals.Expected(fit.Requests(pod), usual)
 }
 
 // drop forgets a pod that is gone.

@@ -40,6 +40,7 @@ func (r *RouteTime) lookNear(state fwk.CycleState, pod *corev1.Pod, cluster int)
 		return
 	}
 	if from := r.viewpoint(pod); len(from.Peers) > 0 || from.Source != "" {
+		from.Needs = expected(pod, r.look().PodUse())
 		state.Write(nearKey, &nearState{r, from})
 	}
 }

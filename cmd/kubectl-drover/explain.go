@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/arrivals"
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/fit"
 	"github.com/drover-project/drover/internal/model"
@@ -152,6 +153,7 @@ func wouldBe(s view.Snapshot, pod *corev1.Pod, params placement.Params, at place
 		Ranked: s.At, Params: params, Peers: at.Peers, Source: at.Source, Nodes: []decision.Node{},
 	}
 	survey := placement.NewSurvey(s, params, s.At)
+	at.Needs = arrivals.Expected(fit.Requests(pod), survey.PodUse())
 	for _, score := range placement.Rank(params, survey.Candidates(at, s.IDs()...)) {
 		age, heard := s.Nodes[score.Node].Age(s.At)
 		if !heard {

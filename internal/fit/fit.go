@@ -1,17 +1,24 @@
-// Package fit tells which nodes are out of the question for a pod, whatever they have free:
-// for agents, which propose a target, and for people, to whom scores are explained. The
-// scheduler has the last word.
+// Package fit tells what a pod's spec asks of a node, and which nodes are out of the question for it,
+// whatever they have free: for agents, which propose a target, and for people, to whom scores are
+// explained. The scheduler has the last word.
 package fit
 
 import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	helper "k8s.io/component-helpers/resource"
 	scheduling "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"github.com/drover-project/drover/internal/model"
 )
+
+// Requests is what the pod requests, as the scheduler counts it.
+func Requests(p *corev1.Pod) model.Resources {
+	wants := helper.PodRequests(p, helper.PodResourcesOptions{})
+	return model.Resources{CPU: model.Cores(wants.Cpu().AsApproximateFloat64()), Memory: model.Bytes(wants.Memory().Value())}
+}
 
 // Barred are the nodes that no scheduler would bind the pod to, whatever they have free.
 func Barred(p *corev1.Pod, nodes []corev1.Node) map[model.NodeID]string {

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	helper "k8s.io/component-helpers/resource"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/cpufeature"
@@ -79,8 +78,8 @@ func restores(p *corev1.Pod, n *corev1.Node, s view.Snapshot) []Finding {
 
 // room: what the pod requests has to be free; the scheduler reserves it before the move.
 func room(p *corev1.Pod, l model.Load) []Finding {
-	wants := helper.PodRequests(p, helper.PodResourcesOptions{SkipPodLevelResources: false})
-	cpu, memory := model.Cores(wants.Cpu().AsApproximateFloat64()), model.Bytes(wants.Memory().Value())
+	wants := fit.Requests(p)
+	cpu, memory := wants.CPU, wants.Memory
 	var all []Finding
 	if free := l.Allocatable.CPU - l.Requested.CPU; l.Allocatable.CPU > 0 && cpu > free {
 		all = append(all, Found(ReasonNoRoom, "%.2f of %.2f cores are not requested yet, the pod requests %.2f", max(0, free), l.Allocatable.CPU, cpu))

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"math"
 	"slices"
 
 	"github.com/drover-project/drover/internal/model"
@@ -36,10 +37,16 @@ func (b *Buffer) Best(v *Survey, from Viewpoint, n int) []model.NodeID {
 		}
 	}
 	tops, least := b.tops[:0], float32(0)
-	for i, worth := range v.loads().worth {
+	loads, needs := v.loads(), needed(from.Needs)
+	for i, worth := range loads.worth {
 		value := worth / b.ways[i]
 		if !(value > least) {
 			continue
+		}
+		if part := room(loads.idle[i], needs); part < 1 {
+			if value *= float32(math.Pow(part, 1/v.params.Exponent)); !(value > least) {
+				continue
+			}
 		}
 		at, _ := slices.BinarySearchFunc(tops, value, func(t top, value float32) int {
 			if t.value > value {

@@ -28,7 +28,11 @@ func TestBestAreTheFirstOfAll(t *testing.T) {
 		dead.Alive = false
 		s.Nodes[ids[9]] = dead
 		v := NewSurvey(s, p, t0)
-		for _, from := range []Viewpoint{{Source: ids[8]}, {Peers: map[model.NodeID]float64{ids[8]: 1, ids[150]: 3, ids[299]: 2}}} {
+		for _, from := range []Viewpoint{
+			{Source: ids[8]},
+			{Peers: map[model.NodeID]float64{ids[8]: 1, ids[150]: 3, ids[299]: 2}},
+			{Source: ids[8], Needs: res(6, 6)},
+		} {
 			got := slices.Clone(b.Best(v, from, 20))
 			want := map[model.NodeID]float64{}
 			var least float64

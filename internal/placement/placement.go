@@ -94,7 +94,9 @@ type Candidate struct {
 	// Load is what the node has and uses. LoadKnown is false when Used is missing or stale.
 	Load      model.Load
 	LoadKnown bool
-	Route     Route
+	// Needs is what the pod is held to use there; zero: not known.
+	Needs model.Resources
+	Route Route
 	// Reasons collected while the figures were gathered; the score hands them on.
 	Reasons []Reason
 }
@@ -108,7 +110,8 @@ type Score struct {
 	// the nearest node whose spread overlaps.
 	Route Route         `json:"route"`
 	T     time.Duration `json:"t"`
-	// A is the formula's value; 0 when not Known.
+	// A is the formula's value; 0 when not Known. Where less is idle than the pod needs it is in
+	// proportion.
 	A float64 `json:"a"`
 	// Points are 0..100 on a logarithmic scale of A between the worst and the best known
 	// candidate. One that is not Known has the median of the known.

@@ -68,7 +68,7 @@ func (b *Buffer) Evaluate(p Params, candidates []Candidate) []Score {
 		if p.Exponent != 0 {
 			b.equal(i)
 		}
-		b.logs[i] = apply(p, s)
+		b.logs[i] = apply(p, s, candidates[i].Needs)
 	}
 	b.award()
 	return b.scores
@@ -214,20 +214,50 @@ func (b *Buffer) nearToFar() []int32 {
 
 // apply sets A and gives its logarithm without tau, which is the same for all: so tau
 // cannot change an order even by rounding. It is -Inf where nothing is idle.
-func apply(p Params, s *Score) float64 {
+func apply(p Params, s *Score, needs model.Resources) float64 {
 	worth := clamp(p.Alpha*float64(s.Idle.CPU) + p.Beta*s.Idle.Memory.GiB())
-	if worth == 0 {
+	needs = needed(needs)
+	part := room(s.Idle, needs)
+	if part < 1 {
+		s.Reasons = append(s.Reasons, Reason{Kind: KindCramped, Use: needs})
+	}
+	if worth == 0 || part == 0 {
 		s.A = 0
 		s.Reasons = append(s.Reasons, Reason{Kind: KindFull})
 		return math.Inf(-1)
 	}
+	log := math.Log(worth)
+	if part < 1 {
+		log += math.Log(part)
+	}
 	if p.Exponent == 0 {
-		s.A = clamp(worth / p.Tau)
-		return math.Log(worth)
+		s.A = clamp(worth * part / p.Tau)
+		return log
 	}
 	ms := milliseconds(s.T)
-	s.A = clamp(worth / (p.Tau * math.Pow(ms, p.Exponent)))
-	return math.Log(worth) - clamp(p.Exponent*math.Log(ms))
+	s.A = clamp(worth * part / (p.Tau * math.Pow(ms, p.Exponent)))
+	return log - clamp(p.Exponent*math.Log(ms))
+}
+
+// room is the part of what a pod needs that is idle, 0 to 1: that of the resource of which less is.
+func room(idle, needs model.Resources) float64 {
+	part := 1.0
+	if needs.CPU > 0 {
+		part = min(part, float64(idle.CPU/needs.CPU))
+	}
+	if needs.Memory > 0 {
+		part = min(part, float64(idle.Memory)/float64(needs.Memory))
+	}
+	return part
+}
+
+// needed leaves of a need what can be one.
+func needed(r model.Resources) model.Resources {
+	if !(r.CPU > 0 && r.CPU <= math.MaxFloat64) {
+		r.CPU = 0
+	}
+	r.Memory = max(0, r.Memory)
+	return r
 }
 
 // award turns logarithms of A into points; those of the unknown are not numbers.

@@ -222,3 +222,38 @@ func TestReasons(t *testing.T) {
 		t.Errorf("measured %v and counted %v, want 1.5ms and 1ms", b.Route.Time, b.T)
 	}
 }
+
+// A node beside the peer with memory, and no CPU to speak of, does not win over one that is a
+// little farther and idle; one that has what the pod needs does.
+func TestWhatThePodNeeds(t *testing.T) {
+	in := []Candidate{
+		{Node: "beside", LoadKnown: true, Load: model.Load{Allocatable: res(8, 32), Used: res(8, 4)}, Route: Route{Time: 50 * time.Microsecond, Known: true}},
+		{Node: "near", LoadKnown: true, Load: model.Load{Allocatable: res(8, 32), Used: res(2, 4)}, Route: Route{Time: 2 * time.Millisecond, Known: true}},
+	}
+	best := func(needs model.Resources, used model.Cores) Score {
+		for i := range in {
+			in[i].Needs = needs
+		}
+		in[0].Load.Used.CPU = used
+		return Rank(Defaults(), in)[0]
+	}
+	if got := best(model.Resources{}, 8); got.Node != "beside" {
+		t.Errorf("%s is the best for a pod that needs nothing", got.Node)
+	}
+	for used, want := range map[model.Cores]model.NodeID{8: "near", 7.95: "near", 7.5: "beside"} {
+		if got := best(res(0.5, 0.25), used); got.Node != want {
+			t.Errorf("%s is the best while %v of 8 cores are in use beside the peer, want %s", got.Node, used, want)
+		}
+	}
+	// A half of what is needed counts half.
+	whole, half := Evaluate(Defaults(), in)[0], in[0]
+	half.Needs = model.Resources{CPU: 2 * whole.Idle.CPU}
+	if got := Evaluate(Defaults(), []Candidate{half})[0]; math.Abs(got.A-whole.A/2) > 1e-9 || len(got.Reasons) == 0 || got.Reasons[0].Kind != KindCramped {
+		t.Errorf("A is %v, want half of %v; %v", got.A, whole.A, got.Reasons)
+	}
+	none := in[0]
+	none.Load.Used.CPU, none.Needs = 9, res(0.1, 0)
+	if got := Evaluate(Defaults(), []Candidate{none, in[1]})[0]; got.A != 0 || got.Points != 0 {
+		t.Errorf("no CPU is idle: %+v", got)
+	}
+}

@@ -28,6 +28,7 @@ const (
 	KindAllUnknown    Kind = "AllUnknown"    // no candidate is known: all are equal
 	KindBadParams     Kind = "BadParams"     // the formula cannot be computed
 	KindFull          Kind = "Full"          // nothing is idle
+	KindCramped       Kind = "Cramped"       // less is idle than the pod needs
 	KindArrivals      Kind = "Arrivals"      // pods have come that its load does not tell of yet
 	KindText          Kind = "Text"          // a reason that was read back
 )
@@ -42,7 +43,8 @@ type Reason struct {
 	Value, Limit time.Duration
 	// Hops is over how many measured links a route was computed.
 	Hops int
-	// Pods and Use are what comes to the node beyond what its load tells.
+	// Pods and Use are what comes to the node beyond what its load tells; Use alone, what the pod
+	// needs.
 	Pods int
 	Use  model.Resources
 	// Text completes the sentence.
@@ -82,6 +84,8 @@ func (r Reason) String() string {
 		return "the formula cannot be computed: " + r.Text
 	case KindFull:
 		return "nothing is idle on this node"
+	case KindCramped:
+		return fmt.Sprintf("less is idle than the %.2f cores and %.2f GiB that the pod is held to use: A is in proportion", r.Use.CPU, r.Use.Memory.GiB())
 	case KindArrivals:
 		return fmt.Sprintf("its load does not tell yet of pods that have come, %d of them: they count with %.2f cores and %.2f GiB", r.Pods, r.Use.CPU, r.Use.Memory.GiB())
 	}

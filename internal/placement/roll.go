@@ -45,12 +45,13 @@ type loaded struct {
 // greatest worth over T are those of the greatest A.
 type loads struct {
 	of    []loaded
-	worth []float32 // 0: nothing is known, or idle
+	worth []float32         // 0: nothing is known, or idle
+	idle  []model.Resources // zero where nothing is known
 }
 
 func (v *Survey) loadAll() *loads {
 	r := v.roll()
-	all := &loads{of: make([]loaded, len(r.ids)), worth: make([]float32, len(r.ids))}
+	all := &loads{of: make([]loaded, len(r.ids)), worth: make([]float32, len(r.ids)), idle: make([]model.Resources, len(r.ids))}
 	for i, id := range r.ids {
 		l := v.load(id)
 		all.of[i] = l
@@ -62,7 +63,7 @@ func (v *Survey) loadAll() *loads {
 		if v.params.Exponent != 1 && v.params.Exponent > 0 {
 			worth = math.Pow(worth, 1/v.params.Exponent)
 		}
-		all.worth[i] = float32(worth)
+		all.worth[i], all.idle[i] = float32(worth), free
 	}
 	return all
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/drover-project/drover/internal/view"
 )
 
-// Viewpoint is from where route times count.
+// Viewpoint is from where route times count, and what the pod needs wherever it comes.
 type Viewpoint struct {
 	// Peers are the nodes that the pod's peers are on, with the weight of its traffic to
 	// each. Weights that are not greater than 0 or not finite are left out.
@@ -18,6 +18,8 @@ type Viewpoint struct {
 	// Source is, of a move, the node that the pod leaves. It counts where there are no
 	// peers. With neither, a node's route time is its mean to all others.
 	Source model.NodeID
+	// Needs is what the pod is held to use; zero: not known.
+	Needs model.Resources
 }
 
 // Survey is one picture of the cluster made ready for many questions. It may be used by
@@ -83,7 +85,7 @@ func (b *Buffer) Candidates(v *Survey, from Viewpoint, nodes []model.NodeID) []C
 			number, b.strangers = -1, true
 		}
 		b.numbers[i] = number
-		*c = Candidate{Node: id, Load: l.load, LoadKnown: l.why == nil, Reasons: b.told.of(i)}
+		*c = Candidate{Node: id, Load: l.load, LoadKnown: l.why == nil, Needs: from.Needs, Reasons: b.told.of(i)}
 		if !c.LoadKnown {
 			c.Reasons = append(c.Reasons, *l.why)
 		}

@@ -15,8 +15,9 @@ import (
 // twin is the formula as docs/placement.md has it, in exact arithmetic, and with no thought of
 // speed. The exponent is a whole number.
 func twin(p Params, in []Candidate) map[model.NodeID]Score {
-	out := map[model.NodeID]Score{}
+	out, needs := map[model.NodeID]Score{}, map[model.NodeID]model.Resources{}
 	for _, c := range in {
+		needs[c.Node] = c.Needs
 		s := Score{Node: c.Node, Known: p.Problem() == "" && c.LoadKnown}
 		l := c.Load
 		for _, r := range []model.Resources{l.Allocatable, l.Requested, l.Used} {
@@ -43,7 +44,7 @@ func twin(p Params, in []Candidate) map[model.NodeID]Score {
 		if !s.Known {
 			continue
 		}
-		a := twinA(p, s)
+		a := twinA(p, s, needs[id])
 		if a.Sign() == 0 {
 			full = true
 			continue
@@ -126,10 +127,23 @@ func twinGroups(in []Candidate, out map[model.NodeID]Score) {
 	}
 }
 
-func twinA(p Params, s Score) *big.Rat {
+func twinA(p Params, s Score, needs model.Resources) *big.Rat {
 	rat := func(x float64) *big.Rat { return new(big.Rat).SetFloat64(x) }
 	worth := new(big.Rat).Mul(rat(p.Alpha), rat(float64(s.Idle.CPU)))
 	worth.Add(worth, new(big.Rat).Mul(rat(p.Beta), big.NewRat(int64(s.Idle.Memory), int64(model.GiB))))
+	room := big.NewRat(1, 1)
+	least := func(part *big.Rat) {
+		if part.Cmp(room) < 0 {
+			room = part
+		}
+	}
+	if n := float64(needs.CPU); n > 0 && !math.IsInf(n, 1) {
+		least(new(big.Rat).Quo(rat(float64(s.Idle.CPU)), rat(n)))
+	}
+	if needs.Memory > 0 {
+		least(big.NewRat(int64(s.Idle.Memory), int64(needs.Memory)))
+	}
+	worth.Mul(worth, room)
 	if worth.Quo(worth, rat(p.Tau)); worth.Sign() == 0 {
 		return worth
 	}
@@ -175,11 +189,17 @@ func hostile(r *rand.Rand) (Params, []Candidate) {
 	if r.Intn(50) == 0 {
 		p.Tau = []float64{0, -1, math.NaN(), math.Inf(1)}[r.Intn(4)]
 	}
+	var needs model.Resources
+	if r.Intn(2) > 0 {
+		if needs = some(); needs.CPU > math.MaxFloat32 && !math.IsInf(float64(needs.CPU), 1) {
+			needs.CPU = 6 // a part of idle cores that is beyond float64 is nobody's
+		}
+	}
 	in := make([]Candidate, r.Intn(9))
 	for i := range in {
 		in[i] = Candidate{Node: model.NodeID(fmt.Sprint("n", i)), LoadKnown: r.Intn(8) > 0,
 			Load:  model.Load{Allocatable: some(), Requested: some(), Used: some()},
-			Route: Route{Time: span(), Spread: span() / 4, Known: r.Intn(8) > 0}}
+			Route: Route{Time: span(), Spread: span() / 4, Known: r.Intn(8) > 0}, Needs: needs}
 		if r.Intn(3) > 0 {
 			in[i].Load.Allocatable = in[i].Load.Allocatable.Plus(model.Resources{CPU: 6, Memory: 4 * model.GiB})
 		}

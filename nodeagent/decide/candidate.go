@@ -20,7 +20,10 @@ func candidates(in Input, pod Pod, now time.Time) []placement.Candidate {
 	if len(others) == 0 {
 		return nil // Candidates without nodes would mean all
 	}
-	return placement.NewSurvey(in.View, in.Params, now).Candidates(placement.Viewpoint{Peers: pod.Peers, Source: in.Here}, others...)
+	return placement.NewSurvey(in.View, in.Params, now).Candidates(placement.Viewpoint{
+		Peers: pod.Peers, Source: in.Here,
+		Needs: model.Resources{CPU: max(pod.Requests.CPU, pod.Run), Memory: max(pod.Requests.Memory, pod.Memory)},
+	}, others...)
 }
 
 // bounded gives the nodes with no more than their Node objects give.
