@@ -2,30 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"sort"
-	"strings"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/transport/spdy"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/drover-project/drover/internal/agentclient"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/view"
 )
-
-// statusPort is where an agent serves its picture, on its node's loopback alone: the way
-// there is the API server's port-forward, so that RBAC decides who may see it.
-const statusPort = 7950
 
 // answer is what one agent said, or why it said nothing.
 type answer struct {
@@ -46,7 +35,7 @@ func (t *tool) ask(ctx context.Context, c client.Client) ([]answer, error) {
 	for i := range pods {
 		wg.Go(func() {
 			answers[i].node = model.NodeID(pods[i].Spec.NodeName)
-			answers[i].err = fetch(ctx, cfg, &pods[i], statusPort, "/v1/view", asJSON(&answers[i].view))
+			answers[i].err = agentclient.Fetch(ctx, cfg, &pods[i], agentclient.StatusPort, "/v1/view", agentclient.JSON(&answers[i].view))
 		})
 	}
 	wg.Wait()
@@ -62,7 +51,7 @@ func (t *tool) askNode(ctx context.Context, c client.Client, node, path string, 
 	}
 	for i := range pods {
 		if pods[i].Spec.NodeName == node {
-			return fetch(ctx, cfg, &pods[i], statusPort, path, asJSON(into))
+			return agentclient.Fetch(ctx, cfg, &pods[i], agentclient.StatusPort, path, agentclient.JSON(into))
 		}
 	}
 	return fmt.Errorf("there is no agent on node %s", node)
@@ -100,85 +89,4 @@ func one(answers []answer) (view.Snapshot, error) {
 		errs = append(errs, fmt.Errorf("agent on %s: %w", a.node, a.err))
 	}
 	return view.Snapshot{}, fmt.Errorf("no agent answers: %w", errors.Join(errs...))
-}
-
-// refusal is an agent's answer that is not what it was asked for. It lives, then.
-type refusal struct{ path, status, said string }
-
-func (r refusal) Error() string {
-	return fmt.Sprintf("ask it for %s: %s: %s", r.path, r.status, r.said)
-}
-
-// fetch has an answer read to a path of one pod.
-func fetch(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, port int, path string, read func(io.Reader) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	local, stop, err := forward(ctx, cfg, pod, port)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	return get(ctx, fmt.Sprintf("http://127.0.0.1:%d", local), path, read)
-}
-
-// get has the answer read of who answers at a URL.
-func get(ctx context.Context, base, path string, read func(io.Reader) error) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask it for %s: %w", path, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-		return refusal{path, resp.Status, strings.TrimSpace(string(said))}
-	}
-	if err := read(resp.Body); err != nil {
-		return fmt.Errorf("its answer to %s is not readable: %w", path, err)
-	}
-	return nil
-}
-
-// asJSON reads an answer into something.
-func asJSON(into any) func(io.Reader) error {
-	return func(r io.Reader) error { return json.NewDecoder(r).Decode(into) }
-}
-
-// forward opens a port-forward to a port of the pod and gives the local one.
-func forward(ctx context.Context, cfg *rest.Config, pod *corev1.Pod, to int) (port uint16, stop func(), err error) {
-	set, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return 0, nil, err
-	}
-	url := set.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
-	rt, upgrader, err := spdy.RoundTripperFor(cfg)
-	if err != nil {
-		return 0, nil, err
-	}
-	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: rt}, http.MethodPost, url)
-	done, ready := make(chan struct{}), make(chan struct{})
-	f, err := portforward.New(dialer, []string{fmt.Sprintf("0:%d", to)}, done, ready, io.Discard, io.Discard)
-	if err != nil {
-		return 0, nil, err
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- f.ForwardPorts() }()
-	stop = sync.OnceFunc(func() { close(done) })
-	select {
-	case <-ready:
-	case err := <-failed:
-		return 0, nil, fmt.Errorf("port-forward to %s/%s: %w", pod.Namespace, pod.Name, err)
-	case <-ctx.Done():
-		stop()
-		return 0, nil, fmt.Errorf("port-forward to %s/%s: %w", pod.Namespace, pod.Name, ctx.Err())
-	}
-	ports, err := f.GetPorts()
-	if err != nil || len(ports) != 1 {
-		stop()
-		return 0, nil, fmt.Errorf("port-forward to %s/%s: no local port: %w", pod.Namespace, pod.Name, err)
-	}
-	return ports[0].Local, stop, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-project/drover/internal/agentclient"
 	"github.com/drover-project/drover/internal/location"
 )
 
@@ -29,9 +30,9 @@ func askAt(ctx context.Context, base, path string, into any) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	err = get(ctx, "http://"+u.Host, path, asJSON(into))
-	if said := (refusal{}); errors.As(err, &said) {
-		return errors.New(said.said)
+	err = agentclient.Get(ctx, "http://"+u.Host, path, agentclient.JSON(into))
+	if said := (agentclient.Refusal{}); errors.As(err, &said) {
+		return errors.New(said.Said)
 	}
 	if err != nil {
 		return fmt.Errorf("no agent answers at %s: agents answer on the loopback of their nodes: %w", base, err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,10 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/drover-project/drover/internal/location"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
 )
 
 func TestWhereByOneAgent(t *testing.T) {
@@ -69,6 +72,37 @@ func TestWhereByOneAgent(t *testing.T) {
 				t.Errorf("%s lacks %q:\n%s", name, want, out.String())
 			}
 		}
+	}
+}
+
+// What an agent knows comes through as it is: drover-simulate reads it.
+func TestStatusAsJSON(t *testing.T) {
+	want := view.Snapshot{At: t0, Nodes: map[model.NodeID]view.Node{"n1": {Alive: true, Received: t0.Add(-time.Second), State: model.NodeState{
+		Load:      model.Load{Used: model.Resources{CPU: 1.5, Memory: model.GiB}, At: t0},
+		PodRoutes: map[model.NodeID]model.RouteTime{"n2": {RTT: time.Millisecond, Samples: 9, Stamp: model.StampKernel, At: t0}},
+	}}}}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(want) }))
+	defer s.Close()
+	var out bytes.Buffer
+	status := func(args ...string) error {
+		c := (&tool{IOStreams: genericclioptions.IOStreams{Out: &out}}).statusCommand()
+		c.SetArgs(append(args, "--agent", s.URL))
+		c.SetOut(io.Discard)
+		c.SetErr(io.Discard)
+		return c.Execute()
+	}
+	if err := status("-o", "json"); err != nil {
+		t.Fatal(err)
+	}
+	var got view.Snapshot
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the agent's (-), printed (+):\n%s", diff)
+	}
+	if err := status("-o", "yaml"); !errors.Is(err, errUsage) {
+		t.Errorf("output yaml: %v", err)
 	}
 }
 

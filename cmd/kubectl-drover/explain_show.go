@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/drover-project/drover/internal/agentclient"
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
@@ -46,7 +47,7 @@ func (t *tool) decided(ctx context.Context, c client.Client, ns, name string) ([
 			continue
 		}
 		var some []decision.Decision
-		if err := fetch(ctx, cfg, p, statusPort, "/v1/decisions/"+ns+"/"+name, asJSON(&some)); err != nil {
+		if err := agentclient.Fetch(ctx, cfg, p, agentclient.StatusPort, "/v1/decisions/"+ns+"/"+name, agentclient.JSON(&some)); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", p.Name, err))
 		}
 		all = append(all, some...)

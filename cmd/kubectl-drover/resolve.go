@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/agentclient"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -125,7 +126,7 @@ type end struct {
 }
 
 // heard tells that the agent of the end's node answers, whatever it says.
-func (e end) heard() bool { return e.err == nil || errors.As(e.err, &refusal{}) }
+func (e end) heard() bool { return e.err == nil || errors.As(e.err, &agentclient.Refusal{}) }
 
 // patience is how long an end is waited for: one that is in trouble may not answer at all.
 const patience = 5 * time.Second

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/agentclient"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -57,7 +58,7 @@ func node(name string, ready corev1.ConditionStatus) *corev1.Node {
 func TestForce(t *testing.T) {
 	down := []end{{node: "n1", role: migrate.RoleSource}, {node: "n2", role: migrate.RoleTarget, err: errors.New("no route to host")}}
 	up := []end{down[0], {node: "n2", role: migrate.RoleTarget}}
-	grumbling := []end{down[0], {node: "n2", role: migrate.RoleTarget, err: refusal{"/v1", "404", "no such move"}}}
+	grumbling := []end{down[0], {node: "n2", role: migrate.RoleTarget, err: agentclient.Refusal{Path: "/v1", Status: "404", Said: "no such move"}}}
 	abort, back, forget := word{abort: true}, word{back: true, off: "n2"}, word{forget: true, off: "n2"}
 	starting := func(s *v1alpha1.PodMigrationStatus) { commit(s); s.Target.Starting = true }
 	for _, c := range []struct {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/drover-project/drover/internal/agentclient"
 	"github.com/drover-project/drover/internal/keyring"
 )
 
@@ -195,7 +196,7 @@ func isReady(p *corev1.Pod) bool {
 }
 
 func keysOf(ctx context.Context, cfg *rest.Config, p *corev1.Pod) (names []string, err error) {
-	err = fetch(ctx, cfg, p, metricsPort, "/metrics", func(r io.Reader) error {
+	err = agentclient.Fetch(ctx, cfg, p, metricsPort, "/metrics", func(r io.Reader) error {
 		text, err := io.ReadAll(r)
 		names = keysIn(text)
 		return err

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/drover-project/drover/internal/agentclient"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/traffic"
 )
@@ -66,9 +67,9 @@ func (t *tool) askAbout(ctx context.Context, c client.Client, node, path string,
 		return fmt.Errorf("there is no node %q", node)
 	}
 	err := t.askNode(ctx, c, node, path, into)
-	var said refusal
+	var said agentclient.Refusal
 	if errors.As(err, &said) {
-		return fmt.Errorf("the agent on %s does not know: %s", node, said.said)
+		return fmt.Errorf("the agent on %s does not know: %s", node, said.Said)
 	}
 	return err
 }

@@ -14,7 +14,7 @@ import (
 )
 
 func (t *tool) statusCommand() *cobra.Command {
-	var agent string
+	var agent, output string
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Nodes, where they are in their life, and the route times between them and between their pods",
@@ -22,16 +22,20 @@ func (t *tool) statusCommand() *cobra.Command {
 
 PHASE is what the node is held for: joining (its load and what it can do are not known yet), normal,
 leaving (it is cordoned, or to be deleted: no pod is moved to it), suspected (its agent is not heard),
-dead (nor does its kernel answer anybody). SINCE is for how long, AGE how old its last report is.`,
+dead (nor does its kernel answer anybody). SINCE is for how long, AGE how old its last report is.
+
+With -o json it is all that the agent knows, which drover-simulate reads.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := validOutput(output); err != nil {
+				return err
+			}
 			if agent != "" {
 				var s view.Snapshot
 				if err := askAt(cmd.Context(), agent, "/v1/view", &s); err != nil {
 					return err
 				}
-				printStatus(t.Out, s)
-				return nil
+				return t.showStatus(s, output)
 			}
 			c, _, err := t.client()
 			if err != nil {
@@ -45,7 +49,9 @@ dead (nor does its kernel answer anybody). SINCE is for how long, AGE how old it
 			if err != nil {
 				return err
 			}
-			printStatus(t.Out, s)
+			if err := t.showStatus(s, output); err != nil {
+				return err
+			}
 			for _, a := range answers {
 				if a.err != nil {
 					fmt.Fprintf(t.ErrOut, "the agent on %s does not answer: %v\n", a.node, a.err)
@@ -55,7 +61,16 @@ dead (nor does its kernel answer anybody). SINCE is for how long, AGE how old it
 		},
 	}
 	agentFlag(c, &agent)
+	outputFlag(c, &output)
 	return c
+}
+
+func (t *tool) showStatus(s view.Snapshot, output string) error {
+	if output == "json" {
+		return printJSON(t.Out, s)
+	}
+	printStatus(t.Out, s)
+	return nil
 }
 
 func printStatus(out io.Writer, s view.Snapshot) {
