@@ -63,18 +63,33 @@ func TestAgesAreThoseOfThePicture(t *testing.T) {
 	}
 }
 
-// A pod sees those before it: db goes first, and both profiles have it somewhere; web goes beside it
-// by Drover's.
+// A pod sees those before it: queue has to go to n1, and web, its peer, goes there too by Drover's: 0 cores and
+// 0.25*5 GiB are left, 1.25/0.2 = 6.25, on n2 (3 + 0.25*7)/2 = 2.4. Without queue n1 would be as far.
 func TestPodsSeeThoseBefore(t *testing.T) {
-	pods := strings.Replace(web, "annotations: {drover.dev/peers: app=db}", "labels: {app: queue}", 1)
-	pods = strings.Replace(pods, "name: web", "name: queue", 1) + "---" + strings.Replace(web, "app=db", "app=queue", 1)
+	queue := strings.NewReplacer("name: web", "name: queue", "annotations: {drover.dev/peers: app=db}", "labels: {app: queue}",
+		"spec:", "spec:\n  nodeSelector: {kubernetes.io/hostname: n1}").Replace(web)
+	pods := queue + "---" + strings.Replace(web, "app=db", "app=queue", 1)
 	a := answered(t, "--cluster", write(t, "c.yaml", twoNodes), "--pods", write(t, "p.yaml", pods), "--measurements", twoMeasured(t))
-	on := nodesOf(a.Profiles[1])
-	if on[0] == "" || on[1] != on[0] {
-		t.Errorf("Drover's profile placed queue and web on %v, want one node", on)
+	if on := nodesOf(a.Profiles[0]); !slices.Equal(on, []string{"n1", "n2"}) {
+		t.Errorf("the default profile placed queue and web on %v, want n1 and n2", on)
 	}
-	if on := nodesOf(a.Profiles[0]); on[0] != "n2" {
-		t.Errorf("the default profile placed queue on %s, want n2", on[0])
+	if on := nodesOf(a.Profiles[1]); !slices.Equal(on, []string{"n1", "n1"}) {
+		t.Errorf("Drover's profile placed queue and web on %v, want n1", on)
+	}
+}
+
+// A pod of the cluster that has just come counts as one: with n2 at 0.5 ms, 4.75/0.5 = 9.5 there, n1 is the best with 10 as
+// long as db runs; while it is starting the 2 cores and 2 GiB that it requests come on top of those in use, and n1
+// has (0 + 0.25*5)/0.2 = 6.25.
+func TestPodsThatStart(t *testing.T) {
+	measured := twoPicture()
+	measured.Nodes["n2"] = heard(eightGiB, measured.Nodes["n2"].State.Load.Used, map[model.NodeID]float64{"n1": .5})
+	m, pods := measurements(t, measured.Nodes), write(t, "p.yaml", web)
+	for phase, want := range map[string]string{"Running": "n1", "Pending": "n2"} {
+		a := answered(t, "--cluster", write(t, "c.yaml", strings.Replace(twoNodes, "Running", phase, 1)), "--pods", pods, "--measurements", m, "--runs", "20")
+		if o := a.Profiles[1].Pods[0]; o.Node != want || o.Runs != 20 {
+			t.Errorf("while db is %s web comes to %v, want %s", phase, o.Nodes, want)
+		}
 	}
 }
 

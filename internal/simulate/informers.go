@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -17,12 +15,11 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 )
 
-// client answers with the cluster's objects. Lists are in the order of an API server's, by
-// namespace and name: the scheduler goes through nodes in the order in which it has heard of them.
+// client answers with the cluster's objects, in the order of an API server's lists, by namespace and
+// name: the scheduler goes through nodes in the order in which it has heard of them.
 func (c *Cluster) client() (kubernetes.Interface, error) {
 	client := fake.NewSimpleClientset()
 	add := func(o runtime.Object) error {
@@ -46,29 +43,7 @@ func (c *Cluster) client() (kubernetes.Interface, error) {
 			return nil, err
 		}
 	}
-	listed := clienttesting.ObjectReaction(client.Tracker())
-	client.PrependReactor("list", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		handled, list, err := listed(action)
-		if err == nil && handled {
-			err = sortList(list)
-		}
-		return handled, list, err
-	})
 	return client, nil
-}
-
-func sortList(list runtime.Object) error {
-	items, err := meta.ExtractList(list)
-	if err != nil {
-		return err
-	}
-	slices.SortFunc(items, func(a, b runtime.Object) int {
-		// Whatever is listed here has metadata.
-		x, _ := meta.Accessor(a)
-		y, _ := meta.Accessor(b)
-		return cmp.Or(cmp.Compare(x.GetNamespace(), y.GetNamespace()), cmp.Compare(x.GetName(), y.GetName()))
-	})
-	return meta.SetList(list, items)
 }
 
 // handlers are those of plugins, which learn of pods and volumes by them: the scheduler waits for
