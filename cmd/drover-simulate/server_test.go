@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -61,6 +62,11 @@ func TestLiveCluster(t *testing.T) {
 	// The profile is that of the cluster.
 	if len(a.Profiles) != 2 || a.Profiles[1].Name != "ours" || nodesOf(a.Profiles[0])[0] != "n2" || nodesOf(a.Profiles[1])[0] != "n1" {
 		t.Errorf("answer:\n%s", out)
+	}
+	// The same cluster as a file, as kubectl get -o json gives it, has the same answer.
+	file := answered(t, "--cluster", write(t, "c.json", exported(ctx, t, set)), "--pods", write(t, "p.yaml", web), "--measurements", twoMeasured(t))
+	if !slices.Equal(nodesOf(file.Profiles[0]), nodesOf(a.Profiles[0])) || file.Profiles[0].Summary.CPU != a.Profiles[0].Summary.CPU {
+		t.Errorf("from a file: %+v, from the server: %+v", file.Profiles[0], a.Profiles[0])
 	}
 	if after := versions(ctx, t, set); !maps.Equal(before, after) {
 		t.Errorf("the simulation changed the cluster: %v, before %v", after, before)
@@ -254,6 +260,35 @@ func bind(ctx context.Context, t *testing.T, set *kubernetes.Clientset, profile 
 		}
 	}
 	return on
+}
+
+// exported is the list that kubectl get nodes,pods -A -o json prints.
+func exported(ctx context.Context, t *testing.T, set *kubernetes.Clientset) string {
+	t.Helper()
+	nodes, err := set.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods, err := set.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := map[string]any{"apiVersion": "v1", "kind": "List"}
+	var items []any
+	for _, n := range nodes.Items {
+		n.APIVersion, n.Kind = "v1", "Node"
+		items = append(items, n)
+	}
+	for _, p := range pods.Items {
+		p.APIVersion, p.Kind = "v1", "Pod"
+		items = append(items, p)
+	}
+	list["items"] = items
+	raw, err := json.MarshalIndent(list, "", "    ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
 }
 
 // versions are those of all nodes and pods.

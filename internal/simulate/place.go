@@ -55,6 +55,9 @@ func place(ctx context.Context, c *Cluster, pods []*corev1.Pod, conf *config.Kub
 		pod = pod.DeepCopy()
 		pod.Spec.SchedulerName = profile.SchedulerName
 		one, err := p.one(ctx, pod)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("profile %s: %w", profile.SchedulerName, ctx.Err())
+		}
 		if err != nil {
 			return nil, fmt.Errorf("profile %s: place pod %s/%s: %s", profile.SchedulerName, pod.Namespace, pod.Name, oneLine(err))
 		}

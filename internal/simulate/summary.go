@@ -80,19 +80,35 @@ func newJudge(c *Cluster, s view.Snapshot) *judge {
 // routes gives the placed pods' route times to their peers, where any is known, by the pods' places
 // in the list.
 func (j *judge) routes(f *fellows, all []Placement) map[int]time.Duration {
-	known := map[int]time.Duration{}
+	to := make([]map[model.NodeID]float64, len(all))
+	ways := map[model.NodeID]map[model.NodeID]placement.Route{} // by the peer's node
 	for i, p := range all {
 		if p.Node == "" {
 			continue
 		}
 		// A malformed annotation has no peers.
 		terms, _ := peers.Parse(p.Pod.Annotations[v1alpha1.AnnotationPeers])
-		nodes, _ := peers.Nodes(p.Pod, terms, f.of(p.Pod.Namespace))
+		to[i], _ = peers.Nodes(p.Pod, terms, f.of(p.Pod.Namespace))
+		for peer := range to[i] {
+			if ways[peer] == nil {
+				ways[peer] = map[model.NodeID]placement.Route{}
+			}
+			ways[peer][model.NodeID(p.Node)] = placement.Route{}
+		}
+	}
+	// All ways to one node together: the survey computes them in one go.
+	for peer, from := range ways {
+		for node := range from {
+			from[node] = j.survey.Route(node, peer)
+		}
+	}
+	known := map[int]time.Duration{}
+	for i, p := range all {
 		var sum, weight float64
-		for _, to := range slices.Sorted(maps.Keys(nodes)) {
-			if r := j.survey.Route(model.NodeID(p.Node), to); r.Known {
-				sum += nodes[to] * float64(r.Time)
-				weight += nodes[to]
+		for _, peer := range slices.Sorted(maps.Keys(to[i])) {
+			if r := ways[peer][model.NodeID(p.Node)]; r.Known {
+				sum += to[i][peer] * float64(r.Time)
+				weight += to[i][peer]
 			}
 		}
 		if weight > 0 {

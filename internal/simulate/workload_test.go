@@ -1,6 +1,8 @@
 package simulate
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -103,6 +105,28 @@ spec:
 	}
 	if !slices.Equal(others, want) {
 		t.Errorf("the cluster has\n%q, want\n%q", others, want)
+	}
+}
+
+// An interrupted simulation has no answer: what the scheduler says once its context has ended is not true.
+func TestInterrupted(t *testing.T) {
+	c, err := NewCluster(read(t, node))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: %}\nspec: {" + container + "}\n---\n"
+	pods, err := c.Workload(read(t, strings.Replace(pod, "%", "a", 1)+strings.Replace(pod, "%", "b", 1)), "home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := Configuration([]byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"), "test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	a, err := Ask(ctx, Question{Cluster: c, Pods: pods, Config: conf, Runs: 1, Progress: func(int, int) { stop() }})
+	if a != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("answer %+v, error %v", a, err)
 	}
 }
 
