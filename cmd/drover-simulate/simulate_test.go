@@ -63,11 +63,11 @@ func TestAgesAreThoseOfThePicture(t *testing.T) {
 	}
 }
 
-// A pod sees those before it: queue has to go to n1, and web, its peer, goes there too by Drover's: 0 cores and
-// 0.25*5 GiB are left, 1.25/0.2 = 6.25, on n2 (3 + 0.25*7)/2 = 2.4. Without queue n1 would be as far.
+// A pod sees those before it: queue has to go to n1, and web, its peer, goes there too by Drover's: 0.4 cores and
+// 5 GiB are left, 0.4 * (0.4 + 0.25*5)/0.2 = 3.3, on n2 (3 + 0.25*7)/2 = 2.4. Without queue n1 would be as far.
 func TestPodsSeeThoseBefore(t *testing.T) {
 	queue := strings.NewReplacer("name: web", "name: queue", "annotations: {drover.dev/peers: app=db}", "labels: {app: queue}",
-		"spec:", "spec:\n  nodeSelector: {kubernetes.io/hostname: n1}").Replace(web)
+		`cpu: "1"`, "cpu: 100m", "spec:", "spec:\n  nodeSelector: {kubernetes.io/hostname: n1}").Replace(web)
 	pods := queue + "---" + strings.Replace(web, "app=db", "app=queue", 1)
 	a := answered(t, "--cluster", write(t, "c.yaml", twoNodes), "--pods", write(t, "p.yaml", pods), "--measurements", twoMeasured(t))
 	if on := nodesOf(a.Profiles[0]); !slices.Equal(on, []string{"n1", "n2"}) {
@@ -78,12 +78,12 @@ func TestPodsSeeThoseBefore(t *testing.T) {
 	}
 }
 
-// A pod of the cluster that has just come counts as one: with n2 at 0.5 ms, 4.75/0.5 = 9.5 there, n1 is the best with 10 as
-// long as db runs; while it is starting the 2 cores and 2 GiB that it requests come on top of those in use, and n1
-// has (0 + 0.25*5)/0.2 = 6.25.
+// A pod of the cluster that has just come counts as one: with n2 at 1 ms, 4.75/1 there, n1 is the best with half of 10, for
+// half a core of the one that web needs, as long as db runs; while it is starting the 2 cores that it requests come on top of
+// those in use, and n1 has none.
 func TestPodsThatStart(t *testing.T) {
 	measured := twoPicture()
-	measured.Nodes["n2"] = heard(eightGiB, measured.Nodes["n2"].State.Load.Used, map[model.NodeID]float64{"n1": .5})
+	measured.Nodes["n2"] = heard(eightGiB, measured.Nodes["n2"].State.Load.Used, map[model.NodeID]float64{"n1": 1})
 	m, pods := measurements(t, measured.Nodes), write(t, "p.yaml", web)
 	for phase, want := range map[string]string{"Running": "n1", "Pending": "n2"} {
 		a := answered(t, "--cluster", write(t, "c.yaml", strings.Replace(twoNodes, "Running", phase, 1)), "--pods", pods, "--measurements", m, "--runs", "20")
