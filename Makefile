@@ -102,6 +102,13 @@ bench-badinput: ## 10^6 truncated, oversized, replayed and forged datagrams at a
 bench-measure: lab-build ## Route times against the kernel's truth, what measuring costs, who is named as aggressor: 40 min on a quiet machine; writes out/bench/measure.json
 	$(GO) run ./test/bench/measure -out $(CURDIR)/out/bench/measure.json
 
+# Pieces of it: make bench-scheduler SCHEDULER_ARGS='-nodes 1000 -pods 300 -rounds 1'
+SCHEDULER_ARGS ?=
+
+.PHONY: bench-scheduler
+bench-scheduler: lab-build ## What RouteTime costs kube-scheduler, beside other plugins, against a real kube-apiserver, some 40 min on a quiet machine; writes out/bench/scheduler.json
+	$(GO) run ./test/bench/scheduler -out $(CURDIR)/out/bench/scheduler.json $(SCHEDULER_ARGS)
+
 .PHONY: lab-build
 lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout
 	$(LAB) build
