@@ -10,7 +10,6 @@ package plugin
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -236,9 +235,9 @@ func (k *ranking) award(survey *placement.Survey, scores []placement.Score) {
 	for i := range k.points {
 		k.points[i] = unranked
 	}
-	for i := range scores {
-		points := int8(math.Round(scores[i].Points))
-		if number, ok := survey.Number(scores[i].Node); ok {
+	for i, number := range k.buffer.Numbers() {
+		points := int8(scores[i].Points + 0.5)
+		if number >= 0 {
 			k.points[number] = points
 		} else {
 			k.others[string(scores[i].Node)] = points

@@ -226,6 +226,13 @@ func apply(p Params, s *Score, needs model.Resources) float64 {
 		s.Reasons = append(s.Reasons, Reason{Kind: KindFull})
 		return math.Inf(-1)
 	}
+	ms := milliseconds(s.T)
+	if p.Exponent == 1 {
+		if a := worth * part / ms; a > least && a < 1/least {
+			s.A = clamp(a / p.Tau)
+			return math.Log(a)
+		}
+	}
 	log := math.Log(worth)
 	if part < 1 {
 		log += math.Log(part)
@@ -234,7 +241,6 @@ func apply(p Params, s *Score, needs model.Resources) float64 {
 		s.A = clamp(worth * part / p.Tau)
 		return log
 	}
-	ms := milliseconds(s.T)
 	s.A = clamp(worth * part / (p.Tau * math.Pow(ms, p.Exponent)))
 	return log - clamp(p.Exponent*math.Log(ms))
 }
@@ -259,6 +265,9 @@ func needed(r model.Resources) model.Resources {
 	r.Memory = max(0, r.Memory)
 	return r
 }
+
+// least is what a float64 can hold with all its digits, and far less than any A.
+const least = 1e-200
 
 // award turns logarithms of A into points; those of the unknown are not numbers.
 func (b *Buffer) award() {

@@ -103,6 +103,9 @@ func (b *Buffer) Candidates(v *Survey, from Viewpoint, nodes []model.NodeID) []C
 	return b.candidates
 }
 
+// Numbers gives the numbers of the candidates, by Survey.Number; -1 of those that are not in the picture.
+func (b *Buffer) Numbers() []int32 { return b.numbers }
+
 // unheard is the load of a node that is not in the picture.
 var unheard = loaded{why: &Reason{Kind: KindNoState}}
 
