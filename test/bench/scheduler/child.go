@@ -56,7 +56,7 @@ profiles:
 
 // schedule runs a scheduler by a configuration file until ctx ends: kube-scheduler with the plugins that
 // are compared, as drover-scheduler has them, and a picture of nodes nodes.
-func schedule(ctx context.Context, configuration string, nodes int) error {
+func schedule(ctx context.Context, configuration string, nodes int, events bool) error {
 	o := options.NewOptions()
 	flags := pflag.NewFlagSet("scheduler", pflag.ContinueOnError)
 	for _, set := range o.Flags.FlagSets {
@@ -68,7 +68,7 @@ func schedule(ctx context.Context, configuration string, nodes int) error {
 	if err := o.ComponentGlobalsRegistry.Set(); err != nil {
 		return err
 	}
-	c := plugin.Config{Views: newWorld(nodes), Metrics: plugin.NewMetrics(), Decisions: decision.NewLog(1000, 16*model.MiB), Events: true, Now: time.Now}
+	c := plugin.Config{Views: newWorld(nodes), Metrics: plugin.NewMetrics(), Decisions: decision.NewLog(1000, 16*model.MiB), Events: events, Now: time.Now}
 	config, scheduler, err := app.Setup(ctx, o,
 		app.WithPlugin(plugin.Name, plugin.Factory(c)),
 		app.WithPlugin(networkoverhead.Name, networkoverhead.New),

@@ -22,6 +22,7 @@ type cluster struct {
 	set        *kubernetes.Clientset
 	world      *world
 	kubeconfig []byte
+	events     bool // of RouteTime
 }
 
 // newCluster starts it. KUBEBUILDER_ASSETS says where the programs are.

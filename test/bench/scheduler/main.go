@@ -28,10 +28,11 @@ func main() {
 		parts    = flag.String("parts", "score,cycle,whole", "what is measured")
 		only     = flag.String("profiles", "", "profiles of the whole scheduler; empty: all")
 		logs     = flag.String("logs", "", "`directory` for configurations and logs of the schedulers; empty: none is kept")
+		events   = flag.Bool("events", true, "RouteTime tells every bound pod by an event how its node was scored, as drover-scheduler does by default")
 		schedule = flag.String("schedule", "", "run a scheduler by this configuration `file` (used by the benchmark itself)")
 	)
 	flag.Parse()
-	if err := do(ctx, *schedule, settings{*out, numbers(*sizes), load{*pods, *rate}, *rounds, strings.Split(*parts, ","), *only, *logs}); err != nil {
+	if err := do(ctx, *schedule, settings{*out, numbers(*sizes), load{*pods, *rate}, *rounds, strings.Split(*parts, ","), *only, *logs, *events}); err != nil {
 		fmt.Fprintln(os.Stderr, "scheduler:", err)
 		os.Exit(1)
 	}
@@ -45,6 +46,7 @@ type settings struct {
 	parts  []string
 	only   string
 	logs   string
+	events bool
 }
 
 func numbers(list string) (all []int) {
@@ -61,7 +63,7 @@ func numbers(list string) (all []int) {
 
 func do(ctx context.Context, configuration string, o settings) error {
 	if configuration != "" {
-		return schedule(ctx, configuration, o.sizes[0])
+		return schedule(ctx, configuration, o.sizes[0], o.events)
 	}
 	var metrics []report.Metric
 	if slices.Contains(o.parts, "score") {
@@ -134,9 +136,13 @@ func compare(ctx context.Context, dir string, n int, o settings) (map[string][]r
 		return nil, err
 	}
 	defer c.stop()
+	c.events = o.events
 	runs := map[string][]run{}
 	for number := range o.rounds {
-		for _, p := range profiles("http://" + l.Addr().String()) {
+		all := profiles("http://" + l.Addr().String())
+		// None always comes first, where the API server has had time to rest.
+		for i := range all {
+			p := all[(i+number)%len(all)]
 			if o.only != "" && !slices.Contains(strings.Split(o.only, ","), p.name) {
 				continue
 			}

@@ -176,7 +176,7 @@ func (c *cluster) start(ctx context.Context, dir string, p profile) (stop func()
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-schedule", file, "-nodes", fmt.Sprint(len(c.world.names)))
+	cmd := exec.CommandContext(ctx, self, "-schedule", file, "-nodes", fmt.Sprint(len(c.world.names)), fmt.Sprintf("-events=%v", c.events))
 	cmd.Stdout, cmd.Stderr = said, said
 	if err := cmd.Start(); err != nil {
 		return nil, nil, fmt.Errorf("start a scheduler: %w", err)
