@@ -19,6 +19,13 @@ import (
 // ReasonRouteTime is the reason of the event on a pod that tells how its node was scored.
 const ReasonRouteTime = "RouteTime"
 
+// The events of decisions that are told at most: so many a second, and so many at once. Each is a write
+// to the API server, as the binding itself is.
+const (
+	toldPerSecond = 20
+	toldAtOnce    = 100
+)
+
 const pluginsKey fwk.StateKey = "drover.dev/RouteTime/plugins"
 
 // pluginScores is what all plugins said, in the order of the nodes. The first so many of each
@@ -67,9 +74,14 @@ func (r *RouteTime) PostBind(_ context.Context, state fwk.CycleState, pod *corev
 	r.decisions.Add(d)
 	r.metrics.decided(d)
 	chosen := d.Chosen()
-	if r.told && chosen != nil && r.events != nil {
-		r.events.Eventf(pod, nil, corev1.EventTypeNormal, ReasonRouteTime, "Scheduling", "%s", sentence(d, chosen))
+	if !r.told || chosen == nil || r.events == nil {
+		return
 	}
+	if !r.telling.TryAccept() {
+		r.metrics.untold.Inc()
+		return
+	}
+	r.events.Eventf(pod, nil, corev1.EventTypeNormal, ReasonRouteTime, "Scheduling", "%s", sentence(d, chosen))
 }
 
 // release lets the memory of the pod's ranking be used again. Nothing reads the state after it.

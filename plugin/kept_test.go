@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/flowcontrol"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
@@ -107,6 +108,20 @@ func TestRetriesAreOneDecision(t *testing.T) {
 	}
 	if n := len(b.kept.Of("ns", "p")); n != 1 {
 		t.Errorf("%d decisions are kept, want 1", n)
+	}
+}
+
+// A thousand pods that are bound at once do not make as many events beside the scheduler's own.
+func TestEventsAreBounded(t *testing.T) {
+	b := newBench()
+	b.start(t, "")
+	b.plugin.telling = flowcontrol.NewFakeNeverRateLimiter()
+	b.bind(t, pod("p"), "n2")
+	if told := b.toldOf(); len(told) != 0 {
+		t.Errorf("events %q, want none", told)
+	}
+	if n := testutil.ToFloat64(b.metrics.untold); n != 1 {
+		t.Errorf("drover_scheduler_untold_decisions_total is %v, want 1", n)
 	}
 }
 

@@ -21,6 +21,7 @@ type Metrics struct {
 	nodes    prometheus.Gauge
 	coming   prometheus.Gauge
 	near     *prometheus.CounterVec
+	untold   prometheus.Counter
 
 	chosenPoints prometheus.Histogram
 	chosenA      prometheus.Histogram
@@ -91,6 +92,10 @@ func NewMetrics() *Metrics {
 			Name: "drover_scheduler_arriving_pods",
 			Help: "Pods that have come to nodes and that no load tells of yet: they count with what they are held to use.",
 		}),
+		untold: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "drover_scheduler_untold_decisions_total",
+			Help: "Pods that got no event of how their node was scored, because too many were bound at once.",
+		}),
 		near: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "drover_scheduler_near_nodes_total",
 			Help: "Nodes of the greatest A as seen from a pod's peers that were looked at beside kube-scheduler's sample, by what came of it: sampled (they were in it), brought into it, or refused by a filter.",
@@ -99,7 +104,7 @@ func NewMetrics() *Metrics {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.duration, m.unknown, m.scored, m.invalid, m.rejected, m.age, m.nodes, m.coming, m.near,
+	return []prometheus.Collector{m.duration, m.unknown, m.scored, m.invalid, m.rejected, m.age, m.nodes, m.coming, m.near, m.untold,
 		m.chosenPoints, m.chosenA, m.bestA, m.chosenAge, m.chosenSaid, &m.perNode}
 }
 

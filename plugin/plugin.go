@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
@@ -61,6 +62,7 @@ type RouteTime struct {
 
 	decisions *decision.Log
 	told      bool // events
+	telling   flowcontrol.PassiveRateLimiter
 
 	mu       sync.Mutex
 	survey   *placement.Survey
@@ -88,7 +90,7 @@ type Config struct {
 	Metrics *Metrics
 	// Decisions is where decisions are kept.
 	Decisions *decision.Log
-	// Events has every bound pod told by an event how its node was scored.
+	// Events has bound pods told by an event how their nodes were scored.
 	Events bool
 	// Now is the clock by which Views stamps what it receives.
 	Now func() time.Time
@@ -111,6 +113,7 @@ func Factory(c Config) frameworkruntime.PluginFactory {
 			events:    h.EventRecorder(),
 			decisions: c.Decisions,
 			told:      c.Events,
+			telling:   flowcontrol.NewTokenBucketPassiveRateLimiter(toldPerSecond, toldAtOnce),
 			handle:    h,
 			coming:    coming{book: arrivals.NewBook()},
 			refused:   refusals{pods: map[types.UID]*refusal{}},
