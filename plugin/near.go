@@ -9,8 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
-
-	"github.com/drover-project/drover/internal/placement"
 )
 
 const (
@@ -27,7 +25,7 @@ const nearKey fwk.StateKey = "drover.dev/RouteTime/near"
 // nearState has the listener bring the nodes near to a viewpoint among those that are scored.
 type nearState struct {
 	plugin *RouteTime
-	from   placement.Viewpoint
+	from   *vantage
 }
 
 // Clone implements fwk.StateData; the state is never changed.
@@ -40,7 +38,6 @@ func (r *RouteTime) lookNear(state fwk.CycleState, pod *corev1.Pod, cluster int)
 		return
 	}
 	if from := r.viewpoint(pod); len(from.Peers) > 0 || from.Source != "" {
-		from.Needs = expected(pod, r.look().PodUse())
 		state.Write(nearKey, &nearState{r, from})
 	}
 }
@@ -70,18 +67,19 @@ func (l listener) RunPreScorePlugins(ctx context.Context, state fwk.CycleState, 
 
 // bring puts those of the best nodes that pass all filters in the place of others in a sample of
 // the feasible nodes. Which others is no matter: the sample is any nodes.
-func (r *RouteTime) bring(ctx context.Context, f framework.Framework, state fwk.CycleState, pod *corev1.Pod, from placement.Viewpoint, sample []fwk.NodeInfo) {
+func (r *RouteTime) bring(ctx context.Context, f framework.Framework, state fwk.CycleState, pod *corev1.Pod, from *vantage, sample []fwk.NodeInfo) {
 	survey, k := r.look(), r.newRanking()
 	defer r.rankings.Put(k)
 	k.near = k.near[:0]
+	needs := expected(pod, survey.PodUse())
 	all := r.handle.SnapshotSharedLister().NodeInfos()
-	for _, id := range k.buffer.Best(survey, from, mostAsked) {
+	for _, id := range r.viewpoints.bestFrom(from, needs, survey, k.buffer) {
 		if info, err := all.Get(string(id)); err == nil { // a node may be gone
 			k.near = append(k.near, info)
 		}
 	}
 	// Once more, by what the scheduler knows better than the picture.
-	scores := r.rank(k, survey, from, k.near)
+	scores := r.rank(k, survey, from.of(needs), k.near)
 	k.order = k.order[:0]
 	for i := range scores {
 		if scores[i].A > 0 {

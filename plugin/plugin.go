@@ -264,8 +264,8 @@ func (s *scoreState) Clone() fwk.StateData { return s }
 // PreScore ranks all feasible nodes by one picture.
 func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
 	start := time.Now()
-	survey, from := r.look(), r.viewpoint(pod)
-	from.Needs = expected(pod, survey.PodUse())
+	survey := r.look()
+	from := r.viewpoint(pod).of(expected(pod, survey.PodUse()))
 	k := r.newRanking()
 	scores := r.rank(k, survey, from, nodes)
 	k.award(survey, scores)

@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 )
@@ -55,26 +56,53 @@ func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod) {
 type viewpoints struct {
 	mu    sync.Mutex
 	found time.Time // the oldest
-	of    map[string]placement.Viewpoint
+	of    map[string]*vantage
+}
+
+// vantage is a viewpoint, and the best nodes by one picture as seen from it.
+type vantage struct {
+	placement.Viewpoint
+
+	// The best nodes were asked for by this picture, for a pod of these needs; a nil survey: never.
+	survey *placement.Survey
+	needs  model.Resources
+	best   []model.NodeID
+}
+
+// of is the viewpoint of a pod with these needs.
+func (v *vantage) of(needs model.Resources) placement.Viewpoint {
+	from := v.Viewpoint
+	from.Needs = needs
+	return from
 }
 
 // viewpoint is from where the pod is seen, at most reuse old.
-func (r *RouteTime) viewpoint(pod *corev1.Pod) placement.Viewpoint {
+func (r *RouteTime) viewpoint(pod *corev1.Pod) *vantage {
 	annotation := pod.Annotations[v1alpha1.AnnotationPeers]
 	// The pod that a replacement takes over from is itself, and no peer.
 	if annotation == "" || isReplacement(pod) {
-		return viewpointOf(pod, r.pods)
+		return &vantage{Viewpoint: viewpointOf(pod, r.pods)}
 	}
 	v, now, key := &r.viewpoints, r.now(), pod.Namespace+"/"+annotation
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if age := now.Sub(v.found); v.of == nil || age < 0 || age >= reuse {
-		v.found, v.of = now, map[string]placement.Viewpoint{}
+		v.found, v.of = now, map[string]*vantage{}
 	}
 	from, known := v.of[key]
 	if !known {
-		from = viewpointOf(pod, r.pods)
+		from = &vantage{Viewpoint: viewpointOf(pod, r.pods)}
 		v.of[key] = from
 	}
 	return from
+}
+
+// bestFrom gives the best nodes for a pod of these needs as seen from a vantage.
+func (v *viewpoints) bestFrom(from *vantage, needs model.Resources, survey *placement.Survey, b *placement.Buffer) []model.NodeID {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if from.survey != survey || from.needs != needs {
+		from.survey, from.needs, from.best = survey, needs, slices.Clone(b.Best(survey, from.of(needs), mostAsked))
+	}
+	return from.best
 }

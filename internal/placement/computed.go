@@ -15,9 +15,9 @@ const (
 	// keepComputed is for how long, among more nodes than can all probe each other, what was
 	// made from a picture's route times serves after it: they are taken over windows that are
 	// longer, and making a graph of thousands of nodes takes longer than ranking them.
-	keepComputed = 5 * time.Second
+	keepComputed = 10 * time.Second
 	// renewComputed is the age at which it is time to make it anew.
-	renewComputed = 3 * time.Second
+	renewComputed = 8 * time.Second
 	// keepSources bounds from how many nodes the routes to all others are kept.
 	keepSources = 64
 	// sampleSize is to how many nodes the mean to all others is taken where not every
@@ -84,7 +84,7 @@ func (v *Survey) After(earlier *Survey) *Survey {
 	if earlier == nil {
 		return v
 	}
-	if age := v.now.Sub(earlier.podUse.at); age >= 0 && age < keepComputed {
+	if age := v.now.Sub(earlier.podUse.at); age >= 0 && age < keepPodUse {
 		v.podUse = earlier.podUse
 	}
 	if r := earlier.roll(); r.lists(v.view) {

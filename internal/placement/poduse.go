@@ -8,6 +8,9 @@ import (
 	"github.com/drover-project/drover/internal/model"
 )
 
+// keepPodUse is for how long what pods use in one picture serves in later ones.
+const keepPodUse = 5 * time.Second
+
 // podUse is what pods use in one picture, made when it is first asked for.
 type podUse struct {
 	at  time.Time // of the picture

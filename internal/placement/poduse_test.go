@@ -39,8 +39,8 @@ func TestPodUseServesForAWhile(t *testing.T) {
 		return view.Snapshot{At: t0, Nodes: map[model.NodeID]view.Node{"a": n}}
 	}
 	first := NewSurvey(using(1), unit(), t0)
-	second := NewSurvey(using(2), unit(), t0.Add(keepComputed-1)).After(first)
-	third := NewSurvey(using(3), unit(), t0.Add(keepComputed)).After(second)
+	second := NewSurvey(using(2), unit(), t0.Add(keepPodUse-1)).After(first)
+	third := NewSurvey(using(3), unit(), t0.Add(keepPodUse)).After(second)
 	for want, v := range map[model.Cores]*Survey{1: second, 3: third} {
 		if got := v.PodUse().CPU; got != want {
 			t.Errorf("%v cores, want %v", got, want)

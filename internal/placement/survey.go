@@ -73,18 +73,21 @@ func (b *Buffer) Candidates(v *Survey, from Viewpoint, nodes []model.NodeID) []C
 	if b.many {
 		b.told.make(len(nodes), most+min(len(peers), 4))
 	}
+	// Numbers first: what then is read of each node does not wait for the one before.
 	r, loads := v.roll(), v.loads()
 	b.strangers = false
 	for i, id := range nodes {
-		c := &b.candidates[i]
 		number, listed := r.numbers[id]
-		l := &unheard
-		if listed {
-			l = &loads.of[number]
-		} else {
+		if !listed {
 			number, b.strangers = -1, true
 		}
 		b.numbers[i] = number
+	}
+	for i, id := range nodes {
+		c, l := &b.candidates[i], &unheard
+		if number := b.numbers[i]; number >= 0 {
+			l = &loads.of[number]
+		}
 		*c = Candidate{Node: id, Load: l.load, LoadKnown: l.why == nil, Needs: from.Needs, Reasons: b.told.of(i)}
 		if !c.LoadKnown {
 			c.Reasons = append(c.Reasons, *l.why)
