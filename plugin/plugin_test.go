@@ -3,6 +3,8 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"maps"
+	goruntime "runtime"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/linkstate"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 )
 
@@ -336,5 +339,42 @@ func BenchmarkPreScoreAndScore(b *testing.B) {
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/node")
 			})
 		}
+	}
+}
+
+// In a large cluster routes are gathered anew before they are too old, and no pod waits for it.
+func TestRoutesAreGatheredAnewBesideTheWork(t *testing.T) {
+	b := newBench()
+	for i := range linkstate.FullMesh {
+		b.add(fmt.Sprint("more", i))
+	}
+	b.start(t, "", pod("db", on("n1"), labelled("app", "db")))
+	p := pod("p", annotated(v1alpha1.AnnotationPeers, "app=db"))
+	b.scores(t, p)
+	distance := func(after time.Duration) time.Duration {
+		b.mu.Lock()
+		b.now = t0.Add(after)
+		b.mu.Unlock()
+		from := placement.Viewpoint{Peers: map[model.NodeID]float64{"n1": 1}}
+		return b.plugin.look().Candidates(from, "n2", "n3")[0].Route.Time
+	}
+	changed := b.picture.Nodes["n1"]
+	changed.State.Routes = map[model.NodeID]model.RouteTime{"n2": {RTT: 7 * time.Millisecond, At: t0}}
+	b.mu.Lock()
+	b.picture.Nodes = maps.Clone(b.picture.Nodes)
+	b.picture.Nodes["n1"] = changed
+	b.mu.Unlock()
+	for _, after := range []time.Duration{7 * time.Second, 8 * time.Second} {
+		if got := distance(after); got != time.Millisecond {
+			t.Errorf("after %v n2 is %v away, want what was gathered at first, 1ms", after, got)
+		}
+	}
+	for renewing := true; renewing; goruntime.Gosched() { // begun by the last look
+		b.plugin.mu.Lock()
+		renewing = b.plugin.renewing
+		b.plugin.mu.Unlock()
+	}
+	if got := distance(8*time.Second + reuse); got != 7*time.Millisecond {
+		t.Errorf("n2 is %v away, want the 7ms that were gathered beside the work", got)
 	}
 }
