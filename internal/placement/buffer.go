@@ -27,6 +27,7 @@ type Buffer struct {
 	sums      []mean
 	measured  []bool
 	keys      []uint64
+	spare     []uint64
 	order     []int32
 	spans     []span
 	first     []int32 // of each score's group

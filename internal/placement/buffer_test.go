@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand"
@@ -8,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/drover-project/drover/internal/linkstate"
 	"github.com/drover-project/drover/internal/model"
@@ -20,14 +21,14 @@ func TestABufferChangesNoResult(t *testing.T) {
 	r, b := rand.New(rand.NewSource(9)), NewBuffer()
 	for range 20000 {
 		p, in := hostile(r)
-		if diff := cmp.Diff(Evaluate(p, in), b.Evaluate(p, in), equalNaN()); diff != "" {
+		if diff := gocmp.Diff(Evaluate(p, in), b.Evaluate(p, in), equalNaN()); diff != "" {
 			t.Fatalf("of %+v\n(-without +with a buffer):\n%s", in, diff)
 		}
 	}
 }
 
-func equalNaN() cmp.Option {
-	return cmp.Comparer(func(a, b float64) bool { return a == b || a != a && b != b })
+func equalNaN() gocmp.Option {
+	return gocmp.Comparer(func(a, b float64) bool { return a == b || a != a && b != b })
 }
 
 func TestABufferChangesNoCandidate(t *testing.T) {
@@ -53,7 +54,7 @@ func TestABufferChangesNoCandidate(t *testing.T) {
 				known++
 			}
 		}
-		if diff := cmp.Diff(want, got, equalNaN()); diff != "" {
+		if diff := gocmp.Diff(want, got, equalNaN()); diff != "" {
 			t.Fatalf("(-without +with a buffer):\n%s", diff)
 		}
 	}
@@ -113,7 +114,7 @@ func TestPeersAreBounded(t *testing.T) {
 	}
 	peers[nth(500)], peers[nth(501)] = 7, 9
 	got := slices.Clone(new(Buffer).from(Viewpoint{Peers: peers}))
-	if len(got) != MostPeers || !slices.IsSortedFunc(got, func(a, b peer) int { return cmpNodes(a.node, b.node) }) {
+	if len(got) != MostPeers || !slices.IsSortedFunc(got, func(a, b peer) int { return cmp.Compare(a.node, b.node) }) {
 		t.Fatalf("%d peers %v, want %d in order", len(got), got, MostPeers)
 	}
 	weights, low := map[model.NodeID]float64{}, 0
@@ -130,16 +131,6 @@ func TestPeersAreBounded(t *testing.T) {
 	if !slices.Equal(got, again) {
 		t.Errorf("peers %v, then %v", got, again)
 	}
-}
-
-func cmpNodes(a, b model.NodeID) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // What is prepared beside the scheduling of pods is used, and says what would be computed anew.
@@ -184,5 +175,23 @@ func TestComputedRoutesServeWhenANodeComes(t *testing.T) {
 	third := NewSurvey(more, unit(), t0.Add(2*time.Second)).After(second)
 	if third.node.computed != second.node.computed {
 		t.Error("columns are made anew for the same nodes")
+	}
+}
+
+func TestSortFrom(t *testing.T) {
+	r := rand.New(rand.NewSource(2))
+	for _, n := range []int{0, 1, 2, 50, 1000} {
+		for _, from := range []int{1, 7, 13} {
+			keys := make([]uint64, n)
+			for i := range keys {
+				keys[i] = uint64(r.Int63())>>r.Intn(63)<<from | uint64(i)&(1<<from-1)
+			}
+			want := slices.Clone(keys)
+			slices.SortStableFunc(want, func(a, b uint64) int { return cmp.Compare(a>>from, b>>from) })
+			got, spare := sortFrom(keys, make([]uint64, n), from)
+			if !slices.Equal(got, want) || len(spare) != n {
+				t.Errorf("%d keys from bit %d: %v, want %v; %d are spare", n, from, got, want, len(spare))
+			}
+		}
 	}
 }

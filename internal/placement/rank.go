@@ -204,12 +204,36 @@ func (b *Buffer) nearToFar() []int32 {
 	for k, i := range order {
 		keys[k] = uint64(b.spans[i].t)<<width | uint64(i)
 	}
-	slices.Sort(keys)
-	for k, key := range keys {
+	b.keys, b.spare = sortFrom(keys, sized(b.spare, len(order)), width)
+	for k, key := range b.keys {
 		order[k] = int32(key & (1<<width - 1))
 	}
-	b.keys = keys
 	return order
+}
+
+// sortFrom sorts keys by their bits from one on (by bytes, the least first: no comparison is mispredicted), and
+// gives them and what is spare then, which is as long.
+func sortFrom(keys, spare []uint64, from int) (sorted, left []uint64) {
+	var all uint64
+	for _, key := range keys {
+		all |= key
+	}
+	for ; all>>from != 0; from += 8 {
+		var next [257]int32 // where the next of each byte goes
+		for _, key := range keys {
+			next[1+key>>from&0xff]++
+		}
+		for i := range 256 {
+			next[i+1] += next[i]
+		}
+		for _, key := range keys {
+			at := &next[key>>from&0xff]
+			spare[*at] = key
+			*at++
+		}
+		keys, spare = spare, keys
+	}
+	return keys, spare
 }
 
 // apply sets A and gives its logarithm without tau, which is the same for all: so tau
