@@ -216,8 +216,8 @@ func spread(w *world, count int) (peers, callers []*corev1.Pod) {
 
 // best is how often the node of the greatest A in the whole cluster was among those that were scored.
 func (c *cycles) best(ctx context.Context, w *world, callers []*corev1.Pod) (float64, error) {
-	in := 0
-	for i, p := range callers {
+	in, survey := 0, placement.NewSurvey(w.Snapshot(), placement.Defaults(), time.Now())
+	for _, p := range callers {
 		_, d, err := c.place(ctx, p)
 		if err != nil {
 			return 0, err
@@ -225,7 +225,6 @@ func (c *cycles) best(ctx context.Context, w *world, callers []*corev1.Pod) (flo
 		if d == nil {
 			return 0, fmt.Errorf("no decision about %s is kept", p.Name)
 		}
-		survey := placement.NewSurvey(w.Snapshot(), placement.Defaults(), time.Now())
 		candidates := survey.Candidates(placement.Viewpoint{Peers: d.Peers})
 		infos := c.framework.SnapshotSharedLister().NodeInfos()
 		for j := range candidates {
@@ -238,9 +237,6 @@ func (c *cycles) best(ctx context.Context, w *world, callers []*corev1.Pod) (flo
 		best := placement.Rank(placement.Defaults(), candidates)[0].Node
 		if slices.ContainsFunc(d.Nodes, func(n decision.Node) bool { return n.Node == best }) {
 			in++
-		}
-		if i == 99 {
-			return float64(in) / float64(i+1), nil // each takes a survey of its own
 		}
 	}
 	return float64(in) / float64(len(callers)), nil

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/drover-project/drover/test/bench/report"
 )
 
@@ -32,6 +35,7 @@ func main() {
 		schedule = flag.String("schedule", "", "run a scheduler by this configuration `file` (used by the benchmark itself)")
 	)
 	flag.Parse()
+	log.SetLogger(logr.Discard())
 	if err := do(ctx, *schedule, settings{*out, numbers(*sizes), load{*pods, *rate}, *rounds, strings.Split(*parts, ","), *only, *logs, *events}); err != nil {
 		fmt.Fprintln(os.Stderr, "scheduler:", err)
 		os.Exit(1)
