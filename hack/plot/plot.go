@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html"
 	"strconv"
+	"strings"
 )
 
 const (
@@ -14,7 +15,8 @@ const (
 	panelWide, panelTall = 330.0, 270.0
 	gap                  = 88.0
 	row                  = 18.0       // of the legend
-	over, under          = 40.0, 72.0 // a panel, beside the legend
+	over, under          = 40.0, 50.0 // a panel, beside the legend
+	letter               = 7.0        // as wide as most fonts have one on average
 )
 
 // Colors for lines, in this order.
@@ -77,7 +79,7 @@ func Draw(keys []Key, panels ...Panel) []byte {
 func legend(b *bytes.Buffer, keys []Key, width float64) int {
 	x, rows := left, 1
 	for _, k := range keys {
-		takes := 42 + 6.2*float64(len(k.Name))
+		takes := 42 + letter*float64(len([]rune(k.Name)))
 		if x > left && x+takes > width {
 			x, rows = left, rows+1
 		}
@@ -99,7 +101,7 @@ func (p Panel) draw(b *bytes.Buffer, at, top float64) {
 	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" fill="#222" font-weight="bold">%s</text>`+"\n", at-30, top-12, html.EscapeString(p.Y.Name))
 	for _, v := range p.Y.Ticks {
 		stroke(b, at, y(v), at+panelWide, y(v), "#e3e3e3", "1", false)
-		text(b, at-6, y(v)+4, "end", "#444", p.Y.label(v))
+		text(b, at-9, y(v)+4, "end", "#444", p.Y.label(v))
 	}
 	for _, v := range p.X.Ticks {
 		stroke(b, x(v), top, x(v), top+panelTall, "#e3e3e3", "1", false)
@@ -111,12 +113,19 @@ func (p Panel) draw(b *bytes.Buffer, at, top float64) {
 		if l.Wide {
 			width = "2"
 		}
+		var solid []string // drawn as one: pieces would show where they meet
 		for i, to := range l.Points {
-			if i > 0 {
-				from := l.Points[i-1]
-				stroke(b, x(from.X), y(from.Y), x(to.X), y(to.Y), l.Color, width, to.Hollow)
+			if to.Hollow {
+				polyline(b, solid, l.Color, width)
+				solid = nil
+				if i > 0 {
+					from := l.Points[i-1]
+					stroke(b, x(from.X), y(from.Y), x(to.X), y(to.Y), l.Color, width, true)
+				}
 			}
+			solid = append(solid, fmt.Sprintf("%.1f,%.1f", x(to.X), y(to.Y)))
 		}
+		polyline(b, solid, l.Color, width)
 		for _, pt := range l.Points {
 			if l.Marks {
 				mark(b, x(pt.X), y(pt.Y), l.Color, pt.Hollow)
@@ -131,6 +140,12 @@ func stroke(b *bytes.Buffer, x1, y1, x2, y2 float64, color, width string, dashed
 		dash = ` stroke-dasharray="5 4"`
 	}
 	fmt.Fprintf(b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="%s" stroke-width="%s"%s/>`+"\n", x1, y1, x2, y2, color, width, dash)
+}
+
+func polyline(b *bytes.Buffer, points []string, color, width string) {
+	if len(points) > 1 {
+		fmt.Fprintf(b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="%s" stroke-linejoin="round"/>`+"\n", strings.Join(points, " "), color, width)
+	}
 }
 
 func mark(b *bytes.Buffer, x, y float64, color string, hollow bool) {

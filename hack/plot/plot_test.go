@@ -48,7 +48,7 @@ func TestDraw(t *testing.T) {
 		}
 	}
 	for what, want := range map[string]int{"stroke-dasharray": 1, "<circle": 2, "a &lt; b": 1,
-		`<line x1="56.0" y1="328.0" x2="386.0" y2="58.0" stroke="#222222"`: 1} {
+		`<polyline points="56.0,328.0 386.0,58.0" fill="none" stroke="#222222"`: 1, "<polyline": 1} {
 		if n := strings.Count(string(got), what); n != want {
 			t.Errorf("%q is there %d times, want %d:\n%s", what, n, want, got)
 		}
