@@ -36,7 +36,7 @@ func Setup(mgr ctrl.Manager, c Config) error {
 		Metrics: NewMetrics(metrics.Registry),
 		Config:  c.WithDefaults(),
 	}
-	if err := metrics.Registry.Register(NewPhaseCollector(mgr.GetCache())); err != nil {
+	if err := metrics.Registry.Register(NewPhaseCollector(mgr.GetCache(), time.Now)); err != nil {
 		return fmt.Errorf("register the metric of phases: %w", err)
 	}
 	return ctrl.NewControllerManagedBy(mgr).

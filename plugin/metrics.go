@@ -34,7 +34,7 @@ type Metrics struct {
 // NewMetrics makes the metrics.
 func NewMetrics() *Metrics {
 	ofA := prometheus.ExponentialBuckets(1.0/64, 2, 20) // to 8192
-	return &Metrics{
+	m := &Metrics{
 		chosenPoints: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "drover_scheduler_chosen_points",
 			Help:    "RouteTime's points, 0 to 100, of the node that a pod was bound to. Below 100 other plugins preferred it.",
@@ -101,6 +101,10 @@ func NewMetrics() *Metrics {
 			Help: "Nodes of the greatest A as seen from a pod's peers that were looked at beside kube-scheduler's sample, by what came of it: sampled (they were in it), brought into it, or refused by a filter.",
 		}, []string{"how"}),
 	}
+	for _, k := range placement.Unknown {
+		m.unknown.WithLabelValues(string(k))
+	}
+	return m
 }
 
 func (m *Metrics) all() []prometheus.Collector {

@@ -14,15 +14,13 @@ import (
 const nodeForgotten = 10 * time.Minute
 
 var (
-	descNodeA      = perNode("a", "A of the node when it was last scored, for whichever pod.")
-	descNodeCores  = perNode("idle_cores", "C: idle CPU of the node when it was last scored.")
-	descNodeMemory = perNode("idle_memory_bytes", "M: idle memory of the node when it was last scored.")
-	descNodeTime   = perNode("route_time_seconds", "T: route time that counted for the node when it was last scored, from the peers of whichever pod it was.")
-)
+	ofNode = []string{"node"}
 
-func perNode(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc("drover_scheduler_node_"+name, help, []string{"node"}, nil)
-}
+	descNodeA      = prometheus.NewDesc("drover_scheduler_node_a", "A of the node when it was last scored, for whichever pod.", ofNode, nil)
+	descNodeCores  = prometheus.NewDesc("drover_scheduler_node_idle_cores", "C: idle CPU of the node when it was last scored.", ofNode, nil)
+	descNodeMemory = prometheus.NewDesc("drover_scheduler_node_idle_memory_bytes", "M: idle memory of the node when it was last scored.", ofNode, nil)
+	descNodeTime   = prometheus.NewDesc("drover_scheduler_node_route_time_seconds", "T: route time that counted for the node when it was last scored, from the peers of whichever pod it was.", ofNode, nil)
+)
 
 // nodeGauges are gauges of the nodes that were scored lately, of limit at most: those that
 // come first stay, so that their number bounds that of the series. The zero value has none.

@@ -41,19 +41,16 @@ func newMetrics(reg prometheus.Registerer, g *Gossip) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	gauge := func(name, help string, f func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
-	}
 	collectors := []prometheus.Collector{
 		m.records, m.unsent, m.phases, m.undecryptable, nodesByPhase{g}, keysInUse{g},
-		gauge("drover_gossip_members", "Members alive, this one included.", func() float64 { return float64(g.size()) }),
-		gauge("drover_gossip_waiting_bytes", "Bytes of records that wait to be passed on.", func() float64 {
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "drover_gossip_members", Help: "Members alive, this one included."}, func() float64 { return float64(g.size()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "drover_gossip_waiting_bytes", Help: "Bytes of records that wait to be passed on."}, func() float64 {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			return float64(g.spread.Waiting())
 		}),
-		gauge("drover_gossip_locations", "Confirmed places of moved pods.", func() float64 { return float64(len(g.Snapshot().Locations)) }),
-		gauge("drover_gossip_oldest_state_age_seconds", "Age of the oldest state among the nodes alive.", g.oldestAge),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "drover_gossip_locations", Help: "Confirmed places of moved pods."}, func() float64 { return float64(len(g.Snapshot().Locations)) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "drover_gossip_oldest_state_age_seconds", Help: "Age of the oldest state among the nodes alive."}, g.oldestAge),
 	}
 	for event, count := range spreadEvents {
 		collectors = append(collectors, prometheus.NewCounterFunc(prometheus.CounterOpts{

@@ -3,6 +3,7 @@ package placement
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
@@ -101,11 +102,13 @@ func (r *Reason) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// Unknown are the kinds of what makes a score unknown.
+var Unknown = []Kind{KindNoState, KindNotAlive, KindStaleState, KindNoLoad, KindBadLoad, KindNoRoute, KindBadParams}
+
 // WhyUnknown is the reason why a score that is not known is not.
 func (s *Score) WhyUnknown() Reason {
 	for _, r := range s.Reasons {
-		switch r.Kind {
-		case KindNoState, KindNotAlive, KindStaleState, KindNoLoad, KindBadLoad, KindNoRoute, KindBadParams:
+		if slices.Contains(Unknown, r.Kind) {
 			return r
 		}
 	}
