@@ -29,12 +29,12 @@ build: ## Build every program into out/bin
 	$(GO) build -trimpath -ldflags '-s -w' -o out/bin/ ./cmd/...
 
 .PHONY: generate
-generate: ## Make generated code anew: protobuf, deepcopy, CRDs, eBPF objects (needs clang and protoc)
+generate: ## Make generated files anew: protobuf, deepcopy, CRDs, eBPF objects, dashboards, rules (needs clang and protoc)
 	hack/generate.sh
 
 .PHONY: verify
 verify: generate ## Generate, and fail if anything differs from what is committed
-	@git diff --exit-code -- api bpf test/bench manifests/drover/crds || \
+	@git diff --exit-code -- api bpf test/bench manifests/drover docs/metrics.md docs/alerts.md docs/dashboards.md docs/dashboards || \
 		{ echo "verify: generated files differ from what is committed: commit the result of 'make generate'"; exit 1; }
 
 .PHONY: lint
@@ -93,6 +93,15 @@ bench-gossip: ## How soon reports reach all nodes and what it costs, in virtual 
 .PHONY: docs-plots
 docs-plots: ## Draw what the parameters of the ranking do; writes docs/placement
 	$(GO) run ./hack/docsplots -out $(CURDIR)/docs/placement
+
+.PHONY: dashboards
+dashboards: ## Make the chart's dashboards and rules, the list of metrics, the runbook and the pictures of docs/dashboards
+	$(GO) run ./hack/dashboards/cmd/dashboards
+
+.PHONY: docs-dashboards
+docs-dashboards: lab-build ## Run every query of the dashboards and rules in a lab; writes docs/dashboards (root)
+	$(GO) test -count=1 -timeout 20m -v ./test/e2e -run TestDashboardsAndRulesHaveData -dashboards.out=$(CURDIR)/docs/dashboards
+	$(GO) run ./hack/dashboards/cmd/dashboards
 
 .PHONY: bench-badinput
 bench-badinput: ## 10^6 truncated, oversized, replayed and forged datagrams at a node: nothing changes, and what it costs (root)

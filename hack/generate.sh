@@ -16,3 +16,4 @@ go tool controller-gen crd:maxDescLen=200 paths=./api/v1alpha1 output:crd:dir=ma
 # A time may have any number of digits after the point, and conditions' have no markers of ours.
 sed -i 's/^\( *\)format: date-time$/&\n\1maxLength: 64/' manifests/drover/crds/drover.dev_podmigrations.yaml
 go generate ./bpf/... ./test/bench/measure/truth
+go run ./hack/dashboards/cmd/dashboards

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/linkstate"
+	"github.com/drover-project/drover/internal/metricstest"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
@@ -376,5 +378,17 @@ func TestRoutesAreGatheredAnewBesideTheWork(t *testing.T) {
 	}
 	if got := distance(8*time.Second + reuse); got != 7*time.Millisecond {
 		t.Errorf("n2 is %v away, want the 7ms that were gathered beside the work", got)
+	}
+}
+
+// A counter that comes with its first count does not rise: every reason is there before.
+func TestEveryReasonIsCountedFromZero(t *testing.T) {
+	for _, m := range metricstest.Family(t, NewMetrics(), "drover_scheduler_unknown_scores_total") {
+		if !slices.Contains(placement.Unknown, placement.Kind(m.GetLabel()[0].GetValue())) || m.GetCounter().GetValue() != 0 {
+			t.Errorf("%v", m)
+		}
+	}
+	if n := len(metricstest.Family(t, NewMetrics(), "drover_scheduler_unknown_scores_total")); n != len(placement.Unknown) {
+		t.Errorf("%d reasons are there, want %d", n, len(placement.Unknown))
 	}
 }

@@ -91,6 +91,7 @@ func TestChartRefusesBadValues(t *testing.T) {
 		"weight":   {"scheduler": map[string]any{"weight": 0}},
 		"podPath":  {"podPath": map[string]any{"enabled": "perhaps"}},
 		"trigger":  {"agent": map[string]any{"contention": map[string]any{"cpu": map[string]any{"tight": map[string]any{"trigger": 50}}}}},
+		"grafana":  {"metrics": map[string]any{"dashboards": map[string]any{"labels": map[string]any{"grafana_dashboard": 1}}}},
 		"disk":     {"agent": map[string]any{"contention": map[string]any{"disk": map[string]any{}}}},
 	} {
 		_, err := render(t, values)

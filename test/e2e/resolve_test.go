@@ -10,9 +10,9 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	"sigs.k8s.io/yaml"
 
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/hack/dashboards"
 	"github.com/drover-project/drover/hack/lab"
 	"github.com/drover-project/drover/test/cluster"
 )
@@ -97,7 +97,7 @@ func signal(ctx context.Context, t *testing.T, c *cluster.Cluster, node, name st
 }
 
 // rulesFile is the chart's, as a plain rules file.
-var rulesFile = filepath.Join("..", "..", "manifests", "drover", "files", "alerts.yaml")
+var rulesFile = filepath.Join("..", "..", "manifests", "drover", "files", "rules.yaml")
 
 // loadRules has the lab's Prometheus load the chart's rules file as it is.
 func loadRules(ctx context.Context, t *testing.T, c *cluster.Cluster) {
@@ -110,40 +110,22 @@ func loadRules(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// alerts waits until the chart's alert fires in the real Prometheus, and has it evaluate the
-// expressions of all others.
+// alerts waits until the chart's alert fires in the real Prometheus.
 func alerts(ctx context.Context, c *cluster.Cluster, name string) error {
-	data, err := os.ReadFile(rulesFile)
-	if err != nil {
-		return err
-	}
-	var file struct {
-		Groups []struct {
-			Rules []struct{ Alert, Expr string }
-		}
-	}
-	if err := yaml.Unmarshal(data, &file); err != nil {
-		return err
-	}
 	_, prometheus, err := c.Lab.URLs()
 	if err != nil {
 		return err
 	}
-	raised := fmt.Errorf("there is no alert %s", name)
-	for _, r := range file.Groups[0].Rules {
-		// Every expression has to be one that Prometheus takes.
-		if got, err := ask(ctx, prometheus, "count(("+r.Expr+") or vector(0))"); err != nil || got == "" {
-			return fmt.Errorf("alert %s: Prometheus does not take %q: %w", r.Alert, r.Expr, err)
-		}
-		if r.Alert == name {
-			raised = cluster.Eventually(ctx, "alert "+name, func(ctx context.Context) (bool, string) {
+	for _, a := range dashboards.Alerts() {
+		if a.Name == name {
+			return cluster.Eventually(ctx, "alert "+name, func(ctx context.Context) (bool, string) {
 				got, err := ask(ctx, prometheus, fmt.Sprintf("count(ALERTS{alertname=%q,alertstate=\"firing\"})", name))
-				value, _ := ask(ctx, prometheus, r.Expr)
+				value, _ := ask(ctx, prometheus, a.Expr)
 				return err == nil && got != "", fmt.Sprintf("%q firing (%v), the expression gives %q", got, err, value)
 			})
 		}
 	}
-	return raised
+	return fmt.Errorf("there is no alert %s", name)
 }
 
 // A good pod moves with the condition that
