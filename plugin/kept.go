@@ -28,7 +28,8 @@ const (
 
 const pluginsKey fwk.StateKey = "drover.dev/RouteTime/plugins"
 
-// pluginScores is what all plugins said, in the order of the nodes. The first so many of each
+// pluginScores is what all plugins said of each node, in any order: the scheduler sorts them
+// while it chooses. The first so many of each
 // node's scores are the profile's plugins', the rest are extenders'.
 type pluginScores struct {
 	nodes   []framework.NodePluginScores
@@ -140,13 +141,19 @@ func say(d *decision.Decision, said *pluginScores) {
 	for _, s := range said.nodes[0].Scores[:said.plugins] {
 		d.Plugins = append(d.Plugins, s.Name)
 	}
+	of := make(map[model.NodeID]*decision.Node, len(d.Nodes))
+	for i := range d.Nodes {
+		of[d.Nodes[i].Node] = &d.Nodes[i]
+	}
 	flat := make([]int64, 0, len(said.nodes)*said.plugins)
-	for i, n := range said.nodes {
+	for _, n := range said.nodes {
 		from := len(flat)
 		for _, s := range n.Scores[:said.plugins] {
 			flat = append(flat, s.Score)
 		}
-		d.Nodes[i].Said, d.Nodes[i].Total = flat[from:len(flat):len(flat)], n.TotalScore
+		if to := of[model.NodeID(n.Name)]; to != nil {
+			to.Said, to.Total = flat[from:len(flat):len(flat)], n.TotalScore
+		}
 	}
 }
 

@@ -176,6 +176,26 @@ func TestExtendersCountInTheTotals(t *testing.T) {
 	}
 }
 
+// The scheduler sorts what the framework gave while it chooses: each node keeps its own points.
+func TestPointsStayWithTheirNodesWhenTheSchedulerSorts(t *testing.T) {
+	b := newBench()
+	b.start(t, "", pod("db", on("n1"), labelled("app", "db")))
+	p, state := pod("p", annotated("drover.dev/peers", "app=db")), newState()
+	b.framework.RunPreScorePlugins(context.Background(), state, p, b.infos)
+	scores, _ := b.framework.RunScorePlugins(context.Background(), state, p, b.infos)
+	total := map[model.NodeID]int64{}
+	for _, n := range scores {
+		total[model.NodeID(n.Name)] = n.TotalScore
+	}
+	scores[0], scores[1], scores[2] = scores[2], scores[0], scores[1]
+	b.framework.RunPostBindPlugins(context.Background(), state, p, "n1")
+	for _, n := range b.kept.Of("ns", "p")[0].Nodes {
+		if n.Total != total[n.Node] || len(n.Said) != 1 || n.Said[0] != total[n.Node] {
+			t.Errorf("%s: said %v, %d in all, want %d", n.Node, n.Said, n.Total, total[n.Node])
+		}
+	}
+}
+
 // A profile without RouteTime is left alone.
 func TestListenLeavesOtherProfiles(t *testing.T) {
 	b := newBench()
