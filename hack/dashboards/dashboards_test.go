@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+
 	"github.com/drover-project/drover/hack/dashboards"
 )
 
@@ -85,6 +88,25 @@ func TestDashboardsFitTheGrid(t *testing.T) {
 			if !variables[used[1]] {
 				t.Errorf("%s: there is no variable %s", d.Name, used[1])
 			}
+		}
+	}
+}
+
+// Grafana's own schema of dashboards, and of each kind of panel, knows every field, and misses none.
+func TestGrafanaKnowsEveryField(t *testing.T) {
+	plugins.RegisterDefaultPlugins()
+	for _, d := range dashboards.All() {
+		b, err := d.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read dashboard.Dashboard
+		// Without a fault it is a list of errors that is empty, and not nil.
+		if err := read.UnmarshalJSONStrict(b); err != nil && err.Error() != "" {
+			t.Errorf("%s: %v", d.Name, err)
+		}
+		if len(read.Panels) != len(d.Panels) {
+			t.Errorf("%s: %d panels are read of %d", d.Name, len(read.Panels), len(d.Panels))
 		}
 	}
 }

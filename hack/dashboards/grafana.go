@@ -30,8 +30,9 @@ func (d Dashboard) JSON() ([]byte, error) {
 	err := e.Encode(object{
 		"uid": "drover-" + d.Name, "title": "Drover / " + d.Title, "description": d.Description, "tags": []string{"drover"},
 		"schemaVersion": 39, "version": 1, "editable": true, "graphTooltip": 1, "refresh": "30s", "timezone": "",
-		"time":       object{"from": "now-1h", "to": "now"},
-		"links":      []object{{"type": "dashboards", "title": "Drover", "tags": []string{"drover"}, "asDropdown": true, "keepTime": true, "includeVars": true}},
+		"time": object{"from": "now-1h", "to": "now"},
+		"links": []object{{"type": "dashboards", "title": "Drover", "tags": []string{"drover"}, "icon": "external link", "tooltip": "",
+			"asDropdown": true, "keepTime": true, "includeVars": true, "targetBlank": false}},
 		"templating": object{"list": d.variables()}, "panels": panels, "annotations": object{"list": []object{}},
 	})
 	return b.Bytes(), err
@@ -55,7 +56,7 @@ func (d Dashboard) variables() []object {
 		return v
 	}
 	list := []object{
-		{"type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "current": object{}},
+		{"type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "current": object{"text": "default", "value": "default"}},
 		query("node", "Node", "label_values("+NodesMetric+", node)", ".*", nil),
 		query("namespace", "Namespace", "query_result("+NamespacesQuery+")", ".+", object{"regex": `/namespace="([^"]+)"/`}),
 	}
@@ -98,20 +99,22 @@ func (p Panel) object(at object) object {
 }
 
 func (p Panel) options() object {
-	legend := object{"displayMode": "list", "placement": "bottom", "showLegend": true}
+	legend := object{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}}
 	switch p.Kind {
 	case Lines:
 		return object{"legend": legend, "tooltip": object{"mode": "multi", "sort": "desc"}}
 	case Number:
-		return object{"reduceOptions": object{"calcs": []string{"lastNotNull"}}, "textMode": "auto", "colorMode": "value", "graphMode": "area"}
+		return object{"reduceOptions": object{"calcs": []string{"lastNotNull"}}, "textMode": "auto", "colorMode": "value",
+			"graphMode": "area", "justifyMode": "auto", "orientation": "auto", "wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard"}
 	case Buckets:
-		return object{"calculate": false, "yAxis": object{"unit": string(p.Unit)}, "cellGap": 1, "legend": object{"show": true},
-			"color":   object{"mode": "scheme", "scheme": "Oranges", "steps": 64},
-			"tooltip": object{"mode": "single", "showColorScale": true}}
+		return object{"calculate": false, "yAxis": object{"unit": string(p.Unit)}, "cellGap": 1, "legend": object{"show": true}, "showValue": "never",
+			"color":     object{"mode": "scheme", "scheme": "Oranges", "steps": 64, "fill": "dark-orange", "exponent": 0.5, "reverse": false},
+			"exemplars": object{"color": "rgba(255,0,255,0.7)"},
+			"tooltip":   object{"mode": "single", "showColorScale": true}}
 	case History:
-		return object{"showValue": "never", "rowHeight": 0.9, "legend": legend}
+		return object{"showValue": "never", "rowHeight": 0.9, "legend": legend, "tooltip": object{"mode": "single", "sort": "none"}}
 	}
-	return object{"showHeader": true}
+	return object{"showHeader": true, "frameIndex": 0}
 }
 
 func (p Panel) defaults() object {
@@ -131,7 +134,7 @@ func (p Panel) defaults() object {
 		}
 		d["custom"], d["color"] = custom, object{"mode": "palette-classic"}
 	case Matrix:
-		d["custom"] = object{"align": "center", "cellOptions": object{"type": "color-background", "mode": "basic"}}
+		d["custom"] = object{"align": "center", "cellOptions": object{"type": "color-background", "mode": "basic"}, "inspect": false}
 		d["color"] = object{"mode": "continuous-GrYlRd"}
 	case History:
 		if len(p.Steps) == 0 {

@@ -93,8 +93,9 @@ func page() []byte {
 		"(`hack/dashboards`), name no data source of their own, and have variables for data source, node and namespace.\n\n" +
 		"The pictures are drawn of what the lab's Prometheus answered to each panel's queries while a pod was placed near its\n" +
 		"peer, starved by a neighbour, and moved (`make docs-dashboards`); the data are beside them. Grafana draws the same\n" +
-		"queries in its own way. Three nodes, four minutes at most: what takes days to show is not in them. Of more than ten lines\n" +
-		"those are drawn that rise highest.\n")
+		"queries in its own way, and no test starts one: what is tested is that each query gives data, and that every field is in the\n" +
+		"schema that Grafana's own SDK has. Three nodes and some two minutes: what\n" +
+		"takes days to show is not in them. At the left agents and scheduler start anew, with other flags. Of more than ten lines those are drawn that rise highest.\n")
 	for _, d := range dashboards.All() {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n![The dashboard %s with the data of the lab](dashboards/%s.svg)\n\n[Data](dashboards/%s.json)\n\n| panel | what it shows |\n|---|---|\n",
 			d.Title, d.Description, d.Title, d.Name, d.Name)
