@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/base64"
 	"flag"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/drover-project/drover/hack/dashboards"
 	"github.com/drover-project/drover/hack/dashboards/catalog"
 	"github.com/drover-project/drover/hack/dashboards/result"
+	"github.com/drover-project/drover/hack/lab"
 	"github.com/drover-project/drover/test/cluster"
 )
 
@@ -43,6 +45,7 @@ func TestDashboardsAndRulesHaveData(t *testing.T) {
 	for _, d := range dashboards.All() {
 		t.Run(d.Name, func(t *testing.T) { board(ctx, t, p, d) })
 	}
+	t.Run("cases", func(t *testing.T) { cases(ctx, t, c) })
 	t.Run("rules", func(t *testing.T) { rules(ctx, t, p) })
 	t.Run("metrics", func(t *testing.T) { served(ctx, t, p) })
 	t.Run("namespaces", func(t *testing.T) {
@@ -127,6 +130,16 @@ func board(ctx context.Context, t *testing.T, p result.Prometheus, d dashboards.
 	if *dashboardsOut != "" && !t.Failed() {
 		check(t, os.MkdirAll(*dashboardsOut, 0o755))
 		check(t, os.WriteFile(filepath.Join(*dashboardsOut, d.Name+".json"), must[[]byte](t)(kept.JSON()), 0o644))
+	}
+}
+
+// cases are what the rules make of series that are made up: promtool evaluates them.
+func cases(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	b := base64.StdEncoding.EncodeToString(must[[]byte](t)(os.ReadFile(filepath.Join("rules", "cases.yaml"))))
+	out, err := c.Lab.ExecInNode(ctx, lab.ControlPlane, "sh", "-c", "mkdir -p /tmp/cases && cp /var/lib/prometheus/rules/drover.yaml /tmp/cases && echo "+b+
+		" | base64 -d >/tmp/cases/cases.yaml && promtool test rules /tmp/cases/cases.yaml")
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
