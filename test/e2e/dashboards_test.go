@@ -33,7 +33,7 @@ func TestDashboardsAndRulesHaveData(t *testing.T) {
 	_, url, err := c.Lab.URLs()
 	check(t, err)
 	p := result.Prometheus{URL: url, From: time.Now(), Step: 5 * time.Second, Path: "node"}
-	load(ctx, t, c, ns)
+	load(ctx, t, c, p, ns)
 	if *dashboardsOut != "" {
 		check(t, cluster.Eventually(ctx, "there is enough to draw", func(ctx context.Context) (bool, string) {
 			p.To = time.Now()
@@ -62,12 +62,17 @@ func TestDashboardsAndRulesHaveData(t *testing.T) {
 
 // load is the demo's: a service is placed near its peer, starved by a neighbour, and moved; beside
 // it a pod that is never ready.
-func load(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string) {
+func load(ctx context.Context, t *testing.T, c *cluster.Cluster, p result.Prometheus, ns string) {
 	t.Helper()
 	act := values("act")
 	act["scheduler"].(map[string]any)["extraArgs"] = []any{"--drover-node-metrics=50"}
 	check(t, c.Upgrade(ctx, act))
-	t.Cleanup(func() { check(t, c.Upgrade(context.Background(), values("observe"))) })
+	t.Cleanup(func() { // the next test finds all as this one has
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		check(t, c.Upgrade(ctx, values("observe")))
+		check(t, c.Measured(ctx))
+	})
 	t.Cleanup(func() { delays(context.Background(), t, c, time.Millisecond, time.Millisecond, time.Millisecond) })
 	delays(ctx, t, c, time.Millisecond, 5*time.Millisecond, 4*time.Millisecond) // the demo's
 	check(t, c.Measured(ctx))
@@ -79,9 +84,14 @@ func load(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string) {
 	get := unwell.Spec.Containers[0].ReadinessProbe.HTTPGet
 	get.Host, get.Path = db.Status.PodIP, "/nowhere"
 	check(t, c.Client.Create(ctx, unwell))
-	// What plugins say has no rate before the second pod that they have a say in.
+	// What plugins say has no rate before a second pod is placed, when the first was scraped.
 	check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: "web", Silent: true})))
 	must[*corev1.Pod](t)(c.Ready(ctx, ns, "web"))
+	check(t, soon(ctx, "the placement of web is scraped", func(ctx context.Context) (bool, string) {
+		p.To = time.Now()
+		got, err := p.Ask(ctx, "drover_scheduler_chosen_plugin_points_count > 0", true)
+		return err == nil && len(got) > 0, fmt.Sprint(err)
+	}))
 	counter := c.Deployment(cluster.Ticker{Namespace: ns, Name: "counter", HeapMiB: 32, Peers: "app=db", Movable: true})
 	counter.Spec.Template.Annotations[v1alpha1.AnnotationLogPattern] = "(?i)timeout"
 	check(t, c.Client.Create(ctx, counter))
