@@ -18,6 +18,10 @@ import (
 const (
 	drawSpace   = 100 * time.Microsecond
 	longestDraw = time.Second
+	// indexSpace is the least time between two times that who talks to whom is put together, for each
+	// node, up to longestIndex: it takes all nodes, and changes slowly.
+	indexSpace   = 2 * time.Millisecond
+	longestIndex = 10 * time.Second
 )
 
 // Snapshot is the picture of the cluster at this moment. It takes no lock and no memory.
@@ -51,11 +55,18 @@ func (g *Gossip) unlock() {
 	g.mu.Unlock()
 }
 
-func (g *Gossip) outdated() bool { return g.own || g.anew || len(g.touched) > 0 }
+func (g *Gossip) outdated() bool {
+	return g.own || g.anew || len(g.touched) > 0 || g.indexes(len(g.picture.Load().Nodes))
+}
+
+// indexes tells whether who talks to whom is to be put together anew, among so many nodes.
+func (g *Gossip) indexes(nodes int) bool {
+	return g.retold && passed(g.indexed, g.cfg.Now()) >= min(indexSpace*time.Duration(nodes), longestIndex)
+}
 
 func (g *Gossip) draw() {
 	old := g.picture.Load()
-	s := &view.Snapshot{Self: g.cfg.Self.Node, Locations: old.Locations}
+	s := &view.Snapshot{Self: g.cfg.Self.Node, Locations: old.Locations, Talk: old.Talk}
 	if g.anew {
 		s.Nodes = make(map[model.NodeID]view.Node, len(g.members))
 		for _, m := range g.members {
@@ -73,7 +84,9 @@ func (g *Gossip) draw() {
 		s.Nodes = maps.Clone(old.Nodes)
 	}
 	for id := range g.touched {
-		if n, known := g.look(id); known {
+		n, known := g.look(id)
+		g.retold = g.retold || !sameTalk(old.Nodes[id].State, n.State)
+		if known {
 			s.Nodes[id] = n
 		} else {
 			delete(s.Nodes, id)
@@ -82,6 +95,10 @@ func (g *Gossip) draw() {
 	g.judge(s)
 	if g.store.placesChanged {
 		s.Locations = g.store.confirmedPlaces()
+	}
+	if g.indexes(len(s.Nodes)) {
+		*s = s.Indexed()
+		g.retold, g.indexed = false, g.cfg.Now()
 	}
 	clear(g.touched)
 	g.own, g.anew, g.drawn = false, false, g.cfg.Now()

@@ -46,6 +46,7 @@ type words struct {
 	sufferingAt  time.Time // zero: never
 	routes       *partition[waysTo]
 	pods         *partition[podName]
+	talk         *partition[talking]
 
 	sufferingOwed bool
 }
@@ -54,6 +55,7 @@ func newWords(since uint64) *words {
 	return &words{since: since, loadVersion: since,
 		routes: newPartition(kindRoutes, otherWays),
 		pods:   newPartition(kindPods, func(a, b podName) bool { return a != b }),
+		talk:   newPartition(kindTalk, otherTalk),
 	}
 }
 
@@ -63,6 +65,7 @@ func (w *words) unsay() {
 	w.sufferingOwed = !w.sufferingAt.IsZero()
 	w.routes.split(w.routes.parts)
 	w.pods.split(w.pods.parts)
+	w.talk.split(w.talk.parts)
 }
 
 // nextVersion grows with the clock, so that it also grows over a restart.
@@ -144,6 +147,10 @@ func (g *Gossip) say(id *identity.Identity, s *model.NodeState, measured bool) e
 		pods[p.UID] = podName{p.Namespace, p.Name}
 	}
 	if waits, err = sayParts(g, id, g.said.pods, pods, now, g.space(loadSpacing, longestSpace)); err != nil {
+		return err
+	}
+	g.owed = g.owed || waits
+	if waits, err = sayParts(g, id, g.said.talk, talkingOf(s), now, g.space(loadSpacing, longestSpace)); err != nil {
 		return err
 	}
 	g.owed = g.owed || waits

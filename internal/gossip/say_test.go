@@ -400,6 +400,9 @@ func TestOutdoesEveryRecordOfItsPast(t *testing.T) {
 		"another part": func(b *bench, id *identity.Identity, v uint64) []byte {
 			return parts(b, id, kindRoutes, v, 64, map[string]waysTo{"x": {Node: &way{}}})[partOf("x", 64)]
 		},
+		"talk": func(b *bench, id *identity.Identity, v uint64) []byte {
+			return parts(b, id, kindTalk, v, 1, talkingOf(&talkative))[0]
+		},
 		"suffering": func(b *bench, id *identity.Identity, v uint64) []byte {
 			return b.seal(id, kindSuffering, v, []model.Contention{{Grade: model.Severe}})
 		},
@@ -414,8 +417,8 @@ func TestOutdoesEveryRecordOfItsPast(t *testing.T) {
 		_, again := s.news()
 		s.listener.hear(append(append(first, raws...), again...))
 		got := s.heard().State
-		if got.Load.Used != state.Load.Used || len(got.Pods) != 100 || len(got.Routes) != 63 || len(got.Suffering) != 0 {
-			t.Errorf("%s: heard of %v used, %d pods, %d routes, %v", name, got.Load.Used, len(got.Pods), len(got.Routes), got.Suffering)
+		if got.Load.Used != state.Load.Used || len(got.Pods) != 100 || len(got.Routes) != 63 || len(got.Suffering) != 0 || len(got.Edges) != 0 {
+			t.Errorf("%s: heard of %v used, %d pods, %d routes, %v, %v", name, got.Load.Used, len(got.Pods), len(got.Routes), got.Suffering, got.Edges)
 		}
 	}
 }
