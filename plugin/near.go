@@ -39,7 +39,7 @@ func (r *RouteTime) lookNear(state fwk.CycleState, pod *corev1.Pod, cluster int)
 	if cluster <= allScored {
 		return
 	}
-	if from := r.viewpoint(pod); len(from.Peers) > 0 || from.Source != "" {
+	if from, _ := r.viewpoint(pod); len(from.Peers) > 0 || from.Source != "" {
 		from.Needs = expected(pod, r.look().PodUse())
 		state.Write(nearKey, &nearState{r, from})
 	}

@@ -29,9 +29,10 @@ func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod) {
 	terms, err := peers.Parse(pod.Annotations[v1alpha1.AnnotationPeers])
 	if err != nil {
 		r.metrics.invalid.Inc()
-		reason, message = ReasonInvalidPeers, fmt.Sprintf("is malformed, so the pod is placed as one without peers: %v", err)
+		reason, message = ReasonInvalidPeers, fmt.Sprintf("is malformed, so the pod is placed as one without it: %v", err)
 	} else if len(terms) > 0 {
-		on := len(r.viewpoint(pod).Peers)
+		from, _ := r.viewpoint(pod)
+		on := len(from.Peers)
 		itself := slices.IndexFunc(terms, func(t peers.Term) bool { return t.Selector.Matches(labels.Set(pod.Labels)) })
 		switch {
 		case on > placement.MostPeers:
@@ -55,26 +56,33 @@ func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod) {
 type viewpoints struct {
 	mu    sync.Mutex
 	found time.Time // the oldest
-	of    map[string]placement.Viewpoint
+	of    map[string]seen
+}
+
+// seen is from where a pod is seen, and how that is known.
+type seen struct {
+	from  placement.Viewpoint
+	found peers.Found
 }
 
 // viewpoint is from where the pod is seen, at most reuse old.
-func (r *RouteTime) viewpoint(pod *corev1.Pod) placement.Viewpoint {
+func (r *RouteTime) viewpoint(pod *corev1.Pod) (placement.Viewpoint, peers.Found) {
 	annotation := pod.Annotations[v1alpha1.AnnotationPeers]
 	// The pod that a replacement takes over from is itself, and no peer.
 	if annotation == "" || isReplacement(pod) {
-		return viewpointOf(pod, r.pods)
+		return viewpointOf(pod, r.pods, r.look().View())
 	}
-	v, now, key := &r.viewpoints, r.now(), pod.Namespace+"/"+annotation
+	v, now, key, picture := &r.viewpoints, r.now(), pod.Namespace+"/"+annotation, r.look().View()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if age := now.Sub(v.found); v.of == nil || age < 0 || age >= reuse {
-		v.found, v.of = now, map[string]placement.Viewpoint{}
+		v.found, v.of = now, map[string]seen{}
 	}
-	from, known := v.of[key]
+	is, known := v.of[key]
 	if !known {
-		from = viewpointOf(pod, r.pods)
-		v.of[key] = from
+		if is.from, is.found = viewpointOf(pod, r.pods, picture); is.found.By == peers.Annotated {
+			v.of[key] = is // else they are its workload's
+		}
 	}
-	return from
+	return is.from, is.found
 }
