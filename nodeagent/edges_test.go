@@ -1,0 +1,77 @@
+package nodeagent
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/traffic"
+	"github.com/drover-project/drover/internal/view"
+)
+
+func deployed(of, suffix string, addresses ...string) corev1.Pod {
+	yes := true
+	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: of + "-5f-" + suffix, UID: types.UID("uid-" + suffix), Labels: map[string]string{"pod-template-hash": "5f"},
+		OwnerReferences: []metav1.OwnerReference{{Kind: "ReplicaSet", Name: of + "-5f", Controller: &yes}}}}
+	for _, a := range addresses {
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: a})
+	}
+	return p
+}
+
+func deployment(name string) model.Workload {
+	return model.Workload{Namespace: "shop", Kind: "Deployment", Name: name}
+}
+
+func TestEndsAreOfPodsWithAddressesOfTheirOwn(t *testing.T) {
+	both, host, ended, waits := deployed("web", "a", "10.1.0.5", "fd00::5"), deployed("web", "b", "10.0.0.1"), deployed("web", "c", "10.1.0.6"), deployed("web", "d")
+	host.Spec.HostNetwork, ended.Status.Phase = true, corev1.PodSucceeded
+	want := map[model.PodID]model.End{podID(&both): {Workload: deployment("web"), Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.5"), netip.MustParseAddr("fd00::5")}}}
+	if got := endsOf([]corev1.Pod{both, host, ended, waits}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestWhoseAnEndIs(t *testing.T) {
+	says := func(w string, addresses ...string) view.Node {
+		var n view.Node
+		for _, a := range addresses {
+			n.State.Ends = append(n.State.Ends, model.End{Workload: deployment(w), Addresses: []netip.Addr{netip.MustParseAddr(a)}})
+		}
+		return n
+	}
+	s := view.Snapshot{Nodes: map[model.NodeID]view.Node{
+		"n2": says("db", "10.2.0.5", "10.9.0.1"), "n3": says("liar", "10.2.0.6", "10.2.0.5", "10.9.0.2", "10.9.0.1"),
+		"n4": says("db", "10.9.0.3"), "n5": says("db", "10.9.0.3"), "n6": says("db", "10.9.0.1"),
+	}}
+	local := deployed("web", "a", "10.1.0.5")
+	for what, test := range map[string]struct {
+		at   traffic.Endpoint
+		want string
+	}{
+		"a pod of this node":                 {traffic.Endpoint{Node: "n1", Pod: podID(&local)}, "web"},
+		"one that is gone":                   {traffic.Endpoint{Node: "n1", Pod: model.PodID{UID: "gone"}}, ""},
+		"another node's":                     {traffic.Endpoint{Node: "n2", Address: "10.2.0.5"}, "db"},
+		"one that its node does not tell of": {traffic.Endpoint{Node: "n2", Address: "10.2.0.6"}, ""},
+		"on a node that is not known":        {traffic.Endpoint{Node: "n9", Address: "10.2.0.5"}, ""},
+		"on whatever node, told by one":      {traffic.Endpoint{Address: "10.9.0.2"}, "liar"},
+		"told by two in the same way":        {traffic.Endpoint{Address: "10.9.0.3"}, "db"},
+		"told by two, in different ways":     {traffic.Endpoint{Address: "10.9.0.1"}, ""},
+		"told by nobody":                     {traffic.Endpoint{Address: "192.0.2.1"}, ""},
+		"a node":                             {traffic.Endpoint{Node: "n2"}, ""},
+		"everybody else":                     {traffic.Other, ""},
+	} {
+		got, ok := newOwners([]corev1.Pod{local}, s, false).Remote(test.at)
+		if got.Name != test.want || ok != (test.want != "") {
+			t.Errorf("%s: %v, %v; want %q", what, got, ok, test.want)
+		}
+	}
+	if w, ok := newOwners(nil, s, true).Remote(traffic.Endpoint{Address: "10.9.0.2"}); ok {
+		t.Errorf("on no node, where addresses tell of nodes: %v", w)
+	}
+}
