@@ -4,19 +4,23 @@ import (
 	"cmp"
 	"iter"
 	"slices"
-	"strings"
 
 	"github.com/drover-project/drover/internal/model"
 )
 
-// mostPeers is how many peers of one workload are of use.
-const mostPeers = 16
+const (
+	// mostPeers is how many peers of one workload are of use, mostHosts how many nodes of its pods.
+	mostPeers = 16
+	mostHosts = 32
+)
 
 // Index is what all nodes' edges and ends say together. It is never changed once it was made, and
 // reading it makes nothing; a nil one knows nobody.
 type Index struct {
-	peers map[model.Workload][]Peer
-	hosts map[model.Workload][]Host
+	ids   map[model.Workload]int
+	names []model.Workload
+	peers [][]Peer // by ID, like hosts
+	hosts [][]Host
 }
 
 // Peer is a workload that another one talks to.
@@ -37,39 +41,53 @@ type Host struct {
 // alone, and what a node knew is gone with it. So the end counts that has seen more, and no
 // byte counts twice. Where a workload talks to itself, what each of its pods carries counts.
 func NewIndex(states iter.Seq[*model.NodeState]) *Index {
-	sums := map[pair]float64{}
-	x := &Index{peers: map[model.Workload][]Peer{}, hosts: map[model.Workload][]Host{}}
+	x := &Index{ids: map[model.Workload]int{}}
+	sums := map[[2]int]float64{}
 	for s := range states {
 		for _, e := range s.Edges {
-			sums[pair{e.Local, e.Remote}] += float64(e.Volume)
+			sums[[2]int{x.id(e.Local), x.id(e.Remote)}] += float64(e.Volume)
 		}
-		pods := map[model.Workload]int{}
 		for _, e := range s.Ends {
-			pods[e.Workload]++
-		}
-		for w, n := range pods {
-			x.hosts[w] = append(x.hosts[w], Host{s.Node, n})
+			x.host(x.id(e.Workload), s.Node)
 		}
 	}
 	for p, volume := range sums {
-		other := pair{p.remote, p.local}
-		if p == other {
-			x.peers[p.local] = append(x.peers[p.local], Peer{p.local, volume})
+		local, remote := p[0], p[1]
+		if local == remote {
+			x.peers[local] = append(x.peers[local], Peer{x.names[local], volume})
 			continue
 		}
-		if more := sums[other]; more > volume || more == volume && comparePairs(other, p) < 0 {
+		if more := sums[[2]int{remote, local}]; more > volume || more == volume && remote < local {
 			continue
 		}
-		x.peers[p.local] = append(x.peers[p.local], Peer{p.remote, volume})
-		x.peers[p.remote] = append(x.peers[p.remote], Peer{p.local, volume})
+		x.peers[local] = append(x.peers[local], Peer{x.names[remote], volume})
+		x.peers[remote] = append(x.peers[remote], Peer{x.names[local], volume})
 	}
-	for w, all := range x.peers {
-		x.peers[w] = shares(all)
-	}
-	for _, all := range x.hosts {
-		slices.SortFunc(all, func(a, b Host) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	for i := range x.names {
+		x.peers[i], x.hosts[i] = shares(x.peers[i]), fewest(x.hosts[i])
 	}
 	return x
+}
+
+// id gives a number to a workload.
+func (x *Index) id(w model.Workload) int {
+	i, known := x.ids[w]
+	if !known {
+		i = len(x.names)
+		x.ids[w], x.names = i, append(x.names, w)
+		x.peers, x.hosts = append(x.peers, nil), append(x.hosts, nil)
+	}
+	return i
+}
+
+// host counts a pod. Those of one node follow each other.
+func (x *Index) host(id int, node model.NodeID) {
+	all := x.hosts[id]
+	if last := len(all) - 1; last >= 0 && all[last].Node == node {
+		all[last].Pods++
+		return
+	}
+	x.hosts[id] = append(all, Host{node, 1})
 }
 
 // shares turns volumes into shares of all, the greatest first, and leaves out the least.
@@ -81,11 +99,36 @@ func shares(all []Peer) []Peer {
 	for _, p := range slices.Backward(all) {
 		sum += p.Share
 	}
-	all = slices.Clone(all[:min(mostPeers, len(all))])
+	if len(all) > mostPeers {
+		all = slices.Clone(all[:mostPeers])
+	}
 	for i := range all {
 		all[i].Share /= sum
 	}
 	return all
+}
+
+// fewest leaves of hosts those with most pods.
+func fewest(all []Host) []Host {
+	slices.SortFunc(all, func(a, b Host) int {
+		return cmp.Or(cmp.Compare(b.Pods, a.Pods), cmp.Compare(Lot(a.Node), Lot(b.Node)), cmp.Compare(a.Node, b.Node))
+	})
+	if len(all) > mostHosts {
+		all = slices.Clone(all[:mostHosts])
+	}
+	return all
+}
+
+// Lot orders equal nodes, the same way always: names often tell of zones, each of which is to be as
+// frequent as it is. The last letters of a name change few bits of an FNV hash, hence the multiplication.
+func Lot(id model.NodeID) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(id) {
+		h = (h ^ uint64(id[i])) * 1099511628211
+	}
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	return h ^ h>>33
 }
 
 // Peers of a workload, those first that it carries most with. The caller does not change them.
@@ -93,13 +136,19 @@ func (x *Index) Peers(of model.Workload) []Peer {
 	if x == nil {
 		return nil
 	}
-	return x.peers[of]
+	if i, known := x.ids[of]; known {
+		return x.peers[i]
+	}
+	return nil
 }
 
-// Hosts of a workload's pods, by name. The caller does not change them.
+// Hosts of a workload's pods, those first that have most. The caller does not change them.
 func (x *Index) Hosts(of model.Workload) []Host {
 	if x == nil {
 		return nil
 	}
-	return x.hosts[of]
+	if i, known := x.ids[of]; known {
+		return x.hosts[i]
+	}
+	return nil
 }

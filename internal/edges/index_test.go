@@ -36,7 +36,7 @@ func TestTheIndexSumsOverNodes(t *testing.T) {
 	if got := x.Peers(db); !reflect.DeepEqual(got, []Peer{{web, 1}}) {
 		t.Errorf("peers of the other end %v", got)
 	}
-	if got := x.Hosts(web); !reflect.DeepEqual(got, []Host{{"n1", 1}, {"n2", 2}}) {
+	if got := x.Hosts(web); !reflect.DeepEqual(got, []Host{{"n2", 2}, {"n1", 1}}) {
 		t.Errorf("hosts %v", got)
 	}
 	if x.Peers(of("nobody")) != nil || x.Hosts(of("nobody")) != nil || (*Index)(nil).Peers(web) != nil || (*Index)(nil).Hosts(web) != nil {
@@ -80,6 +80,18 @@ func TestOfManyPeersTheHeaviestStay(t *testing.T) {
 	got := index(s).Peers(web)
 	if len(got) != mostPeers || got[0].Workload != of("w39") || math.Abs(got[0].Share-40/sum) > 1e-12 {
 		t.Errorf("%d peers, the first %v", len(got), got[0])
+	}
+}
+
+func TestOfManyHostsThoseWithMostPodsStay(t *testing.T) {
+	var all []*model.NodeState
+	for i := range 200 {
+		all = append(all, says(model.NodeID(fmt.Sprint("n", i)), map[string]int{"db": 1 + i/190}))
+	}
+	hosts := index(all...).Hosts(db)
+	slices.Reverse(all)
+	if again := index(all...).Hosts(db); len(hosts) != mostHosts || hosts[9].Pods != 2 || hosts[10].Pods != 1 || !reflect.DeepEqual(hosts, again) {
+		t.Errorf("%v, and of the same in another order %v", hosts, again)
 	}
 }
 

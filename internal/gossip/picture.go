@@ -20,8 +20,8 @@ const (
 	longestDraw = time.Second
 	// indexSpace is the least time between two times that who talks to whom is put together, for each
 	// node, up to longestIndex: it takes all nodes, and changes slowly.
-	indexSpace   = 2 * time.Millisecond
-	longestIndex = 10 * time.Second
+	indexSpace   = 5 * time.Millisecond
+	longestIndex = 30 * time.Second
 )
 
 // Snapshot is the picture of the cluster at this moment. It takes no lock and no memory.

@@ -3,7 +3,6 @@ package peers
 import (
 	"cmp"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"strings"
 
@@ -70,7 +69,6 @@ func Find(pod *corev1.Pod, list func(labels.Selector) ([]*corev1.Pod, error), s 
 // addHosts shares a peer's weight among its pods, as the replicas of a service share requests. Of a
 // workload that talks to itself the pod does not count that is placed anew.
 func addHosts(nodes map[model.NodeID]float64, p edges.Peer, s view.Snapshot, own model.Workload, leaves model.NodeID) {
-	hosts := s.Talk.Hosts(p.Workload)
 	pods := func(h edges.Host) int {
 		switch phase := s.Nodes[h.Node].Phase; {
 		case phase == model.Dead || phase == model.Left:
@@ -80,7 +78,7 @@ func addHosts(nodes map[model.NodeID]float64, p edges.Peer, s view.Snapshot, own
 		}
 		return h.Pods
 	}
-	all := 0
+	hosts, all := s.Talk.Hosts(p.Workload), 0
 	for _, h := range hosts {
 		all += pods(h)
 	}
@@ -113,7 +111,7 @@ func (f Found) known(by By) Found {
 	}
 	all := make([]weighed, 0, len(f.Nodes))
 	for id, weight := range f.Nodes {
-		all = append(all, weighed{id, weight, lot(id)})
+		all = append(all, weighed{id, weight, edges.Lot(id)})
 	}
 	slices.SortFunc(all, func(a, b weighed) int {
 		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.lot, b.lot), cmp.Compare(a.id, b.id))
@@ -123,17 +121,6 @@ func (f Found) known(by By) Found {
 		f.Nodes[w.id] = w.weight
 	}
 	return f
-}
-
-// lot orders equals: names often tell of zones, each of which is to be as frequent as it is. The last
-// letters of a name change few bits of a FNV hash, hence the multiplication.
-func lot(id model.NodeID) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(id))
-	mixed := h.Sum64()
-	mixed ^= mixed >> 33
-	mixed *= 0xff51afd7ed558ccd
-	return mixed ^ mixed>>33
 }
 
 // Why says by what the peers are known, or why there are none.
