@@ -35,12 +35,12 @@ func (a *agent) talk(now time.Time, pods []corev1.Pod) ([]model.End, []model.Edg
 	return t.ledger.Ends(now, endsOf(pods)), t.heaviest
 }
 
-// endsOf are the pods that run and have addresses of their own.
+// endsOf are the pods that run, are not about to end, and have addresses of their own.
 func endsOf(pods []corev1.Pod) map[model.PodID]model.End {
 	all := make(map[model.PodID]model.End, len(pods))
 	for i := range pods {
 		p := &pods[i]
-		if p.Spec.HostNetwork || !holds(p) {
+		if p.Spec.HostNetwork || !holds(p) || p.DeletionTimestamp != nil {
 			continue
 		}
 		e := model.End{Workload: peers.WorkloadOf(p)}
@@ -88,24 +88,24 @@ func (o *owners) Remote(e traffic.Endpoint) (model.Workload, bool) {
 	}
 	addr, err := netip.ParseAddr(e.Address)
 	if err != nil {
-		return model.Workload{}, false
+		return "", false
 	}
 	if e.Node == "" && o.ranged {
-		return model.Workload{}, false // a Service's, or nobody's in the cluster
+		return "", false // a Service's, or nobody's in the cluster
 	}
 	if e.Node == "" {
 		if o.anywhere == nil {
 			o.anywhere = anywhere(o.view)
 		}
 		w := o.anywhere[addr]
-		return w, w != model.Workload{}
+		return w, w != ""
 	}
 	for _, end := range o.view.Nodes[e.Node].State.Ends {
 		if slices.Contains(end.Addresses, addr) {
 			return end.Workload, true
 		}
 	}
-	return model.Workload{}, false
+	return "", false
 }
 
 // anywhere is whose every address is; nobody's if two workloads are said to have it.
@@ -115,7 +115,7 @@ func anywhere(s view.Snapshot) map[netip.Addr]model.Workload {
 		for _, end := range n.State.Ends {
 			for _, addr := range end.Addresses {
 				if w, told := all[addr]; told && w != end.Workload {
-					all[addr] = model.Workload{}
+					all[addr] = ""
 				} else {
 					all[addr] = end.Workload
 				}

@@ -25,14 +25,16 @@ func deployed(of, suffix string, addresses ...string) corev1.Pod {
 }
 
 func deployment(name string) model.Workload {
-	return model.Workload{Namespace: "shop", Kind: "Deployment", Name: name}
+	return model.WorkloadOf("shop", "Deployment", name)
 }
 
 func TestEndsAreOfPodsWithAddressesOfTheirOwn(t *testing.T) {
 	both, host, ended, waits := deployed("web", "a", "10.1.0.5", "fd00::5"), deployed("web", "b", "10.0.0.1"), deployed("web", "c", "10.1.0.6"), deployed("web", "d")
+	ending := deployed("web", "e", "10.1.0.7")
+	ending.DeletionTimestamp = &metav1.Time{}
 	host.Spec.HostNetwork, ended.Status.Phase = true, corev1.PodSucceeded
 	want := map[model.PodID]model.End{podID(&both): {Workload: deployment("web"), Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.5"), netip.MustParseAddr("fd00::5")}}}
-	if got := endsOf([]corev1.Pod{both, host, ended, waits}); !reflect.DeepEqual(got, want) {
+	if got := endsOf([]corev1.Pod{both, host, ended, ending, waits}); !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
@@ -67,7 +69,11 @@ func TestWhoseAnEndIs(t *testing.T) {
 		"everybody else":                     {traffic.Other, ""},
 	} {
 		got, ok := newOwners([]corev1.Pod{local}, s, false).Remote(test.at)
-		if got.Name != test.want || ok != (test.want != "") {
+		var want model.Workload
+		if test.want != "" {
+			want = deployment(test.want)
+		}
+		if got != want || ok != (test.want != "") {
 			t.Errorf("%s: %v, %v; want %q", what, got, ok, test.want)
 		}
 	}

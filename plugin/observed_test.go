@@ -29,7 +29,7 @@ func deployed(name, revision string) func(*corev1.Pod) {
 
 // carried has a pod of web on n2 exchange so much with one of db, wherever that is, and n2 tell of it.
 func (b *bench) carried(bytes model.Bytes) {
-	web, db := model.Workload{Namespace: "ns", Kind: "Deployment", Name: "web"}, model.Workload{Namespace: "ns", Kind: "Deployment", Name: "db"}
+	web, db := model.WorkloadOf("ns", "Deployment", "web"), model.WorkloadOf("ns", "Deployment", "db")
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l := edges.NewLedger()
@@ -48,7 +48,7 @@ func (b *bench) runs(on model.NodeID) {
 	for id, n := range b.picture.Nodes {
 		n.State.Ends = nil
 		if id == on {
-			n.State.Ends = []model.End{{Workload: model.Workload{Namespace: "ns", Kind: "Deployment", Name: "db"}, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.5")}}}
+			n.State.Ends = []model.End{{Workload: model.WorkloadOf("ns", "Deployment", "db"), Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.5")}}}
 		}
 		b.picture.Nodes[id] = n
 	}
@@ -120,7 +120,7 @@ func BenchmarkPreScoreOfObservedPeers(b *testing.B) {
 			for i := range replicas {
 				id := model.NodeID(fmt.Sprint("n", i))
 				n := bench.picture.Nodes[id]
-				n.State.Ends = []model.End{{Workload: model.Workload{Namespace: "ns", Kind: "Deployment", Name: "db"}, Addresses: []netip.Addr{netip.IPv4Unspecified()}}}
+				n.State.Ends = []model.End{{Workload: model.WorkloadOf("ns", "Deployment", "db"), Addresses: []netip.Addr{netip.IPv4Unspecified()}}}
 				bench.picture.Nodes[id] = n
 			}
 			bench.picture = bench.picture.Indexed()

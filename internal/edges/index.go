@@ -93,7 +93,7 @@ func (x *Index) host(id int, node model.NodeID) {
 // shares turns volumes into shares of all, the greatest first, and leaves out the least.
 func shares(all []Peer) []Peer {
 	slices.SortFunc(all, func(a, b Peer) int {
-		return cmp.Or(cmp.Compare(b.Share, a.Share), model.CompareWorkloads(a.Workload, b.Workload))
+		return cmp.Or(cmp.Compare(b.Share, a.Share), cmp.Compare(a.Workload, b.Workload))
 	})
 	sum := 0.0
 	for _, p := range slices.Backward(all) {

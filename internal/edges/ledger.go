@@ -162,7 +162,7 @@ func heaviest[K comparable](all map[K]*volume, now time.Time, most int, told map
 }
 
 func comparePairs(a, b pair) int {
-	return cmp.Or(model.CompareWorkloads(a.local, b.local), model.CompareWorkloads(a.remote, b.remote))
+	return cmp.Or(cmp.Compare(a.local, b.local), cmp.Compare(a.remote, b.remote))
 }
 
 // Edges are the node's heaviest at now, the heaviest first.

@@ -18,7 +18,7 @@ var (
 )
 
 func of(name string) model.Workload {
-	return model.Workload{Namespace: "shop", Kind: "Deployment", Name: name}
+	return model.WorkloadOf("shop", "Deployment", name)
 }
 
 func pod(name string) model.PodID {

@@ -18,8 +18,8 @@ type talking struct {
 	// Also are the other addresses of an end.
 	Also []netip.Addr `json:"a,omitempty"`
 	// With and Volume are an edge's.
-	With   *model.Workload `json:"p,omitempty"`
-	Volume model.Bytes     `json:"v,omitempty"`
+	With   model.Workload `json:"p,omitempty"`
+	Volume model.Bytes    `json:"v,omitempty"`
 }
 
 // maxAddresses is how many addresses an end may have.
@@ -27,7 +27,7 @@ const maxAddresses = 4
 
 // edgeName is what an edge goes by.
 func edgeName(of, with model.Workload) string {
-	sum := sha256.Sum256([]byte(of.String() + "\x00" + with.String()))
+	sum := sha256.Sum256([]byte(of + "\x00" + with))
 	return hex.EncodeToString(sum[:6])
 }
 
@@ -48,7 +48,7 @@ func talkingOf(s *model.NodeState) map[string]talking {
 		}
 	}
 	for _, e := range s.Edges {
-		say(edgeName(e.Local, e.Remote), talking{Of: e.Local, With: &e.Remote, Volume: e.Volume})
+		say(edgeName(e.Local, e.Remote), talking{Of: e.Local, With: e.Remote, Volume: e.Volume})
 	}
 	return all
 }
@@ -58,8 +58,8 @@ func soundTalk(name string, t talking) bool {
 	if !t.Of.Valid() {
 		return false
 	}
-	if t.With != nil {
-		return t.With.Valid() && name == edgeName(t.Of, *t.With) && t.Volume > 0 && t.Volume <= edges.MaxVolume && len(t.Also) == 0
+	if t.With != "" {
+		return t.With.Valid() && name == edgeName(t.Of, t.With) && t.Volume > 0 && t.Volume <= edges.MaxVolume && len(t.Also) == 0
 	}
 	sound := func(a netip.Addr) bool { return a.IsValid() && a.Zone() == "" && !a.Is4In6() }
 	first, err := netip.ParseAddr(name)
@@ -70,8 +70,8 @@ func soundTalk(name string, t talking) bool {
 // talkOf takes them apart. What is more than a node may tell does not count.
 func talkOf(all map[string]talking) (ends []model.End, heaviest []model.Edge) {
 	for name, t := range all {
-		if t.With != nil {
-			heaviest = append(heaviest, model.Edge{Local: t.Of, Remote: *t.With, Volume: t.Volume})
+		if t.With != "" {
+			heaviest = append(heaviest, model.Edge{Local: t.Of, Remote: t.With, Volume: t.Volume})
 			continue
 		}
 		first, _ := netip.ParseAddr(name) // it was sound
@@ -79,12 +79,12 @@ func talkOf(all map[string]talking) (ends []model.End, heaviest []model.Edge) {
 	}
 	edges.SortEdges(heaviest)
 	edges.SortEnds(ends)
-	return ends[:min(len(ends), edges.MostEnds)], heaviest[:min(len(heaviest), edges.Most)]
+	return slices.Clone(ends[:min(len(ends), edges.MostEnds)]), slices.Clone(heaviest[:min(len(heaviest), edges.Most)])
 }
 
 // otherTalk tells whether it is worth saying again.
 func otherTalk(said, now talking) bool {
-	if said.With == nil || now.With == nil {
+	if said.With == "" || now.With == "" {
 		return said.With != now.With || said.Of != now.Of || !slices.Equal(said.Also, now.Also)
 	}
 	return deadband.Edge(said.Volume, now.Volume) // of the same name, and so of the same workloads

@@ -15,7 +15,7 @@ import (
 )
 
 func shop(name string) model.Workload {
-	return model.Workload{Namespace: "shop", Kind: "Deployment", Name: name}
+	return model.WorkloadOf("shop", "Deployment", name)
 }
 
 func end(name, address string, more ...string) model.End {
@@ -82,7 +82,7 @@ func TestTalkIsSaidBeyondItsBand(t *testing.T) {
 	change("a pod went", once, talkative.Ends[1:], beyond)
 	heard("a pod went", talkative.Ends[1:], beyond)
 	// What is no name is not said: others would refuse what is said with it.
-	odd := model.Edge{Local: model.Workload{Namespace: "shop", Kind: "Odd", Name: "a/b"}, Remote: shop("web"), Volume: 9}
+	odd := model.Edge{Local: model.WorkloadOf("shop", "Odd", "a/b"), Remote: shop("web"), Volume: 9}
 	change("what is no name", none, append([]model.End{{Workload: shop("x")}}, talkative.Ends[1:]...), append(beyond[:2:2], odd))
 	s.wait(3 * time.Second) // the load is due to be repeated
 	state.Ends, state.Edges = nil, nil
@@ -123,25 +123,25 @@ func TestMuchTalkFitsIntoPackets(t *testing.T) {
 
 func TestTalkThatMakesNoSenseIsRefused(t *testing.T) {
 	web, db := shop("web"), shop("db")
-	name, odd := edgeName(web, db), model.Workload{Namespace: "shop", Kind: "Deployment", Name: "\x1b[2J"}
-	long := model.Workload{Namespace: "shop", Kind: "Deployment", Name: strings.Repeat("x", 254)}
+	name, odd := edgeName(web, db), model.WorkloadOf("shop", "Deployment", "\x1b[2J")
+	long := model.WorkloadOf("shop", "Deployment", strings.Repeat("x", 254))
 	addr := netip.MustParseAddr
 	for what, test := range map[string]struct {
 		name string
 		said talking
 		want result
 	}{
-		"an edge":                         {name, talking{Of: web, With: &db, Volume: 1}, accepted},
+		"an edge":                         {name, talking{Of: web, With: db, Volume: 1}, accepted},
 		"an end":                          {"10.1.0.5", talking{Of: web, Also: []netip.Addr{addr("fd00::5")}}, accepted},
-		"an edge of the greatest volume":  {name, talking{Of: web, With: &db, Volume: edges.MaxVolume}, accepted},
-		"an edge of more":                 {name, talking{Of: web, With: &db, Volume: edges.MaxVolume + 1}, malformed},
-		"an edge of nothing":              {name, talking{Of: web, With: &db}, malformed},
-		"an edge of less":                 {name, talking{Of: web, With: &db, Volume: -1}, malformed},
-		"an edge under another's name":    {edgeName(db, web), talking{Of: web, With: &db, Volume: 1}, malformed},
-		"an edge with addresses":          {name, talking{Of: web, With: &db, Volume: 1, Also: []netip.Addr{addr("10.1.0.5")}}, malformed},
-		"an edge of nobody":               {edgeName(model.Workload{}, db), talking{With: &db, Volume: 1}, malformed},
-		"an edge to what is no name":      {edgeName(web, odd), talking{Of: web, With: &odd, Volume: 1}, malformed},
-		"an edge to what has a long name": {edgeName(web, long), talking{Of: web, With: &long, Volume: 1}, malformed},
+		"an edge of the greatest volume":  {name, talking{Of: web, With: db, Volume: edges.MaxVolume}, accepted},
+		"an edge of more":                 {name, talking{Of: web, With: db, Volume: edges.MaxVolume + 1}, malformed},
+		"an edge of nothing":              {name, talking{Of: web, With: db}, malformed},
+		"an edge of less":                 {name, talking{Of: web, With: db, Volume: -1}, malformed},
+		"an edge under another's name":    {edgeName(db, web), talking{Of: web, With: db, Volume: 1}, malformed},
+		"an edge with addresses":          {name, talking{Of: web, With: db, Volume: 1, Also: []netip.Addr{addr("10.1.0.5")}}, malformed},
+		"an edge of nobody":               {edgeName("", db), talking{With: db, Volume: 1}, malformed},
+		"an edge to what is no name":      {edgeName(web, odd), talking{Of: web, With: odd, Volume: 1}, malformed},
+		"an edge to what has a long name": {edgeName(web, long), talking{Of: web, With: long, Volume: 1}, malformed},
 		"an end of nobody":                {"10.1.0.5", talking{}, malformed},
 		"an end without address":          {"web", talking{Of: web}, malformed},
 		"an address in another form":      {"010.1.0.5", talking{Of: web}, malformed},

@@ -21,23 +21,23 @@ const cronJobMinutes = 8
 func WorkloadOf(pod *corev1.Pod) model.Workload {
 	owner := controllerOf(pod)
 	if owner == nil {
-		return model.Workload{Namespace: pod.Namespace, Kind: "Pod", Name: pod.Name}
+		return model.WorkloadOf(pod.Namespace, "Pod", pod.Name)
 	}
-	w := model.Workload{Namespace: pod.Namespace, Kind: owner.Kind, Name: owner.Name}
+	kind, name := owner.Kind, owner.Name
 	switch owner.Kind {
 	case "ReplicaSet":
 		// A Deployment names its ReplicaSets by this label's value; other ReplicaSets' pods have none.
 		hash := pod.Labels["pod-template-hash"]
 		if of, made := strings.CutSuffix(owner.Name, "-"+hash); made && hash != "" && of != "" {
-			w.Kind, w.Name = "Deployment", of
+			kind, name = "Deployment", of
 		}
 	case "Job":
 		i := strings.LastIndexByte(owner.Name, '-')
 		if i > 0 && len(owner.Name)-i-1 == cronJobMinutes && strings.Trim(owner.Name[i+1:], "0123456789") == "" {
-			w.Kind, w.Name = "CronJob", owner.Name[:i]
+			kind, name = "CronJob", owner.Name[:i]
 		}
 	}
-	return w
+	return model.WorkloadOf(pod.Namespace, kind, name)
 }
 
 func controllerOf(pod *corev1.Pod) *metav1.OwnerReference {

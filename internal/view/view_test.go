@@ -104,7 +104,7 @@ func TestJSONRoundTrip(t *testing.T) {
 
 // Who talks to whom does not travel: whoever reads a picture puts it together from what nodes say.
 func TestAPictureThatTravelledIsIndexed(t *testing.T) {
-	web, db := model.Workload{Namespace: "shop", Kind: "Deployment", Name: "web"}, model.Workload{Namespace: "shop", Kind: "StatefulSet", Name: "db"}
+	web, db := model.WorkloadOf("shop", "Deployment", "web"), model.WorkloadOf("shop", "StatefulSet", "db")
 	s := Snapshot{Nodes: map[model.NodeID]Node{
 		"a": {State: model.NodeState{Node: "a", Edges: []model.Edge{{Local: web, Remote: db, Volume: 7}}}},
 		"b": {State: model.NodeState{Node: "b", Ends: []model.End{{Workload: db, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.5")}}}}},

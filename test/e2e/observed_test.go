@@ -37,7 +37,7 @@ func TestTheNextPodGoesNearToWhatItsWorkloadTalksTo(t *testing.T) {
 	first := must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, "web"))
 
 	of := func(name string) model.Workload {
-		return model.Workload{Namespace: ns, Kind: "Deployment", Name: name}
+		return model.WorkloadOf(ns, "Deployment", name)
 	}
 	check(t, cluster.Eventually(ctx, "all agents know whom web talks to, and where that is", func(ctx context.Context) (bool, string) {
 		views, err := c.Views(ctx)
