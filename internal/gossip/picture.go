@@ -55,13 +55,25 @@ func (g *Gossip) unlock() {
 	g.mu.Unlock()
 }
 
-func (g *Gossip) outdated() bool {
-	return g.own || g.anew || len(g.touched) > 0 || g.indexes(len(g.picture.Load().Nodes))
-}
+func (g *Gossip) outdated() bool { return g.own || g.anew || len(g.touched) > 0 }
 
-// indexes tells whether who talks to whom is to be put together anew, among so many nodes.
-func (g *Gossip) indexes(nodes int) bool {
-	return g.retold && passed(g.indexed, g.cfg.Now()) >= min(indexSpace*time.Duration(nodes), longestIndex)
+// index puts together who talks to whom, when that has changed and it is time to. Among many nodes
+// it takes a while, in which it holds up nobody: it is for keep alone.
+func (g *Gossip) index() {
+	g.mu.Lock()
+	now, s := g.cfg.Now(), g.picture.Load()
+	if !g.retold || passed(g.indexed, now) < min(indexSpace*time.Duration(len(s.Nodes)), longestIndex) {
+		g.mu.Unlock()
+		return
+	}
+	g.retold, g.indexed = false, now
+	g.mu.Unlock()
+	talk := s.Indexed().Talk
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := *g.picture.Load()
+	next.Talk = talk
+	g.hang(&next)
 }
 
 func (g *Gossip) draw() {
@@ -96,12 +108,13 @@ func (g *Gossip) draw() {
 	if g.store.placesChanged {
 		s.Locations = g.store.confirmedPlaces()
 	}
-	if g.indexes(len(s.Nodes)) {
-		*s = s.Indexed()
-		g.retold, g.indexed = false, g.cfg.Now()
-	}
 	clear(g.touched)
 	g.own, g.anew, g.drawn = false, false, g.cfg.Now()
+	g.hang(s)
+}
+
+// hang hands a picture out.
+func (g *Gossip) hang(s *view.Snapshot) {
 	g.picture.Store(s)
 	for ch := range g.watchers {
 		select {

@@ -108,6 +108,7 @@ func (g *Gossip) keep(ctx context.Context) {
 			g.sweep(now)
 		}
 		g.unlock()
+		g.index()
 	}
 }
 

@@ -188,6 +188,7 @@ func TestThePictureKnowsWhoTalksToWhom(t *testing.T) {
 	hear := func(of int, s model.NodeState) {
 		a.wait(time.Second)
 		a.hear([][]byte{parts(a.bench, a.ids[of], kindTalk, a.version(), 1, talkingOf(&s))[0]})
+		a.index() // what keep does
 	}
 	if got := peers(); got != nil {
 		t.Fatalf("before anybody said anything %v", got)
@@ -204,6 +205,7 @@ func TestThePictureKnowsWhoTalksToWhom(t *testing.T) {
 	before := a.Snapshot().Talk
 	a.wait(time.Second)
 	a.hearLoad(2)
+	a.index()
 	if a.Snapshot().Talk != before {
 		t.Error("made anew, though nothing was said of it")
 	}
@@ -212,6 +214,7 @@ func TestThePictureKnowsWhoTalksToWhom(t *testing.T) {
 	a.anew = true
 	a.draw()
 	a.mu.Unlock()
+	a.index()
 	if diff := cmp.Diff([]edges.Peer{{Workload: shop("db"), Share: 1}}, peers()); diff != "" {
 		t.Errorf("peers after a node is forgotten (-want +got):\n%s", diff)
 	}
@@ -223,6 +226,7 @@ func TestWhoTalksToWhomIsPutTogetherNowAndThen(t *testing.T) {
 	a := newAudience(t, nodes)
 	hear := func(of int) {
 		a.hear([][]byte{parts(a.bench, a.ids[of], kindTalk, a.version(), 1, talkingOf(&talkative))[0]})
+		a.index()
 	}
 	hosts := func() int { return len(a.Snapshot().Talk.Hosts(shop("web"))) }
 	a.wait(time.Second)
@@ -236,8 +240,7 @@ func TestWhoTalksToWhomIsPutTogetherNowAndThen(t *testing.T) {
 		t.Errorf("%d nodes are known at once", hosts())
 	}
 	a.wait(nodes * indexSpace)
-	a.mu.Lock()
-	a.unlock() // what keep does
+	a.index()
 	if hosts() != 2 {
 		t.Errorf("%d nodes are known after a while, want 2", hosts())
 	}
