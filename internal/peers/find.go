@@ -27,7 +27,7 @@ const (
 
 // maxNodes is how many nodes with peers count: every candidate's way to each of them is looked up. The
 // mean over the heaviest says about the same as that over all.
-const maxNodes = 16
+const maxNodes = 8
 
 // Found is where a pod's peers are.
 type Found struct {

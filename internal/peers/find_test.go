@@ -156,7 +156,7 @@ func TestFanOutIsBounded(t *testing.T) {
 	for id := range got.Nodes {
 		in[zone[id]]++
 	}
-	if in["a"] < 4 || in["b"] < 1 || in["c"] < 1 {
+	if in["a"] < 3 || in["b"] < 1 || in["c"] < 1 {
 		t.Errorf("%v of the zones a (half of all), b and c", in)
 	}
 }
