@@ -88,6 +88,8 @@ func TestOnlyPodsHaveEdges(t *testing.T) {
 // The first bytes flow before any node has told whose they are, and a pod may be gone by then.
 func TestWhatWasCarriedBeforeTheEndsAreKnownCounts(t *testing.T) {
 	l := NewLedger()
+	l.Feed(t0, []traffic.Talk{talk("web-1", "10.2.0.5", 900)}, known{"10.2.0.5": db})
+	wantEdges(t, "the own end is not known", l, t0)
 	l.Feed(t0, []traffic.Talk{talk("web-1", "10.2.0.5", 1000)}, known{"web-1": web})
 	wantEdges(t, "the other end is not known", l, t0)
 	l.Feed(t0, []traffic.Talk{talk("web-1", "10.2.0.5", 1500)}, known{"10.2.0.5": db}) // web-1 is gone

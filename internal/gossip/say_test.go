@@ -305,14 +305,15 @@ func TestAnotherKeySaysAllAgain(t *testing.T) {
 	s := newSpeaker(t)
 	state := calm()
 	state.Suffering = []model.Contention{{Grade: model.Tight}}
+	state.Ends, state.Edges = talkative.Ends, talkative.Edges
 	first, raws := s.publish(state)
 	s.listener.hear(raws)
 	s.wait(time.Millisecond)
 	s.id = s.ca.Node(t, "a")
 	s.tells("with another key", state, first)
 	want, got := state, s.heard().State
-	if len(got.Routes) != len(want.Routes) || len(got.Pods) != len(want.Pods) || len(got.Suffering) != 1 {
-		t.Errorf("heard of %d routes, %d pods, %d suffering", len(got.Routes), len(got.Pods), len(got.Suffering))
+	if len(got.Routes) != len(want.Routes) || len(got.Pods) != len(want.Pods) || len(got.Suffering) != 1 || len(got.Edges) != len(want.Edges) {
+		t.Errorf("heard of %d routes, %d pods, %d suffering, %d edges", len(got.Routes), len(got.Pods), len(got.Suffering), len(got.Edges))
 	}
 	key := mustKey(s.id)
 	for _, k := range s.store.records {
