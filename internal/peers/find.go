@@ -25,8 +25,8 @@ const (
 	None      By = "none"
 )
 
-// maxNodes is how many nodes with peers count: every candidate's way to each of them is looked up. The
-// mean over the heaviest says about the same as that over all.
+// maxNodes is how many nodes with observed peers count, which nobody has asked for: every candidate's way to each
+// of them is looked up. The mean over the heaviest says about the same as that over all.
 const maxNodes = 8
 
 // Found is where a pod's peers are.
@@ -101,7 +101,7 @@ func (f Found) known(by By) Found {
 		return f
 	}
 	f.By = by
-	if len(f.Nodes) <= maxNodes {
+	if by != Observed || len(f.Nodes) <= maxNodes {
 		return f
 	}
 	type weighed struct {

@@ -134,6 +134,23 @@ func TestWhatCannotBeListedIsTold(t *testing.T) {
 	}
 }
 
+// many is a list of pods, each on a node of its own.
+func many(n int) (pods []*corev1.Pod) {
+	for i := range n {
+		pods = append(pods, pod(fmt.Sprint(i), fmt.Sprint("n", i)))
+	}
+	return pods
+}
+
+func found(t *testing.T, p *corev1.Pod, listed []*corev1.Pod) Found {
+	t.Helper()
+	f, err := Find(p, func(labels.Selector) ([]*corev1.Pod, error) { return listed, nil }, view.Snapshot{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // Hundreds of replicas on hundreds of nodes in three zones, of which one has half: the nodes that count
 // are few, always the same, the heavy ones among them and as many of each zone as there are.
 func TestFanOutIsBounded(t *testing.T) {
@@ -151,6 +168,9 @@ func TestFanOutIsBounded(t *testing.T) {
 	again, _ := Find(of("web"), nobody, s)
 	if err != nil || len(got.Nodes) != maxNodes || got.Nodes["heavy"] == 0 || cmp.Diff(got.Nodes, again.Nodes) != "" {
 		t.Fatalf("%v, %v; and again %v", got.Nodes, err, again.Nodes)
+	}
+	if all := many(maxNodes + 1); len(found(t, of("web", annotated("app=x")), all).Nodes) != maxNodes+1 {
+		t.Error("not all count that the annotation names")
 	}
 	in := map[string]int{}
 	for id := range got.Nodes {
