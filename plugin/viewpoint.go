@@ -68,8 +68,9 @@ type seen struct {
 // viewpoint is from where the pod is seen, at most reuse old.
 func (r *RouteTime) viewpoint(pod *corev1.Pod) (placement.Viewpoint, peers.Found) {
 	annotation := pod.Annotations[v1alpha1.AnnotationPeers]
-	// The pod that a replacement takes over from is itself, and no peer.
-	if annotation == "" || isReplacement(pod) {
+	// Without terms the peers are its workload's. The pod that a replacement takes over from is itself,
+	// and no peer.
+	if terms, _ := peers.Parse(annotation); len(terms) == 0 || isReplacement(pod) {
 		return viewpointOf(pod, r.pods, r.look().View())
 	}
 	v, now, key, picture := &r.viewpoints, r.now(), pod.Namespace+"/"+annotation, r.look().View()
@@ -80,9 +81,8 @@ func (r *RouteTime) viewpoint(pod *corev1.Pod) (placement.Viewpoint, peers.Found
 	}
 	is, known := v.of[key]
 	if !known {
-		if is.from, is.found = viewpointOf(pod, r.pods, picture); is.found.By == peers.Annotated {
-			v.of[key] = is // else they are its workload's
-		}
+		is.from, is.found = viewpointOf(pod, r.pods, picture)
+		v.of[key] = is
 	}
 	return is.from, is.found
 }
