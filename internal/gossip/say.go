@@ -52,11 +52,13 @@ type words struct {
 }
 
 func newWords(since uint64) *words {
-	return &words{since: since, loadVersion: since,
+	w := &words{since: since, loadVersion: since,
 		routes: newPartition(kindRoutes, otherWays),
 		pods:   newPartition(kindPods, func(a, b podName) bool { return a != b }),
 		talk:   newPartition(kindTalk, otherTalk),
 	}
+	w.talk.weight = weightOf
+	return w
 }
 
 // unsay has all that was said said again.
@@ -150,11 +152,15 @@ func (g *Gossip) say(id *identity.Identity, s *model.NodeState, measured bool) e
 		return err
 	}
 	g.owed = g.owed || waits
-	if waits, err = sayParts(g, id, g.said.talk, talkingOf(s), now, g.space(loadSpacing, longestSpace)); err != nil {
+	if err := g.sayLoad(id, saidLoad{s.Load, s.Bandwidth}, now, measured); err != nil {
 		return err
 	}
+	// Talk has names in it that tenants choose: whatever they are, the rest is said.
+	if waits, err = sayParts(g, id, g.said.talk, talkingOf(s), now, g.space(loadSpacing, longestSpace)); err != nil {
+		g.cfg.Log.Warn("could not say who talks to whom", "ends", len(s.Ends), "edges", len(s.Edges), "error", err)
+	}
 	g.owed = g.owed || waits
-	return g.sayLoad(id, saidLoad{s.Load, s.Bandwidth}, now, measured)
+	return nil
 }
 
 // passed is the time from then to now; a clock that has gone back counts as a long time.

@@ -3,6 +3,7 @@ package gossip
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -22,8 +23,13 @@ type talking struct {
 	Volume model.Bytes    `json:"v,omitempty"`
 }
 
-// maxAddresses is how many addresses an end may have.
-const maxAddresses = 4
+const (
+	// maxAddresses is how many addresses an end may have.
+	maxAddresses = 4
+	// maxNames is how long the names of an edge may be, or the one of an end: tenants choose them. Two of
+	// 63 characters each for namespace and name, as most names are bounded to, are shorter.
+	maxNames = 300
+)
 
 // edgeName is what an edge goes by.
 func edgeName(of, with model.Workload) string {
@@ -55,7 +61,7 @@ func talkingOf(s *model.NodeState) map[string]talking {
 
 // soundTalk tells whether it is what talkingOf makes.
 func soundTalk(name string, t talking) bool {
-	if !t.Of.Valid() {
+	if !t.Of.Valid() || len(t.Of)+len(t.With) > maxNames {
 		return false
 	}
 	if t.With != "" {
@@ -88,6 +94,14 @@ func otherTalk(said, now talking) bool {
 		return said.With != now.With || said.Of != now.Of || !slices.Equal(said.Also, now.Also)
 	}
 	return deadband.Edge(said.Volume, now.Volume) // of the same name, and so of the same workloads
+}
+
+// weightOf is what talk is worth: whose a pod is more than what it has carried.
+func weightOf(t talking) float64 {
+	if t.With == "" {
+		return math.Inf(1)
+	}
+	return float64(t.Volume)
 }
 
 func sameTalk(a, b model.NodeState) bool {

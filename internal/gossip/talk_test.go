@@ -91,17 +91,26 @@ func TestTalkIsSaidBeyondItsBand(t *testing.T) {
 	heard("all is silent", nil, nil)
 }
 
-// As many as a node may tell of, with names of usual and of the greatest length.
+// noisy gives a name of so many more letters that compress badly.
+func noisy(rng *rand.Rand, name string, more int) string {
+	b := []byte(name)
+	for range more {
+		b = append(b, "abcdefghijklmnopqrstuvwxyz0123456789"[rng.Intn(36)])
+	}
+	return string(b)
+}
+
+// As many as a node may tell of, with names of usual and of great length.
 func TestMuchTalkFitsIntoPackets(t *testing.T) {
-	for _, pad := range []int{0, 200} {
-		s := newSpeaker(t)
+	for _, pad := range []int{0, 100} {
+		s, rng := newSpeaker(t), rand.New(rand.NewSource(1))
 		var state model.NodeState
 		for i := range edges.MostEnds {
-			state.Ends = append(state.Ends, end(fmt.Sprintf("service-%d%s", i/3, strings.Repeat("x", pad)), fmt.Sprint("10.128.33.", 100+i)))
+			state.Ends = append(state.Ends, end(noisy(rng, fmt.Sprint("service-", i), pad), fmt.Sprint("10.128.33.", 100+i)))
 		}
 		for i := range edges.Most {
-			state.Edges = append(state.Edges, model.Edge{Local: shop(fmt.Sprintf("service-%d%s", i/3, strings.Repeat("x", pad))),
-				Remote: shop(fmt.Sprintf("backend-%d%s", i*7%10, strings.Repeat("y", pad))), Volume: model.Bytes(1e9 / (1 + i))})
+			state.Edges = append(state.Edges, model.Edge{Local: shop(noisy(rng, fmt.Sprint("service-", i), pad)),
+				Remote: shop(noisy(rng, fmt.Sprint("backend-", i), pad)), Volume: model.Bytes(1e9 / (1 + i))})
 		}
 		_, raws := s.publish(state)
 		s.listener.hear(raws)
@@ -118,6 +127,45 @@ func TestMuchTalkFitsIntoPackets(t *testing.T) {
 		if got := s.heard().State; len(got.Ends) != edges.MostEnds || len(got.Edges) != edges.Most {
 			t.Errorf("%d ends and %d edges are heard", len(got.Ends), len(got.Edges))
 		}
+	}
+}
+
+// Names that a tenant has chosen so that all edges go into one part, however many parts there are:
+// the load is said, and of the edges the heaviest.
+func TestNamesDoNotSilenceANode(t *testing.T) {
+	s, rng := newSpeaker(t), rand.New(rand.NewSource(1))
+	state := calm()
+	state.Ends = talkative.Ends
+	for len(state.Edges) < edges.Most {
+		local, remote := shop(noisy(rng, "", 100)), shop(noisy(rng, "", 100))
+		if partOf(edgeName(local, remote), maxParts) == 0 {
+			state.Edges = append(state.Edges, model.Edge{Local: local, Remote: remote, Volume: model.Bytes(1000 - len(state.Edges))})
+		}
+	}
+	kinds, raws := s.publish(state)
+	s.listener.hear(raws)
+	got := s.heard().State
+	if kinds[kindLoad] != 1 || got.Load.Used != state.Load.Used || len(got.Ends) != len(state.Ends) {
+		t.Errorf("%d loads are said, %v used and %d ends heard", kinds[kindLoad], got.Load.Used, len(got.Ends))
+	}
+	if n := len(got.Edges); n < 2 || n == edges.Most || cmp.Diff(state.Edges[:n], got.Edges) != "" {
+		t.Errorf("%d edges are heard: %v", n, got.Edges)
+	}
+	s.wait(time.Second)
+	s.tells("the same again", state, map[kind]int{})
+}
+
+// Pods may have names that no packet is for.
+func TestTheLongestNamesAreNotTold(t *testing.T) {
+	s := newSpeaker(t)
+	long := noisy(rand.New(rand.NewSource(1)), "", 253)
+	state := calm()
+	state.Ends = append(talkative.Ends[:2:2], end(long, "10.1.0.7"))
+	state.Edges = append(talkative.Edges[:2:2], model.Edge{Local: shop(long), Remote: shop(long), Volume: 9e6})
+	_, raws := s.publish(state)
+	s.listener.hear(raws)
+	if got := s.heard().State; cmp.Diff(talkative.Edges, got.Edges) != "" || len(got.Ends) != 3 {
+		t.Errorf("heard of %v and %v", got.Ends, got.Edges)
 	}
 }
 
