@@ -58,8 +58,7 @@ type pair struct{ local, remote model.Workload }
 
 // account is what of a talk was taken in: in all, and as an edge.
 type account struct {
-	local         model.Workload
-	known         bool // local
+	local         model.Workload // as known last; empty: not yet
 	heard, counts model.Bytes
 }
 
@@ -105,10 +104,10 @@ func (l *Ledger) take(now time.Time, a *account, t traffic.Talk, who Who) {
 	}
 	add(l.talkers, t.Local.Pod, now, all-a.heard)
 	a.heard = all
-	if !a.known { // kept, since a pod that has ended has no owner any more
-		a.local, a.known = who.Local(t.Local.Pod)
+	if local, known := who.Local(t.Local.Pod); known { // kept, since a pod that has ended has no owner any more
+		a.local = local
 	}
-	if all == a.counts || !a.known {
+	if all == a.counts || a.local == "" {
 		return
 	}
 	if remote, known := who.Remote(t.Remote); known {

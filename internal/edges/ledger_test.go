@@ -96,6 +96,17 @@ func TestWhatWasCarriedBeforeTheEndsAreKnownCounts(t *testing.T) {
 	wantEdges(t, "it is", l, t0, edge(web, db, 1500))
 }
 
+// A pod may turn out to be of another workload than it seemed, as one that was moved does when its
+// owner has it back.
+func TestWhoseAPodIsMayChange(t *testing.T) {
+	l := NewLedger()
+	l.Feed(t0, []traffic.Talk{talk("web-1", "10.2.0.5", 900)}, known{"web-1": of("seemed"), "10.2.0.5": db})
+	l.Feed(t0, []traffic.Talk{talk("web-1", "10.2.0.5", 1500)}, known{"web-1": web, "10.2.0.5": db})
+	wantEdges(t, "it is another's", l, t0, edge(of("seemed"), db, 900), edge(web, db, 600))
+	l.Feed(t0, []traffic.Talk{talk("web-1", "10.2.0.5", 2000)}, known{"10.2.0.5": db})
+	wantEdges(t, "it is gone", l, t0, edge(web, db, 1100), edge(of("seemed"), db, 900))
+}
+
 func TestEdgesDecayAndAreForgottenAfterADay(t *testing.T) {
 	who := known{"web-1": web, "10.2.0.5": db}
 	l := NewLedger()

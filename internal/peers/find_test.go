@@ -207,6 +207,11 @@ func TestWorkloadOf(t *testing.T) {
 			p.Namespace = "ns"
 			p.Annotations[v1alpha1.AnnotationHandOver] = `{"owners":[{"kind":"StatefulSet","name":"from-moved","controller":true}]}`
 		}),
+		// The label by which the ReplicaSet would take it is withheld from it.
+		"ns/Deployment/moved": pod("x", "", func(p *corev1.Pod) {
+			p.Namespace, p.Labels = "ns", map[string]string{"app": "web"}
+			p.Annotations[v1alpha1.AnnotationHandOver] = `{"labels":{"app":"web","pod-template-hash":"abc"},"owners":[{"kind":"ReplicaSet","name":"moved-abc","controller":true}]}`
+		}),
 		"odd/Pod/px": pod("x", "", func(p *corev1.Pod) {
 			p.Namespace = "odd"
 			p.Annotations[v1alpha1.AnnotationHandOver] = `{"owners":`

@@ -19,7 +19,7 @@ const cronJobMinutes = 8
 // Deployment and of a Job the CronJob that made it, so that the next one inherits; without any, the pod
 // itself. A replacement belongs to what the pod belongs to that it takes over from.
 func WorkloadOf(pod *corev1.Pod) model.Workload {
-	owner := controllerOf(pod)
+	owner, labels := controllerOf(pod)
 	if owner == nil {
 		return model.WorkloadOf(pod.Namespace, "Pod", pod.Name)
 	}
@@ -27,7 +27,7 @@ func WorkloadOf(pod *corev1.Pod) model.Workload {
 	switch owner.Kind {
 	case "ReplicaSet":
 		// A Deployment names its ReplicaSets by this label's value; other ReplicaSets' pods have none.
-		hash := pod.Labels["pod-template-hash"]
+		hash := labels["pod-template-hash"]
 		if of, made := strings.CutSuffix(owner.Name, "-"+hash); made && hash != "" && of != "" {
 			kind, name = "Deployment", of
 		}
@@ -40,21 +40,22 @@ func WorkloadOf(pod *corev1.Pod) model.Workload {
 	return model.WorkloadOf(pod.Namespace, kind, name)
 }
 
-func controllerOf(pod *corev1.Pod) *metav1.OwnerReference {
+// controllerOf is a pod's controller, and the labels by which the pod is its; of a replacement both are its
+// source's, until it is handed over.
+func controllerOf(pod *corev1.Pod) (*metav1.OwnerReference, map[string]string) {
 	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
-		return owner
+		return owner, pod.Labels
 	}
 	hand := pod.Annotations[v1alpha1.AnnotationHandOver]
 	if hand == "" {
-		return nil
+		return nil, nil
 	}
-	var to metav1.ObjectMeta
 	var of struct {
+		Labels map[string]string       `json:"labels"`
 		Owners []metav1.OwnerReference `json:"owners"`
 	}
 	if json.Unmarshal([]byte(hand), &of) != nil {
-		return nil
+		return nil, nil
 	}
-	to.OwnerReferences = of.Owners
-	return metav1.GetControllerOfNoCopy(&to)
+	return metav1.GetControllerOfNoCopy(&metav1.ObjectMeta{OwnerReferences: of.Owners}), of.Labels
 }
