@@ -3,6 +3,7 @@ package peers
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -60,8 +61,9 @@ func Find(pod *corev1.Pod, list func(labels.Selector) ([]*corev1.Pod, error), s 
 		return f, nil
 	}
 	f.Nodes = map[model.NodeID]float64{}
+	own := leaves(pod, s)
 	for _, p := range f.observed {
-		addHosts(f.Nodes, p, s, w, leaves(pod))
+		addHosts(f.Nodes, p, s, w, own)
 	}
 	return f.known(Observed), nil
 }
@@ -89,9 +91,21 @@ func addHosts(nodes map[model.NodeID]float64, p edges.Peer, s view.Snapshot, own
 	}
 }
 
-// leaves is the node that a pod is on, or that it takes over from; empty: none.
-func leaves(pod *corev1.Pod) model.NodeID {
-	return model.NodeID(cmp.Or(pod.Annotations[v1alpha1.AnnotationMigratingFrom], pod.Spec.NodeName))
+// leaves is the node that a pod is on, or that it takes over from, which it may have done long ago; empty:
+// none, or that node does not tell of the pod.
+func leaves(pod *corev1.Pod, s view.Snapshot) model.NodeID {
+	id := model.NodeID(cmp.Or(pod.Spec.NodeName, pod.Annotations[v1alpha1.AnnotationMigratingFrom]))
+	if len(pod.Status.PodIPs) == 0 { // the source's are not known
+		return id
+	}
+	for _, ip := range pod.Status.PodIPs {
+		addr, err := netip.ParseAddr(ip.IP)
+		told := func(e model.End) bool { return slices.Contains(e.Addresses, addr.Unmap()) }
+		if err == nil && slices.ContainsFunc(s.Nodes[id].State.Ends, told) {
+			return id
+		}
+	}
+	return ""
 }
 
 // known settles by what the nodes are known, if there are any.

@@ -78,6 +78,14 @@ func TestFind(t *testing.T) {
 	moving := func(from string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) { p.Annotations[v1alpha1.AnnotationMigratingFrom] = from }
 	}
+	runsOn := func(node string, ips ...string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.NodeName = node
+			for _, ip := range ips {
+				p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: ip})
+			}
+		}
+	}
 	for _, tt := range []struct {
 		name  string
 		pod   *corev1.Pod
@@ -100,6 +108,9 @@ func TestFind(t *testing.T) {
 		{name: "a pod of another namespace", pod: of("web", func(p *corev1.Pod) { p.Namespace = "other" }), by: None, why: "other/Deployment/web was not seen to talk to any pod"},
 		{name: "a workload that talks to itself", pod: of("mesh"), by: Observed, nodes: map[model.NodeID]float64{"n6": .75, "n7": .25}, why: "shop/Deployment/mesh was seen to talk to shop/Deployment/mesh (100 %)"},
 		{name: "the pod itself is no peer", pod: of("mesh", moving("n6")), by: Observed, nodes: map[model.NodeID]float64{"n6": 2. / 3, "n7": 1. / 3}, why: "shop/Deployment/mesh was seen to talk to shop/Deployment/mesh (100 %)"},
+		{name: "a pod that was moved once is where it is", pod: of("mesh", moving("n6"), runsOn("n7")), by: Observed, nodes: map[model.NodeID]float64{"n6": 1}, why: "shop/Deployment/mesh was seen to talk to shop/Deployment/mesh (100 %)"},
+		{name: "and where it has not talked, all count", pod: of("mesh", runsOn("n7", "10.9.9.9")), by: Observed, nodes: map[model.NodeID]float64{"n6": .75, "n7": .25}, why: "shop/Deployment/mesh was seen to talk to shop/Deployment/mesh (100 %)"},
+		{name: "where it has, it does not", pod: of("mesh", runsOn("n7", "0.0.0.0")), by: Observed, nodes: map[model.NodeID]float64{"n6": 1}, why: "shop/Deployment/mesh was seen to talk to shop/Deployment/mesh (100 %)"},
 		{name: "nor where it is alone", pod: of("mesh", moving("n7")), by: Observed, nodes: map[model.NodeID]float64{"n6": 1}, why: "shop/Deployment/mesh was seen to talk to shop/Deployment/mesh (100 %)"},
 		{name: "a dead node's pods do not run", pod: of("web"), spoil: func() { p["n3"] = dead }, by: Observed, nodes: map[model.NodeID]float64{"n1": .6, "n2": .4},
 			why: "shop/Deployment/web was seen to talk to shop/Deployment/db (60 %), shop/Deployment/cache (40 %)"},
