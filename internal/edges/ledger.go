@@ -26,6 +26,11 @@ const (
 	// MaxVolume is more than any node carries in a HalfLife.
 	MaxVolume model.Bytes = 1 << 50
 
+	// MaxNames is how long the names of both workloads of an edge may be together, and the one of an end:
+	// tenants choose them. Two of 63 characters each for namespace and name, as most names are bounded to,
+	// are shorter.
+	MaxNames = 300
+
 	// mostKept bounds the edges that a ledger keeps apart; the lightest go.
 	mostKept = 1024
 	// constancy is by how much what was told stays before what would take its place, so that
@@ -37,6 +42,11 @@ const (
 type Who interface {
 	Local(model.PodID) (model.Workload, bool)
 	Remote(traffic.Endpoint) (model.Workload, bool)
+}
+
+// Tellable tells whether others take an edge between the two.
+func Tellable(local, remote model.Workload) bool {
+	return local.Valid() && remote.Valid() && len(local)+len(remote) <= MaxNames
 }
 
 // Ledger is what the workloads of one node have carried. It is not safe for concurrent use.
@@ -110,7 +120,7 @@ func (l *Ledger) take(now time.Time, a *account, t traffic.Talk, who Who) {
 	if all == a.counts || a.local == "" {
 		return
 	}
-	if remote, known := who.Remote(t.Remote); known {
+	if remote, known := who.Remote(t.Remote); known && Tellable(a.local, remote) {
 		add(l.edges, pair{a.local, remote}, now, all-a.counts)
 		a.counts = all
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +84,23 @@ func TestOnlyPodsHaveEdges(t *testing.T) {
 	both.Remote = traffic.Endpoint{Pod: pod("web-2"), Node: "n1"}
 	l.Feed(t0, []traffic.Talk{both}, who)
 	wantEdges(t, "two pods of one workload", l, t0, edge(web, web, 100))
+}
+
+// What no packet is for, others would not be told.
+func TestNamesThatAreNotToldTakeNobodysPlace(t *testing.T) {
+	long := of(strings.Repeat("y", 100))
+	who, talks := known{"web-1": web, "long-1": long, "10.2.0.5": db, "odd": model.Workload("a/b/\x1b")}, []traffic.Talk{talk("web-1", "10.2.0.5", 9), talk("web-1", "odd", 5000)}
+	for i := range Most {
+		address := fmt.Sprint("10.3.0.", i)
+		who[address] = of(fmt.Sprint(i, strings.Repeat("x", MaxNames-len(long)-len(of("0")))))
+		talks = append(talks, talk("long-1", address, 9000))
+	}
+	l := NewLedger()
+	l.Feed(t0, talks, who)
+	got := l.Edges(t0)
+	if len(got) != 11 || got[10] != edge(web, db, 9) { // the ten of one digit just fit
+		t.Errorf("%d edges, the last %v", len(got), got[len(got)-1])
+	}
 }
 
 // The first bytes flow before any node has told whose they are, and a pod may be gone by then.

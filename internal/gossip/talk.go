@@ -23,13 +23,8 @@ type talking struct {
 	Volume model.Bytes    `json:"v,omitempty"`
 }
 
-const (
-	// maxAddresses is how many addresses an end may have.
-	maxAddresses = 4
-	// maxNames is how long the names of an edge may be, or the one of an end: tenants choose them. Two of
-	// 63 characters each for namespace and name, as most names are bounded to, are shorter.
-	maxNames = 300
-)
+// maxAddresses is how many addresses an end may have.
+const maxAddresses = 4
 
 // edgeName is what an edge goes by.
 func edgeName(of, with model.Workload) string {
@@ -61,15 +56,12 @@ func talkingOf(s *model.NodeState) map[string]talking {
 
 // soundTalk tells whether it is what talkingOf makes.
 func soundTalk(name string, t talking) bool {
-	if !t.Of.Valid() || len(t.Of)+len(t.With) > maxNames {
-		return false
-	}
 	if t.With != "" {
-		return t.With.Valid() && name == edgeName(t.Of, t.With) && t.Volume > 0 && t.Volume <= edges.MaxVolume && len(t.Also) == 0
+		return edges.Tellable(t.Of, t.With) && name == edgeName(t.Of, t.With) && t.Volume > 0 && t.Volume <= edges.MaxVolume && len(t.Also) == 0
 	}
 	sound := func(a netip.Addr) bool { return a.IsValid() && a.Zone() == "" && !a.Is4In6() }
 	first, err := netip.ParseAddr(name)
-	return err == nil && first.String() == name && sound(first) && t.Volume == 0 &&
+	return err == nil && t.Of.Valid() && len(t.Of) <= edges.MaxNames && first.String() == name && sound(first) && t.Volume == 0 &&
 		len(t.Also) < maxAddresses && !slices.ContainsFunc(t.Also, func(a netip.Addr) bool { return !sound(a) })
 }
 

@@ -140,7 +140,7 @@ func (f Found) known(by By) Found {
 // Why says by what the peers are known, or why there are none.
 func (f Found) Why() string {
 	if f.By == Annotated {
-		return trim(f.pod.Annotations[v1alpha1.AnnotationPeers])
+		return plain(f.pod.Annotations[v1alpha1.AnnotationPeers])
 	}
 	var why []string
 	if f.invalid != nil {
@@ -152,7 +152,7 @@ func (f Found) Why() string {
 	case len(f.observed) > 0:
 		why = append(why, fmt.Sprintf("none runs of those that %s was seen to talk to: %s", WorkloadOf(f.pod), listed(f.observed)))
 	case f.absent:
-		why = append(why, "none runs of those that the annotation names: "+trim(f.pod.Annotations[v1alpha1.AnnotationPeers]))
+		why = append(why, "none runs of those that the annotation names: "+plain(f.pod.Annotations[v1alpha1.AnnotationPeers]))
 	case f.pod != nil:
 		why = append(why, fmt.Sprintf("%s was not seen to talk to any pod", WorkloadOf(f.pod)))
 	}

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -192,6 +194,22 @@ func TestFanOutIsBounded(t *testing.T) {
 	}
 }
 
+// Whoever may write pods does not write to the terminal of who asks why.
+func TestWhyIsOneLineOfText(t *testing.T) {
+	for what, p := range map[string]*corev1.Pod{
+		"annotation": of("web", annotated("app=x,\n\u0085app=y"), func(p *corev1.Pod) { p.Labels = nil }),
+		"malformed":  of("web", annotated("\x1b[2J=\xff\n")),
+		"owner":      of("\x1b[2J\n"),
+	} {
+		for _, pods := range [][]*corev1.Pod{nil, many(1)} {
+			why := found(t, p, pods).Why()
+			if strings.ContainsFunc(why, func(r rune) bool { return !strconv.IsPrint(r) || r == utf8.RuneError }) || len(why) > 500 {
+				t.Errorf("%s: %q", what, why)
+			}
+		}
+	}
+}
+
 func TestWorkloadOf(t *testing.T) {
 	yes := true
 	owned := func(kind, name string, change ...func(*corev1.Pod)) *corev1.Pod {
@@ -227,6 +245,14 @@ func TestWorkloadOf(t *testing.T) {
 			p.Namespace = "odd"
 			p.Annotations[v1alpha1.AnnotationHandOver] = `{"owners":`
 		}),
+		"forged/Pod/px": pod("x", "", func(p *corev1.Pod) {
+			p.Namespace = "forged"
+			p.Annotations[v1alpha1.AnnotationHandOver] = `{"owners":[{"kind":"StatefulSet","name":"\u001b[2J","controller":true}]}`
+		}),
+		"long/Pod/px": pod("x", "", func(p *corev1.Pod) {
+			p.Namespace = "long"
+			p.OwnerReferences = []metav1.OwnerReference{{Kind: "StatefulSet", Name: strings.Repeat("x", 200_000), Controller: &yes}}
+		}),
 	} {
 		if got := WorkloadOf(p); string(got) != want {
 			t.Errorf("%s, want %s", got, want)
@@ -243,9 +269,17 @@ func FuzzWorkloadOf(f *testing.F) {
 			p.Namespace, p.Labels = "ns", map[string]string{"pod-template-hash": hash}
 			p.Annotations[v1alpha1.AnnotationHandOver] = hand
 		})
-		WorkloadOf(p)
+		if w := WorkloadOf(p); !w.Valid() {
+			t.Fatalf("of a hand-over %q", w)
+		}
 		p.OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: name, Controller: &yes}}
 		w := WorkloadOf(p)
+		if !w.Valid() {
+			t.Fatalf("%q", w)
+		}
+		if w == "ns/Pod/px" {
+			return
+		}
 		if of, is := strings.CutPrefix(string(w), "ns/"+kind+"/"); is && of == name {
 			return
 		}

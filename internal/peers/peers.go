@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -119,4 +120,14 @@ func trim(s string) string {
 		s = s[:most] + "..."
 	}
 	return s
+}
+
+// plain is the beginning of a text on one line, without what a terminal would obey.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, trim(s))
 }

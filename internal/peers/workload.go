@@ -17,12 +17,18 @@ const cronJobMinutes = 8
 
 // WorkloadOf is what a pod belongs to, by its own metadata: its controller, of a ReplicaSet the
 // Deployment and of a Job the CronJob that made it, so that the next one inherits; without any, the pod
-// itself. A replacement belongs to what the pod belongs to that it takes over from.
+// itself. A replacement belongs to what the pod belongs to that it takes over from. What an owner or a
+// hand-over says that is no name of an object counts for none: whoever may write pods writes it.
 func WorkloadOf(pod *corev1.Pod) model.Workload {
-	owner, labels := controllerOf(pod)
-	if owner == nil {
-		return model.WorkloadOf(pod.Namespace, "Pod", pod.Name)
+	if owner, labels := controllerOf(pod); owner != nil {
+		if w := madeBy(owner, labels, pod.Namespace); w.Valid() {
+			return w
+		}
 	}
+	return model.WorkloadOf(pod.Namespace, "Pod", pod.Name)
+}
+
+func madeBy(owner *metav1.OwnerReference, labels map[string]string, namespace string) model.Workload {
 	kind, name := owner.Kind, owner.Name
 	switch owner.Kind {
 	case "ReplicaSet":
@@ -37,7 +43,7 @@ func WorkloadOf(pod *corev1.Pod) model.Workload {
 			kind, name = "CronJob", owner.Name[:i]
 		}
 	}
-	return model.WorkloadOf(pod.Namespace, kind, name)
+	return model.WorkloadOf(namespace, kind, name)
 }
 
 // controllerOf is a pod's controller, and the labels by which the pod is its; of a replacement both are its
