@@ -29,7 +29,8 @@ func (a *agent) talk(now time.Time, pods []corev1.Pod) ([]model.End, []model.Edg
 		t.ledger = edges.NewLedger()
 	}
 	if age := now.Sub(t.fed); age < 0 || age >= measure.ConversationInterval {
-		t.ledger.Feed(now, a.conversations.Report().Talks, newOwners(pods, a.gossip.Snapshot(), a.ranged.Load()))
+		talks := a.conversations.Report().Talks
+		t.ledger.Feed(now, talks, newOwners(pods, talks, a.gossip.Snapshot(), a.ranged.Load()))
 		t.heaviest, t.fed = t.ledger.Edges(now), now
 	}
 	return t.ledger.Ends(now, endsOf(pods)), t.heaviest
@@ -56,20 +57,23 @@ func endsOf(pods []corev1.Pod) map[model.PodID]model.End {
 	return all
 }
 
-// owners says whose an end of a talk is: of the node's own pods by their objects, of others by what their
+// owners says whose the ends of talks are: of the node's own pods by their objects, of others by what their
 // nodes say.
 type owners struct {
 	pods map[model.PodID]model.Workload
 	view view.Snapshot
-	// ranged: addresses tell of nodes. Else anywhere is who has which, made when it is asked for.
-	ranged   bool
+	// anywhere is whose the addresses are that tell of no node.
 	anywhere map[netip.Addr]model.Workload
 }
 
-func newOwners(pods []corev1.Pod, s view.Snapshot, ranged bool) *owners {
-	o := &owners{pods: make(map[model.PodID]model.Workload, len(pods)), view: s, ranged: ranged}
+// newOwners is for these talks alone. ranged: addresses tell of nodes.
+func newOwners(pods []corev1.Pod, talks []traffic.Talk, s view.Snapshot, ranged bool) *owners {
+	o := &owners{pods: make(map[model.PodID]model.Workload, len(pods)), view: s}
 	for i := range pods {
 		o.pods[podID(&pods[i])] = peers.WorkloadOf(&pods[i])
+	}
+	if !ranged { // else they are a Service's, or nobody's in the cluster
+		o.anywhere = anywhere(s, talks)
 	}
 	return o
 }
@@ -90,13 +94,7 @@ func (o *owners) Remote(e traffic.Endpoint) (model.Workload, bool) {
 	if err != nil {
 		return "", false
 	}
-	if e.Node == "" && o.ranged {
-		return "", false // a Service's, or nobody's in the cluster
-	}
 	if e.Node == "" {
-		if o.anywhere == nil {
-			o.anywhere = anywhere(o.view)
-		}
 		w := o.anywhere[addr]
 		return w, w != ""
 	}
@@ -108,12 +106,31 @@ func (o *owners) Remote(e traffic.Endpoint) (model.Workload, bool) {
 	return "", false
 }
 
-// anywhere is whose every address is; nobody's if two workloads are said to have it.
-func anywhere(s view.Snapshot) map[netip.Addr]model.Workload {
-	all := map[netip.Addr]model.Workload{}
+// anywhere is whose those addresses are at the far ends of talks that are on no node that is known; nobody's
+// if two workloads are said to have one. What is gone with its node has none.
+func anywhere(s view.Snapshot, talks []traffic.Talk) map[netip.Addr]model.Workload {
+	asked := map[netip.Addr]struct{}{}
+	for _, t := range talks {
+		if t.Remote.Node != "" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(t.Remote.Address); err == nil {
+			asked[addr] = struct{}{}
+		}
+	}
+	all := make(map[netip.Addr]model.Workload, len(asked))
+	if len(asked) == 0 {
+		return all
+	}
 	for _, n := range s.Nodes {
+		if n.Phase == model.Dead || n.Phase == model.Left {
+			continue
+		}
 		for _, end := range n.State.Ends {
 			for _, addr := range end.Addresses {
+				if _, is := asked[addr]; !is {
+					continue
+				}
 				if w, told := all[addr]; told && w != end.Workload {
 					all[addr] = ""
 				} else {

@@ -1,6 +1,7 @@
 package nodeagent
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/drover-project/drover/internal/edges"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/traffic"
 	"github.com/drover-project/drover/internal/view"
@@ -51,6 +53,11 @@ func TestWhoseAnEndIs(t *testing.T) {
 		"n2": says("db", "10.2.0.5", "10.9.0.1"), "n3": says("liar", "10.2.0.6", "10.2.0.5", "10.9.0.2", "10.9.0.1"),
 		"n4": says("db", "10.9.0.3"), "n5": says("db", "10.9.0.3"), "n6": says("db", "10.9.0.1"),
 	}}
+	for id, phase := range map[model.NodeID]model.Phase{"n7": model.Dead, "n8": model.Left} {
+		gone := says("gone", "10.9.0.2", "10.9.0.4")
+		gone.Phase = phase
+		s.Nodes[id] = gone
+	}
 	local := deployed("web", "a", "10.1.0.5")
 	for what, test := range map[string]struct {
 		at   traffic.Endpoint
@@ -64,11 +71,12 @@ func TestWhoseAnEndIs(t *testing.T) {
 		"on whatever node, told by one":      {traffic.Endpoint{Address: "10.9.0.2"}, "liar"},
 		"told by two in the same way":        {traffic.Endpoint{Address: "10.9.0.3"}, "db"},
 		"told by two, in different ways":     {traffic.Endpoint{Address: "10.9.0.1"}, ""},
+		"told by nodes that are gone":        {traffic.Endpoint{Address: "10.9.0.4"}, ""},
 		"told by nobody":                     {traffic.Endpoint{Address: "192.0.2.1"}, ""},
 		"a node":                             {traffic.Endpoint{Node: "n2"}, ""},
 		"everybody else":                     {traffic.Other, ""},
 	} {
-		got, ok := newOwners([]corev1.Pod{local}, s, false).Remote(test.at)
+		got, ok := newOwners([]corev1.Pod{local}, talksWith(test.at), s, false).Remote(test.at)
 		var want model.Workload
 		if test.want != "" {
 			want = deployment(test.want)
@@ -77,7 +85,44 @@ func TestWhoseAnEndIs(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %q", what, got, ok, test.want)
 		}
 	}
-	if w, ok := newOwners(nil, s, true).Remote(traffic.Endpoint{Address: "10.9.0.2"}); ok {
+	stranger := traffic.Endpoint{Address: "10.9.0.2"}
+	if o := newOwners(nil, talksWith(stranger), s, false); len(o.anywhere) != 1 {
+		t.Errorf("of one address that is asked for %v are kept", o.anywhere)
+	}
+	if w, ok := newOwners(nil, talksWith(stranger), s, true).Remote(stranger); ok {
 		t.Errorf("on no node, where addresses tell of nodes: %v", w)
+	}
+}
+
+func talksWith(remotes ...traffic.Endpoint) (talks []traffic.Talk) {
+	for _, r := range remotes {
+		talks = append(talks, traffic.Talk{Remote: r})
+	}
+	return talks
+}
+
+// Where addresses tell nothing of nodes, all ends of all nodes are looked through for the addresses that
+// pods of this node have talked to.
+func BenchmarkWhoseStrangersAre(b *testing.B) {
+	for _, nodes := range []int{100, 1000, 5000} {
+		b.Run(fmt.Sprint("nodes=", nodes), func(b *testing.B) {
+			s := view.Snapshot{Nodes: map[model.NodeID]view.Node{}}
+			for n := range nodes {
+				var node view.Node
+				for i := range edges.MostEnds {
+					node.State.Ends = append(node.State.Ends, model.End{Workload: deployment("db"), Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), byte(i)})}})
+				}
+				s.Nodes[model.NodeID(fmt.Sprint("n", n))] = node
+			}
+			var talks []traffic.Talk
+			for i := range 200 {
+				talks = append(talks, talksWith(traffic.Endpoint{Address: fmt.Sprintf("10.0.%d.%d", i%nodes, i%edges.MostEnds)})...)
+			}
+			for b.Loop() {
+				if w, ok := newOwners(nil, talks, s, false).Remote(talks[0].Remote); !ok {
+					b.Fatal(w)
+				}
+			}
+		})
 	}
 }

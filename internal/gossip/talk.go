@@ -59,7 +59,7 @@ func soundTalk(name string, t talking) bool {
 	if t.With != "" {
 		return edges.Tellable(t.Of, t.With) && name == edgeName(t.Of, t.With) && t.Volume > 0 && t.Volume <= edges.MaxVolume && len(t.Also) == 0
 	}
-	sound := func(a netip.Addr) bool { return a.IsValid() && a.Zone() == "" && !a.Is4In6() }
+	sound := func(a netip.Addr) bool { return a.IsGlobalUnicast() && a.Zone() == "" && !a.Is4In6() }
 	first, err := netip.ParseAddr(name)
 	return err == nil && t.Of.Valid() && len(t.Of) <= edges.MaxNames && first.String() == name && sound(first) && t.Volume == 0 &&
 		len(t.Also) < maxAddresses && !slices.ContainsFunc(t.Also, func(a netip.Addr) bool { return !sound(a) })
