@@ -72,8 +72,8 @@ func Find(pod *corev1.Pod, list func(labels.Selector) ([]*corev1.Pod, error), s 
 // workload that talks to itself the pod does not count that is placed anew.
 func addHosts(nodes map[model.NodeID]float64, p edges.Peer, s view.Snapshot, own model.Workload, leaves model.NodeID) {
 	pods := func(h edges.Host) int {
-		switch phase := s.Nodes[h.Node].Phase; {
-		case phase == model.Dead || phase == model.Left:
+		switch n, known := s.Nodes[h.Node]; {
+		case !known || n.Phase == model.Dead || n.Phase == model.Left:
 			return 0
 		case p.Workload == own && h.Node == leaves:
 			return h.Pods - 1

@@ -140,6 +140,20 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// The index may be older than the picture.
+func TestForgottenNodesHaveNoPeers(t *testing.T) {
+	p := picture{}
+	p.runs("db", "n1", 1)
+	p.runs("db", "n2", 1)
+	p.carries("n4", "web", "db", 600)
+	s := p.snapshot()
+	delete(p, "n2")
+	got, err := Find(of("web"), nobody, s)
+	if diff := cmp.Diff(map[model.NodeID]float64{"n1": 1}, got.Nodes); err != nil || diff != "" {
+		t.Errorf("%v, nodes (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestWhatCannotBeListedIsTold(t *testing.T) {
 	got, err := Find(of("web", annotated("app=db")), func(labels.Selector) ([]*corev1.Pod, error) { return nil, errors.New("refused") }, view.Snapshot{})
 	if err == nil || !strings.Contains(err.Error(), "refused") || got.By != None || len(got.Nodes) != 0 {
