@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/drover-project/drover/internal/edges"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peak"
 )
@@ -131,11 +132,11 @@ func (s *store) ingestReport(e *nodeEntry, r record, now time.Time) (slot, uint6
 	case kindSuffering:
 		return s.ingestSuffering(e, r)
 	case kindRoutes:
-		return ingestPart(s, e, r, e.routes, func(string, waysTo) bool { return true })
+		return ingestPart(s, e, r, e.routes, maxItems, func(string, waysTo) bool { return true })
 	case kindTalk:
-		return ingestPart(s, e, r, e.talk, soundTalk)
+		return ingestPart(s, e, r, e.talk, edges.MostEnds+edges.Most, soundTalk)
 	default:
-		return ingestPart(s, e, r, e.pods, func(_ string, n podName) bool {
+		return ingestPart(s, e, r, e.pods, maxItems, func(_ string, n podName) bool {
 			return n.Namespace != "" && n.Name != "" && len(n.Namespace) <= maxName && len(n.Name) <= maxName
 		})
 	}
@@ -224,12 +225,12 @@ func (s *store) ingestSuffering(e *nodeEntry, r record) (slot, uint64, result) {
 	return at, r.version, accepted
 }
 
-func ingestPart[V any](s *store, e *nodeEntry, r record, parts map[int]*part[V], sound func(string, V) bool) (slot, uint64, result) {
+func ingestPart[V any](s *store, e *nodeEntry, r record, parts map[int]*part[V], most int, sound func(string, V) bool) (slot, uint64, result) {
 	if len(r.raw) > packetRecord {
 		return slot{}, 0, oversized
 	}
 	var body partBody[V]
-	if s.codec.decode(r.body, &body) != nil || !body.wellFormed() {
+	if s.codec.decode(r.body, &body) != nil || !body.wellFormed() || len(body.Items) > most {
 		return slot{}, 0, malformed
 	}
 	for name, v := range body.Items {

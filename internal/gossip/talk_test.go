@@ -212,8 +212,22 @@ func TestTalkThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
-// One node cannot make others keep, or sum up, more than it may tell; nor does it matter what it
-// says beyond that.
+// A part tells of no more than its node may.
+func TestPartsOfTooMuchTalkAreRefused(t *testing.T) {
+	for n, want := range map[int]result{edges.MostEnds + edges.Most: accepted, edges.MostEnds + edges.Most + 1: malformed} {
+		b := newBench(t, nil)
+		var state model.NodeState
+		for i := range n {
+			state.Ends = append(state.Ends, end("web", fmt.Sprint("10.1.0.", i)))
+		}
+		raw := parts(b, b.known("n"), kindTalk, b.version(), 1, talkingOf(&state))[0]
+		if got := b.ingest(raw); got != want {
+			t.Errorf("a part of %d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+// Others sum up of one node no more than it may tell; nor does it matter what it says beyond that.
 func TestOneNodeTellsOfSoMany(t *testing.T) {
 	b := newBench(t, nil)
 	id := b.known("n")
