@@ -58,7 +58,7 @@ func (g *Gossip) unlock() {
 func (g *Gossip) outdated() bool { return g.own || g.anew || len(g.touched) > 0 }
 
 // index puts together who talks to whom, when that has changed and it is time to. Among many nodes
-// it takes a while, in which it holds up nobody: it is for keep alone.
+// it takes a while, in which it holds up nobody: it is for keepIndex alone.
 func (g *Gossip) index() {
 	g.mu.Lock()
 	now, s := g.cfg.Now(), g.picture.Load()

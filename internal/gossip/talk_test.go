@@ -254,7 +254,7 @@ func TestThePictureKnowsWhoTalksToWhom(t *testing.T) {
 	hear := func(of int, s model.NodeState) {
 		a.wait(time.Second)
 		a.hear([][]byte{parts(a.bench, a.ids[of], kindTalk, a.version(), 1, talkingOf(&s))[0]})
-		a.index() // what keep does
+		a.index() // what keepIndex does
 	}
 	if got := peers(); got != nil {
 		t.Fatalf("before anybody said anything %v", got)
