@@ -38,18 +38,23 @@ type Found struct {
 
 	pod      *corev1.Pod
 	invalid  error // the annotation
+	refused  bool  // it names nobody
 	absent   bool  // there are peers, but nowhere
 	observed []edges.Peer
 }
 
-// Find looks for a pod's peers: those that its annotation names, else, without a valid annotation, those
-// that pods of its workload were seen to talk to. list gives the pods of the pod's namespace that a
+// Find looks for a pod's peers: those that its annotation names, which are none if it is there and empty; else,
+// without a valid annotation, those that pods of its workload were seen to talk to. list gives the pods of the pod's namespace that a
 // selector matches; it is asked for the annotation alone, and its error is the only one.
 func Find(pod *corev1.Pod, list func(labels.Selector) ([]*corev1.Pod, error), s view.Snapshot) (Found, error) {
 	f := Found{By: None, pod: pod}
-	terms, err := Parse(pod.Annotations[v1alpha1.AnnotationPeers])
-	f.invalid = err
-	if len(terms) > 0 {
+	annotation, annotated := pod.Annotations[v1alpha1.AnnotationPeers]
+	terms, err := Parse(annotation)
+	f.invalid, f.refused = err, annotated && annotation == ""
+	switch {
+	case f.refused:
+		return f, nil
+	case len(terms) > 0:
 		if f.Nodes, err = Nodes(pod, terms, list); err != nil {
 			return f, err
 		}
@@ -151,6 +156,8 @@ func (f Found) Why() string {
 		why = append(why, fmt.Sprintf("%s was seen to talk to %s", WorkloadOf(f.pod), listed(f.observed)))
 	case len(f.observed) > 0:
 		why = append(why, fmt.Sprintf("none runs of those that %s was seen to talk to: %s", WorkloadOf(f.pod), listed(f.observed)))
+	case f.refused:
+		why = append(why, "the annotation names nobody")
 	case f.absent:
 		why = append(why, "none runs of those that the annotation names: "+plain(f.pod.Annotations[v1alpha1.AnnotationPeers]))
 	case f.pod != nil:

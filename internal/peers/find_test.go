@@ -102,6 +102,7 @@ func TestFind(t *testing.T) {
 			why: "shop/Deployment/web was seen to talk to shop/Deployment/db (60 %), shop/Deployment/cache (40 %)"},
 		{name: "the annotation counts first", pod: of("web", annotated("app=x")), list: annotatedPods, by: Annotated, nodes: map[model.NodeID]float64{"n8": 1}, why: "app=x"},
 		{name: "and if none of those runs, none does", pod: of("web", annotated("app=x")), by: None, why: "none runs of those that the annotation names: app=x"},
+		{name: "an empty one names nobody", pod: of("web", annotated("")), by: None, why: "the annotation names nobody"},
 		{name: "a malformed one does not count", pod: of("web", annotated("app=")), by: Observed, nodes: map[model.NodeID]float64{"n1": .6, "n2": .3, "n3": .1},
 			why: `annotation drover.dev/peers is malformed: term "app=": want key=value or key=value:weight; shop/Deployment/web was seen to talk to shop/Deployment/db (60 %), shop/Deployment/cache (40 %)`},
 		{name: "the other end", pod: of("db"), by: Observed, nodes: map[model.NodeID]float64{"n4": 2. / 3, "n5": 1. / 3}, why: "shop/Deployment/db was seen to talk to shop/Deployment/web (100 %)"},
