@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Layout.Prepare(); err != nil {
 		return err
 	}
-	for _, dir := range []string{string(cfg.Layout.Fences()), string(cfg.Layout.Restored())} {
+	for _, dir := range []string{cfg.Layout.State, string(cfg.Layout.Fences()), string(cfg.Layout.Restored())} {
 		if err := durable.Sweep(dir); err != nil { // of an agent that was killed
 			return fmt.Errorf("clear away what was written in part: %w", err)
 		}

@@ -1,12 +1,19 @@
 package nodeagent
 
 import (
+	"encoding/json"
+	"errors"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/drover-project/drover/internal/durable"
 	"github.com/drover-project/drover/internal/edges"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
@@ -15,25 +22,69 @@ import (
 	"github.com/drover-project/drover/nodeagent/measure"
 )
 
-// talkers is what the node's workloads have carried. It is for the publishing goroutine alone.
+// talkers is what the node's workloads have carried. All but saving is for the publishing goroutine alone.
 type talkers struct {
-	ledger   *edges.Ledger
-	fed      time.Time
-	heaviest []model.Edge // by then
+	ledger     *edges.Ledger
+	fed, saved time.Time
+	saving     sync.Mutex
+	heaviest   []model.Edge // when it was fed
 }
+
+// saveEdges is how often what is known is written down, for an agent that is restarted.
+const saveEdges = 5 * time.Minute
 
 // talk gives the node's pods that talk and its heaviest edges at now.
 func (a *agent) talk(now time.Time, pods []corev1.Pod) ([]model.End, []model.Edge) {
 	t := &a.talkers
 	if t.ledger == nil {
-		t.ledger = edges.NewLedger()
+		t.ledger, t.saved = edges.NewLedger(), now
+		t.ledger.Remember(now, a.rememberedEdges())
 	}
 	if age := now.Sub(t.fed); age < 0 || age >= measure.ConversationInterval {
 		talks := a.conversations.Report().Talks
 		t.ledger.Feed(now, talks, newOwners(pods, talks, a.gossip.Snapshot(), a.ranged.Load()))
 		t.heaviest, t.fed = t.ledger.Edges(now), now
 	}
+	if age := now.Sub(t.saved); age < 0 || age >= saveEdges {
+		t.saved = now
+		if len(t.heaviest) > 0 {
+			go a.rememberEdges(t.ledger.Memory(now)) // a disk that hangs is not to silence the node
+		}
+	}
 	return t.ledger.Ends(now, endsOf(pods)), t.heaviest
+}
+
+func (a *agent) edgesFile() string { return filepath.Join(a.cfg.Layout.State, "edges.json") }
+
+// rememberedEdges reads what an earlier life of the agent has written down.
+func (a *agent) rememberedEdges() (kept []edges.Remembered) {
+	raw, err := os.ReadFile(a.edgesFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &kept)
+	}
+	if err != nil {
+		a.log.Warn("what workloads talked to before the agent was restarted is not known", "error", err)
+		return nil
+	}
+	return kept
+}
+
+// rememberEdges does nothing while it is at it still.
+func (a *agent) rememberEdges(kept []edges.Remembered) {
+	if !a.talkers.saving.TryLock() {
+		return
+	}
+	defer a.talkers.saving.Unlock()
+	raw, err := json.Marshal(kept)
+	if err == nil {
+		err = durable.WriteFile(a.edgesFile(), raw, 0o600)
+	}
+	if err != nil {
+		a.log.Warn("what workloads talk to was not written down for when the agent is restarted", "error", err)
+	}
 }
 
 // endsOf are the pods that run, are not about to end, and have addresses of their own.

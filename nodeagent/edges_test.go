@@ -2,15 +2,19 @@ package nodeagent
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
 	"reflect"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/drover-project/drover/internal/edges"
+	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/traffic"
 	"github.com/drover-project/drover/internal/view"
@@ -124,5 +128,24 @@ func BenchmarkWhoseStrangersAre(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// What was written down is known after a restart; a file that is broken keeps no agent from starting.
+func TestEdgesOutlastTheAgent(t *testing.T) {
+	a := &agent{cfg: Config{Layout: layout.Layout{State: t.TempDir()}}, log: slog.New(slog.DiscardHandler)}
+	if got := a.rememberedEdges(); got != nil {
+		t.Errorf("at first %v", got)
+	}
+	want := []edges.Remembered{{Edge: model.Edge{Local: deployment("web"), Remote: deployment("db"), Volume: 7}, At: time.Unix(1_000_000, 0).UTC()}}
+	a.rememberEdges(want)
+	if got := a.rememberedEdges(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if err := os.WriteFile(a.edgesFile(), []byte(`[{"local":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.rememberedEdges(); got != nil {
+		t.Errorf("of a broken file %v", got)
 	}
 }

@@ -179,7 +179,7 @@ func (l *Ledger) Edges(now time.Time) []model.Edge {
 	l.toldEdges = heaviest(l.edges, now, Most, l.toldEdges, comparePairs)
 	told := make([]model.Edge, 0, len(l.toldEdges))
 	for k := range l.toldEdges {
-		told = append(told, model.Edge{Local: k.local, Remote: k.remote, Volume: min(MaxVolume, max(1, model.Bytes(l.edges[k].left(now))))})
+		told = append(told, model.Edge{Local: k.local, Remote: k.remote, Volume: bytesOf(l.edges[k].left(now))})
 	}
 	SortEdges(told)
 	return told

@@ -1,6 +1,7 @@
 package edges
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -138,6 +139,37 @@ func TestEdgesDecayAndAreForgottenAfterADay(t *testing.T) {
 	wantEdges(t, "a day later", l, end, edge(web, db, 1<<16))
 	l.Feed(end.Add(time.Second), nil, who)
 	wantEdges(t, "and more", l, end.Add(time.Second))
+}
+
+// A ledger goes on where an earlier one has ended, whose memory may be anything.
+func TestALedgerRemembersAnother(t *testing.T) {
+	who := known{"web-1": web, "10.2.0.5": db}
+	first := NewLedger()
+	first.Feed(t0, []traffic.Talk{talk("web-1", "10.2.0.5", 1<<40)}, who)
+	hour := t0.Add(time.Hour)
+	raw, err := json.Marshal(first.Memory(hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []Remembered
+	if err := json.Unmarshal(raw, &kept); err != nil {
+		t.Fatal(err)
+	}
+	l := NewLedger()
+	l.Remember(hour, append(kept, Remembered{edge("odd", db, 1), t0}, Remembered{edge(web, "a/b/c d", 1), t0}, Remembered{edge(web, of("x"), -1), t0},
+		Remembered{edge(web, of("x"), MaxVolume+1), t0}, Remembered{edge(web, of("x"), 1), hour.Add(time.Second)}))
+	wantEdges(t, "an hour later", l, hour, edge(web, db, 1<<39))
+	l.Feed(hour, []traffic.Talk{talk("web-1", "10.2.0.5", 1<<39)}, who)
+	wantEdges(t, "and half as much again", l, hour, edge(web, db, 1<<40))
+	many := make([]Remembered, 4*Most)
+	for i := range many {
+		many[i] = Remembered{edge(web, of(fmt.Sprint(i)), 1), t0}
+	}
+	l = NewLedger()
+	l.Remember(t0, many)
+	if len(l.edges) != Most {
+		t.Errorf("%d edges are remembered", len(l.edges))
+	}
 }
 
 // However many workloads there are, a node tells of the heaviest, and equals do not change places.
