@@ -57,6 +57,7 @@ type agent struct {
 	unable   atomic.Pointer[string]        // why this node cannot restore; nil: not looked yet
 	blind    atomic.Pointer[string]        // why contention is not measured here; nil: it is, or is about to be
 	deaf     atomic.Pointer[string]        // why connections are not followed here; nil likewise
+	ranged   atomic.Bool                   // pods have addresses of their Node's ranges, as it was last
 	running  atomic.Bool                   // every part was started
 	joined   atomic.Bool                   // gossip was set up
 
@@ -73,6 +74,7 @@ type agent struct {
 	links         *measure.Links
 	contention    *measure.Contention
 	conversations *measure.Conversations
+	talkers       talkers
 	patterns      patterns
 	logs          *podlog.Follower
 
@@ -93,7 +95,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Layout.Prepare(); err != nil {
 		return err
 	}
-	for _, dir := range []string{string(cfg.Layout.Fences()), string(cfg.Layout.Restored())} {
+	for _, dir := range []string{cfg.Layout.State, string(cfg.Layout.Fences()), string(cfg.Layout.Restored())} {
 		if err := durable.Sweep(dir); err != nil { // of an agent that was killed
 			return fmt.Errorf("clear away what was written in part: %w", err)
 		}

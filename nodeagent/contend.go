@@ -127,10 +127,12 @@ func (a *agent) candidate(ctx context.Context, p *corev1.Pod, w suffering, nodes
 	if !d.OptedIn {
 		return d
 	}
-	var err error
-	if d.Peers, err = a.peersOf(ctx, p); err != nil {
+	found, err := a.peersOf(ctx, p)
+	if err != nil {
 		a.log.Warn("a pod's peers are not known: route times count from here", "pod", d.ID.String(), "error", err)
 	}
+	d.Peers, d.PeersBy = found.Nodes, string(found.By)
+	a.log.Debug("peers of a pod that suffers", "pod", d.ID.String(), "peers", d.PeersBy, "why", found.Why(), "nodes", d.Peers)
 	return d
 }
 
@@ -160,13 +162,9 @@ func obstacle(p *corev1.Pod) string {
 	return ""
 }
 
-// peersOf reads the pods that a pod says it talks to; nil: none.
-func (a *agent) peersOf(ctx context.Context, p *corev1.Pod) (map[model.NodeID]float64, error) {
-	terms, err := peers.Parse(p.Annotations[v1alpha1.AnnotationPeers])
-	if err != nil || len(terms) == 0 {
-		return nil, err
-	}
-	return peers.Nodes(p, terms, func(sel labels.Selector) ([]*corev1.Pod, error) {
+// peersOf finds the pods that a pod says it talks to, or was seen to.
+func (a *agent) peersOf(ctx context.Context, p *corev1.Pod) (peers.Found, error) {
+	return peers.Find(p, func(sel labels.Selector) ([]*corev1.Pod, error) {
 		var found corev1.PodList
 		err := a.cluster.direct.List(ctx, &found, client.InNamespace(p.Namespace), client.MatchingLabelsSelector{Selector: sel})
 		pods := make([]*corev1.Pod, len(found.Items))
@@ -174,7 +172,7 @@ func (a *agent) peersOf(ctx context.Context, p *corev1.Pod) (map[model.NodeID]fl
 			pods[i] = &found.Items[i]
 		}
 		return pods, err
-	})
+	}, a.gossip.Snapshot())
 }
 
 // order carries out a decision to go: in the mode observe, or while moves are paused, it

@@ -42,7 +42,9 @@ func (a *agent) endpoints(ctx context.Context) (measure.Endpoints, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the node's own addresses: %w", err)
 	}
-	return endpointsOf(model.NodeID(a.cfg.Node), own, pods, nodes), nil
+	e := endpointsOf(model.NodeID(a.cfg.Node), own, pods, nodes)
+	a.ranged.Store(len(e.ranges) > 0)
+	return e, nil
 }
 
 func endpointsOf(self model.NodeID, own []net.Addr, pods []corev1.Pod, nodes []corev1.Node) *endpoints {

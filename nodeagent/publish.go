@@ -61,11 +61,12 @@ func (a *agent) publishOnce(ctx context.Context) error {
 	bandwidth, unknown := a.links.Read(time.Now())
 	a.places.Retry()
 	podAddress, podRoutes := a.podPath.Snapshot()
+	ends, heaviest := a.talk(time.Now(), pods)
 	err = a.gossip.Publish(model.NodeState{
 		Phase: a.phase(node, deleted), Silent: a.routes.Silent(time.Now()),
 		Address: a.cfg.Address.String(), BootID: a.bootID, PodAddress: host(podAddress), Load: load, Bandwidth: bandwidth,
 		Routes: a.routes.Snapshot(), PodRoutes: podRoutes, Suffering: a.contention.Current(time.Now()).Suffering(),
-		CannotRestore: a.cannotRestore(), CPU: a.cpu, Pods: holding(pods),
+		CannotRestore: a.cannotRestore(), CPU: a.cpu, Pods: holding(pods), Ends: ends, Edges: heaviest,
 	})
 	return errors.Join(err, unknown)
 }

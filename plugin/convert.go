@@ -9,6 +9,7 @@ import (
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
+	"github.com/drover-project/drover/internal/view"
 )
 
 // names lists the nodes' names, in the memory of ids.
@@ -57,15 +58,10 @@ func leaves(pod *corev1.Pod, node string) bool {
 	return sourceOf(pod) == model.NodeID(node) && pod.Annotations[v1alpha1.AnnotationPinned] != string(corev1.NodeSelectorOpIn)+"="+node
 }
 
-// viewpointOf finds the nodes that the pod's peers run on, in the informer's memory. A
-// malformed annotation has no peers; PreFilter tells the user.
-func viewpointOf(pod *corev1.Pod, pods corelisters.PodLister) placement.Viewpoint {
-	from := placement.Viewpoint{Source: sourceOf(pod)}
-	terms, err := peers.Parse(pod.Annotations[v1alpha1.AnnotationPeers])
-	if err != nil || len(terms) == 0 {
-		return from
-	}
+// viewpointOf finds the nodes that the pod's peers run on, in the informer's memory and in the
+// picture. Of a malformed annotation PreFilter tells the user.
+func viewpointOf(pod *corev1.Pod, pods corelisters.PodLister, s view.Snapshot) (placement.Viewpoint, peers.Found) {
 	// Memory cannot fail; if ever it does, nobody is known to be a peer.
-	from.Peers, _ = peers.Nodes(pod, terms, pods.Pods(pod.Namespace).List)
-	return from
+	found, _ := peers.Find(pod, pods.Pods(pod.Namespace).List, s)
+	return placement.Viewpoint{Peers: found.Nodes, Source: sourceOf(pod)}, found
 }

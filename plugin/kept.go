@@ -108,6 +108,7 @@ func (r *RouteTime) decided(state fwk.CycleState, pod *corev1.Pod, node string) 
 	}
 	view := s.survey.View()
 	d.Ranked, d.Peers, d.Source = s.at, s.from.Peers, s.from.Source
+	d.PeersBy, d.PeersWhy = string(s.peers.By), s.peers.Why()
 	d.ViewAge, d.Cluster = view.Age(s.at), s.cluster
 	d.Nodes = make([]decision.Node, len(s.scores))
 	told := 0

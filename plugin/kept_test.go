@@ -74,7 +74,7 @@ func TestDecisionIsKeptWithItsParts(t *testing.T) {
 	unheard.Route.Path = model.PathNode
 	want := &decision.Decision{
 		Namespace: "ns", Name: "p", UID: "uid-p", Profile: "drover-scheduler", Ranked: b.now, Bound: b.now,
-		Params: placement.Defaults(), Peers: map[model.NodeID]float64{"n1": 1}, ViewAge: 3 * time.Second, Cluster: 3,
+		Params: placement.Defaults(), Peers: map[model.NodeID]float64{"n1": 1}, PeersBy: "annotation", PeersWhy: "app=db", ViewAge: 3 * time.Second, Cluster: 3,
 		Plugins: []string{Name, otherName}, Winner: "n2",
 		Nodes: []decision.Node{
 			{Score: near, Age: 3 * time.Second, Said: []int64{100, 0}, Total: 100},

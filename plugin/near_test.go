@@ -143,7 +143,7 @@ func (s *sched) best(t testing.TB, p *corev1.Pod, fits func(string) bool) string
 	}
 	infos = slices.DeleteFunc(slices.Clone(infos), func(n fwk.NodeInfo) bool { return !fits(n.Node().Name) })
 	best := placement.Score{}
-	for _, score := range s.plugin.rank(s.plugin.newRanking(), s.plugin.look(), viewpointOf(p, s.plugin.pods), infos) {
+	for _, score := range s.plugin.rank(s.plugin.newRanking(), s.plugin.look(), s.from(p), infos) {
 		if score.A > best.A {
 			best = score
 		}
@@ -384,4 +384,10 @@ func BenchmarkCycle(b *testing.B) {
 			})
 		}
 	}
+}
+
+// from is from where a pod is seen.
+func (s *sched) from(p *corev1.Pod) placement.Viewpoint {
+	from, _ := viewpointOf(p, s.plugin.pods, s.plugin.look().View())
+	return from
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/drover-project/drover/internal/arrivals"
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/plugin/args"
@@ -254,6 +255,7 @@ type scoreState struct {
 	scores  []placement.Score // in the order of the nodes
 	survey  *placement.Survey
 	from    placement.Viewpoint
+	peers   peers.Found
 	at      time.Time // of the ranking
 	cluster int       // nodes in the cluster
 }
@@ -265,13 +267,15 @@ func (s *scoreState) Clone() fwk.StateData { return s }
 func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
 	start := time.Now()
 	survey := r.look()
-	from := r.viewpoint(pod).of(expected(pod, survey.PodUse()))
+	seen := r.viewpoint(pod)
+	from, found := seen.of(expected(pod, survey.PodUse())), seen.found
 	k := r.newRanking()
 	scores := r.rank(k, survey, from, nodes)
 	k.award(survey, scores)
-	state.Write(scoreKey, &scoreState{ranking: k, scores: scores, survey: survey, from: from, at: r.now(), cluster: r.clusterSize()})
+	state.Write(scoreKey, &scoreState{ranking: k, scores: scores, survey: survey, from: from, peers: found, at: r.now(), cluster: r.clusterSize()})
 	r.metrics.observe(scores, time.Since(start))
 	if log := klog.FromContext(ctx).V(5); log.Enabled() {
+		log.Info("Peers", "plugin", Name, "pod", klog.KObj(pod), "peers", found.By, "why", found.Why(), "nodes", from.Peers)
 		for _, s := range scores {
 			log.Info("Score", "plugin", Name, "pod", klog.KObj(pod), "node", s.Node, "cores", s.Idle.CPU, "memoryGiB", s.Idle.Memory.GiB(),
 				"routeTime", s.T, "a", s.A, "points", s.Points, "known", s.Known, "reasons", fmt.Sprint(s.Reasons))

@@ -180,7 +180,7 @@ func TestMalformedPeersGetOneEventAndThePodIsScheduled(t *testing.T) {
 	}
 	select {
 	case e := <-b.events:
-		want := `Warning InvalidPeers annotation drover.dev/peers is malformed, so the pod is placed as one without peers: term "app=db:many": the weight "many" must be a number more than 0 and at most 1000000`
+		want := `Warning InvalidPeers annotation drover.dev/peers is malformed, so the pod is placed as one without it: term "app=db:many": the weight "many" must be a number more than 0 and at most 1000000`
 		if e != want {
 			t.Errorf("event %q\n want %q", e, want)
 		}

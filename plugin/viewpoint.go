@@ -30,7 +30,7 @@ func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod) {
 	terms, err := peers.Parse(pod.Annotations[v1alpha1.AnnotationPeers])
 	if err != nil {
 		r.metrics.invalid.Inc()
-		reason, message = ReasonInvalidPeers, fmt.Sprintf("is malformed, so the pod is placed as one without peers: %v", err)
+		reason, message = ReasonInvalidPeers, fmt.Sprintf("is malformed, so the pod is placed as one without it: %v", err)
 	} else if len(terms) > 0 {
 		on := len(r.viewpoint(pod).Peers)
 		itself := slices.IndexFunc(terms, func(t peers.Term) bool { return t.Selector.Matches(labels.Set(pod.Labels)) })
@@ -59,9 +59,10 @@ type viewpoints struct {
 	of    map[string]*vantage
 }
 
-// vantage is a viewpoint, and the best nodes by one picture as seen from it.
+// vantage is a viewpoint, how it is known, and the best nodes by one picture as seen from it.
 type vantage struct {
 	placement.Viewpoint
+	found peers.Found
 
 	// The best nodes were asked for by this picture, for a pod of these needs; a nil survey: never.
 	survey *placement.Survey
@@ -78,10 +79,16 @@ func (v *vantage) of(needs model.Resources) placement.Viewpoint {
 
 // viewpoint is from where the pod is seen, at most reuse old.
 func (r *RouteTime) viewpoint(pod *corev1.Pod) *vantage {
+	picture := r.look().View()
+	look := func() *vantage {
+		from, found := viewpointOf(pod, r.pods, picture)
+		return &vantage{Viewpoint: from, found: found}
+	}
 	annotation := pod.Annotations[v1alpha1.AnnotationPeers]
-	// The pod that a replacement takes over from is itself, and no peer.
-	if annotation == "" || isReplacement(pod) {
-		return &vantage{Viewpoint: viewpointOf(pod, r.pods)}
+	// Without terms the peers are its workload's. The pod that a replacement takes over from is itself,
+	// and no peer.
+	if terms, _ := peers.Parse(annotation); len(terms) == 0 || isReplacement(pod) {
+		return look()
 	}
 	v, now, key := &r.viewpoints, r.now(), pod.Namespace+"/"+annotation
 	v.mu.Lock()
@@ -91,7 +98,7 @@ func (r *RouteTime) viewpoint(pod *corev1.Pod) *vantage {
 	}
 	from, known := v.of[key]
 	if !known {
-		from = &vantage{Viewpoint: viewpointOf(pod, r.pods)}
+		from = look()
 		v.of[key] = from
 	}
 	return from

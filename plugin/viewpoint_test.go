@@ -27,7 +27,7 @@ func TestAnnotationsThatDoNotDoWhatTheySeemTo(t *testing.T) {
 		want   string
 	}{
 		{"one selector, two weights", nil, pod("p", annotated(v1alpha1.AnnotationPeers, "app=db,app=db:2")),
-			"Warning InvalidPeers annotation drover.dev/peers is malformed, so the pod is placed as one without peers: app=db stands there twice, with the weights 1 and 2: leave one"},
+			"Warning InvalidPeers annotation drover.dev/peers is malformed, so the pod is placed as one without it: app=db stands there twice, with the weights 1 and 2: leave one"},
 		{"thousands of pods", many, pod("p", annotated(v1alpha1.AnnotationPeers, "app=many")),
 			"Warning ManyPeers annotation drover.dev/peers selects pods on 40 nodes: the 32 nodes with most of its traffic count"},
 		{"its own peer", nil, pod("p", itself, annotated(v1alpha1.AnnotationPeers, "app=db,app=web")),

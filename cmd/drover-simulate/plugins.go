@@ -42,7 +42,7 @@ func (s still) Snapshot() view.Snapshot { return s.picture }
 func plugins(measured view.Snapshot) frameworkruntime.Registry {
 	return frameworkruntime.Registry{
 		plugin.Name: plugin.Factory(plugin.Config{
-			Views:     still{measured},
+			Views:     still{measured.Indexed()},
 			Metrics:   plugin.NewMetrics(),
 			Decisions: decision.NewLog(0, 0),
 			Now:       func() time.Time { return measured.At },

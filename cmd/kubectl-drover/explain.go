@@ -33,8 +33,9 @@ func (t *tool) explainCommand() *cobra.Command {
 		Long: `Every node's score for a pod: A = (alpha*C + beta*M) / (tau*T^exponent).
 
 C is the CPU and M the memory that is really idle there, T the route time from the pod's
-peers (annotation drover.dev/peers); of a pod without peers the route time from the node
-it is on, and of a pod on no node the mean to all others. PATH says which way T is
+peers, those that its annotation drover.dev/peers names, or else those that pods of its workload
+were seen to talk to; of a pod without peers the route time from the node
+it is on, and of a pod on no node the mean to all others. The line "peers" says which it is. PATH says which way T is
 of: "pod", between pods, or "node", between the nodes; nothing where it is of both, or of a node
 to itself. AGE is how long before the node was last heard.
 
@@ -128,7 +129,7 @@ func (e *explanation) hypothetical(ctx context.Context, c client.Client, pod *co
 		fmt.Fprintf(e.ErrOut, "the scheduler's arguments cannot be read, the defaults are shown: %v\n", err)
 		params = placement.Defaults()
 	}
-	at, from, err := viewpoint(ctx, c, pod)
+	at, found, err := viewpoint(ctx, c, pod, s)
 	if err != nil {
 		return err
 	}
@@ -137,10 +138,11 @@ func (e *explanation) hypothetical(ctx context.Context, c client.Client, pod *co
 		return fmt.Errorf("list nodes: %w", err)
 	}
 	d := wouldBe(s, pod, params, at)
+	d.PeersBy, d.PeersWhy = string(found.By), found.Why()
 	d.Cluster = len(nodes.Items)
 	return e.show(d, func() {
 		fmt.Fprintf(e.Out, "HYPOTHETICAL: how %s/%s, which is on %s, would be placed now; %s\n", pod.Namespace, pod.Name, orNone(pod.Spec.NodeName), why)
-		fmt.Fprintf(e.Out, "route times are %s\n%s\n\n", from, formula(params))
+		fmt.Fprintf(e.Out, "route times are %s\n%s%s\n\n", whence(d), peersOf(d), formula(params))
 		marks := map[model.NodeID]string{model.NodeID(pod.Spec.NodeName): " (here)"}
 		printScores(e.Out, d.Nodes, marks, fit.Barred(pod, nodes.Items))
 	})
@@ -164,15 +166,9 @@ func wouldBe(s view.Snapshot, pod *corev1.Pod, params placement.Params, at place
 	return d
 }
 
-// viewpoint is from where T is seen, and that in words.
-func viewpoint(ctx context.Context, c client.Client, pod *corev1.Pod) (placement.Viewpoint, string, error) {
-	v := placement.Viewpoint{Source: model.NodeID(pod.Spec.NodeName)}
-	raw := pod.Annotations[v1alpha1.AnnotationPeers]
-	terms, err := peers.Parse(raw)
-	if err != nil {
-		return v, "", fmt.Errorf("annotation %s of %s/%s: %w", v1alpha1.AnnotationPeers, pod.Namespace, pod.Name, err)
-	}
-	v.Peers, err = peers.Nodes(pod, terms, func(sel labels.Selector) ([]*corev1.Pod, error) {
+// viewpoint is from where T is seen, and by whom.
+func viewpoint(ctx context.Context, c client.Client, pod *corev1.Pod, s view.Snapshot) (placement.Viewpoint, peers.Found, error) {
+	found, err := peers.Find(pod, func(sel labels.Selector) ([]*corev1.Pod, error) {
 		found := &corev1.PodList{}
 		err := c.List(ctx, found, client.InNamespace(pod.Namespace), client.MatchingLabelsSelector{Selector: sel})
 		pods := make([]*corev1.Pod, len(found.Items))
@@ -180,16 +176,8 @@ func viewpoint(ctx context.Context, c client.Client, pod *corev1.Pod) (placement
 			pods[i] = &found.Items[i]
 		}
 		return pods, err
-	})
-	switch {
-	case err != nil:
-		return v, "", err
-	case len(v.Peers) > 0:
-		return v, "those to its peers (" + raw + ")", nil
-	case v.Source != "":
-		return v, "those from " + pod.Spec.NodeName, nil
-	}
-	return v, "the means to all others", nil
+	}, s.Indexed())
+	return placement.Viewpoint{Peers: found.Nodes, Source: model.NodeID(pod.Spec.NodeName)}, found, err
 }
 
 // params reads the arguments that the cluster's scheduler runs with.

@@ -74,7 +74,7 @@ func printPast(out io.Writer, d *decision.Decision, pod *corev1.Pod, now time.Ti
 		return
 	}
 	fmt.Fprintf(out, "the figures are those of then (--now: of now), from a picture that was %v old; %d of %d nodes were scored\n", d.ViewAge.Round(time.Millisecond), len(d.Nodes), d.Cluster)
-	fmt.Fprintf(out, "route times are %s\n%s\n\n", whence(d), formula(d.Params))
+	fmt.Fprintf(out, "route times are %s\n%s%s\n\n", whence(d), peersOf(d), formula(d.Params))
 	nodes := slices.Clone(d.Nodes)
 	slices.SortStableFunc(nodes, func(a, b decision.Node) int {
 		return cmp.Or(cmp.Compare(b.Total, a.Total), cmp.Compare(b.Points, a.Points), cmp.Compare(a.Node, b.Node))
@@ -97,6 +97,14 @@ func whence(d *decision.Decision) string {
 		return "those from " + string(d.Source)
 	}
 	return "the means to all others"
+}
+
+// peersOf is a line on how the peers were known; none of schedulers that do not tell.
+func peersOf(d *decision.Decision) string {
+	if d.PeersBy == "" {
+		return ""
+	}
+	return fmt.Sprintf("peers: %s: %s\n", d.PeersBy, d.PeersWhy)
 }
 
 // printScores prints a row a node; marks are put after names, barred are those that the

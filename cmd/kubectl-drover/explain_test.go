@@ -40,7 +40,7 @@ func past(uid string) decision.Decision {
 	}
 	return decision.Decision{
 		Namespace: "x", Name: "p", UID: uid, Profile: "drover-scheduler", Ranked: t0, Bound: t0, Params: placement.Defaults(), Winner: "n2", Cluster: 9,
-		Peers: map[model.NodeID]float64{"n1": 1, "n3": 0.25}, ViewAge: 120 * time.Millisecond, Plugins: []string{"RouteTime", "Other"},
+		Peers: map[model.NodeID]float64{"n1": 1, "n3": 0.25}, PeersBy: "observed", PeersWhy: "x/Deployment/p was seen to talk to x/Deployment/db (100 %)", ViewAge: 120 * time.Millisecond, Plugins: []string{"RouteTime", "Other"},
 		Nodes: []decision.Node{node("n1", 30, 100, 0), node("n2", 6, 46, 270), node("n3", 1, 0, 5), node("n4", 1, 0, 4), node("n5", 1, 0, 3)},
 	}
 }
@@ -52,6 +52,7 @@ func TestPastDecision(t *testing.T) {
 	want := `DECIDED 3m AGO: x/p was placed on n2 at 2026-01-02T03:04:05Z by the profile drover-scheduler; it is on n2 now
 the figures are those of then (--now: of now), from a picture that was 120ms old; 5 of 9 nodes were scored
 route times are those to its peers, on n1 (weight 1), n3 (weight 0.25)
+peers: observed: x/Deployment/p was seen to talk to x/Deployment/db (100 %)
 A = (1*C + 0.25*M) / (1*T^1), T not below 200µs
 
 NODE          SCORE   A       C (cores)   M (GiB)   T (ms)   PATH   AGE    WHY

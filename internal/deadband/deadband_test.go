@@ -145,3 +145,14 @@ func TestSuffering(t *testing.T) {
 		}
 	}
 }
+
+func TestEdge(t *testing.T) {
+	for _, test := range []struct {
+		said, now model.Bytes
+		want      bool
+	}{{1000, 1000, false}, {1000, 1500, false}, {1000, 1501, true}, {1500, 1000, false}, {1501, 1000, true}, {1, 1, false}, {1, 2, true}, {1 << 50, 1, true}} {
+		if got := Edge(test.said, test.now); got != test.want {
+			t.Errorf("%d after %d: %v, want %v", test.now, test.said, got, test.want)
+		}
+	}
+}

@@ -32,6 +32,10 @@ type Decision struct {
 	Params placement.Params         `json:"params"`
 	Peers  map[model.NodeID]float64 `json:"peers,omitempty"`
 	Source model.NodeID             `json:"source,omitempty"`
+	// PeersBy says how the peers were known, PeersWhy by what, or why there are none: as package
+	// peers has it.
+	PeersBy  string `json:"peersBy,omitempty"`
+	PeersWhy string `json:"peersWhy,omitempty"`
 	// ViewAge is how old the picture of the cluster was.
 	ViewAge time.Duration `json:"viewAge"`
 	// Cluster is how many nodes the cluster had; those that are not in Nodes were not looked
@@ -80,7 +84,7 @@ func (d *Decision) Best() *Node {
 // size is about what the decision takes in memory, in bytes, and rather more: names that it
 // shares with others count in full.
 func (d *Decision) size() int {
-	n := int(unsafe.Sizeof(*d)) + len(d.Namespace) + len(d.Name) + len(d.UID) + len(d.Profile) + len(d.Winner) + len(d.Source)
+	n := int(unsafe.Sizeof(*d)) + len(d.Namespace) + len(d.Name) + len(d.UID) + len(d.Profile) + len(d.Winner) + len(d.Source) + len(d.PeersBy) + len(d.PeersWhy)
 	for peer := range d.Peers {
 		n += int(unsafe.Sizeof(peer)) + len(peer) + 2*int(unsafe.Sizeof(float64(0)))
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/drover-project/drover/internal/model"
 )
 
-// registrationBody is what changes rarely of a node's state: all but its load, routes, pods
+// registrationBody is what changes rarely of a node's state: all but its load, routes, pods, talk
 // and suffering, which have records of their own.
 type registrationBody struct {
 	model.NodeState
@@ -24,6 +24,7 @@ type registrationBody struct {
 func registered(s model.NodeState) model.NodeState {
 	s.Load = model.Load{Allocatable: s.Load.Allocatable}
 	s.Routes, s.PodRoutes, s.RoutesAt, s.Pods, s.Suffering, s.Version = nil, nil, time.Time{}, nil, nil, 0
+	s.Ends, s.Edges = nil, nil
 	if b := s.Bandwidth; b != nil {
 		s.Bandwidth = nil
 		if b.Capacity > 0 {

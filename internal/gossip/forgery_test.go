@@ -129,6 +129,8 @@ func TestForgedRecordsAreRefused(t *testing.T) {
 		"a pod without a UID":                      {b.seal(bad, kindPods, v+1, partBody[podName]{Parts: 1, Items: map[string]podName{"": {"ns", "n"}}}), malformed},
 		"a pod with a long name":                   {b.seal(bad, kindPods, v+1, partBody[podName]{Parts: 1, Items: map[string]podName{"uid": {"ns", strings.Repeat("n", maxName+1)}}}), malformed},
 		"pods beyond a packet":                     {b.seal(bad, kindPods, v+1, noise(packetRecord)), oversized},
+		"talk in another's part":                   {b.seal(bad, kindTalk, v+1, partBody[talking]{Part: 1 - partOf("10.1.0.1", 2), Parts: 2, Items: map[string]talking{"10.1.0.1": {Of: shop("web")}}}), malformed},
+		"talk beyond a packet":                     {b.seal(bad, kindTalk, v+1, noise(packetRecord)), oversized},
 		"suffering that is no list":                {b.seal(bad, kindSuffering, v+1, []byte("\x00{}")), malformed},
 		"unknown kind":                             {b.seal(bad, 99, v+1, partBody[waysTo]{}), unknownKind},
 		"a state of an older agent":                {b.seal(bad, 2, v+1, model.NodeState{Node: "bad", Version: v + 1}), unknownKind},

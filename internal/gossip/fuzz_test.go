@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-project/drover/internal/edges"
 	"github.com/drover-project/drover/internal/identity/identitytest"
 	"github.com/drover-project/drover/internal/model"
 )
@@ -26,10 +27,11 @@ func FuzzIngest(f *testing.F) {
 		b.seal(id, kindRoutes, 1, partBody[waysTo]{Parts: 1, Items: map[string]waysTo{"m": {Node: &way{RTT: 1}}}}),
 		b.seal(id, kindPods, 1, partBody[podName]{Parts: 1, Items: map[string]podName{"uid": {"ns", "pod"}}}),
 		b.seal(id, kindSuffering, 1, []model.Contention{{Container: "c"}}),
+		b.seal(id, kindTalk, 1, partBody[talking]{Parts: 1, Items: talkingOf(&talkative)}),
 	}
 	for _, raw := range append(raws, cert, nil, []byte{wireFormat}) {
 		f.Add(raw, byte(0))
-		for k := kindLocation; k <= kindPods; k++ {
+		for k := kindLocation; k <= kindTalk; k++ {
 			f.Add(raw[:len(raw)/2], byte(k))
 		}
 	}
@@ -62,6 +64,11 @@ func FuzzIngest(f *testing.F) {
 		s.confirmedPlaces()
 		for _, e := range s.nodes {
 			e.whole()
+			ends, heaviest := talkOf(together(e.talk))
+			if state := (model.NodeState{Ends: ends, Edges: heaviest}); len(ends) > edges.MostEnds || len(heaviest) > edges.Most ||
+				len(talkingOf(&state)) != len(ends)+len(heaviest) {
+				t.Fatalf("heard of talk that cannot be said: %+v", state)
+			}
 		}
 	})
 }

@@ -97,6 +97,8 @@ type Gossip struct {
 	own     bool // by this member itself
 	anew    bool // anything
 	drawn   time.Time
+	retold  bool      // ends or edges, since they were put together
+	indexed time.Time // when they were
 	picture atomic.Pointer[view.Snapshot]
 
 	alive   atomic.Int64 // members alive

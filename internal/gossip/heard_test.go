@@ -18,6 +18,7 @@ func TestHeardAgainIsKnownByItsBytes(t *testing.T) {
 		"suffering":    b.seal(id, kindSuffering, v, []model.Contention{{Container: "c"}}),
 		"routes":       b.seal(id, kindRoutes, v, partBody[waysTo]{Parts: 1, Items: map[string]waysTo{"m": {Node: &way{RTT: 1000}}}}),
 		"pods":         b.seal(id, kindPods, v, partBody[podName]{Parts: 1, Items: map[string]podName{"uid": {"ns", "pod"}}}),
+		"talk":         b.seal(id, kindTalk, v, partBody[talking]{Parts: 1, Items: talkingOf(&talkative)}),
 	} {
 		r, err := open(raw)
 		if err != nil {

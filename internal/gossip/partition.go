@@ -1,7 +1,10 @@
 package gossip
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/drover-project/drover/internal/deadband"
@@ -16,10 +19,13 @@ import (
 type partition[V any] struct {
 	kind    kind
 	differs func(said, now V) bool
-	parts   int
-	said    map[int]map[string]V
-	at      map[int]time.Time
-	owed    map[int]bool // parts that must be said in any case: others hold one of another split
+	// weight tells what may be left unsaid rather, the lightest, where a part would not fit into a
+	// packet; nil: nothing.
+	weight func(V) float64
+	parts  int
+	said   map[int]map[string]V
+	at     map[int]time.Time
+	owed   map[int]bool // parts that must be said in any case: others hold one of another split
 }
 
 func newPartition[V any](k kind, differs func(said, now V) bool) *partition[V] {
@@ -88,11 +94,7 @@ func sayParts[V any](g *Gossip, id *identity.Identity, p *partition[V], items ma
 		raws := make(map[int][]byte, len(due))
 		largest := 0
 		for i, next := range due {
-			body, err := g.store.codec.encode(partBody[V]{Part: i, Parts: p.parts, Items: next})
-			if err != nil {
-				return false, err
-			}
-			if raws[i], err = seal(id, p.kind, g.nextVersion(), body); err != nil {
+			if raws[i], err = p.seal(g, id, i, next); err != nil {
 				return false, err
 			}
 			largest = max(largest, len(raws[i]))
@@ -113,6 +115,31 @@ func sayParts[V any](g *Gossip, id *identity.Identity, p *partition[V], items ma
 		}
 		return waits, nil
 	}
+}
+
+// seal makes the record of a part, which fits into a packet if it can be split no more and the lightest
+// may be left out.
+func (p *partition[V]) seal(g *Gossip, id *identity.Identity, i int, items map[string]V) ([]byte, error) {
+	for {
+		body, err := g.store.codec.encode(partBody[V]{Part: i, Parts: p.parts, Items: items})
+		if err != nil {
+			return nil, err
+		}
+		raw, err := seal(id, p.kind, g.nextVersion(), body)
+		if err != nil || len(raw) <= packetRecord || p.parts < maxParts || p.weight == nil || len(items) == 0 {
+			return raw, err
+		}
+		items = p.withoutLightest(items)
+	}
+}
+
+func (p *partition[V]) withoutLightest(items map[string]V) map[string]V {
+	lightest := slices.MinFunc(slices.Collect(maps.Keys(items)), func(a, b string) int {
+		return cmp.Or(cmp.Compare(p.weight(items[a]), p.weight(items[b])), cmp.Compare(a, b))
+	})
+	rest := maps.Clone(items)
+	delete(rest, lightest)
+	return rest
 }
 
 // waysOf are the routes of a state as they travel.

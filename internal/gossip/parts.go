@@ -8,7 +8,7 @@ import (
 	"github.com/drover-project/drover/internal/model"
 )
 
-// What a node says of many things, its routes and its pods, is split into parts that fit
+// What a node says of many things, its routes, its pods and its talk, is split into parts that fit
 // into a packet, each thing into the part that the hash of its name tells: a change
 // of one thing is one packet. A part says all of the things that are its own, those that it
 // leaves out are gone.

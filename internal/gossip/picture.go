@@ -18,6 +18,10 @@ import (
 const (
 	drawSpace   = 100 * time.Microsecond
 	longestDraw = time.Second
+	// indexSpace is the least time between two times that who talks to whom is put together, for each
+	// node, up to longestIndex: it takes all nodes, and changes slowly.
+	indexSpace   = 5 * time.Millisecond
+	longestIndex = 30 * time.Second
 )
 
 // Snapshot is the picture of the cluster at this moment. It takes no lock and no memory.
@@ -53,9 +57,28 @@ func (g *Gossip) unlock() {
 
 func (g *Gossip) outdated() bool { return g.own || g.anew || len(g.touched) > 0 }
 
+// index puts together who talks to whom, when that has changed and it is time to. Among many nodes
+// it takes a while, in which it holds up nobody: it is for keepIndex alone.
+func (g *Gossip) index() {
+	g.mu.Lock()
+	now, s := g.cfg.Now(), g.picture.Load()
+	if !g.retold || passed(g.indexed, now) < min(indexSpace*time.Duration(len(s.Nodes)), longestIndex) {
+		g.mu.Unlock()
+		return
+	}
+	g.retold, g.indexed = false, now
+	g.mu.Unlock()
+	talk := s.Indexed().Talk
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := *g.picture.Load()
+	next.Talk = talk
+	g.hang(&next)
+}
+
 func (g *Gossip) draw() {
 	old := g.picture.Load()
-	s := &view.Snapshot{Self: g.cfg.Self.Node, Locations: old.Locations}
+	s := &view.Snapshot{Self: g.cfg.Self.Node, Locations: old.Locations, Talk: old.Talk}
 	if g.anew {
 		s.Nodes = make(map[model.NodeID]view.Node, len(g.members))
 		for _, m := range g.members {
@@ -73,7 +96,9 @@ func (g *Gossip) draw() {
 		s.Nodes = maps.Clone(old.Nodes)
 	}
 	for id := range g.touched {
-		if n, known := g.look(id); known {
+		n, known := g.look(id)
+		g.retold = g.retold || !sameTalk(old.Nodes[id].State, n.State)
+		if known {
 			s.Nodes[id] = n
 		} else {
 			delete(s.Nodes, id)
@@ -85,6 +110,11 @@ func (g *Gossip) draw() {
 	}
 	clear(g.touched)
 	g.own, g.anew, g.drawn = false, false, g.cfg.Now()
+	g.hang(s)
+}
+
+// hang hands a picture out.
+func (g *Gossip) hang(s *view.Snapshot) {
 	g.picture.Store(s)
 	for ch := range g.watchers {
 		select {

@@ -16,18 +16,19 @@ import (
 type kind byte
 
 const (
-	kindCertificate  kind = 1 // an x509 certificate, DER
-	kindLocation     kind = 4 // model.Location, JSON
-	kindRegistration kind = 5 // registrationBody, JSON
-	kindRoutes       kind = 6 // partBody of waysTo, JSON
-	kindSuffering    kind = 7 // of model.Contention, JSON
-	kindPods         kind = 8 // partBody of podName, JSON
-	kindLoad         kind = 9 // in a wire form of its own: see load.go
+	kindCertificate  kind = 1  // an x509 certificate, DER
+	kindLocation     kind = 4  // model.Location, JSON
+	kindRegistration kind = 5  // registrationBody, JSON
+	kindRoutes       kind = 6  // partBody of waysTo, JSON
+	kindSuffering    kind = 7  // of model.Contention, JSON
+	kindPods         kind = 8  // partBody of podName, JSON
+	kindLoad         kind = 9  // in a wire form of its own: see load.go
+	kindTalk         kind = 10 // partBody of talking, JSON
 )
 
 // known: 2 and 3 were the state and routes of agents before loads had records of their own.
 func (k kind) known() bool {
-	return k == kindCertificate || k >= kindLocation && k <= kindLoad
+	return k == kindCertificate || k >= kindLocation && k <= kindTalk
 }
 
 // keyID names a public key: the first half of the SHA-256 of its bytes.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/drover-project/drover/internal/edges"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peak"
 )
@@ -16,12 +17,14 @@ import (
 //	load           said again every few seconds: it vouches for all the others as they stand
 //	suffering      the containers in contention
 //	routes, pods   in parts
+//	talk           in parts: which pods talk, and who to whom; of most nodes few, of some none
 type report struct {
 	registration *registration
 	load         *load
 	suffering    *suffering
 	routes       map[int]*part[waysTo]
 	pods         map[int]*part[podName]
+	talk         map[int]*part[talking]
 	// standing is all but the load, put together and immutable; nil when it must be made anew.
 	standing *model.NodeState
 }
@@ -44,7 +47,7 @@ type suffering struct {
 }
 
 func newReport() report {
-	return report{routes: map[int]*part[waysTo]{}, pods: map[int]*part[podName]{}}
+	return report{routes: map[int]*part[waysTo]{}, pods: map[int]*part[podName]{}, talk: map[int]*part[talking]{}}
 }
 
 func (p *report) empty() bool {
@@ -71,6 +74,11 @@ func (p *report) each(yield func(*kept) bool) {
 		}
 	}
 	for _, r := range p.pods {
+		if !yield(&r.kept) {
+			return
+		}
+	}
+	for _, r := range p.talk {
 		if !yield(&r.kept) {
 			return
 		}
@@ -124,9 +132,11 @@ func (s *store) ingestReport(e *nodeEntry, r record, now time.Time) (slot, uint6
 	case kindSuffering:
 		return s.ingestSuffering(e, r)
 	case kindRoutes:
-		return ingestPart(s, e, r, e.routes, func(w waysTo) bool { return true })
+		return ingestPart(s, e, r, e.routes, maxItems, func(string, waysTo) bool { return true })
+	case kindTalk:
+		return ingestPart(s, e, r, e.talk, edges.MostEnds+edges.Most, soundTalk)
 	default:
-		return ingestPart(s, e, r, e.pods, func(n podName) bool {
+		return ingestPart(s, e, r, e.pods, maxItems, func(_ string, n podName) bool {
 			return n.Namespace != "" && n.Name != "" && len(n.Namespace) <= maxName && len(n.Name) <= maxName
 		})
 	}
@@ -167,6 +177,7 @@ func (s *store) dropBefore(e *nodeEntry, since uint64) {
 	}
 	dropParts(s, e.routes, since)
 	dropParts(s, e.pods, since)
+	dropParts(s, e.talk, since)
 }
 
 func dropParts[V any](s *store, parts map[int]*part[V], since uint64) {
@@ -214,16 +225,16 @@ func (s *store) ingestSuffering(e *nodeEntry, r record) (slot, uint64, result) {
 	return at, r.version, accepted
 }
 
-func ingestPart[V any](s *store, e *nodeEntry, r record, parts map[int]*part[V], sound func(V) bool) (slot, uint64, result) {
+func ingestPart[V any](s *store, e *nodeEntry, r record, parts map[int]*part[V], most int, sound func(string, V) bool) (slot, uint64, result) {
 	if len(r.raw) > packetRecord {
 		return slot{}, 0, oversized
 	}
 	var body partBody[V]
-	if s.codec.decode(r.body, &body) != nil || !body.wellFormed() {
+	if s.codec.decode(r.body, &body) != nil || !body.wellFormed() || len(body.Items) > most {
 		return slot{}, 0, malformed
 	}
-	for _, v := range body.Items {
-		if !sound(v) {
+	for name, v := range body.Items {
+		if !sound(name, v) {
 			return slot{}, 0, malformed
 		}
 	}
@@ -277,6 +288,7 @@ func (p *report) stand() *model.NodeState {
 		}
 		slices.SortFunc(s.Pods, model.ComparePods)
 	}
+	s.Ends, s.Edges = talkOf(together(p.talk))
 	if len(p.routes) == 0 {
 		return &s
 	}

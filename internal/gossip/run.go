@@ -49,7 +49,9 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 	var group errgroup.Group
 	group.Go(func() error { g.join(ctx, ml); return nil })
-	group.Go(func() error { g.keep(ctx); return nil })
+	look := make(chan struct{})
+	group.Go(func() error { g.keep(ctx, look); return nil })
+	group.Go(func() error { g.keepIndex(ctx, look); return nil })
 	group.Go(func() error { g.followKeys(ctx); return nil })
 	group.Go(func() error { g.carry(ctx, ml); return nil })
 	<-ctx.Done()
@@ -81,8 +83,20 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 	return c
 }
 
+// keepIndex puts together who talks to whom when it is told to look, beside all else: it takes a while.
+func (g *Gossip) keepIndex(ctx context.Context, look <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look:
+			g.index()
+		}
+	}
+}
+
 // keep does the small regular things.
-func (g *Gossip) keep(ctx context.Context) {
+func (g *Gossip) keep(ctx context.Context, look chan<- struct{}) {
 	timer := time.NewTimer(tick)
 	defer timer.Stop()
 	var swept time.Time
@@ -108,6 +122,10 @@ func (g *Gossip) keep(ctx context.Context) {
 			g.sweep(now)
 		}
 		g.unlock()
+		select {
+		case look <- struct{}{}:
+		default: // keepIndex is still at it
+		}
 	}
 }
 

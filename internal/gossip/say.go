@@ -46,15 +46,19 @@ type words struct {
 	sufferingAt  time.Time // zero: never
 	routes       *partition[waysTo]
 	pods         *partition[podName]
+	talk         *partition[talking]
 
 	sufferingOwed bool
 }
 
 func newWords(since uint64) *words {
-	return &words{since: since, loadVersion: since,
+	w := &words{since: since, loadVersion: since,
 		routes: newPartition(kindRoutes, otherWays),
 		pods:   newPartition(kindPods, func(a, b podName) bool { return a != b }),
+		talk:   newPartition(kindTalk, otherTalk),
 	}
+	w.talk.weight = weightOf
+	return w
 }
 
 // unsay has all that was said said again.
@@ -63,6 +67,7 @@ func (w *words) unsay() {
 	w.sufferingOwed = !w.sufferingAt.IsZero()
 	w.routes.split(w.routes.parts)
 	w.pods.split(w.pods.parts)
+	w.talk.split(w.talk.parts)
 }
 
 // nextVersion grows with the clock, so that it also grows over a restart.
@@ -147,7 +152,15 @@ func (g *Gossip) say(id *identity.Identity, s *model.NodeState, measured bool) e
 		return err
 	}
 	g.owed = g.owed || waits
-	return g.sayLoad(id, saidLoad{s.Load, s.Bandwidth}, now, measured)
+	if err := g.sayLoad(id, saidLoad{s.Load, s.Bandwidth}, now, measured); err != nil {
+		return err
+	}
+	// Talk has names in it that tenants choose: whatever they are, the rest is said.
+	if waits, err = sayParts(g, id, g.said.talk, talkingOf(s), now, g.space(loadSpacing, longestSpace)); err != nil {
+		g.cfg.Log.Warn("could not say who talks to whom", "ends", len(s.Ends), "edges", len(s.Edges), "error", err)
+	}
+	g.owed = g.owed || waits
+	return nil
 }
 
 // passed is the time from then to now; a clock that has gone back counts as a long time.

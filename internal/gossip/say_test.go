@@ -305,14 +305,15 @@ func TestAnotherKeySaysAllAgain(t *testing.T) {
 	s := newSpeaker(t)
 	state := calm()
 	state.Suffering = []model.Contention{{Grade: model.Tight}}
+	state.Ends, state.Edges = talkative.Ends, talkative.Edges
 	first, raws := s.publish(state)
 	s.listener.hear(raws)
 	s.wait(time.Millisecond)
 	s.id = s.ca.Node(t, "a")
 	s.tells("with another key", state, first)
 	want, got := state, s.heard().State
-	if len(got.Routes) != len(want.Routes) || len(got.Pods) != len(want.Pods) || len(got.Suffering) != 1 {
-		t.Errorf("heard of %d routes, %d pods, %d suffering", len(got.Routes), len(got.Pods), len(got.Suffering))
+	if len(got.Routes) != len(want.Routes) || len(got.Pods) != len(want.Pods) || len(got.Suffering) != 1 || len(got.Edges) != len(want.Edges) {
+		t.Errorf("heard of %d routes, %d pods, %d suffering, %d edges", len(got.Routes), len(got.Pods), len(got.Suffering), len(got.Edges))
 	}
 	key := mustKey(s.id)
 	for _, k := range s.store.records {
@@ -400,6 +401,9 @@ func TestOutdoesEveryRecordOfItsPast(t *testing.T) {
 		"another part": func(b *bench, id *identity.Identity, v uint64) []byte {
 			return parts(b, id, kindRoutes, v, 64, map[string]waysTo{"x": {Node: &way{}}})[partOf("x", 64)]
 		},
+		"talk": func(b *bench, id *identity.Identity, v uint64) []byte {
+			return parts(b, id, kindTalk, v, 1, talkingOf(&talkative))[0]
+		},
 		"suffering": func(b *bench, id *identity.Identity, v uint64) []byte {
 			return b.seal(id, kindSuffering, v, []model.Contention{{Grade: model.Severe}})
 		},
@@ -414,8 +418,8 @@ func TestOutdoesEveryRecordOfItsPast(t *testing.T) {
 		_, again := s.news()
 		s.listener.hear(append(append(first, raws...), again...))
 		got := s.heard().State
-		if got.Load.Used != state.Load.Used || len(got.Pods) != 100 || len(got.Routes) != 63 || len(got.Suffering) != 0 {
-			t.Errorf("%s: heard of %v used, %d pods, %d routes, %v", name, got.Load.Used, len(got.Pods), len(got.Routes), got.Suffering)
+		if got.Load.Used != state.Load.Used || len(got.Pods) != 100 || len(got.Routes) != 63 || len(got.Suffering) != 0 || len(got.Edges) != 0 {
+			t.Errorf("%s: heard of %v used, %d pods, %d routes, %v, %v", name, got.Load.Used, len(got.Pods), len(got.Routes), got.Suffering, got.Edges)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (g *Gossip) simulate() {
 
 var kindNames = map[kind]string{
 	kindCertificate: "certificate", kindLocation: "location", kindRegistration: "registration", kindRoutes: "routes",
-	kindSuffering: "suffering", kindPods: "pods", kindLoad: "load",
+	kindSuffering: "suffering", kindPods: "pods", kindLoad: "load", kindTalk: "talk",
 }
 
 // KindOf tells of which kind a record is, as in Record; "unknown" if it is none.

@@ -163,6 +163,10 @@ type NodeState struct {
 	Silent []NodeID `json:"silent,omitempty"`
 	// Bandwidth of the node; nil: not known, or not yet.
 	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
+	// Ends lists pods of the node that talk, by their first address; Edges what its workloads have
+	// carried most of, the most first.
+	Ends  []End  `json:"ends,omitempty"`
+	Edges []Edge `json:"edges,omitempty"`
 	// Suffering lists the containers in contention now, tight or severe, one by resource.
 	Suffering []Contention `json:"suffering,omitempty"`
 	// CanRestore is empty when this node can take a moved pod, else the reason why not.

@@ -1,12 +1,13 @@
-// Package peers reads the annotation drover.dev/peers and finds the nodes that a pod's
-// peers are on. The scheduler's plugin, the agent and the command line share it, so that
-// they weigh alike.
+// Package peers finds the nodes that a pod's peers are on: those that the annotation drover.dev/peers
+// names, or that its workload was seen to talk to. The scheduler's plugin, the agent and the command line
+// share it, so that they weigh alike.
 package peers
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -111,10 +112,22 @@ func over(pod *corev1.Pod) bool {
 }
 
 // quote shows what a user wrote, on one line and not at length.
-func quote(s string) string {
+func quote(s string) string { return strconv.Quote(trim(s)) }
+
+func trim(s string) string {
 	const most = 80
 	if len(s) > most {
 		s = s[:most] + "..."
 	}
-	return strconv.Quote(s)
+	return s
+}
+
+// plain is the beginning of a text on one line, without what a terminal would obey.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, trim(s))
 }

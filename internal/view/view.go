@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drover-project/drover/internal/edges"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/peak"
 )
@@ -100,6 +101,21 @@ type Snapshot struct {
 	Nodes map[model.NodeID]Node `json:"nodes"`
 	// Locations of the pods that were moved, in the order of SortLocations.
 	Locations []model.Location `json:"locations,omitempty"`
+	// Talk is who talks to whom, as all nodes say together, perhaps a moment ago. It does not
+	// travel: whoever has read a picture makes it anew (Indexed).
+	Talk *edges.Index `json:"-"`
+}
+
+// Indexed gives the picture with its Talk.
+func (s Snapshot) Indexed() Snapshot {
+	s.Talk = edges.NewIndex(func(yield func(*model.NodeState) bool) {
+		for _, n := range s.Nodes {
+			if !yield(&n.State) {
+				return
+			}
+		}
+	})
+	return s
 }
 
 // Age is how old the picture is at now, never negative.

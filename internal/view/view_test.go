@@ -2,6 +2,7 @@ package view
 
 import (
 	"encoding/json"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -98,5 +99,27 @@ func TestJSONRoundTrip(t *testing.T) {
 	}
 	if diff := cmp.Diff(s, back); diff != "" {
 		t.Errorf("after a round trip (-was +is):\n%s", diff)
+	}
+}
+
+// Who talks to whom does not travel: whoever reads a picture puts it together from what nodes say.
+func TestAPictureThatTravelledIsIndexed(t *testing.T) {
+	web, db := model.WorkloadOf("shop", "Deployment", "web"), model.WorkloadOf("shop", "StatefulSet", "db")
+	s := Snapshot{Nodes: map[model.NodeID]Node{
+		"a": {State: model.NodeState{Node: "a", Edges: []model.Edge{{Local: web, Remote: db, Volume: 7}}}},
+		"b": {State: model.NodeState{Node: "b", Ends: []model.End{{Workload: db, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.5")}}}}},
+	}}.Indexed()
+	raw, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Snapshot
+	if err := json.Unmarshal(raw, &back); err != nil || back.Talk != nil {
+		t.Fatalf("%v: %+v", err, back.Talk)
+	}
+	for what, x := range map[string]Snapshot{"as it was": s, "and back": back.Indexed()} {
+		if peers, hosts := x.Talk.Peers(web), x.Talk.Hosts(db); len(peers) != 1 || peers[0].Workload != db || len(hosts) != 1 || hosts[0].Node != "b" {
+			t.Errorf("%s: peers %v, hosts %v", what, peers, hosts)
+		}
 	}
 }

@@ -78,7 +78,9 @@ type Pod struct {
 	// Barred are the nodes that its scheduler would not bind it to, with why.
 	Barred map[model.NodeID]string
 	// Peers are the nodes it talks to, by weight; may be empty (placement.Viewpoint).
-	Peers map[model.NodeID]float64
+	// PeersBy says how they are known ("observed").
+	Peers   map[model.NodeID]float64
+	PeersBy string
 
 	// Resource is what it suffers for most. Wait is the share of time for which others keep
 	// it from that (internal/pressure); Also is that of every other resource that it suffers
@@ -234,6 +236,9 @@ func judge(config Config, in Input, pod Pod, now time.Time) (Move, Code, string)
 		message := fmt.Sprintf("%s; it would be frozen for about %v", pod.compare(in, score.Node, othersHere), frozen.Round(10*time.Millisecond))
 		if pod.Unwell != "" {
 			message += "; since it waits " + pod.Unwell
+		}
+		if len(pod.Peers) > 0 {
+			message += fmt.Sprintf("; route times count from its peers (%s)", pod.PeersBy)
 		}
 		return Move{pod, in.Here, score.Node, score, predicted, frozen, message}, Go, message
 	}

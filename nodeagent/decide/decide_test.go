@@ -109,8 +109,8 @@ func TestTheFormulaChooses(t *testing.T) {
 	}
 	// Its one peer is on n3, 20 ms from n2.
 	change(&in, "n2", func(n *view.Node) { n.State.Routes["n3"] = model.RouteTime{RTT: 20 * ms, At: now} })
-	in.Suffering[0].Peers = map[model.NodeID]float64{"n3": 1}
-	if d := Decide(Default(), in, now); d.Move == nil || d.Move.To != "n3" {
+	in.Suffering[0].Peers, in.Suffering[0].PeersBy = map[model.NodeID]float64{"n3": 1}, "observed"
+	if d := Decide(Default(), in, now); d.Move == nil || d.Move.To != "n3" || !strings.Contains(d.Move.Message, "; route times count from its peers (observed)") {
 		t.Errorf("%+v, want n3", d)
 	}
 }

@@ -47,7 +47,7 @@ func list(t *testing.T) []pkg {
 }
 
 // core packages are pure: the standard library and each other, nothing that acts.
-var core = []string{"model", "linkstate", "location", "deadband", "peak", "arrivals", "view", "pressure", "health", "blame", "traffic", "placement", "handoff", "spread", "lifecycle"}
+var core = []string{"model", "linkstate", "location", "deadband", "peak", "arrivals", "view", "pressure", "health", "blame", "traffic", "edges", "placement", "handoff", "spread", "lifecycle"}
 
 func TestCoreIsPure(t *testing.T) {
 	impure := []string{"log", "log/slog", "context", "net", "net/http", "os", "os/exec"}

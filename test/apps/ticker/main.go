@@ -8,7 +8,8 @@
 // tick. If one byte of the heap is lost, if a tick is lost or comes twice, if two copies
 // run at once: the witness knows.
 //
-// "ticker spin" is the noisy neighbour; "ticker get URL" prints what is at the URL.
+// "ticker spin" is the noisy neighbour; "ticker get URL" prints what is at the URL, "ticker ask URL" asks for it
+// again and again, over one connection.
 package main
 
 import (
@@ -33,6 +34,10 @@ import (
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "spin" {
 		spin(os.Args[2:])
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == "ask" {
+		ask(os.Args[2])
 		return
 	}
 	if len(os.Args) > 2 && os.Args[1] == "get" {
@@ -169,6 +174,20 @@ func get(url string) {
 	defer resp.Body.Close()
 	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
 		log.Fatalf("ticker: read %s: %v", url, err)
+	}
+}
+
+func ask(url string) {
+	for ; ; time.Sleep(50 * time.Millisecond) {
+		resp, err := http.Get(url)
+		if err != nil {
+			log.Printf("ask: %v", err)
+			continue
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		if resp.Body.Close(); err != nil {
+			log.Printf("ask: read %s: %v", url, err)
+		}
 	}
 }
 
