@@ -246,6 +246,7 @@ func TestWhatThePodNeeds(t *testing.T) {
 		}
 	}
 	// A half of what is needed counts half.
+	in[0].Load.Used.CPU, in[0].Needs = 7.5, model.Resources{}
 	whole, half := Evaluate(Defaults(), in)[0], in[0]
 	half.Needs = model.Resources{CPU: 2 * whole.Idle.CPU}
 	if got := Evaluate(Defaults(), []Candidate{half})[0]; math.Abs(got.A-whole.A/2) > 1e-9 || len(got.Reasons) == 0 || got.Reasons[0].Kind != KindCramped {
