@@ -104,6 +104,9 @@ func NewMetrics() *Metrics {
 	for _, k := range placement.Unknown {
 		m.unknown.WithLabelValues(string(k))
 	}
+	for _, outcome := range []string{nearSampled, nearBrought, nearRefused} {
+		m.near.WithLabelValues(outcome)
+	}
 	return m
 }
 

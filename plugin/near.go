@@ -20,6 +20,13 @@ const (
 	mostNear, mostAsked = 4, 32
 )
 
+// What became of a near node, as drover_scheduler_near_nodes_total has it.
+const (
+	nearSampled = "sampled"
+	nearBrought = "brought"
+	nearRefused = "refused"
+)
+
 const nearKey fwk.StateKey = "drover.dev/RouteTime/near"
 
 // nearState has the listener bring the nodes near to a viewpoint among those that are scored.
@@ -96,12 +103,12 @@ func (r *RouteTime) bring(ctx context.Context, f framework.Framework, state fwk.
 		switch at := slices.Index(sample, near); {
 		case at >= 0:
 			sample[at], sample[in] = sample[in], near
-			r.metrics.near.WithLabelValues("sampled").Inc()
+			r.metrics.near.WithLabelValues(nearSampled).Inc()
 		case f.RunFilterPluginsWithNominatedPods(ctx, state, pod, near).IsSuccess():
 			sample[in] = near
-			r.metrics.near.WithLabelValues("brought").Inc()
+			r.metrics.near.WithLabelValues(nearBrought).Inc()
 		default:
-			r.metrics.near.WithLabelValues("refused").Inc()
+			r.metrics.near.WithLabelValues(nearRefused).Inc()
 			continue
 		}
 		in++

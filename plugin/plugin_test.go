@@ -391,4 +391,7 @@ func TestEveryReasonIsCountedFromZero(t *testing.T) {
 	if n := len(metricstest.Family(t, NewMetrics(), "drover_scheduler_unknown_scores_total")); n != len(placement.Unknown) {
 		t.Errorf("%d reasons are there, want %d", n, len(placement.Unknown))
 	}
+	if all := metricstest.Family(t, NewMetrics(), "drover_scheduler_near_nodes_total"); len(all) != 3 {
+		t.Errorf("near nodes: %v, want their three outcomes", all)
+	}
 }
