@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -203,50 +201,29 @@ func keepOn(c *cluster.Cluster, node string, cpu int) error {
 	}
 	var set unix.CPUSet
 	set.Set(cpu)
+	pids, err := tree.Processes(group)
+	if err != nil {
+		return err
+	}
 	kept := 0
-	for _, h := range tree {
-		if !h.Has("cpu") {
-			continue
-		}
-		err := filepath.WalkDir(h.Path(group), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.Name() != "cgroup.procs" {
-				return ignoreGone(err)
-			}
-			pids, err := os.ReadFile(path)
-			if err != nil {
-				return ignoreGone(err)
-			}
-			for _, pid := range strings.Fields(string(pids)) {
-				threads, err := filepath.Glob("/proc/" + pid + "/task/*")
-				if err != nil {
-					return err
-				}
-				for _, t := range threads {
-					tid, err := strconv.Atoi(filepath.Base(t))
-					if err != nil {
-						return err
-					}
-					if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-						return fmt.Errorf("keep thread %d on CPU %d: %w", tid, cpu, err)
-					}
-					kept++
-				}
-			}
-			return nil
-		})
+	for _, pid := range pids {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		if err != nil {
 			return err
+		}
+		for _, t := range threads {
+			tid, err := strconv.Atoi(filepath.Base(t))
+			if err != nil {
+				return err
+			}
+			if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("keep thread %d on CPU %d: %w", tid, cpu, err)
+			}
+			kept++
 		}
 	}
 	if kept == 0 {
 		return fmt.Errorf("keep the pods of %s on CPU %d: no threads in %s", node, cpu, group)
 	}
 	return nil
-}
-
-func ignoreGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	return err
 }
