@@ -2,7 +2,6 @@ package main
 
 import (
 	"slices"
-	"time"
 
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
@@ -10,7 +9,6 @@ import (
 	"sigs.k8s.io/scheduler-plugins/pkg/noderesources"
 	"sigs.k8s.io/scheduler-plugins/pkg/podstate"
 
-	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/simulate"
 	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/plugin"
@@ -31,22 +29,11 @@ profiles:
     args: {apiVersion: drover.dev/v1alpha1, kind: RouteTimeArgs}
 `
 
-// still is a picture at the moment at which it was taken.
-type still struct{ picture view.Snapshot }
-
-// Snapshot implements plugin.Views.
-func (s still) Snapshot() view.Snapshot { return s.picture }
-
 // plugins are those beside kube-scheduler's own: RouteTime by what was measured, and those of
 // scheduler-plugins that read nothing but what kube-scheduler reads.
 func plugins(measured view.Snapshot) frameworkruntime.Registry {
 	return frameworkruntime.Registry{
-		plugin.Name: plugin.Factory(plugin.Config{
-			Views:     still{measured.Indexed()},
-			Metrics:   plugin.NewMetrics(),
-			Decisions: decision.NewLog(0, 0),
-			Now:       func() time.Time { return measured.At },
-		}),
+		plugin.Name:                   plugin.Still(measured),
 		noderesources.AllocatableName: noderesources.NewAllocatable,
 		podstate.Name:                 podstate.New,
 	}

@@ -19,7 +19,6 @@ import (
 	"sigs.k8s.io/scheduler-plugins/pkg/networkaware/networkoverhead"
 
 	"github.com/drover-project/drover/api/v1alpha1"
-	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/simulate"
 	"github.com/drover-project/drover/internal/view"
@@ -160,12 +159,6 @@ profiles:
       networkTopologyName: ` + tables + `
 `
 
-// still is a picture that does not change.
-type still struct{ picture view.Snapshot }
-
-// Snapshot implements plugin.Views.
-func (s still) Snapshot() view.Snapshot { return s.picture }
-
 // withServer is a scheduler's handle for plugins that read objects of their own from an API server.
 type withServer struct {
 	framework.Handle
@@ -180,9 +173,7 @@ func placements(ctx context.Context, server *rest.Config, w *world) (map[string]
 		return nil, fmt.Errorf("fill NetworkOverhead's tables: %w", err)
 	}
 	more := frameworkruntime.Registry{
-		plugin.Name: plugin.Factory(plugin.Config{
-			Views: still{w.picture()}, Metrics: plugin.NewMetrics(), Decisions: decision.NewLog(0, 0), Now: func() time.Time { return taken },
-		}),
+		plugin.Name: plugin.Still(w.picture()),
 		networkoverhead.Name: func(ctx context.Context, args runtime.Object, h framework.Handle) (framework.Plugin, error) {
 			return networkoverhead.New(ctx, args, withServer{h, server})
 		},
