@@ -10,7 +10,6 @@ import (
 	appgroup "github.com/diktyo-io/appgroup-api/pkg/apis/appgroup/v1alpha1"
 	topology "github.com/diktyo-io/networktopology-api/pkg/apis/networktopology/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,6 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/scheduler-plugins/pkg/networkaware/networkoverhead"
+
+	"github.com/drover-project/drover/test/bench/overhead"
 )
 
 // What NetworkOverhead reads.
@@ -36,35 +37,13 @@ const dearest = networkoverhead.MaxCost - 1
 
 // startServer starts an API server that knows NetworkOverhead's kinds.
 func startServer() (*rest.Config, func() error, error) {
-	env := &envtest.Environment{CRDs: []*apiextensionsv1.CustomResourceDefinition{
-		definition(appgroup.SchemeGroupVersion.Group, appgroup.SchemeGroupVersion.Version, "AppGroup", "appgroups"),
-		definition(topology.SchemeGroupVersion.Group, topology.SchemeGroupVersion.Version, "NetworkTopology", "networktopologies"),
-	}}
+	env := &envtest.Environment{CRDs: overhead.Definitions()}
 	config, err := env.Start()
 	if err != nil {
 		return nil, nil, fmt.Errorf("start an API server (KUBEBUILDER_ASSETS names the directory of kube-apiserver and etcd): %w", err)
 	}
 	config.QPS, config.Burst = 1000, 1000
 	return config, env.Stop, nil
-}
-
-func definition(group, version, kind, plural string) *apiextensionsv1.CustomResourceDefinition {
-	everything := true
-	return &apiextensionsv1.CustomResourceDefinition{
-		ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group, Annotations: map[string]string{
-			apiextensionsv1.KubeAPIApprovedAnnotation: "https://github.com/kubernetes-sigs/scheduler-plugins/pull/50",
-		}},
-		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-			Group: group, Scope: apiextensionsv1.NamespaceScoped,
-			Names: apiextensionsv1.CustomResourceDefinitionNames{Kind: kind, ListKind: kind + "List", Plural: plural, Singular: plural[:len(plural)-1]},
-			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{
-				Name: version, Served: true, Storage: true,
-				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{
-					Type: "object", XPreserveUnknownFields: &everything,
-				}},
-			}},
-		},
-	}
 }
 
 // fillTables tells NetworkOverhead of a world in place of any before: who talks to whom, and

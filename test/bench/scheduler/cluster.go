@@ -7,13 +7,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/drover-project/drover/test/bench/overhead"
 )
 
 // cluster is a kube-apiserver and an etcd with the Node objects of a world.
@@ -27,10 +28,7 @@ type cluster struct {
 
 // newCluster starts it. KUBEBUILDER_ASSETS says where the programs are.
 func newCluster(ctx context.Context, w *world) (c *cluster, err error) {
-	c = &cluster{world: w, env: &envtest.Environment{CRDs: []*apiextensionsv1.CustomResourceDefinition{
-		table("appgroup.diktyo.x-k8s.io", "AppGroup", "appgroups"),
-		table("networktopology.diktyo.x-k8s.io", "NetworkTopology", "networktopologies"),
-	}}}
+	c = &cluster{world: w, env: &envtest.Environment{CRDs: overhead.Definitions()}}
 	// Nodes are ready when they are made, and nobody controls pods.
 	c.env.ControlPlane.GetAPIServer().Configure().Append("disable-admission-plugins", "TaintNodesByCondition").
 		Append("max-requests-inflight", "3000").Append("max-mutating-requests-inflight", "1000")
@@ -114,21 +112,6 @@ func each(n int, f func(int) error) error {
 	close(next)
 	wg.Wait()
 	return first
-}
-
-// table is a CRD of NetworkOverhead's, as far as an API server needs it.
-func table(group, kind, plural string) *apiextensionsv1.CustomResourceDefinition {
-	anything := true
-	return &apiextensionsv1.CustomResourceDefinition{
-		ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group, Annotations: map[string]string{"api-approved.kubernetes.io": "unapproved, a benchmark"}},
-		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-			Group: group, Scope: apiextensionsv1.NamespaceScoped,
-			Names: apiextensionsv1.CustomResourceDefinitionNames{Kind: kind, ListKind: kind + "List", Plural: plural},
-			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1alpha1", Served: true, Storage: true, Schema: &apiextensionsv1.CustomResourceValidation{
-				OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: &anything},
-			}}},
-		},
-	}
 }
 
 // tables writes what NetworkOverhead goes by: that web depends on db, and what every way between two
