@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/drover-project/drover/test/bench/report"
 )
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
@@ -50,14 +52,7 @@ func median[R any](runs []R, figure func(R) float64) float64 {
 	for i, r := range runs {
 		all[i] = figure(r)
 	}
-	s := slices.Sorted(slices.Values(all))
-	if len(s) == 0 {
-		return math.NaN()
-	}
-	if len(s)%2 == 0 {
-		return (s[len(s)/2-1] + s[len(s)/2]) / 2
-	}
-	return s[len(s)/2]
+	return report.Median(all)
 }
 
 func timeout(d time.Duration) (context.Context, context.CancelFunc) {

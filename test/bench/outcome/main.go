@@ -122,7 +122,7 @@ func (r result) middle(who string, of func(figures) float64) float64 {
 	for _, f := range r.by[who] {
 		all = append(all, of(f))
 	}
-	return median(all)
+	return report.Median(all)
 }
 
 func p50(f figures) float64  { return f.p50.Seconds() * 1000 }
@@ -158,7 +158,7 @@ func judge(all []result) []report.Metric {
 	var metrics []report.Metric
 	add := func(name string, make func(string, float64, string, float64, float64) report.Metric, goal float64, each []float64) {
 		low, high := interval(each)
-		metrics = append(metrics, make(name, median(each), "ratio", goal, 1),
+		metrics = append(metrics, make(name, report.Median(each), "ratio", goal, 1),
 			// Nobody's goal is for these: they say how sure the median is.
 			make(name+"/interval-low", low, "ratio", goal, 1), make(name+"/interval-high", high, "ratio", goal, 1))
 	}
@@ -171,14 +171,6 @@ func judge(all []result) []report.Metric {
 	return metrics
 }
 
-func median(all []float64) float64 {
-	sorted := slices.Sorted(slices.Values(all))
-	if n := len(sorted); n%2 == 0 {
-		return (sorted[n/2-1] + sorted[n/2]) / 2
-	}
-	return sorted[len(sorted)/2]
-}
-
 // interval is that of 95 % for the median, by the bootstrap.
 func interval(all []float64) (low, high float64) {
 	r := rand.New(rand.NewPCG(1, 1))
@@ -188,7 +180,7 @@ func interval(all []float64) (low, high float64) {
 		for j := range again {
 			again[j] = all[r.IntN(len(all))]
 		}
-		medians[i] = median(again)
+		medians[i] = report.Median(again)
 	}
 	slices.Sort(medians)
 	return medians[len(medians)/40], medians[len(medians)-len(medians)/40-1]
@@ -211,7 +203,7 @@ func tellTrials(to io.Writer, cost time.Duration, all []outcome) []report.Metric
 	}
 	t.Flush()
 	return []report.Metric{
-		report.AtMost("model/error-median", median(off), "ratio", .2, 0),
+		report.AtMost("model/error-median", report.Median(off), "ratio", .2, 0),
 		report.AtMost("model/error-greatest", slices.Max(off), "ratio", .5, 0),
 	}
 }
