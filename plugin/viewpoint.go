@@ -85,9 +85,8 @@ func (r *RouteTime) viewpoint(pod *corev1.Pod) *vantage {
 		return &vantage{Viewpoint: from, found: found}
 	}
 	annotation := pod.Annotations[v1alpha1.AnnotationPeers]
-	// Without terms the peers are its workload's. The pod that a replacement takes over from is itself,
-	// and no peer.
-	if terms, _ := peers.Parse(annotation); len(terms) == 0 || isReplacement(pod) {
+	// The pod that a replacement takes over from is itself, and no peer.
+	if annotation == "" || isReplacement(pod) {
 		return look()
 	}
 	v, now, key := &r.viewpoints, r.now(), pod.Namespace+"/"+annotation
@@ -98,8 +97,10 @@ func (r *RouteTime) viewpoint(pod *corev1.Pod) *vantage {
 	}
 	from, known := v.of[key]
 	if !known {
-		from = look()
-		v.of[key] = from
+		// By a malformed annotation the peers are the workload's, which others with the same need not be of.
+		if from = look(); from.found.Invalid() == nil {
+			v.of[key] = from
+		}
 	}
 	return from
 }

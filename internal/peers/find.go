@@ -142,6 +142,9 @@ func (f Found) known(by By) Found {
 	return f
 }
 
+// Invalid is what is wrong with the annotation, if anything is.
+func (f Found) Invalid() error { return f.invalid }
+
 // Why says by what the peers are known, or why there are none.
 func (f Found) Why() string {
 	if f.By == Annotated {
