@@ -53,12 +53,17 @@ type Built struct {
 }
 
 // Build compiles the images' programs as static binaries into out/bin and writes one tar
-// file an image into out/images, unless it is there. root is the checkout.
+// file an image into out/images, unless it is there. root is the checkout; who builds in it meanwhile is waited for.
 func Build(ctx context.Context, root string, log io.Writer, images []Image) (Built, error) {
 	bin, tars := filepath.Join(root, "out", "bin"), filepath.Join(root, "out", "images")
 	if err := os.MkdirAll(tars, 0o755); err != nil {
 		return Built{}, err
 	}
+	unlock, err := cache.Lock(ctx, filepath.Join(tars, ".lock"), func() { fmt.Fprintln(log, "waiting for another build of the images") })
+	if err != nil {
+		return Built{}, err
+	}
+	defer unlock()
 	if err := compile(ctx, root, bin, log, images); err != nil {
 		return Built{}, err
 	}

@@ -117,7 +117,7 @@ func (e entry) make(ctx context.Context, report Report) error {
 	if err := os.MkdirAll(Dir(), 0o755); err != nil {
 		return err
 	}
-	unlock, err := lock(ctx, filepath.Join(Dir(), "."+e.kind+".lock"), func() {
+	unlock, err := Lock(ctx, filepath.Join(Dir(), "."+e.kind+".lock"), func() {
 		report("cache: another process is building %s, waiting for it", e.kind)
 	})
 	if err != nil {
@@ -154,8 +154,8 @@ func removeLeftovers(kind string) error {
 	return nil
 }
 
-// lock takes the file's lock, calling busy once if it has to wait.
-func lock(ctx context.Context, path string, busy func()) (unlock func(), err error) {
+// Lock takes the file's lock, calling busy once if it has to wait.
+func Lock(ctx context.Context, path string, busy func()) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
