@@ -25,13 +25,14 @@ import (
 
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/plugin"
 )
 
 func TestDecisionsAreReadOnlyAndByName(t *testing.T) {
 	log := decision.NewLog(10, model.GiB)
 	log.Add(&decision.Decision{Namespace: "ns", Name: "p", UID: "u", Winner: "n1"})
-	s := httptest.NewServer(decisionsHandler(log))
+	s := httptest.NewServer(statusHandler(log, &observer{}))
 	defer s.Close()
 	for _, tt := range []struct {
 		method, path string
@@ -41,6 +42,7 @@ func TestDecisionsAreReadOnlyAndByName(t *testing.T) {
 		{http.MethodGet, "/v1/decisions/ns/p", http.StatusOK, []string{"u"}},
 		{http.MethodGet, "/v1/decisions/ns/q", http.StatusOK, nil},
 		{http.MethodGet, "/v1/decisions", http.StatusNotFound, nil},
+		{http.MethodPut, "/v1/view", http.StatusMethodNotAllowed, nil},
 		{http.MethodPut, "/v1/decisions/ns/p", http.StatusMethodNotAllowed, nil},
 		{http.MethodDelete, "/v1/decisions/ns/p", http.StatusMethodNotAllowed, nil},
 	} {
@@ -138,6 +140,15 @@ profiles:
 		defer resp.Body.Close()
 		return json.NewDecoder(resp.Body).Decode(&kept) == nil && len(kept) > 0
 	})
+	var picture view.Snapshot
+	if resp, err := http.Get("http://" + status + "/v1/view"); err != nil {
+		t.Error(err)
+	} else {
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(&picture); err != nil || picture.At.IsZero() || len(picture.Nodes) > 0 {
+			t.Errorf("the picture: %+v, %v; want an empty one of now", picture, err)
+		}
+	}
 	d := kept[0]
 	bound, err := set.CoreV1().Pods("default").Get(ctx, "p", metav1.GetOptions{})
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 
 func main() { os.Exit(cli.Run(command())) }
 
-// beside starts what runs beside the scheduler: the servers of metrics and of decisions, and
+// beside starts what runs beside the scheduler: the servers of metrics and of status, and
 // the observer. ended is closed once ctx has ended and all have. Scheduling goes on without
 // them; so only wrong options are errors.
 func beside(ctx context.Context, o *options, obs *observer, decisions *decision.Log, registry *prometheus.Registry) (ended <-chan struct{}, err error) {
@@ -33,7 +33,7 @@ func beside(ctx context.Context, o *options, obs *observer, decisions *decision.
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { serve(ctx, "Metrics", o.metricsAddress, metricsHandler(registry), log) })
-	wg.Go(func() { serve(ctx, "Decisions", o.statusAddress, decisionsHandler(decisions), log) })
+	wg.Go(func() { serve(ctx, "Decisions and the picture", o.statusAddress, statusHandler(decisions, obs), log) })
 	wg.Go(func() { run(ctx) })
 	done := make(chan struct{})
 	go func() {

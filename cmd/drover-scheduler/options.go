@@ -61,7 +61,7 @@ func (o *options) addTo(fs *pflag.FlagSet) {
 	fs.IntVar(&o.port, "gossip-port", o.port, "Port of the gossip, here and at the agents, UDP and TCP.")
 	fs.StringVar(&o.podName, "pod-name", o.podName, "Name by which the agents know this observer. Default: the environment's POD_NAME, or the host name.")
 	fs.StringVar(&o.metricsAddress, "drover-metrics-address", o.metricsAddress, "Address to serve Drover's own metrics on (HTTP, /metrics); empty for none.")
-	fs.StringVar(&o.statusAddress, "drover-status-address", o.statusAddress, "Loopback address to tell decisions on (HTTP, /v1/decisions/NAMESPACE/POD); kubectl drover explain comes there by port-forward. Empty for none.")
+	fs.StringVar(&o.statusAddress, "drover-status-address", o.statusAddress, "Loopback address to tell decisions (HTTP, /v1/decisions/NAMESPACE/POD) and the picture of the cluster (/v1/view) on; kubectl drover explain comes there by port-forward. Empty for none.")
 	fs.IntVar(&o.decisions, "drover-decisions", o.decisions, "How many decisions are kept in memory at most, with every node's score; 0 for none.")
 	fs.StringVar(&o.decisionMemory, "drover-decisions-memory", o.decisionMemory, "How much memory they take at most.")
 	fs.BoolVar(&o.events, "drover-decision-events", o.events, "Tell by one Event on each bound pod how its node was scored, of at most 20 pods a second.")

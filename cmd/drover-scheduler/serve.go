@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/httpserver"
+	"github.com/drover-project/drover/plugin"
 )
 
 // metricsHandler serves Drover's metrics. kube-scheduler's own stay on its port, behind
@@ -23,14 +24,18 @@ func metricsHandler(registry *prometheus.Registry) http.Handler {
 	return mux
 }
 
-// decisionsHandler serves what was decided about the pods of one name, the newest first.
-func decisionsHandler(decisions *decision.Log) http.Handler {
+// statusHandler serves what was decided about the pods of one name, the newest first, and the picture by which
+// pods are placed.
+func statusHandler(decisions *decision.Log, views plugin.Views) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/decisions/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
+	answer := func(w http.ResponseWriter, what any) {
 		w.Header().Set("Content-Type", "application/json")
-		// An error is the reader's who went away.
-		_ = json.NewEncoder(w).Encode(decisions.Of(r.PathValue("namespace"), r.PathValue("name")))
+		_ = json.NewEncoder(w).Encode(what) // an error is the reader's who went away
+	}
+	mux.HandleFunc("GET /v1/decisions/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, decisions.Of(r.PathValue("namespace"), r.PathValue("name")))
 	})
+	mux.HandleFunc("GET /v1/view", func(w http.ResponseWriter, _ *http.Request) { answer(w, views.Snapshot()) })
 	return mux
 }
 

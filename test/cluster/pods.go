@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/hack/deploy"
+	"github.com/drover-project/drover/internal/agentclient"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/test/witness"
@@ -177,6 +178,32 @@ func (c *Cluster) ViewsOn(ctx context.Context, nodes ...string) (map[string]view
 		}
 		views[n] = s
 	}
+	return views, nil
+}
+
+// Pictures are the agents' views and, by the name "scheduler", that by which pods are placed, which hears of
+// things by itself.
+func (c *Cluster) Pictures(ctx context.Context) (map[string]view.Snapshot, error) {
+	views, err := c.Views(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := c.Lab.RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	pods := &corev1.PodList{}
+	if err := c.Client.List(ctx, pods, client.InNamespace("drover-system"), client.MatchingLabels{"app.kubernetes.io/name": "drover-scheduler"}); err != nil {
+		return nil, err
+	}
+	if len(pods.Items) != 1 {
+		return nil, fmt.Errorf("%d schedulers, want 1", len(pods.Items))
+	}
+	var s view.Snapshot
+	if err := agentclient.Fetch(ctx, cfg, &pods.Items[0], agentclient.StatusPort, "/v1/view", agentclient.JSON(&s)); err != nil {
+		return nil, fmt.Errorf("the scheduler: %w", err)
+	}
+	views["scheduler"] = s
 	return views, nil
 }
 

@@ -39,8 +39,8 @@ func TestTheNextPodGoesNearToWhatItsWorkloadTalksTo(t *testing.T) {
 	of := func(name string) model.Workload {
 		return model.WorkloadOf(ns, "Deployment", name)
 	}
-	check(t, cluster.Eventually(ctx, "all agents know whom web talks to, and where that is", func(ctx context.Context) (bool, string) {
-		views, err := c.Views(ctx)
+	check(t, cluster.Eventually(ctx, "all agents and the scheduler know whom web talks to, and where that is", func(ctx context.Context) (bool, string) {
+		views, err := c.Pictures(ctx)
 		if err != nil {
 			return false, err.Error()
 		}

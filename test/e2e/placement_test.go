@@ -92,7 +92,7 @@ func seen(ctx context.Context, t *testing.T, c *cluster.Cluster, d2, d3 time.Dur
 	t.Helper()
 	middle := d2 + d3 // twice the mean one-way delay
 	check(t, cluster.Eventually(ctx, "the new delays are measured", func(ctx context.Context) (bool, string) {
-		views, err := c.Views(ctx)
+		views, err := c.Pictures(ctx)
 		if err != nil {
 			return false, err.Error()
 		}
