@@ -207,27 +207,30 @@ func (c *Cluster) Pictures(ctx context.Context) (map[string]view.Snapshot, error
 	return views, nil
 }
 
-// Measured waits until every agent has fresh, kernel-stamped route times to all others by
-// both paths, and every node's load is known to all.
+// Measured waits until every agent and the scheduler know that all nodes are normal, their loads, and fresh,
+// kernel-stamped route times between them by both paths.
 func (c *Cluster) Measured(ctx context.Context) error {
 	nodes := c.Nodes()
 	return Eventually(ctx, "route times between all nodes", func(ctx context.Context) (bool, string) {
-		views, err := c.Views(ctx)
+		views, err := c.Pictures(ctx)
 		if err != nil {
 			return false, err.Error()
 		}
-		for _, s := range views {
+		for by, s := range views {
 			for _, from := range nodes {
+				if phase := s.Nodes[nodeID(from)].Phase; phase != model.Normal {
+					return false, fmt.Sprintf("%s says that %s is %q", by, from, phase)
+				}
 				for _, to := range nodes {
 					st := s.Nodes[nodeID(from)].State
-					for _, by := range []model.Path{model.PathNode, model.PathPod} {
-						r := st.RoutesBy(by)[nodeID(to)]
+					for _, path := range []model.Path{model.PathNode, model.PathPod} {
+						r := st.RoutesBy(path)[nodeID(to)]
 						if from != to && (r.Samples < 10 || r.Stamp != model.StampKernel) {
-							return false, fmt.Sprintf("%s to %s by the %s path: %d samples stamped by %q", from, to, by, r.Samples, r.Stamp)
+							return false, fmt.Sprintf("%s says of %s to %s by the %s path: %d samples stamped by %q", by, from, to, path, r.Samples, r.Stamp)
 						}
 					}
 					if st.Load.At.IsZero() {
-						return false, from + " has no load"
+						return false, by + " knows no load of " + from
 					}
 				}
 			}
