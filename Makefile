@@ -50,7 +50,7 @@ test-unit: lab-build ## Tests that need no cluster (some load eBPF programs or r
 	$(GO) test -timeout 15m $(UNIT)
 
 .PHONY: test-kernels
-test-kernels: prerequisites ## eBPF programs and readers of control groups under Debian's kernels in QEMU, some 4 min (root)
+test-kernels: prerequisites ## eBPF programs and readers of control groups under Debian's kernels in QEMU, some 6 min (root)
 	$(GO) test -count=1 -timeout 30m -v ./test/kernels
 
 .PHONY: test-e2e
