@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/hack/lab"
 	"github.com/drover-project/drover/internal/lifecycle"
 	"github.com/drover-project/drover/internal/model"
@@ -185,7 +187,9 @@ func askedOn(ctx context.Context, t *testing.T, c *cluster.Cluster, ns, node str
 // A node whose network is cut is dead to those that hear each other; it holds nobody for dead,
 // for it cannot know on which side it is. A node that is cordoned is leaving.
 func TestPictureOfANodeThatIsCutOff(t *testing.T) {
-	ctx, c, _ := scene(t, "cut")
+	_, c, ns := scene(t, "cut")
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	defer cancel()
 	nodes := c.Nodes()
 	stays(ctx, t, c, "all are normal", nodes, anything, allNormal)
 	check(t, c.Cordon(ctx, "n2", true))
@@ -230,6 +234,41 @@ func TestPictureOfANodeThatIsCutOff(t *testing.T) {
 		}
 		return seen["DroverNodeDead"] && seen["DroverNodeBack"], fmt.Sprint(seen)
 	}))
+
+	// Those that watch the API server hear of it only when their old connections are given up, which takes
+	// longer than gossip: scheduler and kubelet first, then the agent.
+	probe := c.Pod(cluster.Ticker{Namespace: ns, Name: "there", Silent: true})
+	probe.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "n3"}
+	check(t, c.Client.Create(ctx, probe))
+	must[*corev1.Pod](t)(c.Ready(ctx, ns, "there"))
+	check(t, cluster.Eventually(ctx, "n3 and Drover's pods on it are ready", func(ctx context.Context) (bool, string) {
+		node, pods := &corev1.Node{}, &corev1.PodList{}
+		if err := c.Client.Get(ctx, client.ObjectKey{Name: "n3"}, node); err != nil {
+			return false, err.Error()
+		}
+		if !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+		}) || len(node.Spec.Taints) > 0 {
+			return false, fmt.Sprintf("node: %v, taints %v", node.Status.Conditions, node.Spec.Taints)
+		}
+		if err := c.Client.List(ctx, pods, client.InNamespace("drover-system")); err != nil {
+			return false, err.Error()
+		}
+		for i := range pods.Items {
+			if p := &pods.Items[i]; p.Spec.NodeName == "n3" && !cluster.IsReady(p) {
+				return false, p.Name + " is not ready"
+			}
+		}
+		return true, ""
+	}))
+	check(t, c.Client.Create(ctx, c.Deployment(cluster.Ticker{Namespace: ns, Name: "goes", Node: "n1", Movable: true, Silent: true})))
+	for _, to := range []string{"n3", "n1"} {
+		pod := must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, "goes"))
+		m := must[*v1alpha1.PodMigration](t)(c.Ended(ctx, must[*v1alpha1.PodMigration](t)(c.Order(ctx, pod, to))))
+		if m.Status.Phase != v1alpha1.PhaseCompleted {
+			t.Fatalf("move to %s: phase %s: %v", to, m.Status.Phase, m.Status.Conditions)
+		}
+	}
 }
 
 // The gossip gets another key by one command, and no node is ever held for anything but normal.
