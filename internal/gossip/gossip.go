@@ -132,7 +132,7 @@ func New(cfg Config) (*Gossip, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	codec, err := newCodec()
+	codec, err := codecFor(cfg.Simulation)
 	if err != nil {
 		return nil, err
 	}
@@ -147,6 +147,7 @@ func New(cfg Config) (*Gossip, error) {
 		peers:   map[spread.Peer]memberlist.Node{},
 		stirred: make(chan struct{}, 1),
 	}
+	g.store.self = cfg.Self.Node
 	g.picture.Store(&view.Snapshot{Self: cfg.Self.Node, Nodes: map[model.NodeID]view.Node{}})
 	g.simulate()
 	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))

@@ -27,7 +27,7 @@ func (g *Gossip) judge(s *view.Snapshot) {
 	missing := missingIn(s)
 	for id, n := range s.Nodes {
 		if n.Alive {
-			g.hold(s, id, lifecycle.Verdict{Phase: lifecycle.Said(n)}, now)
+			g.hold(s, id, n, lifecycle.Verdict{Phase: lifecycle.Said(n)}, now)
 		}
 	}
 	if len(missing) == 0 {
@@ -35,12 +35,12 @@ func (g *Gossip) judge(s *view.Snapshot) {
 	}
 	evidence := lifecycle.Weigh(*s, now)
 	for _, id := range missing {
-		g.hold(s, id, evidence.Judge(id), now)
+		g.hold(s, id, s.Nodes[id], evidence.Judge(id), now)
 	}
 }
 
 // hold writes a verdict into a picture.
-func (g *Gossip) hold(s *view.Snapshot, id model.NodeID, v lifecycle.Verdict, now time.Time) {
+func (g *Gossip) hold(s *view.Snapshot, id model.NodeID, n view.Node, v lifecycle.Verdict, now time.Time) {
 	was, known := g.standings[id]
 	if was.phase != v.Phase {
 		g.standings[id] = standing{v.Phase, now}
@@ -49,9 +49,10 @@ func (g *Gossip) hold(s *view.Snapshot, id model.NodeID, v lifecycle.Verdict, no
 			g.cfg.Log.Info("node", "node", id, "was", was.phase, "is", v.Phase, "why", v.Why)
 		}
 	}
-	n := s.Nodes[id]
-	n.Phase, n.Since, n.Why = v.Phase, g.standings[id].since, v.Why
-	s.Nodes[id] = n
+	if since := g.standings[id].since; n.Phase != v.Phase || n.Since != since || n.Why != v.Why {
+		n.Phase, n.Since, n.Why = v.Phase, since, v.Why
+		s.Nodes[id] = n
+	}
 }
 
 // missingIn lists the nodes that are not held for alive.
@@ -101,13 +102,17 @@ func (g *Gossip) present(id model.NodeID) bool {
 }
 
 // Settled tells whether another node has been a member for long enough for this one to know
-// what there is to be known: whoever is not in the picture then is in nobody's.
+// what there is to be known: whoever is not in the picture then is in nobody's. A member counts that
+// has signed something since it came: by the gossip's key alone anybody can be made up.
 func (g *Gossip) Settled() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.cfg.Now()
 	for _, m := range g.members {
-		if m.Node != "" && m.Node != g.cfg.Self.Node && m.Alive && now.Sub(m.Since) >= settledAfter {
+		if m.Node == "" || m.Node == g.cfg.Self.Node || !m.Alive || now.Sub(m.Since) < settledAfter {
+			continue
+		}
+		if e := g.store.nodes[m.Node]; e != nil && e.received().After(m.Since) {
 			return true
 		}
 	}

@@ -5,12 +5,14 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
+	"net"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/drover-project/drover/internal/gossip/gossiptest"
@@ -335,5 +337,30 @@ func TestClockAnHourOff(t *testing.T) {
 func TestSilenceIsLongerThanTheSpaceBetweenLoads(t *testing.T) {
 	if _, repeated := Spaces(100_000); lifecycle.Unheard <= repeated || lifecycle.Fresh < 2*repeated {
 		t.Errorf("nodes say something every %v; silent after %v, no witness after %v", repeated, lifecycle.Unheard, lifecycle.Fresh)
+	}
+}
+
+// A member that has signed nothing settles nothing, however long it has been one.
+func TestMadeUpMembersSettleNothing(t *testing.T) {
+	s := newSpeaker(t)
+	b := &bench{t: t, ca: s.ca, store: s.store, now: s.now}
+	other := b.known("other")
+	delegate{s.Gossip}.NotifyJoin(&memberlist.Node{Name: other.Subject.CommonName(), Addr: net.IPv4(10, 0, 0, 1), Port: DefaultPort})
+	s.wait(settledAfter)
+	if s.Settled() {
+		t.Error("settled by a member of which only the certificate is known")
+	}
+	said := b.load(other, b.version()/uint64(loadUnit)*uint64(loadUnit), typicalLoad())
+	s.hear([][]byte{said})
+	if !s.Settled() {
+		t.Error("not settled by one that has signed a load")
+	}
+	// Others may remember what a node said that is gone: somebody comes by its name.
+	delegate{s.Gossip}.NotifyLeave(&memberlist.Node{Name: other.Subject.CommonName(), Addr: net.IPv4(10, 0, 0, 1), Port: DefaultPort})
+	s.wait(settledAfter)
+	delegate{s.Gossip}.NotifyJoin(&memberlist.Node{Name: other.Subject.CommonName(), Addr: net.IPv4(10, 0, 0, 2), Port: DefaultPort})
+	s.wait(settledAfter)
+	if s.hear([][]byte{said}); s.Settled() {
+		t.Error("settled by what was said before it came")
 	}
 }

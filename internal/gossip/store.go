@@ -27,10 +27,11 @@ const (
 	badSignature   result = "bad_signature"   //
 	wrongOrigin    result = "wrong_origin"    // says it is from another node than its certificate's
 	notEntitled    result = "not_entitled"    // the origin may not say such a thing
+	limited        result = "limited"         // the origin has said too much: see allowance
 )
 
 var results = []result{accepted, duplicate, stale, future, malformed, oversized, unknownKind, unknownKey,
-	badCertificate, badSignature, wrongOrigin, notEntitled}
+	badCertificate, badSignature, wrongOrigin, notEntitled, limited}
 
 const (
 	// maxAhead: a version is a time in nanoseconds. One from the far future could never be
@@ -84,6 +85,7 @@ type nodeEntry struct {
 	report
 	said      map[string]*saying // locations it announced, by lineage and epoch
 	forgotten oblivion
+	allowance allowance
 }
 
 func newNodeEntry() *nodeEntry {
@@ -112,6 +114,7 @@ func (e *nodeEntry) each(yield func(*kept) bool) {
 // store keeps the newest verified record of every slot. It is pure but for the codec and
 // not safe for concurrent use; Gossip guards it.
 type store struct {
+	self      model.NodeID // whose words have no bounds; empty: nobody's
 	roots     *x509.CertPool
 	codec     *codec
 	confirmer Confirmer
@@ -159,10 +162,22 @@ func (s *store) ingest(raw []byte, now time.Time) (slot, uint64, result) {
 	}
 	r.origin = c.slot.origin
 	entry := s.nodes[r.origin]
-	if r.kind == kindLocation {
-		return s.ingestLocation(entry, r, now)
+	if r.origin != s.self && !entry.allowance.allows(raw, now) {
+		return slot{}, 0, limited
 	}
-	return s.ingestReport(entry, r, now)
+	at, version, got := s.ingestSaid(entry, r, now)
+	if got == accepted {
+		entry.allowance.spend(raw)
+	}
+	return at, version, got
+}
+
+// ingestSaid takes in what a node has signed.
+func (s *store) ingestSaid(e *nodeEntry, r record, now time.Time) (slot, uint64, result) {
+	if r.kind == kindLocation {
+		return s.ingestLocation(e, r, now)
+	}
+	return s.ingestReport(e, r, now)
 }
 
 // get gives the record of a slot.
