@@ -86,9 +86,9 @@ GOSSIP_PARTS ?= steady,baseline,loss,join,partition,hour,swarm,figures
 GOSSIP_SIZES ?= 100,200,300,500,1000
 
 .PHONY: bench-gossip
-bench-gossip: ## How soon reports reach all nodes and what it costs, in virtual time, beside memberlist's defaults; writes out/bench/gossip.json and docs/gossip
-	GOGC=60 $(GO) test -count=1 -timeout 4h -v -run TestBench ./test/bench/gossip -parts $(GOSSIP_PARTS) -sizes $(GOSSIP_SIZES) \
-		-out $(CURDIR)/out/bench/gossip.json -data $(CURDIR)/out/bench/gossip-runs.json -docs $(CURDIR)/docs/gossip
+bench-gossip: ## How soon reports reach all nodes and what it costs, in virtual time, beside memberlist's defaults; goes on where it was interrupted; writes out/bench/gossip.json and docs/gossip
+	$(GO) test -count=1 -timeout 4h -v -run TestBench ./test/bench/gossip -parts $(GOSSIP_PARTS) -sizes $(GOSSIP_SIZES) \
+		-dir $(CURDIR)/out/bench/gossip -out $(CURDIR)/out/bench/gossip.json -docs $(CURDIR)/docs/gossip
 
 .PHONY: docs-plots
 docs-plots: ## Draw what the parameters of the ranking do; writes docs/placement

@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -16,7 +15,7 @@ type carried struct{ g *Gossip }
 
 func (c carried) Take(raw []byte) (spread.Slot, uint64, spread.Verdict) {
 	// What is kept must not keep the packet.
-	at, version, got := c.g.ingest(bytes.Clone(raw))
+	at, version, got := c.g.ingest(c.g.clone(raw))
 	switch got {
 	case accepted:
 		if c.g.isOwn(at) {

@@ -89,11 +89,12 @@ func (g *Gossip) note(n *memberlist.Node, alive bool) {
 	if node, ok := identity.NodeOf(n.Name); ok {
 		m.Node = node
 	}
-	if old, ok := g.members[n.Name]; ok && old.Alive == alive {
+	old := g.members[n.Name]
+	if old.Name != "" && old.Alive == alive {
 		m.Since = old.Since
 	}
 	g.members[n.Name] = m
-	g.count()
+	g.count(old.Alive, alive)
 	if m.Node != "" {
 		g.touch(m.Node)
 	}
@@ -118,13 +119,12 @@ func (g *Gossip) Members() []Member {
 // size is how many members are alive, this one included.
 func (g *Gossip) size() int { return max(1, int(g.alive.Load())) }
 
-// count is called whenever members has changed.
-func (g *Gossip) count() {
-	var n int64
-	for _, m := range g.members {
-		if m.Alive {
-			n++
-		}
+// count is called when a member is held for alive, or is no more.
+func (g *Gossip) count(was, is bool) {
+	switch {
+	case is && !was:
+		g.alive.Add(1)
+	case was && !is:
+		g.alive.Add(-1)
 	}
-	g.alive.Store(n)
 }

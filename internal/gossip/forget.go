@@ -37,7 +37,7 @@ func (g *Gossip) forget(id model.NodeID, now time.Time) {
 	if e := g.store.nodes[id]; e != nil {
 		g.store.forget(e, now)
 	}
+	g.count(g.members[memberName(id)].Alive, false)
 	delete(g.members, memberName(id))
-	g.count()
 	g.touch(id)
 }

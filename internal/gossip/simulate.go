@@ -1,8 +1,10 @@
 package gossip
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
+	"sync"
 	"time"
 
 	"github.com/drover-project/drover/internal/identity"
@@ -14,12 +16,52 @@ import (
 type Simulation struct {
 	// Verifier is shared by the members, so that what all of them hear is verified once.
 	Verifier Verifier
+	// Shared may be nil.
+	Shared *Shared
 	// Accepted is told each record that a member takes in, its own too. It is called under
 	// the member's lock: it must not call back.
 	Accepted func(Record)
 	// DrawSpace, if not 0, is the least time between two pictures in the place of what is
 	// usual, also when the member itself has said something.
 	DrawSpace time.Duration
+}
+
+// Shared is what members would each have for themselves, so that more of them fit into memory.
+type Shared struct {
+	codec   *codec
+	mu      sync.Mutex
+	records map[string][]byte
+}
+
+// NewShared makes what the members of one cluster share.
+func NewShared() (*Shared, error) {
+	c, err := newCodec()
+	return &Shared{codec: c, records: map[string][]byte{}}, err
+}
+
+// sharedRecords bounds the records that are found again.
+const sharedRecords = 1 << 16
+
+func (s *Shared) clone(raw []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept, is := s.records[string(raw)]
+	if !is {
+		if len(s.records) >= sharedRecords {
+			clear(s.records)
+		}
+		kept = bytes.Clone(raw)
+		s.records[string(kept)] = kept
+	}
+	return kept
+}
+
+// clone gives a copy of what somebody else owns.
+func (g *Gossip) clone(raw []byte) []byte {
+	if s := g.cfg.Simulation; s != nil && s.Shared != nil {
+		return s.Shared.clone(raw)
+	}
+	return bytes.Clone(raw)
 }
 
 // Record is one that was verified, and newer than what was known.
@@ -57,6 +99,14 @@ func (g *Gossip) simulate() {
 	if s := g.cfg.Simulation; s != nil && s.Verifier != nil {
 		g.store.verifier = s.Verifier
 	}
+}
+
+// codecFor is a new one, or that which simulated members share.
+func codecFor(s *Simulation) (*codec, error) {
+	if s != nil && s.Shared != nil {
+		return s.Shared.codec, nil
+	}
+	return newCodec()
 }
 
 var kindNames = map[kind]string{

@@ -60,8 +60,21 @@ func (m *plain) run(ctx context.Context) error {
 		return err
 	}
 	defer ml.Shutdown()
+	m.mu.Lock()
+	m.ml = ml
+	m.mu.Unlock()
 	rejoin(ctx, m.seeds, m.lives, ml.Join)
 	return nil
+}
+
+// compare tells another member all there is, and is told.
+func (m *plain) compare(with string) {
+	m.mu.Lock()
+	ml := m.ml
+	m.mu.Unlock()
+	if ml != nil {
+		_, _ = ml.Join([]string{with}) // if it fails it takes longer
+	}
 }
 
 // A message is kind, origin, version, and bytes that nobody can compress in the place of the

@@ -1,13 +1,20 @@
 package gossip
 
 import (
+	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,16 +24,20 @@ import (
 )
 
 var (
-	parts   = flag.String("parts", "", "what is measured, of steady,baseline,loss,join,partition,hour,swarm,figures; empty: nothing")
-	sizes   = flag.String("sizes", "100,200,300,500,1000", "numbers of nodes of steady and baseline")
-	faulty  = flag.String("faulty", "200", "numbers of nodes of loss, join, partition and hour")
-	swarms  = flag.String("swarms", "100,200,300,500,1000,5000", "numbers of nodes of swarm, the model; 5,000 take 8 GB")
-	runs    = flag.Int("runs", 1, "how often each is measured, with other seeds; medians are told")
-	length  = flag.Duration("length", time.Minute, "how long a cluster at rest is measured, in virtual time")
-	hour    = flag.Duration("hour", time.Hour, "how long false deaths are looked for, in virtual time")
-	out     = flag.String("out", "out/bench/gossip.json", "`file` for the figures")
-	docs    = flag.String("docs", "", "`directory` for what the documentation shows; empty: none")
-	runData = flag.String("data", "out/bench/gossip-runs.json", "`file` for what each run has shown: pieces are put together there")
+	parts  = flag.String("parts", "", "what is measured, of "+strings.Join(allParts, ",")+"; empty: nothing")
+	sizes  = flag.String("sizes", "100,200,300,500,1000", "numbers of nodes of steady and baseline")
+	faulty = flag.String("faulty", "200", "numbers of nodes of loss, join and partition")
+	hours  = flag.String("hours", "100", "numbers of nodes of hour")
+	swarms = flag.String("swarms", "100,200,300,500,1000,5000", "numbers of nodes of swarm, the model; 5,000 take 8 GB")
+	runs   = flag.Int("runs", 1, "how often each is measured, with other seeds; medians are told")
+	length = flag.Duration("length", time.Minute, "how long a cluster at rest of 300 nodes or more is measured, in virtual time; smaller ones for longer, full queues for half as long")
+	hour   = flag.Duration("hour", time.Hour, "how long false deaths are looked for, in virtual time")
+	jobs   = flag.Int("jobs", 2, "how many pieces are measured at once, each by a process of its own")
+	memory = flag.Float64("memory", 12, "how many GB they may take together")
+	dir    = flag.String("dir", "out/bench/gossip", "`directory` for what was found of each piece: a run that was interrupted goes on there, as long as the code is the same")
+	out    = flag.String("out", "out/bench/gossip.json", "`file` for the figures")
+	docs   = flag.String("docs", "", "`directory` for what the documentation shows; empty: none")
+	one    = flag.String("piece", "", "one piece, as JSON, that this process measures itself: its finding goes to -out")
 )
 
 // bubble makes a world in virtual time and ends it.
@@ -63,36 +74,53 @@ func numbers(t *testing.T, list string) []int {
 
 // TestBench is what "make bench-gossip" runs.
 func TestBench(t *testing.T) {
+	if *one != "" {
+		measureOne(t, *one, *out)
+		return
+	}
 	if *parts == "" {
 		t.Skip("nothing is asked for: see -parts")
 	}
-	d, err := load(*runData)
+	chosen := strings.Split(*parts, ",")
+	for _, part := range chosen {
+		if !slices.Contains(allParts, part) {
+			t.Fatalf("part %q is none of %v", part, allParts)
+		}
+	}
+	asked := scope{steady: numbers(t, *sizes), faulty: numbers(t, *faulty), hours: numbers(t, *hours), swarms: numbers(t, *swarms), seeds: *runs, length: *length, hour: *hour}
+	var all []piece
+	for _, part := range allParts {
+		if slices.Contains(chosen, part) {
+			all = append(all, asked.pieces(part)...)
+		}
+	}
+	code, err := codeDigest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	chosen := strings.Split(*parts, ",")
-	known := []string{"steady", "baseline", "loss", "join", "partition", "hour", "swarm", "figures"}
-	for _, c := range chosen {
-		if !slices.Contains(known, c) {
-			t.Fatalf("part %q is none of %v", c, known)
-		}
+	c := &conductor{dir: *dir, code: code, jobs: *jobs, memory: *memory, measure: measureApart, log: os.Stderr}
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if _, err := c.run(ctx, all); err != nil {
+		t.Fatalf("%v\nwhat was measured is kept in %s: the same again goes on there", err, *dir)
 	}
-	for run := range *runs {
-		seed := uint64(run + 1)
-		for _, part := range known {
-			if slices.Contains(chosen, part) {
-				measure(t, d, part, seed)
-			}
-		}
+	if slices.Contains(chosen, partFigures) {
+		tell(t, c)
 	}
-	if !slices.Contains(chosen, "figures") {
-		return
+}
+
+// tell writes the figures of all that this code has found.
+func tell(t *testing.T, c *conductor) {
+	found, err := c.all()
+	if err != nil {
+		t.Fatal(err)
 	}
+	d := together(found)
 	metrics := figures(d)
 	if err := bench.Print(os.Stdout, metrics); err != nil {
 		t.Fatal(err)
 	}
-	if err := bench.Write(*out, metrics); err != nil {
+	if err := bench.WriteWith(*out, metrics, map[string]any{"code": c.code, "pieces": sources(found)}); err != nil {
 		t.Fatal(err)
 	}
 	if *docs != "" {
@@ -102,94 +130,132 @@ func TestBench(t *testing.T) {
 	}
 }
 
-func measure(t *testing.T, d *data, part string, seed uint64) {
-	ofDrover := func(n int, told detail) func(t *testing.T) maker {
-		return func(t *testing.T) maker { return drover(t, n, seed, told) }
+// measureApart has a piece measured by a process of its own, on one processor: the members of one
+// cluster would wait for each other on two, and its memory is free again when it ends.
+func measureApart(ctx context.Context, p piece) (f finding, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return f, err
 	}
-	save := func() {
-		if err := d.save(*runData); err != nil {
-			t.Fatal(err)
-		}
+	what, err := json.Marshal(p)
+	if err != nil {
+		return f, err
 	}
-	steady := func(system string, n int, loss float64, make func(t *testing.T) maker) {
-		name := fmt.Sprintf("%s-%d-loss-%g", system, n, 100*loss)
-		bubble(t, name, n, seed, loss, make, os.Stderr, func(w *world) error {
-			r := result{System: system, Nodes: n, Loss: loss, Seed: seed}
-			if err := w.steady(n, *length, &r); err != nil {
-				return err
-			}
-			if system == theirs {
-				r.Kinds = nil // it compresses
-			}
-			d.result(r)
-			return nil
-		})
-		save()
+	tmp, err := os.MkdirTemp("", "gossip-piece-")
+	if err != nil {
+		return f, err
 	}
-	happens := func(n int, loss float64, do func(w *world, o *outcome) error) {
-		bubble(t, fmt.Sprintf("%s-%d", part, n), n, seed, loss, ofDrover(n, much), os.Stderr, func(w *world) error {
-			o := outcome{Part: part, System: ours, Nodes: n, Seed: seed}
-			if err := do(w, &o); err != nil {
-				return err
-			}
-			d.outcome(o)
-			return nil
-		})
-		save()
+	defer os.RemoveAll(tmp)
+	file := filepath.Join(tmp, "finding.json")
+	cmd := exec.CommandContext(ctx, self, "-test.run=^TestBench$", "-test.timeout=3h", "-piece", string(what), "-out", file)
+	// It collects garbage rarely as long as it has memory for that.
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400", fmt.Sprintf("GOMEMLIMIT=%.0fMiB", 900*p.gigabytes()))
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the signal comes when the thread ends that has begun the process
+	defer runtime.UnlockOSThread()
+	begun := time.Now()
+	if err := cmd.Run(); err != nil {
+		return f, err
 	}
-	switch part {
-	case "steady":
-		for _, n := range numbers(t, *sizes) {
-			steady(ours, n, ordinaryLoss, ofDrover(n, atRest(n)))
-		}
-	case "baseline":
-		size := sizesOfRecords(t, d)
-		for _, n := range numbers(t, *sizes) {
-			steady(theirs, n, ordinaryLoss, func(t *testing.T) maker { return baseline(size, seed) })
-		}
-	case "loss":
-		size := sizesOfRecords(t, d)
-		for _, n := range numbers(t, *faulty) {
-			for _, loss := range []float64{0.05, 0.2} {
-				steady(ours, n, loss, ofDrover(n, atRest(n)))
-				steady(theirs, n, loss, func(t *testing.T) maker { return baseline(size, seed) })
-			}
-		}
-	case "swarm":
-		size := sizesOfRecords(t, d)
-		for _, n := range numbers(t, *swarms) {
-			d.swarm(measureSwarm(n, seed, ordinaryLoss, size, min(*length, 20*time.Second), os.Stderr))
-			save()
-		}
-	case "join":
-		for _, n := range numbers(t, *faulty) {
-			happens(n+n/10, ordinaryLoss, func(w *world, o *outcome) error { return w.join(n, o) })
-		}
-	case "partition":
-		for _, n := range numbers(t, *faulty) {
-			happens(n, ordinaryLoss, func(w *world, o *outcome) error { return w.partition(o) })
-		}
-	case "hour":
-		for _, n := range numbers(t, *faulty) {
-			happens(n, 0.05, func(w *world, o *outcome) error {
-				if err := w.settle(n); err != nil {
-					return err
-				}
-				return w.deaths(*hour, o)
-			})
-		}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return f, fmt.Errorf("read %s: %w", file, err)
+	}
+	f.Ended, f.Took = time.Now().UTC(), time.Since(begun).Seconds()
+	f.Processors = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	if use, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		f.Memory = float64(use.Maxrss) / 1e6 // KiB
+	}
+	return f, nil
+}
+
+// measureOne is the other end of measureApart.
+func measureOne(t *testing.T, what, file string) {
+	var p piece
+	if err := json.Unmarshal([]byte(what), &p); err != nil {
+		t.Fatalf("-piece %q: %v", what, err)
+	}
+	f := measure(t, p, os.Stderr)
+	if t.Failed() {
+		return
+	}
+	b, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, b, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// sizesOfRecords are those of Drover's records, as the runs have shown them.
-func sizesOfRecords(t *testing.T, d *data) payload {
-	for _, r := range d.Steady {
-		if r.System == ours && r.Report.Bytes > 0 && r.Location.Bytes > 0 {
-			return payload{r.Report.Bytes, r.Location.Bytes}
-		}
+func measure(t *testing.T, p piece, progress io.Writer) (f finding) {
+	n := p.Nodes
+	steady := func(make func(t *testing.T) maker) {
+		bubble(t, p.String(), n, p.Seed, p.Loss, make, progress, func(w *world) error {
+			f.Result = &result{System: p.System, Nodes: n, Loss: p.Loss, Seed: p.Seed}
+			err := w.steady(n, p.Span, f.Result)
+			if p.System == theirs {
+				f.Result.Kinds = nil // it compresses
+			}
+			return err
+		})
 	}
-	t.Fatal("the baseline spreads as many bytes as Drover: measure the part steady first, over a time with a location")
-	return payload{}
+	happens := func(nodes int, do func(w *world, o *outcome) error) {
+		ofDrover := func(t *testing.T) maker { return drover(t, nodes, p.Seed, much) }
+		bubble(t, p.String(), nodes, p.Seed, p.Loss, ofDrover, progress, func(w *world) error {
+			f.Outcome = &outcome{Part: p.Part, System: p.System, Nodes: nodes, Seed: p.Seed}
+			return do(w, f.Outcome)
+		})
+	}
+	switch {
+	case p.Part == partSwarm:
+		s := measureSwarm(n, p.Seed, p.Loss, sizesOfRecords(t), p.Span, progress)
+		f.Swarm = &s
+	case p.Part == partJoin:
+		happens(n+n/10, func(w *world, o *outcome) error { return w.join(n, o) })
+	case p.Part == partPartition:
+		happens(n, func(w *world, o *outcome) error { return w.partition(o) })
+	case p.Part == partHour:
+		happens(n, func(w *world, o *outcome) error {
+			if err := w.settle(n); err != nil {
+				return err
+			}
+			return w.deaths(p.Span, o)
+		})
+	case p.System == theirs:
+		size := sizesOfRecords(t)
+		steady(func(t *testing.T) maker { return baseline(size, p.Seed) })
+	default:
+		steady(func(t *testing.T) maker { return drover(t, n, p.Seed, atRest(n)) })
+	}
+	return f
+}
+
+// sizesOfRecords are those of Drover's records, which what it is compared with spreads, too.
+func sizesOfRecords(t *testing.T) (size payload) {
+	none := func() []string { return nil }
+	m, err := drover(t, 2, 1, much)(0, none, gossiptest.NewNetwork(gossiptest.Config{}).Open(), func(_ int, k kind, _ int, _ uint64, bytes int) {
+		switch k {
+		case report:
+			size.report = bytes
+		case location:
+			size.location = bytes
+		}
+	})
+	if err == nil {
+		err = m.tell(true)
+	}
+	if err == nil {
+		err = m.announce(someMove(0, 1, 1))
+	}
+	if err != nil || size.report == 0 || size.location == 0 {
+		t.Fatalf("records of %+v bytes: %v", size, err)
+	}
+	return size
 }
 
 // All parts, in a small cluster and a short time.

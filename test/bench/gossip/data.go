@@ -2,13 +2,8 @@ package gossip
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
+	"time"
 )
 
 // The systems that are compared.
@@ -17,37 +12,56 @@ const (
 	theirs = "memberlist"
 )
 
-// data is what runs have shown. Pieces of the benchmark add to one file.
+// data is what was found, by kind.
 type data struct {
 	Steady   []result
 	Outcomes []outcome
 	Swarms   []swarmed
 }
 
-func load(file string) (*data, error) {
+// together sorts findings by their kinds.
+func together(all []finding) *data {
 	d := &data{}
-	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return d, nil
+	for _, f := range all {
+		switch {
+		case f.Result != nil:
+			d.Steady = append(d.Steady, *f.Result)
+		case f.Outcome != nil:
+			d.Outcomes = append(d.Outcomes, *f.Outcome)
+		case f.Swarm != nil:
+			d.Swarms = append(d.Swarms, *f.Swarm)
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(b, d); err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
-	}
-	return d, nil
+	slices.SortFunc(d.Steady, func(a, b result) int { return a.order(&b) })
+	slices.SortFunc(d.Outcomes, func(a, b outcome) int { return a.order(&b) })
+	slices.SortFunc(d.Swarms, func(a, b swarmed) int { return a.order(&b) })
+	return d
 }
 
-func (d *data) save(file string) error {
-	b, err := json.MarshalIndent(d, "", "  ")
-	if err != nil {
-		return err
+// source tells where figures are from, and what that has cost.
+type source struct {
+	Piece      string    `json:"piece"`
+	Ended      time.Time `json:"ended"`
+	Span       float64   `json:"span_seconds"` // measured, in virtual time
+	Reports    int       `json:"reports,omitempty"`
+	Locations  int       `json:"locations,omitempty"`
+	Took       float64   `json:"took_seconds"`
+	Processors float64   `json:"processor_seconds"`
+	Memory     float64   `json:"memory_gb"`
+}
+
+func sources(all []finding) (of []source) {
+	for _, f := range all {
+		s := source{Piece: f.Piece.String(), Ended: f.Ended, Span: f.Piece.Span.Seconds(), Took: f.Took, Processors: f.Processors, Memory: f.Memory}
+		switch {
+		case f.Result != nil:
+			s.Reports, s.Locations = f.Result.Report.Records, f.Result.Location.Records
+		case f.Swarm != nil:
+			s.Reports, s.Locations = f.Swarm.Report.Records, f.Swarm.Location.Records
+		}
+		of = append(of, s)
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(b, '\n'), 0o644)
+	return of
 }
 
 func (r *result) order(o *result) int {
@@ -61,20 +75,6 @@ func (o *outcome) order(p *outcome) int {
 func (r *swarmed) order(o *swarmed) int {
 	return cmp.Or(cmp.Compare(r.Nodes, o.Nodes), cmp.Compare(r.Seed, o.Seed))
 }
-
-// put takes what a run has shown in the place of what the same run had shown before.
-func put[T any](all []T, one T, order func(a, b *T) int) []T {
-	all = slices.DeleteFunc(all, func(o T) bool { return order(&o, &one) == 0 })
-	all = append(all, one)
-	slices.SortFunc(all, func(a, b T) int { return order(&a, &b) })
-	return all
-}
-
-func (d *data) result(r result) { d.Steady = put(d.Steady, r, (*result).order) }
-
-func (d *data) outcome(o outcome) { d.Outcomes = put(d.Outcomes, o, (*outcome).order) }
-
-func (d *data) swarm(r swarmed) { d.Swarms = put(d.Swarms, r, (*swarmed).order) }
 
 // medians are the results of a system and loss, by size; of several seeds' the medians.
 func (d *data) medians(system string, loss float64) []result {

@@ -31,7 +31,7 @@ type outcome struct {
 // watch counts deaths once a second from now on.
 type watch struct {
 	w     *world
-	alive []map[int]bool // as each member saw it last
+	alive [][]bool // by member and node, as each saw it last
 }
 
 func (w *world) watch() *watch {
@@ -43,22 +43,21 @@ func (w *world) watch() *watch {
 // look counts the nodes that members hold for dead now and did not when they looked last,
 // but for those that they may.
 func (s *watch) look(may func(member, node int) bool) (deaths int) {
+	seen := make([]bool, s.w.nodes)
 	for j, m := range s.w.members {
 		if j == len(s.alive) {
-			s.alive = append(s.alive, map[int]bool{})
+			s.alive = append(s.alive, make([]bool, s.w.nodes))
 		}
-		seen := map[int]bool{}
+		clear(seen)
 		for i, is := range m.lives {
-			if is {
-				seen[i] = true
-			}
+			seen[i] = is
 		}
-		for i := range s.alive[j] {
-			if !seen[i] && (may == nil || !may(j, i)) {
+		for i, was := range s.alive[j] {
+			if was && !seen[i] && (may == nil || !may(j, i)) {
 				deaths++
 			}
 		}
-		s.alive[j] = seen
+		copy(s.alive[j], seen)
 	}
 	return deaths
 }
@@ -71,7 +70,7 @@ func (w *world) join(n int, out *outcome) error {
 	if err := w.settle(n); err != nil {
 		return err
 	}
-	w.move(n)
+	w.load(n)
 	time.Sleep(20 * time.Second)
 	watch, before := w.watch(), w.meter()
 	w.say("%d join", w.nodes-n)
@@ -128,7 +127,7 @@ func (w *world) partition(out *outcome) error {
 	if err := w.settle(n); err != nil {
 		return err
 	}
-	w.move(n)
+	w.load(n)
 	time.Sleep(20 * time.Second)
 	half := func(i int) bool { return i < n/2 }
 	across := func(a, b int) bool { return half(a) != half(b) }
@@ -157,7 +156,7 @@ func (w *world) partition(out *outcome) error {
 
 // deaths watches for them in a cluster that has settled.
 func (w *world) deaths(length time.Duration, out *outcome) error {
-	w.move(w.nodes)
+	w.load(w.nodes)
 	watch, before := w.watch(), w.meter()
 	for begun, told := time.Now(), time.Now(); time.Since(begun) < length; time.Sleep(time.Second) {
 		out.Deaths += watch.look(nil)

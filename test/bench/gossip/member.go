@@ -59,7 +59,11 @@ func nodeNumber(id model.NodeID) int {
 // drover makes members of internal/gossip, each with a key and a certificate of its own.
 func drover(t testing.TB, n int, seed uint64, told detail) maker {
 	ca := identitytest.NewAuthority(t)
-	pool, shared := ca.Pool(), gossiptest.NewVerifier()
+	pool, verifier := ca.Pool(), gossiptest.NewVerifier()
+	shared, err := gossip.NewShared()
+	if err != nil {
+		t.Fatal(err)
+	}
 	return func(i int, seeds func() []string, p *gossiptest.Port, h heard) (member, error) {
 		id := ca.Node(t, nodeName(i))
 		d := &node{rng: rand.New(rand.NewPCG(seed, uint64(i)+1000)), state: firstState(i, n, told)}
@@ -67,7 +71,7 @@ func drover(t testing.TB, n int, seed uint64, told detail) maker {
 		d.Gossip, err = gossip.New(gossip.Config{
 			Self: id.Subject, Identity: func() *identity.Identity { return id }, Roots: pool, SecretKey: key, Transport: p,
 			Seeds: func(context.Context) ([]string, error) { return seeds(), nil },
-			Simulation: &gossip.Simulation{Verifier: shared, DrawSpace: told.draws, Accepted: func(r gossip.Record) {
+			Simulation: &gossip.Simulation{Verifier: verifier, Shared: shared, DrawSpace: told.draws, Accepted: func(r gossip.Record) {
 				h(i, kindOf(r.Kind), nodeNumber(r.Origin), r.Version, r.Bytes)
 			}},
 		})

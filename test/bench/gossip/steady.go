@@ -135,6 +135,10 @@ func (w *world) calm(n int) {
 	w.say("calm")
 }
 
+// warmUp is how long the load goes on before anything is measured: each node has told two reports or
+// more then, and when it began does not show any more.
+const warmUp = 20 * time.Second
+
 // follow is how long records are followed after the last that counts was told.
 const follow = 30 * time.Second
 
@@ -144,8 +148,8 @@ func (w *world) steady(n int, length time.Duration, r *result) error {
 		return err
 	}
 	w.calm(n)
-	w.move(n)
-	time.Sleep(10 * time.Second)
+	w.load(n)
+	time.Sleep(warmUp)
 	wallBefore, busyBefore := wallNanos(), processors()
 	before := w.meter()
 	w.track.record(true)

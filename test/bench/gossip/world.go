@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing/synctest"
@@ -24,6 +25,7 @@ type world struct {
 	progress io.Writer
 	name     string
 	begun    time.Time
+	loaded   atomic.Bool // loads change, and pods move
 	quiet    atomic.Bool // nobody tells anything
 
 	mu      sync.Mutex
@@ -109,8 +111,8 @@ func (w *world) fail(err error) {
 	w.errs = append(w.errs, err)
 }
 
-// live tells a node's state once a second, as an agent does. A change comes at random, so
-// that the times between two are distributed exponentially.
+// live tells a node's state once a second, as an agent does. Under load a change comes at random,
+// so that the times between two are distributed exponentially.
 func (w *world) live(i int, m member, rng *rand.Rand) {
 	const tick = time.Second
 	odds := changeOdds(tick)
@@ -119,7 +121,7 @@ func (w *world) live(i int, m member, rng *rand.Rand) {
 		if w.quiet.Load() {
 			continue
 		}
-		changed := first || rng.Float64() < odds
+		changed := first || w.loaded.Load() && rng.Float64() < odds
 		if changed {
 			w.track.changed(i)
 		}
@@ -141,8 +143,9 @@ func (w *world) sleep(d time.Duration) bool {
 	}
 }
 
-// move moves pods among the first n nodes until the world ends.
-func (w *world) move(n int) {
+// load has loads change, and pods move among the first n nodes, until the world ends.
+func (w *world) load(n int) {
+	w.loaded.Store(true)
 	rng := rand.New(rand.NewPCG(w.rng.Uint64(), 3))
 	mean := float64(time.Minute) * nodesAMove / float64(n)
 	w.work.Go(func() {
@@ -153,9 +156,7 @@ func (w *world) move(n int) {
 			a := rng.IntN(n)
 			b := (a + 1 + rng.IntN(n-1)) % n
 			w.track.moving(a, b)
-			l := model.Location{Origin: fmt.Sprintf("7d6f0a5e-3f0b-4a77-9d8e-%012d", epoch), From: nodeName(a), Node: nodeName(b), Epoch: 1,
-				Pod:       model.PodID{Namespace: "shop", Name: "cart-6f7c9d5b8-x2x7q", UID: fmt.Sprintf("c0ffee00-3f0b-4a77-9d8e-%012d", epoch)},
-				Migration: "cart-6f7c9d5b8-x2x7q-1", At: time.Now().UTC()}
+			l := someMove(a, b, epoch)
 			for _, i := range []int{a, b} {
 				if err := w.members[i].announce(l); err != nil {
 					w.fail(fmt.Errorf("node %d announces a location: %w", i, err))
@@ -163,6 +164,13 @@ func (w *world) move(n int) {
 			}
 		}
 	})
+}
+
+// someMove is that of the i-th pod.
+func someMove(from, to int, i uint64) model.Location {
+	return model.Location{Origin: fmt.Sprintf("7d6f0a5e-3f0b-4a77-9d8e-%012d", i), From: nodeName(from), Node: nodeName(to), Epoch: 1,
+		Pod:       model.PodID{Namespace: "shop", Name: "cart-6f7c9d5b8-x2x7q", UID: fmt.Sprintf("c0ffee00-3f0b-4a77-9d8e-%012d", i)},
+		Migration: "cart-6f7c9d5b8-x2x7q-1", At: time.Now().UTC()}
 }
 
 // until waits for ok, looking every step; false: it was not within the limit.
@@ -230,6 +238,7 @@ func (w *world) settle(n int) error {
 	if err := w.start(n, time.Duration(n)*20*time.Millisecond); err != nil {
 		return err
 	}
+	w.meet()
 	told := time.Now()
 	_, ok := w.until(10*time.Minute, time.Second, func() bool {
 		complete := w.track.complete(n)
@@ -244,6 +253,23 @@ func (w *world) settle(n int) error {
 	}
 	w.say("%d nodes know each other after %v", n, time.Since(began).Round(time.Second))
 	return nil
+}
+
+// meet has each compare all it knows with the first, twice, so that all know what each does: what
+// else takes minutes of push/pulls.
+func (w *world) meet() {
+	const atOnce = 16
+	for range 2 {
+		for some := range slices.Chunk(w.members[1:], atOnce) {
+			var met sync.WaitGroup
+			for _, m := range some {
+				if p, is := m.(*plain); is {
+					met.Go(func() { p.compare(w.ports[0].String()) })
+				}
+			}
+			met.Wait()
+		}
+	}
 }
 
 // close ends all members, and gives what went wrong.

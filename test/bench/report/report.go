@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -49,7 +50,10 @@ func Print(to io.Writer, metrics []Metric) error {
 
 // Write writes the metrics to a file, whose directory is made if need be. A figure that is
 // not finite is an error: it was not measured.
-func Write(file string, metrics []Metric) error {
+func Write(file string, metrics []Metric) error { return WriteWith(file, metrics, nil) }
+
+// WriteWith is Write with more beside the metrics, by name.
+func WriteWith(file string, metrics []Metric, more map[string]any) error {
 	for _, m := range metrics {
 		if math.IsNaN(m.Value+m.Goal+m.Baseline) || math.IsInf(m.Value+m.Goal+m.Baseline, 0) {
 			return fmt.Errorf("metric %s was not measured: value %v, goal %v, baseline %v", m.Name, m.Value, m.Goal, m.Baseline)
@@ -58,7 +62,9 @@ func Write(file string, metrics []Metric) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(map[string]any{"metrics": metrics}, "", "  ")
+	all := map[string]any{"metrics": metrics}
+	maps.Copy(all, more)
+	b, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return err
 	}
