@@ -16,11 +16,12 @@ type entry struct {
 // not taken from others again that forget later.
 const forgotten = 2 * time.Hour
 
-// index is the slots whose records are known. order is all of them, sorted when it is asked for.
+// index is the slots whose records are known. order is all of them, of which the first are sorted and
+// those that have come since follow.
 type index struct {
 	entries map[Slot]entry
 	order   []Slot
-	sorted  bool
+	sorted  int
 	pruned  time.Time
 }
 
@@ -31,7 +32,7 @@ func (x *index) set(at Slot, version uint64, now time.Time) entry {
 		return e
 	}
 	if !known {
-		x.order, x.sorted = append(x.order, at), false
+		x.order = append(x.order, at)
 	}
 	e = entry{version: version, heard: now.UnixNano()}
 	x.entries[at] = e
@@ -40,10 +41,17 @@ func (x *index) set(at Slot, version uint64, now time.Time) entry {
 
 // slots is all slots in order.
 func (x *index) slots() []Slot {
-	if !x.sorted {
-		slices.Sort(x.order)
-		x.sorted = true
+	late := slices.Sorted(slices.Values(x.order[x.sorted:]))
+	for i, to := x.sorted, len(x.order); len(late) > 0; { // merged from the end
+		to--
+		if last := len(late) - 1; i == 0 || x.order[i-1] < late[last] {
+			x.order[to], late = late[last], late[:last]
+		} else {
+			i--
+			x.order[to] = x.order[i]
+		}
 	}
+	x.sorted = len(x.order)
 	return x.order
 }
 
@@ -53,11 +61,12 @@ func (x *index) prune(now time.Time, r Records) {
 		return
 	}
 	x.pruned = now
-	x.order = slices.DeleteFunc(x.order, func(at Slot) bool {
+	x.order = slices.DeleteFunc(x.slots(), func(at Slot) bool {
 		gone := now.UnixNano()-x.entries[at].heard > int64(forgotten) && r.Get(at) == nil
 		if gone {
 			delete(x.entries, at)
 		}
 		return gone
 	})
+	x.sorted = len(x.order)
 }

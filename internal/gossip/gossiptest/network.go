@@ -40,6 +40,7 @@ type Network struct {
 	ports map[string]*Port // that are open, by address
 	all   []*Port
 	cut   func(from, to *Port) bool
+	muted string
 	due   map[int64][]delivery // by unit of time
 }
 
@@ -77,6 +78,13 @@ func (n *Network) Cut(cut func(from, to *Port) bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cut = cut
+}
+
+// Mute loses all packets that are of this kind alone; empty: none.
+func (n *Network) Mute(kind string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.muted = kind
 }
 
 // Parted tells whether a cut lies between two ports, in this direction.
@@ -129,6 +137,9 @@ func (p *Port) WriteTo(b []byte, addr string) (time.Time, error) {
 	p.traffic.Packets++
 	n.cfg.Kinds.add(shares)
 	to := n.ports[addr]
+	if n.muted != "" && allOf(shares, n.muted) {
+		return now, nil
+	}
 	if to == nil || n.cut != nil && n.cut(p, to) || n.chance(n.cfg.Loss) {
 		return now, nil
 	}

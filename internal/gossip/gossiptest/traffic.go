@@ -121,6 +121,18 @@ func (k *Kinds) packet(b []byte) []share {
 	return append(shares, share{kindHeaders, rest})
 }
 
+// allOf tells whether there is nothing else than this kind in a packet.
+func allOf(shares []share, kind string) bool {
+	is := false
+	for _, s := range shares {
+		if s.kind != kind && s.kind != kindHeaders {
+			return false
+		}
+		is = is || s.kind == kind
+	}
+	return is
+}
+
 // messages tells the kinds of a message, or of those that a compound one holds.
 func (k *Kinds) messages(b []byte, to []share) []share {
 	switch {

@@ -83,3 +83,34 @@ func TestKindsOfStreams(t *testing.T) {
 		t.Errorf("a long message's stream counts as one of %s", got)
 	}
 }
+
+// Of a kind that is muted no packet arrives, unless something else is in it.
+func TestMutedKinds(t *testing.T) {
+	k, err := NewKinds([]byte("0123456789abcdef"), func([]byte, func(string, int)) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := NewNetwork(Config{Kinds: k})
+	a, b := n.Open(), n.Open()
+	ping, alive := []byte{pingMessage, 1, 2}, []byte{4, 1, 2}
+	both := append([]byte{compoundMessage, 2, 0, 3, 0, 3}, append(alive, ping...)...)
+	arrives := func(packet []byte) bool {
+		if _, err := a.WriteTo(packet, b.String()); err != nil {
+			t.Fatal(err)
+		}
+		came := len(b.PacketCh()) > 0
+		for len(b.PacketCh()) > 0 {
+			<-b.PacketCh()
+		}
+		return came
+	}
+	for _, kind := range []string{"", KindMembership, ""} {
+		n.Mute(kind)
+		if got, want := arrives(alive), kind == ""; got != want {
+			t.Errorf("%q is muted, and a packet of %s arrives: %t", kind, KindMembership, got)
+		}
+		if !arrives(ping) || !arrives(both) {
+			t.Errorf("%q is muted, and others are, too", kind)
+		}
+	}
+}
