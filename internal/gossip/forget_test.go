@@ -1,8 +1,13 @@
 package gossip
 
 import (
+	"fmt"
+	"math/rand"
+	"net"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 
 	"github.com/drover-project/drover/internal/model"
 )
@@ -51,4 +56,33 @@ func TestForgottenStaysForgotten(t *testing.T) {
 		t.Errorf("with a clock that has gone back, later: %s", got)
 	}
 	b.consistent()
+}
+
+// Members that come, go, come back and are forgotten are counted as what they are.
+func TestMembersAreCounted(t *testing.T) {
+	s := newSpeaker(t)
+	rng := rand.New(rand.NewSource(1))
+	for range 500 {
+		name := model.NodeID(fmt.Sprint("m", rng.Intn(8)))
+		n := &memberlist.Node{Name: memberName(name), Addr: net.IPv4(10, 0, 0, 1), Port: DefaultPort}
+		switch rng.Intn(4) {
+		case 0, 1:
+			delegate{s.Gossip}.NotifyJoin(n)
+		case 2:
+			delegate{s.Gossip}.NotifyLeave(n)
+		case 3:
+			s.mu.Lock()
+			s.forget(name, s.now)
+			s.mu.Unlock()
+		}
+		alive := 0
+		for _, m := range s.Members() {
+			if m.Alive {
+				alive++
+			}
+		}
+		if got := s.size(); got != max(1, alive) {
+			t.Fatalf("%d members counted, %d are alive", got, alive)
+		}
+	}
 }
