@@ -173,10 +173,10 @@ func trust() []Alert {
 		},
 		{
 			Name: "DroverGossipRefuses", Severity: Warning,
-			Expr:        `sum by (result) (increase(drover_gossip_records_total{result=~"bad_certificate|bad_signature|wrong_origin|not_entitled|future|oversized"}[15m])) > 10`,
+			Expr:        `sum by (result) (increase(drover_gossip_records_total{result=~"bad_certificate|bad_signature|wrong_origin|not_entitled|future|oversized|limited"}[15m])) > 10`,
 			Summary:     "Members refused {{ $value | humanize }} records in a quarter of an hour ({{ $labels.result }})",
 			Description: "Records are signed by the node that they tell of. These are forged, or a node's certificate or clock is wrong. Logs of agents say whose.",
-			Why:         "bad_certificate: not from Drover's CA, or over. bad_signature, wrong_origin, not_entitled: a node says what is not its to say. future: a clock is more than a day ahead. oversized: larger than any honest record.",
+			Why:         "bad_certificate: not from Drover's CA, or over. bad_signature, wrong_origin, not_entitled: a node says what is not its to say. future: a clock is more than a day ahead. oversized: larger than any honest record. limited: a node says more anew than all others can carry.",
 			Do: []string{"Agents' logs name the node that the records tell of, and the one that passed them on.",
 				"future: mend that node's clock. bad_certificate: is it after a change of the CA? Restart the agent that has the old one.",
 				"Otherwise treat the node as broken into: [threat-model.md](threat-model.md)."},
