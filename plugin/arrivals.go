@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,14 +22,25 @@ import (
 type coming struct {
 	mu   sync.Mutex
 	book *arrivals.Book
+	// sums are what comes to the nodes by their numbers in a survey; nil: of none yet.
+	survey *placement.Survey
+	sums   []arrivals.Sum
 }
 
 // come notes a pod that was placed.
-func (c *coming) come(pod *corev1.Pod, node string, usual model.Resources, now time.Time) {
-	use := expected(pod, usual)
+func (c *coming) come(pod *corev1.Pod, node string, use model.Resources, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.book.Come(string(pod.UID), model.NodeID(node), use, now)
+	before := c.book.Come(string(pod.UID), model.NodeID(node), use, now)
+	c.changed(before)
+	c.changed(model.NodeID(node))
+}
+
+// knows tells whether it is noted that the pod was placed there.
+func (c *coming) knows(pod *corev1.Pod, node string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.book.Knows(string(pod.UID), model.NodeID(node))
 }
 
 // expected is what a pod is held to use.
@@ -40,7 +52,17 @@ func expected(pod *corev1.Pod, usual model.Resources) model.Resources {
 func (c *coming) drop(pod *corev1.Pod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.book.Drop(string(pod.UID))
+	c.changed(c.book.Drop(string(pod.UID)))
+}
+
+// changed brings a node's sum up to date.
+func (c *coming) changed(id model.NodeID) {
+	if c.survey == nil {
+		return
+	}
+	if number, ok := c.survey.Number(id); ok {
+		c.sums[number] = c.book.On(id)
+	}
 }
 
 // run notes that a pod runs.
@@ -55,29 +77,51 @@ func (c *coming) hear(s view.Snapshot, now time.Time) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.book.Hear(func(id model.NodeID) time.Time { return s.Nodes[id].Received }, now)
+	c.survey = nil
 	return c.book.Pods()
 }
 
+// by adds up by the numbers of a survey.
+func (c *coming) by(survey *placement.Survey) {
+	c.survey, c.sums = survey, slices.Grow(c.sums[:0], survey.Size())[:survey.Size()]
+	clear(c.sums)
+	for id := range c.book.Nodes() {
+		c.changed(id)
+	}
+}
+
 // count has the pods that come count as if they were there already. Their requests are in the
-// scheduler's books.
-func (c *coming) count(candidates []placement.Candidate) {
+// scheduler's books. numbers are those of the candidates in the survey; -1: it does not know the node.
+func (c *coming) count(survey *placement.Survey, numbers []int32, candidates []placement.Candidate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.book.Pods() == 0 {
 		return
 	}
-	for i := range candidates {
-		to := &candidates[i]
-		if sum := c.book.On(to.Node); sum.Pods > 0 {
+	if c.survey != survey {
+		c.by(survey)
+	}
+	for i, number := range numbers {
+		to, sum := &candidates[i], arrivals.Sum{}
+		if number >= 0 {
+			sum = c.sums[number]
+		} else {
+			sum = c.book.On(to.Node)
+		}
+		if sum.Pods > 0 {
 			to.Load.Used = to.Load.Used.Plus(sum.Use)
 			to.Reasons = append(to.Reasons, placement.Reason{Kind: placement.KindArrivals, Pods: sum.Pods, Use: sum.Use})
 		}
 	}
 }
 
-// Reserve notes where the pod will be.
-func (r *RouteTime) Reserve(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, node string) *fwk.Status {
-	r.coming.come(pod, node, r.look().PodUse(), r.now())
+// Reserve notes where the pod will be, and has the decision put together beside the scheduling of the next pods:
+// until a pod is bound many others are ranked, and the memory of its ranking serves them.
+func (r *RouteTime) Reserve(_ context.Context, state fwk.CycleState, pod *corev1.Pod, node string) *fwk.Status {
+	r.coming.come(pod, node, r.see(state, pod).needs, r.now())
+	if s := ranked(state); s != nil {
+		go r.decided(s, pod, node)
+	}
 	return nil
 }
 
@@ -94,8 +138,8 @@ func (r *RouteTime) handler() cache.ResourceEventHandler {
 		case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
 			r.coming.drop(pod)
 			return
-		case bound && pod.Spec.NodeName != "":
-			r.coming.come(pod, pod.Spec.NodeName, r.look().PodUse(), r.now())
+		case bound && pod.Spec.NodeName != "" && !r.coming.knows(pod, pod.Spec.NodeName):
+			r.coming.come(pod, pod.Spec.NodeName, expected(pod, r.look().PodUse()), r.now())
 		}
 		if pod.Status.Phase == corev1.PodRunning {
 			r.coming.run(pod, r.now())

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -225,6 +226,24 @@ func (b *bench) scored(t *testing.T, state fwk.CycleState, p *corev1.Pod) map[st
 	}
 	return got
 }
+
+// ranked is the state of a pod for which some nodes were ranked.
+func (b *bench) ranked(t testing.TB, p *corev1.Pod, names ...string) fwk.CycleState {
+	t.Helper()
+	state := newState()
+	var infos []fwk.NodeInfo
+	for _, name := range names {
+		at := slices.IndexFunc(b.infos, func(n fwk.NodeInfo) bool { return n.Node().Name == name })
+		infos = append(infos, b.infos[at])
+	}
+	if s := b.plugin.PreScore(context.Background(), state, p, infos); !s.IsSuccess() {
+		t.Fatal(s)
+	}
+	return state
+}
+
+// release gives the memory of a pod's ranking back, of which no decision comes.
+func (r *RouteTime) release(state fwk.CycleState) { r.rankings.Put(ranked(state).ranking) }
 
 // filter runs PreFilter and Filter and gives the refused nodes with the reason.
 func (b *bench) filter(t *testing.T, p *corev1.Pod) map[string]string {

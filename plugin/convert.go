@@ -2,14 +2,11 @@ package plugin
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	corelisters "k8s.io/client-go/listers/core/v1"
 	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
-	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
-	"github.com/drover-project/drover/internal/view"
 )
 
 // names lists the nodes' names, in the memory of ids.
@@ -56,12 +53,4 @@ func sourceOf(pod *corev1.Pod) model.NodeID {
 // the second step of a pod that keeps its name is.
 func leaves(pod *corev1.Pod, node string) bool {
 	return sourceOf(pod) == model.NodeID(node) && pod.Annotations[v1alpha1.AnnotationPinned] != string(corev1.NodeSelectorOpIn)+"="+node
-}
-
-// viewpointOf finds the nodes that the pod's peers run on, in the informer's memory and in the
-// picture. Of a malformed annotation PreFilter tells the user.
-func viewpointOf(pod *corev1.Pod, pods corelisters.PodLister, s view.Snapshot) (placement.Viewpoint, peers.Found) {
-	// Memory cannot fail; if ever it does, nobody is known to be a peer.
-	found, _ := peers.Find(pod, pods.Pods(pod.Namespace).List, s)
-	return placement.Viewpoint{Peers: found.Nodes, Source: sourceOf(pod)}, found
 }

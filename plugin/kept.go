@@ -13,7 +13,6 @@ import (
 
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
-	"github.com/drover-project/drover/internal/placement"
 )
 
 // ReasonRouteTime is the reason of the event on a pod that tells how its node was scored.
@@ -25,19 +24,6 @@ const (
 	toldPerSecond = 20
 	toldAtOnce    = 100
 )
-
-const pluginsKey fwk.StateKey = "drover.dev/RouteTime/plugins"
-
-// pluginScores is what all plugins said of each node, in any order: the scheduler sorts them
-// while it chooses. The first so many of each
-// node's scores are the profile's plugins', the rest are extenders'.
-type pluginScores struct {
-	nodes   []framework.NodePluginScores
-	plugins int
-}
-
-// Clone implements fwk.StateData; the state is never changed.
-func (s *pluginScores) Clone() fwk.StateData { return s }
 
 // listener is a profile's framework that leaves with the pod's state what its Score plugins
 // said: no extension point is told of the others' scores. It also brings near nodes among
@@ -57,12 +43,18 @@ func Listen(f framework.Framework, extenders ...framework.Extender) framework.Fr
 	return listener{f, extenders}
 }
 
-// RunScorePlugins implements framework.PluginsRunner. The scheduler adds extenders' scores to
-// what it returns, and so to what is left here.
+// RunScorePlugins implements framework.PluginsRunner. While the scheduler chooses, it adds extenders' scores to what
+// this returns, and sorts it; what plugins said of one node stays together.
 func (l listener) RunScorePlugins(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) ([]framework.NodePluginScores, *fwk.Status) {
 	scores, status := l.Framework.RunScorePlugins(ctx, state, pod, nodes)
-	if status.IsSuccess() && len(scores) > 0 {
-		state.Write(pluginsKey, &pluginScores{nodes: scores, plugins: len(scores[0].Scores)})
+	if s := ranked(state); s != nil && status.IsSuccess() && len(scores) == len(s.scores) {
+		said := s.ranking.said[:0]
+		for i := range scores {
+			said = append(said, scores[i].Scores)
+		}
+		if s.ranking.said = said; len(l.extenders) > 0 {
+			s.extended = scores
+		}
 	}
 	return scores, status
 }
@@ -70,104 +62,100 @@ func (l listener) RunScorePlugins(ctx context.Context, state fwk.CycleState, pod
 // PostBind keeps the decision, which is final now, counts it, and tells the pod's user. It
 // runs beside the scheduling of the next pods.
 func (r *RouteTime) PostBind(_ context.Context, state fwk.CycleState, pod *corev1.Pod, node string) {
-	d := r.decided(state, pod, node)
-	r.release(state)
+	d := r.decided(ranked(state), pod, node)
+	d.Bound = r.now()
 	r.decisions.Add(d)
 	r.metrics.decided(d)
-	chosen := d.Chosen()
-	if !r.told || chosen == nil || r.events == nil {
+	if !r.told || d.Chosen == nil || r.events == nil {
 		return
 	}
 	if !r.telling.TryAccept() {
 		r.metrics.untold.Inc()
 		return
 	}
-	r.events.Eventf(pod, nil, corev1.EventTypeNormal, ReasonRouteTime, "Scheduling", "%s", sentence(d, chosen))
+	r.events.Eventf(pod, nil, corev1.EventTypeNormal, ReasonRouteTime, "Scheduling", "%s", sentence(d))
 }
 
-// release lets the memory of the pod's ranking be used again. Nothing reads the state after it.
-func (r *RouteTime) release(state fwk.CycleState) {
-	if data, err := state.Read(scoreKey); err == nil {
-		if s, ok := data.(*scoreState); ok {
-			state.Delete(scoreKey)
-			r.rankings.Put(s.ranking)
-		}
-	}
-}
-
-// decided puts together what PreScore has left with the pod's state, and the framework.
-func (r *RouteTime) decided(state fwk.CycleState, pod *corev1.Pod, node string) *decision.Decision {
+// decided is what was decided about a pod, by what is left with its state, if anything is: put together once, by who
+// comes first.
+func (r *RouteTime) decided(s *scoreState, pod *corev1.Pod, node string) *decision.Packed {
 	d := &decision.Decision{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Profile: pod.Spec.SchedulerName,
-		Bound: r.now(), Params: r.params, Nodes: []decision.Node{}, Winner: model.NodeID(node),
+		Params: r.params, Winner: model.NodeID(node),
 	}
-	data, err := state.Read(scoreKey)
-	s, ok := data.(*scoreState)
-	if err != nil || !ok {
-		return d
+	if s == nil {
+		kept, _ := decision.Pack(d, nil)
+		return kept
 	}
-	view := s.survey.View()
-	d.Ranked, d.Peers, d.Source = s.at, s.from.Peers, s.from.Source
-	d.PeersBy, d.PeersWhy = string(s.peers.By), s.peers.Why()
-	d.ViewAge, d.Cluster = view.Age(s.at), s.cluster
-	d.Nodes = make([]decision.Node, len(s.scores))
-	told := 0
-	for i := range s.scores {
-		told += len(s.scores[i].Reasons)
-	}
-	reasons := make([]placement.Reason, 0, told)
-	for i := range s.scores {
-		n := &d.Nodes[i]
-		n.Score, n.Age = s.scores[i], decision.NotHeard
-		if len(n.Reasons) > 0 {
-			from := len(reasons)
-			reasons = append(reasons, n.Reasons...)
-			n.Reasons = reasons[from:len(reasons):len(reasons)]
+	s.once.Do(func() {
+		k := s.ranking
+		s.tell(d)
+		s.decided, k.room = decision.Pack(d, k.room)
+		clear(k.said)
+		k.said = k.said[:0]
+		s.ranking, s.scores, s.extended = nil, nil, nil
+		r.rankings.Put(k)
+	})
+	return s.decided
+}
+
+// tell adds to a decision what it came from, in the ranking's memory.
+func (s *scoreState) tell(d *decision.Decision) {
+	k, found := s.ranking, &s.seen.found
+	d.Ranked, d.Peers, d.Source = s.at, found.Nodes, s.seen.source
+	d.PeersBy, d.PeersWhy = string(found.By), found.Why()
+	d.ViewAge, d.Cluster = s.survey.View().Age(s.at), s.cluster
+	d.Nodes = slices.Grow(k.nodes[:0], len(s.scores))
+	for i, number := range k.buffer.Numbers() {
+		n := decision.Node{Score: s.scores[i], Age: decision.NotHeard}
+		if number >= 0 {
+			if heard := s.survey.Heard(number); !heard.IsZero() {
+				n.Age = max(0, s.at.Sub(heard))
+			}
 		}
-		if heard := view.Nodes[n.Node].Received; !heard.IsZero() {
-			n.Age = max(0, s.at.Sub(heard))
-		}
+		d.Nodes = append(d.Nodes, n)
 	}
-	if data, err := state.Read(pluginsKey); err == nil {
-		if said, ok := data.(*pluginScores); ok && len(said.nodes) == len(d.Nodes) {
-			say(d, said)
-		}
+	if k.nodes = d.Nodes; len(k.said) > 0 {
+		s.say(d)
 	}
-	return d
 }
 
 // say adds what all plugins said. Extenders' points are in the totals alone: one may leave
 // nodes out.
-func say(d *decision.Decision, said *pluginScores) {
-	for _, s := range said.nodes[0].Scores[:said.plugins] {
-		d.Plugins = append(d.Plugins, s.Name)
+func (s *scoreState) say(d *decision.Decision) {
+	totals := make(map[model.NodeID]int64, len(s.extended))
+	for _, n := range s.extended {
+		totals[model.NodeID(n.Name)] = n.TotalScore
 	}
-	of := make(map[model.NodeID]*decision.Node, len(d.Nodes))
-	for i := range d.Nodes {
-		of[d.Nodes[i].Node] = &d.Nodes[i]
+	for _, p := range s.ranking.said[0] {
+		d.Plugins = append(d.Plugins, p.Name)
 	}
-	flat := make([]int64, 0, len(said.nodes)*said.plugins)
-	for _, n := range said.nodes {
-		from := len(flat)
-		for _, s := range n.Scores[:said.plugins] {
-			flat = append(flat, s.Score)
+	flat := slices.Grow(s.ranking.flat[:0], len(d.Nodes)*len(d.Plugins))
+	for i, said := range s.ranking.said {
+		n, from := &d.Nodes[i], len(flat)
+		for _, p := range said {
+			flat = append(flat, p.Score)
+			n.Total += p.Score
 		}
-		if to := of[model.NodeID(n.Name)]; to != nil {
-			to.Said, to.Total = flat[from:len(flat):len(flat)], n.TotalScore
+		n.Said = flat[from:len(flat):len(flat)]
+		if total, ok := totals[n.Node]; ok {
+			n.Total = total
 		}
 	}
+	s.ranking.flat = flat
 }
 
 // sentence is the event: how the node was scored, and the best where it is another.
-func sentence(d *decision.Decision, chosen *decision.Node) string {
+func sentence(d *decision.Packed) string {
+	chosen := d.Chosen
 	if !chosen.Known {
-		return fmt.Sprintf("%s got the neutral %.0f of 100 points among %d nodes: %s", chosen.Node, chosen.Points, len(d.Nodes), chosen.WhyUnknown())
+		return fmt.Sprintf("%s got the neutral %.0f of 100 points among %d nodes: %s", chosen.Node, chosen.Points, d.Scored, chosen.WhyUnknown())
 	}
-	text := fmt.Sprintf("%s got %.0f of 100 points among %d nodes: A %.2f, C %.2f cores, M %.2f GiB", chosen.Node, chosen.Points, len(d.Nodes), chosen.A, chosen.Idle.CPU, chosen.Idle.Memory.GiB())
+	text := fmt.Sprintf("%s got %.0f of 100 points among %d nodes: A %.2f, C %.2f cores, M %.2f GiB", chosen.Node, chosen.Points, d.Scored, chosen.A, chosen.Idle.CPU, chosen.Idle.Memory.GiB())
 	if chosen.Route.Known {
 		text += fmt.Sprintf(", T %.3f ms", float64(chosen.T)/float64(time.Millisecond))
 	}
-	if best := d.Best(); best != nil && best.A > chosen.A {
+	if best := d.Best; best != nil && best.A > chosen.A {
 		text += fmt.Sprintf("; the best by A is %s with %.2f, other plugins decided", best.Node, best.A)
 	}
 	return text

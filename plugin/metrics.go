@@ -137,20 +137,26 @@ func (m *Metrics) PerNode(limit int) { m.perNode.limit = limit }
 func (m *Metrics) observe(scores []placement.Score, took time.Duration) {
 	m.duration.Observe(took.Seconds())
 	m.scored.Add(float64(len(scores)))
+	unknown := map[placement.Kind]int{}
 	for i := range scores {
 		if s := &scores[i]; !s.Known {
-			m.unknown.WithLabelValues(string(s.WhyUnknown().Kind)).Inc()
+			unknown[s.WhyUnknown().Kind]++
 		}
+	}
+	for kind, n := range unknown {
+		m.unknown.WithLabelValues(string(kind)).Add(float64(n))
 	}
 }
 
 // decided counts one decision about a pod that was bound.
-func (m *Metrics) decided(d *decision.Decision) {
-	m.perNode.update(d)
-	if best := d.Best(); best != nil {
-		m.bestA.Observe(best.A)
+func (m *Metrics) decided(d *decision.Packed) {
+	if m.perNode.limit > 0 {
+		m.perNode.update(d.Unpack())
 	}
-	chosen := d.Chosen()
+	if d.Best != nil {
+		m.bestA.Observe(d.Best.A)
+	}
+	chosen := d.Chosen
 	if chosen == nil {
 		return
 	}

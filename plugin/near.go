@@ -32,7 +32,7 @@ const nearKey fwk.StateKey = "drover.dev/RouteTime/near"
 // nearState has the listener bring the nodes near to a viewpoint among those that are scored.
 type nearState struct {
 	plugin *RouteTime
-	from   *vantage
+	seen   *sight
 }
 
 // Clone implements fwk.StateData; the state is never changed.
@@ -40,12 +40,9 @@ func (s *nearState) Clone() fwk.StateData { return s }
 
 // lookNear has near nodes looked at for a pod that has some, in a cluster of which kube-scheduler
 // looks at a part.
-func (r *RouteTime) lookNear(state fwk.CycleState, pod *corev1.Pod, cluster int) {
-	if cluster <= allScored {
-		return
-	}
-	if from := r.viewpoint(pod); len(from.Peers) > 0 || from.Source != "" {
-		state.Write(nearKey, &nearState{r, from})
+func (r *RouteTime) lookNear(state fwk.CycleState, seen *sight, cluster int) {
+	if cluster > allScored && (len(seen.found.Nodes) > 0 || seen.source != "") {
+		state.Write(nearKey, &nearState{r, seen})
 	}
 }
 
@@ -66,7 +63,7 @@ func (l listener) RunPreScorePlugins(ctx context.Context, state fwk.CycleState, 
 		// Extenders have filtered already, and are not asked again.
 		asked := slices.ContainsFunc(l.extenders, func(e framework.Extender) bool { return e.IsFilter() && e.IsInterested(pod) })
 		if near, ok := data.(*nearState); ok && !asked {
-			near.plugin.bring(ctx, l.Framework, state, pod, near.from, nodes)
+			near.plugin.bring(ctx, l.Framework, state, pod, near.seen, nodes)
 		}
 	}
 	return l.Framework.RunPreScorePlugins(ctx, state, pod, nodes)
@@ -74,19 +71,18 @@ func (l listener) RunPreScorePlugins(ctx context.Context, state fwk.CycleState, 
 
 // bring puts those of the best nodes that pass all filters in the place of others in a sample of
 // the feasible nodes. Which others is no matter: the sample is any nodes.
-func (r *RouteTime) bring(ctx context.Context, f framework.Framework, state fwk.CycleState, pod *corev1.Pod, from *vantage, sample []fwk.NodeInfo) {
+func (r *RouteTime) bring(ctx context.Context, f framework.Framework, state fwk.CycleState, pod *corev1.Pod, seen *sight, sample []fwk.NodeInfo) {
 	survey, k := r.look(), r.newRanking()
 	defer r.rankings.Put(k)
 	k.near = k.near[:0]
-	needs := expected(pod, survey.PodUse())
 	all := r.handle.SnapshotSharedLister().NodeInfos()
-	for _, id := range r.viewpoints.bestFrom(from, needs, survey, k.buffer) {
+	for _, id := range r.viewpoints.bestFrom(seen, survey, k.buffer) {
 		if info, err := all.Get(string(id)); err == nil { // a node may be gone
 			k.near = append(k.near, info)
 		}
 	}
 	// Once more, by what the scheduler knows better than the picture.
-	scores := r.rank(k, survey, from.of(needs), k.near)
+	scores := r.rank(k, survey, seen.from(), k.near)
 	k.order = k.order[:0]
 	for i := range scores {
 		if scores[i].A > 0 {

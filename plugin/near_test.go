@@ -388,6 +388,5 @@ func BenchmarkCycle(b *testing.B) {
 
 // from is from where a pod is seen.
 func (s *sched) from(p *corev1.Pod) placement.Viewpoint {
-	from, _ := viewpointOf(p, s.plugin.pods, s.plugin.look().View())
-	return from
+	return s.plugin.see(newState(), p).from()
 }

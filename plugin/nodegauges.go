@@ -39,7 +39,7 @@ type nodeGauge struct {
 
 // update takes the scores of one decision; of decisions that overtake each other the later counts.
 func (g *nodeGauges) update(d *decision.Decision) {
-	if g.limit < 1 || len(d.Nodes) == 0 {
+	if len(d.Nodes) == 0 {
 		return
 	}
 	g.mu.Lock()

@@ -111,6 +111,42 @@ func TestADecisionSaysHowThePeersWereKnown(t *testing.T) {
 	}
 }
 
+// The replicas of a workload are seen from one vantage, which is found once; a pod that takes over from another
+// is on its own.
+func TestReplicasAreSeenFromOneVantage(t *testing.T) {
+	b := newBench()
+	b.carried(1000)
+	b.runs("n1")
+	b.start(t, "", pod("db", on("n1"), labelled("app", "db")))
+	one := b.plugin.viewpoint(pod("web-1", deployed("web", "a")))
+	if len(one.found.Nodes) != 1 {
+		t.Fatalf("peers on %v, want one node", one.found.Nodes)
+	}
+	moved := annotated(v1alpha1.AnnotationMigratingFrom, "n2")
+	for _, tt := range []struct {
+		name string
+		pod  *corev1.Pod
+		same bool
+	}{
+		{"a replica", pod("web-2", deployed("web", "a")), true},
+		{"of a later revision", pod("web-3", deployed("web", "b")), true},
+		{"another workload's", pod("other", deployed("other", "a")), false},
+		{"of another namespace", pod("web-2", deployed("web", "a"), inNamespace("there")), false},
+		{"that has refused", pod("web-4", deployed("web", "a"), annotated(v1alpha1.AnnotationPeers, "")), false},
+		{"with a malformed annotation", pod("web-5", deployed("web", "a"), annotated(v1alpha1.AnnotationPeers, "app=")), false},
+		{"with an annotation", pod("web-6", deployed("web", "a"), annotated(v1alpha1.AnnotationPeers, "app=db")), false},
+		{"that came from elsewhere", pod("web-7", deployed("web", "a"), moved), false},
+	} {
+		if same := b.plugin.viewpoint(tt.pod) == one; same != tt.same {
+			t.Errorf("%s: the same vantage: %v, want %v", tt.name, same, tt.same)
+		}
+	}
+	b.now = b.now.Add(reuse)
+	if b.plugin.viewpoint(pod("web-8", deployed("web", "a"))) == one {
+		t.Errorf("the same vantage after %v", reuse)
+	}
+}
+
 // A peer of hundreds of replicas costs about as much as one on as many nodes as count.
 func BenchmarkPreScoreOfObservedPeers(b *testing.B) {
 	for _, replicas := range []int{1, 8, 400} {
@@ -126,12 +162,14 @@ func BenchmarkPreScoreOfObservedPeers(b *testing.B) {
 			bench.picture = bench.picture.Indexed()
 			bench.start(b, "")
 			p := pod("web-2", deployed("web", "a"))
-			if from, _ := viewpointOf(p, bench.plugin.pods, bench.picture); len(from.Peers) == 0 {
+			if len(bench.plugin.viewpoint(p).found.Nodes) == 0 {
 				b.Fatal("no peers")
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				bench.plugin.PreScore(b.Context(), newState(), p, bench.infos)
+				state := newState()
+				bench.plugin.PreScore(b.Context(), state, p, bench.infos)
+				bench.plugin.release(state)
 			}
 		})
 	}

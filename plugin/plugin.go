@@ -30,7 +30,6 @@ import (
 	"github.com/drover-project/drover/internal/arrivals"
 	"github.com/drover-project/drover/internal/decision"
 	"github.com/drover-project/drover/internal/model"
-	"github.com/drover-project/drover/internal/peers"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 	"github.com/drover-project/drover/plugin/args"
@@ -175,8 +174,9 @@ const (
 // PreFilter tells the user what is wrong with the annotation, once per attempt, has near nodes looked
 // at, and prepares Filter for replacement pods; all others skip it.
 func (r *RouteTime) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
-	r.tellOfPeers(ctx, pod)
-	r.lookNear(state, pod, len(nodes))
+	seen := r.see(state, pod)
+	r.tellOfPeers(ctx, pod, seen)
+	r.lookNear(state, seen, len(nodes))
 	if !isReplacement(pod) {
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
@@ -212,70 +212,63 @@ func (r *RouteTime) reject(why string) *fwk.Status {
 	return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, why)
 }
 
-// ranking is memory for the ranking of one pod's nodes. It is used again once the decision that
-// came of it is kept.
+// ranking is memory for the ranking of one pod's nodes, and for putting together the decision that
+// comes of it. Then it is used again.
 type ranking struct {
 	buffer *placement.Buffer
 	ids    []model.NodeID
-	points []int8 // by the survey's numbers; unranked: not a candidate
-	others map[string]int8
 	near   []fwk.NodeInfo
 	order  []int
-}
 
-const unranked int8 = -1
+	said  [][]framework.PluginScore // of each node, by all plugins
+	flat  []int64
+	nodes []decision.Node
+	room  []byte
+}
 
 func (r *RouteTime) newRanking() *ranking {
 	if k, ok := r.rankings.Get().(*ranking); ok {
 		return k
 	}
-	return &ranking{buffer: placement.NewBuffer(), others: map[string]int8{}}
-}
-
-// award notes the points by node.
-func (k *ranking) award(survey *placement.Survey, scores []placement.Score) {
-	clear(k.others)
-	k.points = slices.Grow(k.points[:0], survey.Size())[:survey.Size()]
-	for i := range k.points {
-		k.points[i] = unranked
-	}
-	for i, number := range k.buffer.Numbers() {
-		points := int8(scores[i].Points + 0.5)
-		if number >= 0 {
-			k.points[number] = points
-		} else {
-			k.others[string(scores[i].Node)] = points
-		}
-	}
+	return &ranking{buffer: placement.NewBuffer()}
 }
 
 // scoreState is what came of a ranking, and what it came from.
 type scoreState struct {
-	ranking *ranking
+	ranking *ranking          // nil once the decision was put together, as scores are
 	scores  []placement.Score // in the order of the nodes
 	survey  *placement.Survey
-	from    placement.Viewpoint
-	peers   peers.Found
+	seen    *sight
 	at      time.Time // of the ranking
 	cluster int       // nodes in the cluster
+	// extended is what the framework gave, which extenders add to; nil where there are none.
+	extended []framework.NodePluginScores
+
+	once    sync.Once
+	decided *decision.Packed
 }
 
-// Clone implements fwk.StateData; the state is never changed.
+// Clone implements fwk.StateData; but for what is put together once the state is never changed.
 func (s *scoreState) Clone() fwk.StateData { return s }
+
+// ranked is what PreScore has left with a pod's state; nil: nothing was scored.
+func ranked(state fwk.CycleState) *scoreState {
+	data, err := state.Read(scoreKey)
+	if s, ok := data.(*scoreState); err == nil && ok {
+		return s
+	}
+	return nil
+}
 
 // PreScore ranks all feasible nodes by one picture.
 func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
 	start := time.Now()
-	survey := r.look()
-	seen := r.viewpoint(pod)
-	from, found := seen.of(expected(pod, survey.PodUse())), seen.found
-	k := r.newRanking()
-	scores := r.rank(k, survey, from, nodes)
-	k.award(survey, scores)
-	state.Write(scoreKey, &scoreState{ranking: k, scores: scores, survey: survey, from: from, peers: found, at: r.now(), cluster: r.clusterSize()})
+	seen, survey, k := r.see(state, pod), r.look(), r.newRanking()
+	scores := r.rank(k, survey, seen.from(), nodes)
+	state.Write(scoreKey, &scoreState{ranking: k, scores: scores, survey: survey, seen: seen, at: r.now(), cluster: r.clusterSize()})
 	r.metrics.observe(scores, time.Since(start))
 	if log := klog.FromContext(ctx).V(5); log.Enabled() {
-		log.Info("Peers", "plugin", Name, "pod", klog.KObj(pod), "peers", found.By, "why", found.Why(), "nodes", from.Peers)
+		log.Info("Peers", "plugin", Name, "pod", klog.KObj(pod), "peers", seen.found.By, "why", seen.found.Why(), "nodes", seen.found.Nodes)
 		for _, s := range scores {
 			log.Info("Score", "plugin", Name, "pod", klog.KObj(pod), "node", s.Node, "cores", s.Idle.CPU, "memoryGiB", s.Idle.Memory.GiB(),
 				"routeTime", s.T, "a", s.A, "points", s.Points, "known", s.Known, "reasons", fmt.Sprint(s.Reasons))
@@ -291,7 +284,7 @@ func (r *RouteTime) rank(k *ranking, survey *placement.Survey, from placement.Vi
 	for i := range candidates {
 		refresh(&candidates[i], nodes[i])
 	}
-	r.coming.count(candidates)
+	r.coming.count(survey, k.buffer.Numbers(), candidates)
 	return k.buffer.Evaluate(r.params, candidates)
 }
 
@@ -304,38 +297,30 @@ func (r *RouteTime) clusterSize() int {
 	return len(nodes)
 }
 
-// Score reads the node's points, 0 to 100. A node that PreScore did not see is neutral.
-func (r *RouteTime) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod, node fwk.NodeInfo) (int64, *fwk.Status) {
-	data, err := state.Read(scoreKey)
-	s, ok := data.(*scoreState)
-	if err != nil || !ok || node.Node() == nil {
-		return placement.NeutralPoints, nil
-	}
-	if points := s.ranking.of(s.survey, node.Node().Name); points != unranked {
-		return int64(points), nil
-	}
+// Score says nothing of a node: to look for each in what PreScore has left would take as long as the ranking.
+// NormalizeScore goes through all of them once.
+func (r *RouteTime) Score(context.Context, fwk.CycleState, *corev1.Pod, fwk.NodeInfo) (int64, *fwk.Status) {
 	return placement.NeutralPoints, nil
-}
-
-// of gives a node's points.
-func (k *ranking) of(survey *placement.Survey, name string) int8 {
-	if number, ok := survey.Number(model.NodeID(name)); ok {
-		return k.points[number]
-	}
-	if points, ok := k.others[name]; ok {
-		return points
-	}
-	return unranked
 }
 
 // ScoreExtensions implements framework.ScorePlugin.
 func (r *RouteTime) ScoreExtensions() framework.ScoreExtensions { return r }
 
-// NormalizeScore keeps scores in the framework's range. The logarithmic scale between the
-// worst and the best node was already made in PreScore, where the unrounded values are.
-func (r *RouteTime) NormalizeScore(_ context.Context, _ fwk.CycleState, _ *corev1.Pod, scores framework.NodeScoreList) *fwk.Status {
+// NormalizeScore gives the points, 0 to 100, which are on their scale since PreScore. A node that PreScore did
+// not see stays neutral.
+func (r *RouteTime) NormalizeScore(_ context.Context, state fwk.CycleState, _ *corev1.Pod, scores framework.NodeScoreList) *fwk.Status {
+	s := ranked(state)
+	if s == nil {
+		return nil
+	}
 	for i := range scores {
-		scores[i].Score = max(framework.MinNodeScore, min(framework.MaxNodeScore, scores[i].Score))
+		at := i // they are in the order of the nodes that were ranked
+		if i >= len(s.scores) || string(s.scores[i].Node) != scores[i].Name {
+			at = slices.IndexFunc(s.scores, func(p placement.Score) bool { return string(p.Node) == scores[i].Name })
+		}
+		if at >= 0 {
+			scores[i].Score = int64(s.scores[at].Points + 0.5)
+		}
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/linkstate"
@@ -277,12 +278,32 @@ func TestUnknownScoresAreCountedByReason(t *testing.T) {
 func TestScoreOfANodeThatPreScoreDidNotSee(t *testing.T) {
 	b := newBench()
 	b.start(t, "")
-	got, status := b.plugin.Score(context.Background(), newState(), pod("p"), b.infos[0])
+	ctx, state := context.Background(), newState()
+	got, status := b.plugin.Score(ctx, state, pod("p"), b.infos[0])
 	if got != 50 || !status.IsSuccess() {
 		t.Errorf("score %d, %v; want 50", got, status)
 	}
+	for _, state := range []fwk.CycleState{state, b.ranked(t, pod("p"), "n1", "n2")} {
+		scores := framework.NodeScoreList{{Name: "n3", Score: got}}
+		if status := b.plugin.NormalizeScore(ctx, state, pod("p"), scores); scores[0].Score != 50 || !status.IsSuccess() {
+			t.Errorf("scores %v, %v; want 50", scores, status)
+		}
+	}
 	if s := b.plugin.Filter(context.Background(), newState(), replacement("p", "n1"), b.infos[0]); !s.IsSuccess() {
 		t.Errorf("filter without state: %v", s)
+	}
+}
+
+// The points follow the names, whatever the order in which they are asked for.
+func TestPointsInAnotherOrderThanTheNodes(t *testing.T) {
+	b := newBench()
+	b.start(t, "", pod("db", on("n1"), labelled("app", "db")))
+	p := pod("p", annotated(v1alpha1.AnnotationPeers, "app=db"))
+	state := b.ranked(t, p, "n3", "n1", "n2")
+	got := framework.NodeScoreList{{Name: "n1"}, {Name: "n2"}, {Name: "n3"}}
+	b.plugin.NormalizeScore(context.Background(), state, p, got)
+	if diff := cmp.Diff(framework.NodeScoreList{{Name: "n1", Score: 100}, {Name: "n2", Score: 46}, {Name: "n3", Score: 0}}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
@@ -329,13 +350,16 @@ func BenchmarkPreScoreAndScore(b *testing.B) {
 				ctx := context.Background()
 				infos := make([]fwk.NodeInfo, len(bench.infos))
 				copy(infos, bench.infos)
+				scores := make(framework.NodeScoreList, len(infos))
 				b.ReportAllocs()
 				for b.Loop() {
 					state := newState()
 					bench.plugin.PreScore(ctx, state, p, infos)
-					for _, info := range infos {
-						bench.plugin.Score(ctx, state, p, info)
+					for i, info := range infos {
+						points, _ := bench.plugin.Score(ctx, state, p, info)
+						scores[i] = framework.NodeScore{Name: info.Node().Name, Score: points}
 					}
+					bench.plugin.NormalizeScore(ctx, state, p, scores)
 					bench.plugin.release(state)
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/node")

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
@@ -25,14 +26,12 @@ const (
 )
 
 // tellOfPeers tells the user what is wrong with the annotation, if anything is.
-func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod) {
+func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod, seen *sight) {
 	reason, message := "", ""
-	terms, err := peers.Parse(pod.Annotations[v1alpha1.AnnotationPeers])
-	if err != nil {
+	if err := seen.found.Invalid(); err != nil {
 		r.metrics.invalid.Inc()
 		reason, message = ReasonInvalidPeers, fmt.Sprintf("is malformed, so the pod is placed as one without it: %v", err)
-	} else if len(terms) > 0 {
-		on := len(r.viewpoint(pod).Peers)
+	} else if on, terms := seen.found.On, seen.found.Terms; len(terms) > 0 && (on == 0 || on > placement.MostPeers) {
 		itself := slices.IndexFunc(terms, func(t peers.Term) bool { return t.Selector.Matches(labels.Set(pod.Labels)) })
 		switch {
 		case on > placement.MostPeers:
@@ -56,44 +55,76 @@ func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod) {
 type viewpoints struct {
 	mu    sync.Mutex
 	found time.Time // the oldest
-	of    map[string]*vantage
+	of    map[shared]*vantage
 }
 
-// vantage is a viewpoint, how it is known, and the best nodes by one picture as seen from it.
+// shared is what pods have in common that are seen from one vantage: the annotation, or without one
+// the workload.
+type shared struct {
+	namespace, annotation string
+	workload              model.Workload
+}
+
+// vantage is from where pods are seen, how that is known, and the best nodes by one picture as seen from it.
 type vantage struct {
-	placement.Viewpoint
-	found peers.Found
+	found  peers.Found
+	source model.NodeID
 
 	// The best nodes were asked for by this picture, for a pod of these needs; a nil survey: never.
 	survey *placement.Survey
-	needs  model.Resources
+	asked  model.Resources
 	best   []model.NodeID
 }
 
-// of is the viewpoint of a pod with these needs.
-func (v *vantage) of(needs model.Resources) placement.Viewpoint {
-	from := v.Viewpoint
-	from.Needs = needs
-	return from
+// sight is from where one pod is seen, and what it is held to need.
+type sight struct {
+	*vantage
+	needs model.Resources
+}
+
+// Clone implements fwk.StateData; the state is never changed.
+func (s *sight) Clone() fwk.StateData { return s }
+
+func (s *sight) from() placement.Viewpoint {
+	return placement.Viewpoint{Peers: s.found.Nodes, Source: s.source, Needs: s.needs}
+}
+
+const seenKey fwk.StateKey = "drover.dev/RouteTime/seen"
+
+// see finds out from where a pod is seen, once in an attempt to schedule it.
+func (r *RouteTime) see(state fwk.CycleState, pod *corev1.Pod) *sight {
+	data, err := state.Read(seenKey)
+	if s, ok := data.(*sight); err == nil && ok {
+		return s
+	}
+	s := &sight{r.viewpoint(pod), expected(pod, r.look().PodUse())}
+	state.Write(seenKey, s)
+	return s
 }
 
 // viewpoint is from where the pod is seen, at most reuse old.
 func (r *RouteTime) viewpoint(pod *corev1.Pod) *vantage {
 	picture := r.look().View()
 	look := func() *vantage {
-		from, found := viewpointOf(pod, r.pods, picture)
-		return &vantage{Viewpoint: from, found: found}
+		// Memory cannot fail; if ever it does, nobody is known to be a peer.
+		found, _ := peers.Find(pod, r.pods.Pods(pod.Namespace).List, picture)
+		return &vantage{found: found, source: sourceOf(pod)}
 	}
-	annotation := pod.Annotations[v1alpha1.AnnotationPeers]
 	// The pod that a replacement takes over from is itself, and no peer.
-	if annotation == "" || isReplacement(pod) {
+	if isReplacement(pod) || pod.Annotations[v1alpha1.AnnotationMigratingFrom] != "" {
 		return look()
 	}
-	v, now, key := &r.viewpoints, r.now(), pod.Namespace+"/"+annotation
+	key := shared{namespace: pod.Namespace}
+	if annotation, annotated := pod.Annotations[v1alpha1.AnnotationPeers]; annotated {
+		key.annotation = annotation
+	} else {
+		key.workload = peers.WorkloadOf(pod)
+	}
+	v, now := &r.viewpoints, r.now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if age := now.Sub(v.found); v.of == nil || age < 0 || age >= reuse {
-		v.found, v.of = now, map[string]*vantage{}
+		v.found, v.of = now, map[shared]*vantage{}
 	}
 	from, known := v.of[key]
 	if !known {
@@ -105,12 +136,13 @@ func (r *RouteTime) viewpoint(pod *corev1.Pod) *vantage {
 	return from
 }
 
-// bestFrom gives the best nodes for a pod of these needs as seen from a vantage.
-func (v *viewpoints) bestFrom(from *vantage, needs model.Resources, survey *placement.Survey, b *placement.Buffer) []model.NodeID {
+// bestFrom gives the best nodes for a pod.
+func (v *viewpoints) bestFrom(seen *sight, survey *placement.Survey, b *placement.Buffer) []model.NodeID {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if from.survey != survey || from.needs != needs {
-		from.survey, from.needs, from.best = survey, needs, slices.Clone(b.Best(survey, from.of(needs), mostAsked))
+	at := seen.vantage
+	if at.survey != survey || at.asked != seen.needs {
+		at.survey, at.asked, at.best = survey, seen.needs, slices.Clone(b.Best(survey, seen.from(), mostAsked))
 	}
-	return from.best
+	return at.best
 }

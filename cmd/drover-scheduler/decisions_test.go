@@ -31,7 +31,8 @@ import (
 
 func TestDecisionsAreReadOnlyAndByName(t *testing.T) {
 	log := decision.NewLog(10, model.GiB)
-	log.Add(&decision.Decision{Namespace: "ns", Name: "p", UID: "u", Winner: "n1"})
+	kept, _ := decision.Pack(&decision.Decision{Namespace: "ns", Name: "p", UID: "u", Winner: "n1"}, nil)
+	log.Add(kept)
 	s := httptest.NewServer(statusHandler(log, &observer{}))
 	defer s.Close()
 	for _, tt := range []struct {

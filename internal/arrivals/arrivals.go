@@ -6,6 +6,8 @@
 package arrivals
 
 import (
+	"iter"
+	"maps"
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
@@ -57,13 +59,19 @@ type Book struct {
 // NewBook gives an empty one.
 func NewBook() *Book { return &Book{nodes: map[model.NodeID]*node{}, where: map[string]model.NodeID{}} }
 
+// Knows tells whether a pod comes to a node.
+func (b *Book) Knows(uid string, to model.NodeID) bool {
+	at, known := b.where[uid]
+	return known && at == to
+}
+
 // Come notes that a pod was placed on a node, and what it is held to use there. What was noted
-// first stays, unless it is on another node.
-func (b *Book) Come(uid string, to model.NodeID, use model.Resources, now time.Time) {
-	if at, known := b.where[uid]; known && at == to {
-		return
+// first stays, unless it is on another node: that is given, else it is empty.
+func (b *Book) Come(uid string, to model.NodeID, use model.Resources, now time.Time) (before model.NodeID) {
+	if b.Knows(uid, to) {
+		return ""
 	}
-	b.Drop(uid)
+	before = b.Drop(uid)
 	n := b.nodes[to]
 	if n == nil {
 		n = &node{pods: map[string]pod{}}
@@ -72,6 +80,7 @@ func (b *Book) Come(uid string, to model.NodeID, use model.Resources, now time.T
 	n.pods[uid] = pod{use: use, came: now}
 	b.where[uid] = to
 	n.count()
+	return before
 }
 
 // Run notes that a pod runs. It may be said again.
@@ -84,11 +93,11 @@ func (b *Book) Run(uid string, now time.Time) {
 	}
 }
 
-// Drop forgets a pod: it is gone, or was not placed after all.
-func (b *Book) Drop(uid string) {
+// Drop forgets a pod: it is gone, or was not placed after all. It gives the node that it was on; empty: it was not known.
+func (b *Book) Drop(uid string) (at model.NodeID) {
 	at, known := b.where[uid]
 	if !known {
-		return
+		return ""
 	}
 	delete(b.where, uid)
 	n := b.nodes[at]
@@ -96,6 +105,7 @@ func (b *Book) Drop(uid string) {
 	if n.count(); n.sum.Pods == 0 {
 		delete(b.nodes, at)
 	}
+	return at
 }
 
 // Hear forgets the pods that loads tell of at now, and those that nobody waits for. heard is when the last load of a node came;
@@ -119,6 +129,9 @@ func (b *Book) On(id model.NodeID) Sum {
 	}
 	return Sum{}
 }
+
+// Nodes are those that pods come to.
+func (b *Book) Nodes() iter.Seq[model.NodeID] { return maps.Keys(b.nodes) }
 
 // Pods is how many pods come, to all nodes together.
 func (b *Book) Pods() int { return len(b.where) }

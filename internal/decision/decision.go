@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
@@ -81,33 +80,12 @@ func (d *Decision) Best() *Node {
 	return best
 }
 
-// size is about what the decision takes in memory, in bytes, and rather more: names that it
-// shares with others count in full.
-func (d *Decision) size() int {
-	n := int(unsafe.Sizeof(*d)) + len(d.Namespace) + len(d.Name) + len(d.UID) + len(d.Profile) + len(d.Winner) + len(d.Source) + len(d.PeersBy) + len(d.PeersWhy)
-	for peer := range d.Peers {
-		n += int(unsafe.Sizeof(peer)) + len(peer) + 2*int(unsafe.Sizeof(float64(0)))
-	}
-	for _, p := range d.Plugins {
-		n += int(unsafe.Sizeof(p)) + len(p)
-	}
-	n += cap(d.Nodes) * int(unsafe.Sizeof(Node{}))
-	for i := range d.Nodes {
-		node := &d.Nodes[i]
-		n += len(node.Node) + len(node.Said)*int(unsafe.Sizeof(int64(0))) + cap(node.Reasons)*int(unsafe.Sizeof(placement.Reason{}))
-		for _, r := range node.Reasons {
-			n += len(r.Node) + len(r.Text)
-		}
-	}
-	return n
-}
-
 // Log keeps the newest decisions. It may be used by several at once.
 type Log struct {
 	count, bytes int
 
 	mu   sync.Mutex
-	kept []*Decision // oldest first
+	kept []*Packed // oldest first
 	used int
 }
 
@@ -117,7 +95,7 @@ func NewLog(count int, bytes model.Bytes) *Log { return &Log{count: count, bytes
 
 // Add keeps a decision, which must not be changed any more, and drops the oldest for which
 // there is no room. One that is larger than the log is dropped itself.
-func (l *Log) Add(d *Decision) {
+func (l *Log) Add(d *Packed) {
 	size := d.size()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,7 +117,7 @@ func (l *Log) Of(namespace, name string) []*Decision {
 	found := []*Decision{}
 	for _, d := range slices.Backward(l.kept) {
 		if d.Namespace == namespace && d.Name == name {
-			found = append(found, d)
+			found = append(found, d.Unpack())
 		}
 	}
 	return found

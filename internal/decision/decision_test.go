@@ -6,13 +6,18 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/quick"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
 )
+
+// packed is it as it is kept.
+func packed(d *Decision) *Packed { p, _ := Pack(d, nil); return p }
 
 // of is a decision about a pod among so many nodes, each with two reasons.
 func of(name string, nodes int) *Decision {
@@ -35,7 +40,7 @@ func (l *Log) names() (names []string) {
 }
 
 func TestLogIsBoundedInNumberAndBytes(t *testing.T) {
-	one := model.Bytes(of("a", 10).size())
+	one := model.Bytes(packed(of("a", 10)).size())
 	for _, tt := range []struct {
 		name  string
 		count int
@@ -52,7 +57,7 @@ func TestLogIsBoundedInNumberAndBytes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l := NewLog(tt.count, tt.bytes)
 			for _, name := range []string{"a", "b", "c", "d"} {
-				l.Add(of(name, 10))
+				l.Add(packed(of(name, 10)))
 				if model.Bytes(l.used) > tt.bytes || len(l.kept) > tt.count {
 					t.Fatalf("%d decisions of %d bytes are kept", len(l.kept), l.used)
 				}
@@ -66,13 +71,20 @@ func TestLogIsBoundedInNumberAndBytes(t *testing.T) {
 
 // A large one makes room for itself, one that is too large throws out nothing.
 func TestLargeDecisions(t *testing.T) {
-	one := model.Bytes(of("a", 10).size())
+	one := model.Bytes(packed(of("a", 10)).size())
 	l := NewLog(100, 5*one)
 	for _, name := range []string{"a", "b", "c", "d"} {
-		l.Add(of(name, 10))
+		l.Add(packed(of(name, 10)))
 	}
-	l.Add(of("too large", 60))
-	l.Add(of("large", 30))
+	sized := func(name string, more model.Bytes) *Packed {
+		for n := 10; ; n++ {
+			if p := packed(of(name, n)); model.Bytes(p.size()) > more {
+				return p
+			}
+		}
+	}
+	l.Add(sized("too large", 5*one))
+	l.Add(sized("large", 2*one))
 	if diff := cmp.Diff([]string{"c", "d", "large"}, l.names()); diff != "" {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}
@@ -94,9 +106,9 @@ func TestSizeIsWhatItTakes(t *testing.T) {
 		return m.HeapAlloc
 	}
 	const decisions = 200
-	before, kept, reckoned := heap(), make([]*Decision, decisions), 0
+	before, kept, reckoned := heap(), make([]*Packed, decisions), 0
 	for i := range kept {
-		kept[i] = of("a", 100)
+		kept[i] = packed(of("a", 100))
 		reckoned += kept[i].size()
 	}
 	took := int(heap() - before)
@@ -112,11 +124,11 @@ func TestOfListsTheNewestFirst(t *testing.T) {
 	for i, name := range []string{"a", "b", "a"} {
 		d := of(name, 1)
 		d.UID = fmt.Sprint(i)
-		l.Add(d)
+		l.Add(packed(d))
 	}
 	other := of("a", 1)
 	other.Namespace = "other"
-	l.Add(other)
+	l.Add(packed(other))
 	var got []string
 	for _, d := range l.Of("ns", "a") {
 		got = append(got, d.UID)
@@ -158,5 +170,54 @@ func TestDecisionTravelsAsJSON(t *testing.T) {
 	sentence := cmp.Transformer("sentence", func(r placement.Reason) string { return r.String() })
 	if diff := cmp.Diff(d, got, sentence); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What is kept is what was decided, to the last bit.
+func TestPackedIsWhatItWas(t *testing.T) {
+	same := func(nodes []Node) bool {
+		d := of("a", 0)
+		d.Nodes = nodes
+		d.Peers = map[model.NodeID]float64{"n": 1}
+		if len(nodes) > 0 {
+			d.Winner = nodes[0].Node
+		}
+		p := packed(d)
+		got := p.Unpack()
+		diff := cmp.Diff(d, got, cmpopts.EquateEmpty()) + cmp.Diff(d.Chosen(), p.Chosen, cmpopts.EquateEmpty()) + cmp.Diff(d.Best(), p.Best, cmpopts.EquateEmpty())
+		if diff != "" || p.Scored != len(nodes) {
+			t.Logf("%d nodes scored (-want +got):\n%s", p.Scored, diff)
+		}
+		return diff == "" && p.Scored == len(nodes)
+	}
+	if err := quick.Check(same, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// Nothing of what is kept, or read, is shared with what came in, or is told.
+func TestPackedIsInMemoryOfItsOwn(t *testing.T) {
+	d := of("a", 3)
+	p, room := Pack(d, nil)
+	want := p.Unpack()
+	d.Plugins[0] = "x"
+	for i := range d.Nodes {
+		d.Nodes[i].Said[0], d.Nodes[i].Reasons[0].Text = 99, "x"
+	}
+	clear(room[:cap(room)])
+	p.Unpack().Plugins[0] = "y"
+	if diff := cmp.Diff(want, p.Unpack()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if p.Chosen.Said[0] != 0 || p.Best.Reasons[0].Text != "" {
+		t.Errorf("chosen %v, best %v", p.Chosen, p.Best)
+	}
+}
+
+func BenchmarkPack(b *testing.B) {
+	d, room := of("a", 500), []byte(nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, room = Pack(d, room)
 	}
 }

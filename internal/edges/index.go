@@ -3,6 +3,7 @@ package edges
 import (
 	"cmp"
 	"iter"
+	"math"
 	"slices"
 
 	"github.com/drover-project/drover/internal/model"
@@ -129,6 +130,30 @@ func Lot(id model.NodeID) uint64 {
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
 	return h ^ h>>33
+}
+
+// Heaviest leaves of nodes with weights those of the greatest, so many at most; of equal ones lots decide. Weights
+// that are not greater than 0 or not finite are left out.
+func Heaviest(weights map[model.NodeID]float64, most int) map[model.NodeID]float64 {
+	type weighed struct {
+		id     model.NodeID
+		weight float64
+		lot    uint64
+	}
+	all := make([]weighed, 0, len(weights))
+	for id, weight := range weights {
+		if weight > 0 && !math.IsInf(weight, 0) {
+			all = append(all, weighed{id, weight, Lot(id)})
+		}
+	}
+	slices.SortFunc(all, func(a, b weighed) int {
+		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.lot, b.lot), cmp.Compare(a.id, b.id))
+	})
+	kept := make(map[model.NodeID]float64, min(most, len(all)))
+	for _, w := range all[:min(most, len(all))] {
+		kept[w.id] = w.weight
+	}
+	return kept
 }
 
 // Peers of a workload, those first that it carries most with. The caller does not change them.

@@ -2,6 +2,7 @@ package edges
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"reflect"
@@ -103,6 +104,29 @@ func TestReadingTheIndexMakesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// The greatest weights stay, of equal ones some of everywhere, always the same; what makes no sense does not.
+func TestHeaviest(t *testing.T) {
+	all := map[model.NodeID]float64{"heavy": 3, "heavier": 4, "none": 0, "less": -1, "endless": math.Inf(1), "no number": math.NaN()}
+	for i := range 90 {
+		all[model.NodeID(fmt.Sprintf("zone-%c-%d", "abc"[i/30], i))] = 1
+	}
+	got, zones := Heaviest(all, 32), map[byte]int{}
+	if len(got) != 32 || got["heavy"] != 3 || got["heavier"] != 4 || !maps.Equal(got, Heaviest(all, 32)) {
+		t.Errorf("%v", got)
+	}
+	for id := range got {
+		zones[id[min(5, len(id)-1)]]++
+	}
+	for _, zone := range "abc" {
+		if n := zones[byte(zone)]; n < 4 {
+			t.Errorf("%d of 30 are of zone %c", n, zone)
+		}
+	}
+	if few := Heaviest(all, 200); len(few) != 92 {
+		t.Errorf("%d of 92 that make sense", len(few))
 	}
 }
 

@@ -49,7 +49,7 @@ func (g *Gossip) hold(s *view.Snapshot, id model.NodeID, n view.Node, v lifecycl
 			g.cfg.Log.Info("node", "node", id, "was", was.phase, "is", v.Phase, "why", v.Why)
 		}
 	}
-	if since := g.standings[id].since; n.Phase != v.Phase || n.Since != since || n.Why != v.Why {
+	if since := g.standings[id].since; n.Phase != v.Phase || n.Since != since || n.Why != v.Why { // most stay as they are, and are large
 		n.Phase, n.Since, n.Why = v.Phase, since, v.Why
 		s.Nodes[id] = n
 	}

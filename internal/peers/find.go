@@ -13,6 +13,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/edges"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 )
 
@@ -27,14 +28,19 @@ const (
 )
 
 // maxNodes is how many nodes with observed peers count, which nobody has asked for: every candidate's way to each
-// of them is looked up. The mean over the heaviest says about the same as that over all.
+// of them is looked up. The mean over the heaviest says about the same as that over all. Of those that the annotation names
+// it is placement.MostPeers.
 const maxNodes = 8
 
 // Found is where a pod's peers are.
 type Found struct {
-	// Nodes with the weight of the traffic to each; none if By is None.
+	// Nodes with the weight of the traffic to each, the heaviest; none if By is None. On is how many
+	// there are in all.
 	Nodes map[model.NodeID]float64
+	On    int
 	By    By
+	// Terms are those of the annotation.
+	Terms []Term
 
 	pod      *corev1.Pod
 	invalid  error // the annotation
@@ -50,7 +56,7 @@ func Find(pod *corev1.Pod, list func(labels.Selector) ([]*corev1.Pod, error), s 
 	f := Found{By: None, pod: pod}
 	annotation, annotated := pod.Annotations[v1alpha1.AnnotationPeers]
 	terms, err := Parse(annotation)
-	f.invalid, f.refused = err, annotated && annotation == ""
+	f.Terms, f.invalid, f.refused = terms, err, annotated && annotation == ""
 	switch {
 	case f.refused:
 		return f, nil
@@ -58,7 +64,7 @@ func Find(pod *corev1.Pod, list func(labels.Selector) ([]*corev1.Pod, error), s 
 		if f.Nodes, err = Nodes(pod, terms, list); err != nil {
 			return f, err
 		}
-		return f.known(Annotated), nil
+		return f.known(Annotated, placement.MostPeers), nil
 	}
 	w := WorkloadOf(pod)
 	f.observed = s.Talk.Peers(w)
@@ -70,7 +76,7 @@ func Find(pod *corev1.Pod, list func(labels.Selector) ([]*corev1.Pod, error), s 
 	for _, p := range f.observed {
 		addHosts(f.Nodes, p, s, w, own)
 	}
-	return f.known(Observed), nil
+	return f.known(Observed, maxNodes), nil
 }
 
 // addHosts shares a peer's weight among its pods, as the replicas of a service share requests. Of a
@@ -113,31 +119,15 @@ func leaves(pod *corev1.Pod, s view.Snapshot) model.NodeID {
 	return ""
 }
 
-// known settles by what the nodes are known, if there are any.
-func (f Found) known(by By) Found {
-	if len(f.Nodes) == 0 {
+// known settles by what the nodes are known, if there are any, and leaves the heaviest.
+func (f Found) known(by By, most int) Found {
+	f.On = len(f.Nodes)
+	if f.On == 0 {
 		f.Nodes, f.absent = nil, true
 		return f
 	}
-	f.By = by
-	if by != Observed || len(f.Nodes) <= maxNodes {
-		return f
-	}
-	type weighed struct {
-		id     model.NodeID
-		weight float64
-		lot    uint64
-	}
-	all := make([]weighed, 0, len(f.Nodes))
-	for id, weight := range f.Nodes {
-		all = append(all, weighed{id, weight, edges.Lot(id)})
-	}
-	slices.SortFunc(all, func(a, b weighed) int {
-		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.lot, b.lot), cmp.Compare(a.id, b.id))
-	})
-	f.Nodes = make(map[model.NodeID]float64, maxNodes)
-	for _, w := range all[:maxNodes] {
-		f.Nodes[w.id] = w.weight
+	if f.By = by; f.On > most {
+		f.Nodes = edges.Heaviest(f.Nodes, most)
 	}
 	return f
 }

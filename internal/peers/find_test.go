@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/view"
 )
 
@@ -199,6 +200,9 @@ func TestFanOutIsBounded(t *testing.T) {
 	}
 	if all := many(maxNodes + 1); len(found(t, of("web", annotated("app=x")), all).Nodes) != maxNodes+1 {
 		t.Error("not all count that the annotation names")
+	}
+	if most := found(t, of("web", annotated("app=x")), many(placement.MostPeers+8)); len(most.Nodes) != placement.MostPeers || most.On != placement.MostPeers+8 {
+		t.Errorf("%d of %d nodes count", len(most.Nodes), most.On)
 	}
 	in := map[string]int{}
 	for id := range got.Nodes {

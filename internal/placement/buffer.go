@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/drover-project/drover/internal/linkstate"
+	"github.com/drover-project/drover/internal/edges"
 	"github.com/drover-project/drover/internal/model"
 )
 
@@ -87,15 +87,15 @@ type peer struct {
 
 // from gives clean weights in the order of the nodes, scaled so that sums of them stay finite.
 func (b *Buffer) from(f Viewpoint) []peer {
-	clean, greatest := b.peers[:0], 0.0
-	for id, w := range f.Peers {
+	all, clean, greatest := f.Peers, b.peers[:0], 0.0
+	if len(all) > MostPeers {
+		all = edges.Heaviest(all, MostPeers)
+	}
+	for id, w := range all {
 		if w > 0 && !math.IsInf(w, 0) && id != "" {
 			clean = append(clean, peer{id, w})
 			greatest = max(greatest, w)
 		}
-	}
-	if len(clean) > MostPeers {
-		clean = heaviest(clean)
 	}
 	for i := range clean {
 		clean[i].weight /= greatest
@@ -106,23 +106,4 @@ func (b *Buffer) from(f Viewpoint) []peer {
 	slices.SortFunc(clean, func(a, b peer) int { return cmp.Compare(a.node, b.node) })
 	b.peers = clean
 	return clean
-}
-
-// heaviest keeps the MostPeers peers of the greatest weights; among equal ones hashes of their
-// names choose, as names in order may all be of one zone.
-func heaviest(peers []peer) []peer {
-	slices.SortFunc(peers, func(a, b peer) int { return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.node, b.node)) })
-	least := peers[MostPeers-1].weight
-	heavier := slices.IndexFunc(peers, func(p peer) bool { return p.weight == least })
-	var equal []model.NodeID
-	for _, p := range peers[heavier:] {
-		if p.weight == least {
-			equal = append(equal, p.node)
-		}
-	}
-	kept := peers[:heavier]
-	for _, id := range linkstate.Sample(equal, MostPeers-heavier) {
-		kept = append(kept, peer{id, least})
-	}
-	return kept
 }

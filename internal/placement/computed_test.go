@@ -188,6 +188,13 @@ func BenchmarkSparse(b *testing.B) {
 				}
 			})
 			survey, buffer, ids := NewSurvey(s, unit(), t0), NewBuffer(), s.IDs()
+			b.Run(fmt.Sprintf("next/%s/nodes=%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				survey.Candidates(from)
+				for b.Loop() {
+					buffer.Candidates(NewSurvey(s, unit(), t0).After(survey), from, ids[:1])
+				}
+			})
 			b.Run(fmt.Sprintf("later/%s/nodes=%d", name, n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"math"
+	"time"
 
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/view"
@@ -37,8 +38,9 @@ func (r *roll) lists(s view.Snapshot) bool {
 
 // loaded is a node's load at the time of a survey.
 type loaded struct {
-	load model.Load
-	why  *Reason // it is not known; nil where it is
+	load  model.Load
+	heard time.Time // zero: never
+	why   *Reason   // it is not known; nil where it is
 }
 
 // loads has those of all nodes, by number, and how much way each is worth: the nodes of the
@@ -71,7 +73,7 @@ func (v *Survey) loadAll() *loads {
 // load is that of one node.
 func (v *Survey) load(id model.NodeID) loaded {
 	n, ok := v.view.Nodes[id]
-	l := loaded{load: n.State.Load}
+	l := loaded{load: n.State.Load, heard: n.Received}
 	l.load.Used = n.Used(v.now)
 	age, heard := n.Age(v.now)
 	switch {
@@ -88,10 +90,13 @@ func (v *Survey) load(id model.NodeID) loaded {
 }
 
 // Number gives a node's number among those of the picture, below Size; false: it is none of them.
-func (v *Survey) Number(id model.NodeID) (int, bool) {
-	n, ok := v.roll().numbers[id]
-	return int(n), ok
+func (v *Survey) Number(id model.NodeID) (number int32, ok bool) {
+	number, ok = v.roll().numbers[id]
+	return number, ok
 }
+
+// Heard is when the node of a number was last heard; zero: never.
+func (v *Survey) Heard(number int32) time.Time { return v.loads().of[number].heard }
 
 // Size is how many nodes the picture has.
 func (v *Survey) Size() int { return len(v.roll().ids) }
