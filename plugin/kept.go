@@ -64,8 +64,8 @@ func (l listener) RunScorePlugins(ctx context.Context, state fwk.CycleState, pod
 func (r *RouteTime) PostBind(_ context.Context, state fwk.CycleState, pod *corev1.Pod, node string) {
 	d := r.decided(ranked(state), pod, node)
 	d.Bound = r.now()
-	r.decisions.Add(d)
 	r.metrics.decided(d)
+	r.decisions.Add(d)
 	if !r.told || d.Chosen == nil || r.events == nil {
 		return
 	}
@@ -84,13 +84,12 @@ func (r *RouteTime) decided(s *scoreState, pod *corev1.Pod, node string) *decisi
 		Params: r.params, Winner: model.NodeID(node),
 	}
 	if s == nil {
-		kept, _ := decision.Pack(d, nil)
-		return kept
+		return r.decisions.Pack(d)
 	}
 	s.once.Do(func() {
 		k := s.ranking
 		s.tell(d)
-		s.decided, k.room = decision.Pack(d, k.room)
+		s.decided = r.decisions.Pack(d)
 		clear(k.said)
 		k.said = k.said[:0]
 		s.ranking, s.scores, s.extended = nil, nil, nil

@@ -223,7 +223,6 @@ type ranking struct {
 	said  [][]framework.PluginScore // of each node, by all plugins
 	flat  []int64
 	nodes []decision.Node
-	room  []byte
 }
 
 func (r *RouteTime) newRanking() *ranking {

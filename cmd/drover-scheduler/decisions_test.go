@@ -31,8 +31,7 @@ import (
 
 func TestDecisionsAreReadOnlyAndByName(t *testing.T) {
 	log := decision.NewLog(10, model.GiB)
-	kept, _ := decision.Pack(&decision.Decision{Namespace: "ns", Name: "p", UID: "u", Winner: "n1"}, nil)
-	log.Add(kept)
+	log.Add(log.Pack(&decision.Decision{Namespace: "ns", Name: "p", UID: "u", Winner: "n1"}))
 	s := httptest.NewServer(statusHandler(log, &observer{}))
 	defer s.Close()
 	for _, tt := range []struct {

@@ -84,30 +84,53 @@ func (d *Decision) Best() *Node {
 type Log struct {
 	count, bytes int
 
-	mu   sync.Mutex
-	kept []*Packed // oldest first
-	used int
+	mu    sync.Mutex
+	kept  []*Packed // oldest first
+	used  int
+	spare []columns // of those that were dropped
 }
+
+// mostSpare is for how many decisions memory is held ready.
+const mostSpare = 4
 
 // NewLog makes a log of at most count decisions that take at most about so many bytes; with
 // either 0 it keeps none.
 func NewLog(count int, bytes model.Bytes) *Log { return &Log{count: count, bytes: int(bytes)} }
 
-// Add keeps a decision, which must not be changed any more, and drops the oldest for which
-// there is no room. One that is larger than the log is dropped itself.
+// Pack packs a decision, in the memory of a decision that was dropped, if one was.
+func (l *Log) Pack(d *Decision) *Packed {
+	var spare columns
+	l.mu.Lock()
+	if last := len(l.spare) - 1; last >= 0 {
+		spare, l.spare = l.spare[last], l.spare[:last]
+	}
+	l.mu.Unlock()
+	return pack(d, spare)
+}
+
+// Add keeps a decision and drops the oldest for which there is no room. One that is larger than the log
+// is dropped itself. The caller neither changes nor unpacks it any more.
 func (l *Log) Add(d *Packed) {
-	size := d.size()
+	d.takes = d.size()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if size > l.bytes || l.count < 1 {
+	if d.takes > l.bytes || l.count < 1 {
+		l.drop(d)
 		return
 	}
-	for len(l.kept) > 0 && (len(l.kept) >= l.count || l.used+size > l.bytes) {
-		l.used -= l.kept[0].size()
+	for len(l.kept) > 0 && (len(l.kept) >= l.count || l.used+d.takes > l.bytes) {
+		l.used -= l.kept[0].takes
+		l.drop(l.kept[0])
 		l.kept[0] = nil
 		l.kept = l.kept[1:]
 	}
-	l.kept, l.used = append(l.kept, d), l.used+size
+	l.kept, l.used = append(l.kept, d), l.used+d.takes
+}
+
+func (l *Log) drop(d *Packed) {
+	if len(l.spare) < mostSpare {
+		l.spare = append(l.spare, d.columns)
+	}
 }
 
 // Of lists what was decided about pods of that name, the newest first.

@@ -17,7 +17,7 @@ import (
 )
 
 // packed is it as it is kept.
-func packed(d *Decision) *Packed { p, _ := Pack(d, nil); return p }
+func packed(d *Decision) *Packed { return pack(d, columns{}) }
 
 // of is a decision about a pod among so many nodes, each with two reasons.
 func of(name string, nodes int) *Decision {
@@ -198,14 +198,14 @@ func TestPackedIsWhatItWas(t *testing.T) {
 // Nothing of what is kept, or read, is shared with what came in, or is told.
 func TestPackedIsInMemoryOfItsOwn(t *testing.T) {
 	d := of("a", 3)
-	p, room := Pack(d, nil)
+	p := packed(d)
 	want := p.Unpack()
 	d.Plugins[0] = "x"
 	for i := range d.Nodes {
 		d.Nodes[i].Said[0], d.Nodes[i].Reasons[0].Text = 99, "x"
 	}
-	clear(room[:cap(room)])
-	p.Unpack().Plugins[0] = "y"
+	told := p.Unpack()
+	told.Plugins[0], told.Nodes[1].Said[0], told.Nodes[1].Reasons[0].Text = "y", 99, "y"
 	if diff := cmp.Diff(want, p.Unpack()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -214,10 +214,38 @@ func TestPackedIsInMemoryOfItsOwn(t *testing.T) {
 	}
 }
 
+// The memory of what is dropped is used again, for what is larger and smaller, and what was read of it stays.
+func TestMemoryIsUsedAgain(t *testing.T) {
+	l := NewLog(2, model.GiB)
+	add := func(name string, nodes int) { l.Add(l.Pack(of(name, nodes))) }
+	add("first", 5)
+	add("a", 5)
+	read := l.Of("ns", "first")[0]
+	for i := range 20 {
+		add("b", 1+i*7%11)
+		add("last", 3)
+		for name, nodes := range map[string]int{"b": 1 + i*7%11, "last": 3} {
+			if diff := cmp.Diff([]*Decision{of(name, nodes)}, l.Of("ns", name)); diff != "" {
+				t.Fatalf("%s (-want +got):\n%s", name, diff)
+			}
+		}
+	}
+	if diff := cmp.Diff(of("first", 5), read); diff != "" {
+		t.Errorf("what was read (-want +got):\n%s", diff)
+	}
+	d, full := of("a", 500), NewLog(2, model.GiB)
+	for range 4 {
+		full.Add(full.Pack(d))
+	}
+	if n := testing.AllocsPerRun(20, func() { full.Add(full.Pack(d)) }); n > 10 {
+		t.Errorf("%v allocations to keep a decision about 500 nodes", n)
+	}
+}
+
 func BenchmarkPack(b *testing.B) {
-	d, room := of("a", 500), []byte(nil)
+	d, l := of("a", 500), NewLog(100, model.GiB)
 	b.ReportAllocs()
 	for b.Loop() {
-		_, room = Pack(d, room)
+		l.Add(l.Pack(d))
 	}
 }

@@ -1,11 +1,9 @@
 package decision
 
 import (
-	"bytes"
-	"encoding/binary"
 	"maps"
-	"math"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/drover-project/drover/internal/model"
@@ -13,7 +11,7 @@ import (
 )
 
 // Packed is a decision as it is kept: most are never asked for, and as structures hundreds of nodes with
-// their reasons take five times the memory, all of which the garbage collector would look through again and again.
+// their reasons take twice the memory, which the garbage collector would look through again and again.
 type Packed struct {
 	// Decision is all of it but Nodes.
 	Decision
@@ -22,20 +20,84 @@ type Packed struct {
 	// Scored is how many nodes there are.
 	Scored int
 
-	nodes []byte
+	columns
+	takes int // bytes, once it is kept
 }
 
-// Pack takes nothing over but the strings and maps of d. room is memory to work in, and is given back,
-// perhaps larger.
-func Pack(d *Decision, room []byte) (*Packed, []byte) {
+// columns are what there is of nodes; but for names, what has pointers is in few places.
+type columns struct {
+	rows    []row // one a node, like names
+	names   []model.NodeID
+	reasons []brief // those of one node after those of another, like said
+	said    []int64
+	labels  []label
+	paths   []model.Path
+}
+
+type row struct {
+	idle                 model.Resources
+	time, spread, t, age time.Duration
+	hops, path           int
+	a, points            float64
+	total                int64
+	reasons, said        int32
+	known, routeKnown    bool
+}
+
+type brief struct {
+	label        int
+	value, limit time.Duration
+	hops, pods   int
+	use          model.Resources
+}
+
+// label is what many reasons have in common.
+type label struct {
+	kind placement.Kind
+	node model.NodeID
+	text string
+}
+
+// pack takes nothing over but the strings and the map of d. It uses the memory of spare, which may be empty.
+func pack(d *Decision, spare columns) *Packed {
 	p := &Packed{Decision: *d, Chosen: d.Chosen().clone(), Best: d.Best().clone(), Scored: len(d.Nodes)}
 	p.Plugins, p.Nodes = slices.Clone(d.Plugins), nil
-	w := codec{b: room[:0]}
+	reasons, said := 0, 0
 	for i := range d.Nodes {
-		w.node(&d.Nodes[i])
+		reasons += len(d.Nodes[i].Reasons)
+		said += len(d.Nodes[i].Said)
 	}
-	p.nodes = bytes.Clone(w.b)
-	return p, w.b
+	c := columns{
+		slices.Grow(spare.rows[:0], len(d.Nodes)), slices.Grow(spare.names[:0], len(d.Nodes)),
+		slices.Grow(spare.reasons[:0], reasons), slices.Grow(spare.said[:0], said), spare.labels[:0], spare.paths[:0],
+	}
+	for i := range d.Nodes {
+		n := &d.Nodes[i]
+		c.names = append(c.names, n.Node)
+		c.rows = append(c.rows, row{
+			idle: n.Idle, time: n.Route.Time, spread: n.Route.Spread, t: n.T, age: n.Age, hops: n.Route.Hops, path: number(&c.paths, n.Route.Path),
+			a: n.A, points: n.Points, total: n.Total, reasons: int32(len(n.Reasons)), said: int32(len(n.Said)), known: n.Known, routeKnown: n.Route.Known,
+		})
+		for j := range n.Reasons {
+			r := &n.Reasons[j]
+			c.reasons = append(c.reasons, brief{number(&c.labels, label{r.Kind, r.Node, r.Text}), r.Value, r.Limit, r.Hops, r.Pods, r.Use})
+		}
+		c.said = append(c.said, n.Said...)
+	}
+	p.columns = c
+	return p
+}
+
+// number is where a value is among others; it is added where it is none of the last few.
+func number[T comparable](all *[]T, value T) int {
+	const few = 8
+	for i := len(*all) - 1; i >= max(0, len(*all)-few); i-- {
+		if (*all)[i] == value {
+			return i
+		}
+	}
+	*all = append(*all, value)
+	return len(*all) - 1
 }
 
 // clone is the node in memory of its own.
@@ -50,128 +112,53 @@ func (n *Node) clone() *Node {
 
 // Unpack gives the decision as it was, in memory of its own.
 func (p *Packed) Unpack() *Decision {
-	d := p.Decision
+	d, c := p.Decision, p.columns
 	d.Plugins, d.Peers = slices.Clone(p.Plugins), maps.Clone(p.Peers)
-	d.Nodes = make([]Node, p.Scored)
-	r := codec{b: p.nodes, reads: true}
-	for i := range d.Nodes {
-		r.node(&d.Nodes[i])
+	d.Nodes = make([]Node, len(c.rows))
+	for i, r := range c.rows {
+		n := &d.Nodes[i]
+		n.Score = placement.Score{
+			Node: c.names[i], Idle: r.idle, T: r.t, A: r.a, Points: r.points, Known: r.known,
+			Route: placement.Route{Time: r.time, Spread: r.spread, Known: r.routeKnown, Path: c.paths[r.path], Hops: r.hops},
+		}
+		n.Age, n.Total = r.age, r.total
+		for _, b := range c.reasons[:r.reasons] {
+			l := c.labels[b.label]
+			n.Reasons = append(n.Reasons, placement.Reason{Kind: l.kind, Node: l.node, Text: l.text, Value: b.value, Limit: b.limit, Hops: b.hops, Pods: b.pods, Use: b.use})
+		}
+		if r.said > 0 {
+			n.Said = slices.Clone(c.said[:r.said])
+		}
+		c.reasons, c.said = c.reasons[r.reasons:], c.said[r.said:]
 	}
 	return &d
 }
 
 // size is about what it takes in memory, in bytes, and rather more: names that it shares with others count in full.
 func (p *Packed) size() int {
-	n := int(unsafe.Sizeof(*p)) + len(p.Namespace) + len(p.Name) + len(p.UID) + len(p.Profile) + len(p.Winner) + len(p.Source) + len(p.PeersBy) + len(p.PeersWhy) + len(p.nodes)
+	n := int(unsafe.Sizeof(*p)) + len(p.Namespace) + len(p.Name) + len(p.UID) + len(p.Profile) + len(p.Winner) + len(p.Source) + len(p.PeersBy) + len(p.PeersWhy)
 	for peer := range p.Peers {
 		n += int(unsafe.Sizeof(peer)) + len(peer) + 2*int(unsafe.Sizeof(float64(0)))
 	}
 	for _, name := range p.Plugins {
 		n += int(unsafe.Sizeof(name)) + len(name)
 	}
+	for _, name := range p.names {
+		n += len(name)
+	}
+	for _, l := range p.labels {
+		n += len(l.node) + len(l.text)
+	}
+	n += taken(p.rows) + taken(p.names) + taken(p.reasons) + taken(p.said) + taken(p.labels) + taken(p.paths)
 	return n + p.Chosen.size() + p.Best.size()
 }
 
+// size is that of a node in memory of its own, whose strings are others' too.
 func (n *Node) size() int {
 	if n == nil {
 		return 0
 	}
-	size := int(unsafe.Sizeof(*n)) + len(n.Node) + len(n.Said)*int(unsafe.Sizeof(int64(0))) + cap(n.Reasons)*int(unsafe.Sizeof(placement.Reason{}))
-	for _, r := range n.Reasons {
-		size += len(r.Node) + len(r.Text)
-	}
-	return size
+	return int(unsafe.Sizeof(*n)) + taken(n.Said) + taken(n.Reasons)
 }
 
-// codec writes nodes to b, or reads them from it: one walk does both, so that they agree. What it reads
-// it has written.
-type codec struct {
-	b     []byte
-	reads bool
-}
-
-func (c *codec) node(n *Node) {
-	text(c, &n.Node)
-	c.resources(&n.Idle)
-	integer(c, &n.Route.Time)
-	integer(c, &n.Route.Spread)
-	c.truth(&n.Route.Known)
-	text(c, &n.Route.Path)
-	integer(c, &n.Route.Hops)
-	integer(c, &n.T)
-	float(c, &n.A)
-	float(c, &n.Points)
-	c.truth(&n.Known)
-	integer(c, &n.Age)
-	integer(c, &n.Total)
-	n.Reasons = list(c, n.Reasons)
-	for i := range n.Reasons {
-		c.reason(&n.Reasons[i])
-	}
-	n.Said = list(c, n.Said)
-	for i := range n.Said {
-		integer(c, &n.Said[i])
-	}
-}
-
-func (c *codec) reason(r *placement.Reason) {
-	text(c, &r.Kind)
-	text(c, &r.Node)
-	integer(c, &r.Value)
-	integer(c, &r.Limit)
-	integer(c, &r.Hops)
-	integer(c, &r.Pods)
-	c.resources(&r.Use)
-	text(c, &r.Text)
-}
-
-func (c *codec) resources(r *model.Resources) {
-	float(c, &r.CPU)
-	integer(c, &r.Memory)
-}
-
-func (c *codec) truth(v *bool) {
-	x := 0
-	if *v {
-		x = 1
-	}
-	integer(c, &x)
-	*v = x != 0
-}
-
-func integer[T ~int | ~int64](c *codec, v *T) {
-	if !c.reads {
-		c.b = binary.AppendVarint(c.b, int64(*v))
-		return
-	}
-	x, n := binary.Varint(c.b)
-	*v, c.b = T(x), c.b[n:]
-}
-
-func float[T ~float64](c *codec, v *T) {
-	if !c.reads {
-		c.b = binary.LittleEndian.AppendUint64(c.b, math.Float64bits(float64(*v)))
-		return
-	}
-	*v, c.b = T(math.Float64frombits(binary.LittleEndian.Uint64(c.b))), c.b[8:]
-}
-
-func text[T ~string](c *codec, v *T) {
-	n := len(*v)
-	integer(c, &n)
-	if !c.reads {
-		c.b = append(c.b, *v...)
-		return
-	}
-	*v, c.b = T(c.b[:n]), c.b[n:]
-}
-
-// list gives the elements that are to be gone through.
-func list[T any](c *codec, all []T) []T {
-	n := len(all)
-	integer(c, &n)
-	if c.reads && n > 0 {
-		return make([]T, n)
-	}
-	return all
-}
+func taken[T any](s []T) int { return cap(s) * int(unsafe.Sizeof(*new(T))) }
