@@ -39,8 +39,13 @@ import (
 const Name = args.Plugin
 
 // reuse is how long one picture serves: measurements change more slowly, and making a
-// picture ready costs as much as ranking many pods by it.
-const reuse = 250 * time.Millisecond
+// picture ready costs as much as ranking many pods by it. Among many nodes, who tell the less often, it is reuseEach
+// for each of them, up to longestReuse.
+const (
+	reuse        = 250 * time.Millisecond
+	reuseEach    = 200 * time.Microsecond
+	longestReuse = time.Second
+)
 
 // Views gives the newest picture of the cluster from memory, at once.
 type Views interface {
@@ -129,13 +134,16 @@ func Factory(c Config) frameworkruntime.PluginFactory {
 // Name implements framework.Plugin.
 func (r *RouteTime) Name() string { return Name }
 
-// look gives the picture, made ready, at most reuse old.
+// look gives the picture, made ready, at most reuse old, or what it is among many nodes.
 func (r *RouteTime) look() *placement.Survey {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	if age := now.Sub(r.taken); r.survey != nil && age >= 0 && age < reuse {
-		return r.survey
+	if r.survey != nil {
+		serves := max(reuse, min(longestReuse, reuseEach*time.Duration(r.survey.Size())))
+		if age := now.Sub(r.taken); age >= 0 && age < serves {
+			return r.survey
+		}
 	}
 	s, earlier := r.views.Snapshot(), r.survey
 	if r.renewed != nil {

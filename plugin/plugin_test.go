@@ -172,6 +172,26 @@ func TestDelaysThatChangeMoveTheNextPod(t *testing.T) {
 	}
 }
 
+// The more nodes there are, the longer a picture serves.
+func TestLargePicturesServeLonger(t *testing.T) {
+	for nodes, want := range map[int]time.Duration{100: reuse, 2000: 400 * time.Millisecond, 8000: longestReuse} {
+		b := newBench()
+		for i := range nodes - len(b.picture.Nodes) {
+			b.picture.Nodes[model.NodeID(fmt.Sprint("more", i))] = view.Node{}
+		}
+		b.start(t, "")
+		first := b.plugin.look()
+		b.now = t0.Add(want - 1)
+		if b.plugin.look() != first {
+			t.Errorf("one of %d nodes does not serve for %v", nodes, want)
+		}
+		b.now = t0.Add(want)
+		if b.plugin.look() == first {
+			t.Errorf("one of %d nodes serves for more than %v", nodes, want)
+		}
+	}
+}
+
 func TestMalformedPeersGetOneEventAndThePodIsScheduled(t *testing.T) {
 	b := newBench()
 	b.start(t, "")
