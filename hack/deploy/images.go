@@ -32,7 +32,7 @@ var (
 		{Name: "drover-scheduler", Programs: []string{"cmd/drover-scheduler"}},
 	}
 	Apps = []Image{
-		{Name: "ticker", Programs: []string{"test/apps/ticker", "test/checkpoint/odd", "test/apps/chain"}},
+		{Name: "ticker", Programs: []string{"test/apps/ticker", "test/checkpoint/odd", "test/apps/chain", "test/apps/beat", "test/apps/load"}},
 	}
 	// Software is what people run, for the tests that move it.
 	Software = []Image{
