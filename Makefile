@@ -77,6 +77,17 @@ SOAK_MOVES ?= 100
 soak-owners: lab-build ## Move a pod of every kind SOAK_MOVES (100) times in a lab; writes out/soak/owners.json
 	$(GO) test -count=1 -timeout 6h -parallel 1 -v -run TestSoakOwners ./test/e2e -soak.moves=$(SOAK_MOVES)
 
+# How often "make soak-redis" and "make soak-http" move their server.
+MOVES ?= 20
+
+.PHONY: soak-redis
+soak-redis: lab-build ## Move Redis MOVES (20) times in a lab while 50 connected clients write; writes out/soak/redis.json
+	$(GO) test -count=1 -timeout 2h -v -run TestSoakRedis ./test/e2e -soak.client-moves=$(MOVES)
+
+.PHONY: soak-http
+soak-http: lab-build ## Move nginx MOVES (20) times in a lab under keep-alive load through its Service; writes out/soak/nginx.json
+	$(GO) test -count=1 -timeout 2h -v -run TestSoakHTTP ./test/e2e -soak.client-moves=$(MOVES)
+
 .PHONY: bench-linkstate
 bench-linkstate: ## Computed route times against Vivaldi's coordinates; writes out/bench/linkstate.json
 	cd test/bench/linkstate && $(GO) test . && $(GO) run . -out $(CURDIR)/out/bench/linkstate.json
@@ -117,6 +128,13 @@ SCHEDULER_ARGS ?=
 .PHONY: bench-scheduler
 bench-scheduler: lab-build ## What RouteTime costs kube-scheduler, beside other plugins, against a real kube-apiserver, some 40 min on a quiet machine; writes out/bench/scheduler.json
 	$(GO) run ./test/bench/scheduler -out $(CURDIR)/out/bench/scheduler.json $(SCHEDULER_ARGS)
+
+# Pieces of it: make bench-migrate MIGRATE_ARGS='-sizes 16,64 -rounds 1 -sides drover,bare'
+MIGRATE_ARGS ?=
+
+.PHONY: bench-migrate
+bench-migrate: lab-build ## For how long a process is not felt to run when it moves, beside the standard path, a new start and bare CRIU, some 30 min on a quiet machine; writes out/bench/migrate.json
+	$(GO) run ./test/bench/migrate -out $(CURDIR)/out/bench/migrate.json $(MIGRATE_ARGS)
 
 .PHONY: lab-build
 lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout

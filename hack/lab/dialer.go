@@ -27,3 +27,12 @@ func (l *Lab) ListenPacketOn(name, network, address string) (net.PacketConn, err
 	}
 	return netns.ListenPacket(ns, network, address)
 }
+
+// ListenOn listens for streams on a machine of the lab.
+func (l *Lab) ListenOn(name, network, address string) (net.Listener, error) {
+	ns, err := l.namespace(name, "net")
+	if err != nil {
+		return nil, err
+	}
+	return netns.Listen(ns, network, address)
+}

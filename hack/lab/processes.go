@@ -125,3 +125,13 @@ func (l *Lab) PodsGroup(node string) (string, error) {
 	}
 	return m.pods(), nil
 }
+
+// DaemonsGroup is that of a machine's own programs: kubelet, containerd, the shims of its
+// containers and what those run.
+func (l *Lab) DaemonsGroup(name string) (string, error) {
+	m, err := l.find(name)
+	if err != nil {
+		return "", err
+	}
+	return m.daemons(), nil
+}

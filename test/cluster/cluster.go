@@ -38,6 +38,7 @@ type Cluster struct {
 
 	root      string
 	tag       string // of the images
+	apps      string // tar of the image with the tests' programs
 	log       io.Writer
 	hear      net.PacketConn
 	witnessOn string
@@ -70,7 +71,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	step()
-	c.tag = built.Tag
+	c.tag, c.apps = built.Tag, built.Tars[len(deploy.Product)]
 	o.Lab.Report = func(format string, args ...any) { fmt.Fprintf(o.Log, format+"\n", args...) }
 	if c.Lab, err = lab.Up(ctx, o.Lab); err != nil {
 		return nil, err
@@ -99,6 +100,13 @@ func (c *Cluster) install(ctx context.Context, tars []string, values map[string]
 	step()
 	return nil
 }
+
+// AppsImage is the image that the tests' programs are in, by the reference under which the nodes
+// have it, and the tar that it was loaded from.
+func (c *Cluster) AppsImage() (ref, tar string) { return deploy.Apps[0].Ref(c.tag), c.apps }
+
+// Program is the path of a program that was built for an image.
+func (c *Cluster) Program(name string) string { return filepath.Join(c.root, "out", "bin", name) }
 
 // Upgrade installs the chart, or again with other values.
 func (c *Cluster) Upgrade(ctx context.Context, values map[string]any) error {

@@ -14,11 +14,14 @@ import (
 	"github.com/drover-project/drover/internal/model"
 )
 
-// Order asks for a move, as "kubectl drover migrate" does.
-func (c *Cluster) Order(ctx context.Context, pod *corev1.Pod, to string) (*v1alpha1.PodMigration, error) {
+// Order asks for a move, as "kubectl drover migrate" does; change may make another of the wish.
+func (c *Cluster) Order(ctx context.Context, pod *corev1.Pod, to string, change ...func(*v1alpha1.PodMigration)) (*v1alpha1.PodMigration, error) {
 	m := &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, GenerateName: pod.Name + "-"},
 		Spec:       v1alpha1.PodMigrationSpec{PodName: pod.Name, PodUID: pod.UID, TargetNode: to, Reason: "Test"},
+	}
+	for _, f := range change {
+		f(m)
 	}
 	if err := c.Client.Create(ctx, m); err != nil {
 		return nil, fmt.Errorf("create PodMigration for %s: %w", pod.Name, err)
