@@ -104,7 +104,8 @@ func soakServer(t *testing.T, s cluster.Software, args func(addr string) []strin
 	check(t, r.write(report))
 	t.Logf("%d clients, %d requests; phases %+v", r.Clients, r.Saw.Done, r.Saw.Phases)
 	if r.Saw.Failed > 0 || r.Saw.Reconnected > 0 {
-		t.Errorf("in %d moves %d requests failed and %d connections were made anew, want none; the first: %q", r.Completed, r.Saw.Failed, r.Saw.Reconnected, r.Saw.Failures)
+		t.Errorf("in %d moves %d requests failed and %d connections were made anew, want none; the first: %q",
+			r.Completed, r.Saw.Failed, r.Saw.Reconnected, r.Saw.Failures[:min(3, len(r.Saw.Failures))])
 	}
 	if r.Saw.Lost > 0 {
 		t.Errorf("%d acknowledged writes are lost: %s", r.Saw.Lost, r.Saw.FirstLost)
