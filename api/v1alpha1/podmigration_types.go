@@ -220,6 +220,10 @@ type PodMigrationStatus struct {
 	// Bytes of checkpoint images sent. Source's agent.
 	// +optional
 	Bytes int64 `json:"bytes,omitempty"`
+	// Transfer is how far the images are, and in the end what they took, for people: no program
+	// decides by it. Source's agent, once a second while they are sent, and when they are complete.
+	// +optional
+	Transfer *TransferStatus `json:"transfer,omitempty"`
 	// FrozenTime is from the freeze to the acknowledgement, by the source's clock. Source's agent.
 	// +optional
 	// +kubebuilder:validation:Type=string
@@ -235,6 +239,32 @@ type PodMigrationStatus struct {
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// TransferStatus is how far the memory of a pod is on its way.
+type TransferStatus struct {
+	// AheadBytes of memory were sent before the freeze, in Rounds over all of it.
+	// +optional
+	AheadBytes int64 `json:"aheadBytes,omitempty"`
+	// +optional
+	Rounds int64 `json:"rounds,omitempty"`
+	// SentBytes of images are on the target, of TotalBytes, which is not known before the dump
+	// is complete.
+	// +optional
+	SentBytes int64 `json:"sentBytes,omitempty"`
+	// +optional
+	TotalBytes int64 `json:"totalBytes,omitempty"`
+	// WireBytes is what all of it took on the link, compressed.
+	// +optional
+	WireBytes int64 `json:"wireBytes,omitempty"`
+	// BytesPerSecond of memory and images, over the last seconds; TimeLeft for the rest of the
+	// images at that rate.
+	// +optional
+	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	TimeLeft *metav1.Duration `json:"timeLeft,omitempty"`
 }
 
 // SourceStatus is the side that the pod leaves.

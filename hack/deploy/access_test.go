@@ -162,6 +162,7 @@ func TestResolvingChangesNothingElse(t *testing.T) {
 	now, at := metav1.Now(), metav1.NowMicro()
 	undecided := v1alpha1.PodMigrationStatus{
 		Epoch: 2, Phase: v1alpha1.PhaseRestoring, Bytes: 7, FrozenTime: &metav1.Duration{Duration: time.Second},
+		Transfer: &v1alpha1.TransferStatus{AheadBytes: 1, Rounds: 1, SentBytes: 1, TotalBytes: 2, WireBytes: 1, BytesPerSecond: 1, TimeLeft: &metav1.Duration{Duration: time.Second}},
 		Source: v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u", Offered: true, Origin: "u", OwnerUID: "o", BootID: "b",
 			Containers: []v1alpha1.MovingContainer{{Name: "c", ID: "i"}}},
 		Target:     v1alpha1.TargetStatus{Node: "n2", PodName: "q", PodUID: "v", Waiting: true, BootID: "b", Deadline: &at},

@@ -188,6 +188,7 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		{"the source forges an epoch", write(agents["n1"], func(s *st) { s.Epoch = 1000 }), "raises the epoch by one"},
 		{"the target forges an epoch", write(agents["n2"], func(s *st) { s.Epoch = 3 }), "takes a pod back"},
 		{"the target tells what the source measured", write(agents["n2"], func(s *st) { s.Bytes = 1 }), "what the source measured"},
+		{"the target tells how far the source is", write(agents["n2"], func(s *st) { s.Transfer = &v1alpha1.TransferStatus{SentBytes: 1} }), "what the source measured"},
 		{"the source decides in another's name", write(agents["n1"], func(s *st) {
 			s.Decision, s.DecisionBy = "Abort", "target n2"
 		}), "own node's name"},

@@ -86,6 +86,9 @@ func TestRecordsPolicy(t *testing.T) {
 		{"agent completes", dst, func(s *st) {
 			s.Conditions = append(s.Conditions, metav1.Condition{Type: "Complete", Status: "True", Reason: "X", LastTransitionTime: metav1.Now()})
 		}, "drover-controller alone"},
+		{"source tells how far it is", src, func(s *st) {
+			s.Transfer = &v1alpha1.TransferStatus{SentBytes: 1, TimeLeft: &metav1.Duration{Duration: time.Second}}
+		}, ""},
 		{"source ended", src, func(s *st) { s.Source.Ended, s.FrozenTime = true, &metav1.Duration{Duration: time.Second} }, ""},
 		{"controller hands over", controller, func(s *st) { s.HandedOver = true }, ""},
 		{"master mends", admin, func(s *st) { s.Phase = "Completed" }, ""},

@@ -98,7 +98,7 @@ func (w *worker) swap(ctx context.Context, a handoff.Action) {
 	}
 	next, err := write{
 		change: a.Change, role: w.role, node: w.d.cfg.Node, now: w.d.cfg.Now(),
-		steps: w.steps, bytes: w.bytes, frozen: w.frozenFor(), judgement: w.judgement,
+		steps: w.steps, sent: w.sent, frozen: w.frozenFor(), judgement: w.judgement,
 	}.apply(base)
 	if err != nil {
 		w.log.Error("not written", "change", string(a.Change.Verb), "err", err)

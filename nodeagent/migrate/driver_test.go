@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,6 +89,34 @@ var (
 	returned = handoff.Record{Epoch: 3, Decision: handoff.Committed, Returned: true,
 		Source: handoff.SourceRecord{Offered: true, Released: true}, Target: handoff.TargetRecord{Waiting: true, Starting: true, Failed: true, Cleaned: true}}
 )
+
+// How far a transfer is gets written while it lasts, and what it took in the end. It is in
+// nobody's way: not if others write meanwhile, not if it is not known whether it was stored.
+func TestProgressIsWritten(t *testing.T) {
+	for name, unknown := range map[string]bool{"well": false, "unknown": true} {
+		t.Run(name, func(t *testing.T) {
+			var waits atomic.Int32 // a write of progress looks like the target's that it waits
+			run(t, func(c *cluster) {
+				c.nodes["a"].slowSend = 5500 * time.Millisecond
+				c.at = func(verb string) {
+					if verb == string(handoff.Wait) && waits.Add(1) > 1 && unknown {
+						c.mu.Lock()
+						c.lose = handoff.Wait
+						c.mu.Unlock()
+					}
+				}
+			}, nil, moved, func(t *testing.T, c *cluster) {
+				// One that waits, and one of progress each second.
+				if n := waits.Load(); n < 4 || n > 1+5 {
+					t.Errorf("%d writes, want one a second", n)
+				}
+				if tr := c.pm.Status.Transfer; tr == nil || tr.SentBytes != 4096 || tr.WireBytes != 99 || tr.Rounds != 3 || tr.TimeLeft != nil {
+					t.Errorf("in the end: %+v", tr)
+				}
+			})
+		})
+	}
+}
 
 func TestMove(t *testing.T) {
 	run(t, nil, nil, moved, func(t *testing.T, c *cluster) {

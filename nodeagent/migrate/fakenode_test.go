@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/handoff"
@@ -76,13 +77,14 @@ func (x *checkpointer) End(context.Context, Move) error {
 	return nil
 }
 
-func (x *sender) Send(context.Context, Move, string) (int64, error) {
+func (x *sender) Send(context.Context, Move, string) (Progress, error) {
 	x.mu.Lock()
-	err := x.sendErr
+	err, slow := x.sendErr, x.slowSend
 	x.mu.Unlock()
 	if err != nil {
-		return 0, err
+		return Progress{}, err
 	}
+	time.Sleep(slow)
 	to := x.c.nodes["b"]
 	to.mu.Lock()
 	to.images = true
@@ -91,7 +93,16 @@ func (x *sender) Send(context.Context, Move, string) (int64, error) {
 	if d != nil {
 		d.ImagesComplete("uid-1")
 	}
-	return 4096, nil
+	return Progress{Sent: 4096, Total: 4096, Wire: 99, Rounds: 3}, nil
+}
+
+func (x *sender) Progress(Move) *Progress {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.slowSend == 0 {
+		return nil
+	}
+	return &Progress{Sent: 1024, Total: 4096, Rate: 512.5, Left: 6 * time.Second, Rounds: 3}
 }
 
 func (x *images) Complete(context.Context, Move) (string, error) {

@@ -62,6 +62,7 @@ type node struct {
 	dumpErr    error
 	sendErr    error
 	restoreErr error
+	slowSend   time.Duration
 	blockDump  bool
 	blockPass  bool
 	images     bool

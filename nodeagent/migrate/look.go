@@ -27,6 +27,8 @@ type Found struct {
 	Begun   bool `json:"begun,omitempty"`
 	Arrived bool `json:"arrived,omitempty"`
 	Creates int  `json:"creates,omitempty"`
+	// Transfer is how far the images are, on the source while they are sent.
+	Transfer *Progress `json:"transfer,omitempty"`
 	// HeldSince is since when this agent has held it; zero: it does not.
 	HeldSince time.Time `json:"heldSince,omitzero"`
 	// BootID of the running kernel.
@@ -62,6 +64,7 @@ func (d *Driver) lookAt(ctx context.Context, pm *v1alpha1.PodMigration, role Rol
 	if role == RoleSource {
 		facts, err := d.ports.Checkpointer.Inspect(ctx, m)
 		f.Alive, f.Frozen, f.Busy = facts.Alive, facts.Frozen, facts.Dumping
+		f.Transfer = d.ports.Sender.Progress(m)
 		errs = append(errs, err)
 	} else {
 		pod = m.Target

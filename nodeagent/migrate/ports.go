@@ -95,8 +95,11 @@ type Dumped struct {
 // Sender brings images to the target's agent.
 type Sender interface {
 	// Send returns once the target has confirmed that every file in dir is complete and
-	// verified there, where nothing but a boot can lose it. It gives the bytes sent. It ends early with ctx.
-	Send(ctx context.Context, m Move, dir string) (bytes int64, err error)
+	// verified there, where nothing but a boot can lose it, and gives what it took. A lost
+	// connection is no reason to fail; it ends early with ctx.
+	Send(ctx context.Context, m Move, dir string) (Progress, error)
+	// Progress tells how far it is; nil: nothing is being sent.
+	Progress(m Move) *Progress
 }
 
 // Images looks after the images that came to this node.

@@ -84,7 +84,8 @@ type write struct {
 	// steps are the timeline's entries of this node so far; those that the record has
 	// already are left out.
 	steps []v1alpha1.TimelineEntry
-	bytes int64
+	// sent is what the transfer took; nil: it is not over.
+	sent *Progress
 	// frozen is 0 when it is not known.
 	frozen time.Duration
 	// judgement is the guard's; the zero one: none.
@@ -141,7 +142,9 @@ func (w write) words(s *v1alpha1.PodMigrationStatus) {
 	case handoff.Lose:
 		s.LostMessage = w.change.Message
 	case handoff.Offer:
-		s.Bytes = w.bytes
+		if w.sent != nil {
+			s.Bytes, s.Transfer = w.sent.Total, w.sent.status()
+		}
 	case handoff.End:
 		if w.frozen > 0 {
 			s.FrozenTime = &metav1.Duration{Duration: w.frozen}

@@ -45,6 +45,7 @@ func (w *worker) dump(ctx context.Context) letter {
 		w.log.Warn("the pod cannot be moved; nothing was frozen", "finding", examined.event.Reason)
 		return examined
 	}
+	defer w.telling(ctx)()
 	dumped, err := w.d.ports.Checkpointer.Dump(ctx, w.move)
 	if err != nil {
 		return w.answer(handoff.OpDump, err)
@@ -64,12 +65,13 @@ func (w *worker) dump(ctx context.Context) letter {
 }
 
 func (w *worker) send(ctx context.Context, dir string) letter {
-	bytes, err := w.d.ports.Sender.Send(ctx, w.move, dir)
+	defer w.telling(ctx)()
+	sent, err := w.d.ports.Sender.Send(ctx, w.move, dir)
 	l := w.answer(handoff.OpSend, err)
 	if err == nil {
 		at := w.d.cfg.Now()
 		l.before = func() {
-			w.bytes = bytes
+			w.sent = &sent
 			w.note(StepSent, at)
 		}
 	}

@@ -57,9 +57,11 @@ type worker struct {
 	judgement judgement
 	steps     []v1alpha1.TimelineEntry
 	dumped    Dumped
-	bytes     int64
-	frozenAt  time.Time
-	ackedAt   time.Time
+	// sent is what the transfer took; told: its progress is being written.
+	sent     *Progress
+	told     bool
+	frozenAt time.Time
+	ackedAt  time.Time
 }
 
 func newWorker(d *Driver, m Move, role Role) *worker {

@@ -4,9 +4,16 @@
 // is there, has the digest that the source took while it read, and is synced (which costs
 // nothing in memory).
 //
+// Files go as chunks, each verified for itself, in any order and over several connections.
+// What came stays when a connection is cut, and what the dump has written goes while it writes
+// the rest; before the manifest, which the source makes after the hold, all of it is but a
+// guess at what the images will be. So are the blocks of memory that go before the freeze:
+// contents without a place, which chunks then name by their digests.
+//
 // Images hold the memory of other people's processes and are restored by root, so the
-// sender is not trusted: names, sizes, order and amount are checked before anything is
-// written, and nothing that lies in the images' directory is followed or overwritten.
+// sender is not trusted: names, sizes and amount are checked before anything is written,
+// nothing is decompressed beyond the size that is expected, and nothing that lies in the
+// images' directory is followed.
 package transfer
 
 import (
@@ -27,10 +34,10 @@ import (
 const Port = 7947
 
 const (
-	// chunk is how much of a file goes into one message, maxChunk how much is taken.
-	chunk    = 512 * model.KiB
-	maxChunk = model.MiB
-	// maxMessage bounds one message. It is End that grows, with the number of files.
+	// chunkSize is how much of a file is verified at once. A message of it fits into the buffers
+	// that package grpc keeps: larger ones it makes anew each time.
+	chunkSize = uint64(512 * model.KiB)
+	// maxMessage bounds one message. It is the manifest that grows, with the number of files.
 	maxMessage = 8 * model.MiB
 	// maxFiles bounds one move: CRIU writes a few files a process.
 	maxFiles = 16384
@@ -48,7 +55,7 @@ func ServerOptions(config *tls.Config) []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(int(maxMessage)),
 		grpc.MaxConcurrentStreams(16),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: alive, Timeout: alive}),
-		// A sender that waits for the target's sync asks every so often: let it.
+		// A sender that waits for the dump or for the target's sync asks every so often: let it.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: alive / 4}),
 	}
 }

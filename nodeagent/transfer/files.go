@@ -16,6 +16,18 @@ import (
 type image struct {
 	name string
 	size uint64
+	id   fileID
+}
+
+// fileID tells one file from another that has its name later.
+type fileID struct{ dev, ino uint64 }
+
+func idOf(f *os.File) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fileID{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return fileID{uint64(st.Dev), st.Ino}, nil
 }
 
 func openDir(path string) (*os.File, error) {
@@ -62,8 +74,12 @@ func listImages(dir *os.File) ([]image, uint64, error) {
 		if err != nil {
 			return nil, 0, err
 		}
+		id, err := idOf(f)
 		f.Close()
-		images = append(images, image{name, size})
+		if err != nil {
+			return nil, 0, err
+		}
+		images = append(images, image{name, size, id})
 		total += size
 	}
 	slices.SortFunc(images, func(a, b image) int { return cmp.Compare(a.name, b.name) })

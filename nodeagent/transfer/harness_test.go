@@ -124,8 +124,16 @@ func (x *target) sender(t testing.TB, node model.NodeID) *Sender {
 	return &Sender{Address: func(string) (string, error) { return x.address, nil }, TLS: k.ClientConfig, Metrics: NewMetrics()}
 }
 
-// stream opens a call with a certificate, for senders that say what they like.
-func (x *target) stream(t testing.TB, ctx context.Context, id *identity.Identity) agentv1.Peer_SendClient {
+// once has the sender try no second time.
+func once(t testing.TB, s *Sender) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	s.lost = func(error) { cancel() }
+	return ctx
+}
+
+// client calls the target with a certificate, for senders that say what they like.
+func (x *target) client(t testing.TB, id *identity.Identity) agentv1.PeerClient {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+x.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(keeper(t, x.ca, id).ClientConfig("b"))))
@@ -133,11 +141,45 @@ func (x *target) stream(t testing.TB, ctx context.Context, id *identity.Identity
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	s, err := agentv1.NewPeerClient(conn).Send(ctx)
+	return agentv1.NewPeerClient(conn)
+}
+
+// stream opens a call of Put.
+func (x *target) stream(t testing.TB, ctx context.Context, id *identity.Identity) agentv1.Peer_PutClient {
+	t.Helper()
+	s, err := x.client(t, id).Put(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// put says messages and gives the answer.
+func put(t testing.TB, c agentv1.PeerClient, say ...*agentv1.PutRequest) error {
+	t.Helper()
+	s, err := c.Put(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range say {
+		_ = s.Send(m) // the answer tells
+	}
+	_, err = s.CloseAndRecv()
+	return err
+}
+
+// have is which chunks of which files the target says that it has.
+func (x *target) have(t testing.TB, c agentv1.PeerClient) map[string]string {
+	t.Helper()
+	answer, err := c.Have(t.Context(), &agentv1.HaveRequest{Begin: testBegin(0, 0)})
+	if err != nil || answer.GetComplete() {
+		t.Fatal(answer, err)
+	}
+	got := map[string]string{}
+	for _, f := range answer.GetFiles() {
+		got[f.GetName()] = string(f.GetThere())
+	}
+	return got
 }
 
 func (r *Receiver) refusals(why reason) float64 {
@@ -171,13 +213,18 @@ func wantDir(t testing.TB, dir string, files map[string][]byte) {
 		t.Fatalf("%s holds %q, want %q", dir, got, want)
 	}
 	for name, want := range files {
-		got, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: %d bytes, %v; want %d bytes as they were sent", name, len(got), err, len(want))
-		}
-		if fi, _ := os.Lstat(filepath.Join(dir, name)); fi.Mode() != 0o600 {
-			t.Errorf("%s has mode %v", name, fi.Mode())
-		}
+		wantFile(t, filepath.Join(dir, name), want)
+	}
+}
+
+func wantFile(t testing.TB, path string, want []byte) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%s: %d bytes, %v; want %d bytes as they were sent", path, len(got), err, len(want))
+	}
+	if fi, err := os.Lstat(path); err != nil || fi.Mode() != 0o600 {
+		t.Errorf("%s: %v, %v", path, fi, err)
 	}
 }
 

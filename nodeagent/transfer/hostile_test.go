@@ -2,14 +2,16 @@ package transfer
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/s2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -19,109 +21,112 @@ import (
 	"github.com/drover-project/drover/internal/model"
 )
 
-func begin(bytes uint64, files uint32) *agentv1.SendRequest {
-	return &agentv1.SendRequest{Part: &agentv1.SendRequest_Begin{Begin: &agentv1.Begin{
-		Namespace: "default", Migration: "web-1", MigrationUid: "uid-1", Epoch: 3, TotalBytes: bytes, TotalFiles: files,
-	}}}
-}
+// bomb decompresses to far more than it says.
+var bomb = make([]byte, 16<<20)
 
-func file(name string, size uint64) *agentv1.SendRequest {
-	return &agentv1.SendRequest{Part: &agentv1.SendRequest_File{File: &agentv1.File{Name: name, Size: size}}}
-}
-
-func data(b string) *agentv1.SendRequest {
-	return &agentv1.SendRequest{Part: &agentv1.SendRequest_Data{Data: []byte(b)}}
-}
-
-// end has the true digests of pairs of names and contents.
-func end(pairs ...string) *agentv1.SendRequest {
-	e := &agentv1.End{}
-	for i := 0; i < len(pairs); i += 2 {
-		sum := sha256.Sum256([]byte(pairs[i+1]))
-		e.Digests = append(e.Digests, &agentv1.FileDigest{Name: pairs[i], Size: uint64(len(pairs[i+1])), Sha256: sum[:]})
-	}
-	return &agentv1.SendRequest{Part: &agentv1.SendRequest_End{End: e}}
-}
-
-func changed(req *agentv1.SendRequest, change func(*agentv1.Begin)) *agentv1.SendRequest {
-	change(req.GetBegin())
-	return req
-}
-
-func forged(req *agentv1.SendRequest, change func(*agentv1.End)) *agentv1.SendRequest {
-	change(req.GetEnd())
-	return req
-}
-
-type messages = []*agentv1.SendRequest
-
-// hostile senders: every one is refused for the reason, and leaves nothing.
+// hostile senders: every one is refused for the reason, and leaves nothing but what honest
+// ones might come back for.
 var hostile = map[string]struct {
 	say    messages
+	files  []*agentv1.FileDigest
 	reason reason
 }{
-	"nothing":         {messages{}, misuse},
-	"no part":         {messages{{}}, misuse},
-	"file first":      {messages{file("a", 1)}, misuse},
-	"end first":       {messages{end()}, misuse},
-	"data first":      {messages{data("x")}, misuse},
-	"begin twice":     {messages{begin(1, 1), begin(1, 1)}, misuse},
-	"part unknown":    {messages{begin(1, 1), {}}, misuse},
-	"no file":         {messages{begin(1, 1), data("x")}, misuse},
-	"end missing":     {messages{begin(1, 1), file("a", 1), data("x")}, misuse},
-	"end too early":   {messages{begin(2, 1), file("a", 2), data("x"), end("a", "x")}, misuse},
-	"only a begin":    {messages{begin(0, 1), end()}, misuse},
-	"a file missing":  {messages{begin(1, 2), file("a", 1), data("x"), end("a", "x")}, misuse},
-	"bytes missing":   {messages{begin(2, 1), file("a", 1), data("x"), end("a", "x")}, misuse},
-	"too few bytes":   {messages{begin(2, 2), file("a", 2), data("x"), file("b", 0)}, misuse},
-	"too many bytes":  {messages{begin(9, 1), file("a", 1), data("xy")}, misuse},
-	"more after that": {messages{begin(9, 1), file("a", 1), data("x"), data("y")}, misuse},
-	"over the total":  {messages{begin(1, 1), file("a", 2)}, misuse},
-	"sum over total":  {messages{begin(1, 2), file("a", 1), data("x"), file("b", 1)}, misuse},
-	"huge size":       {messages{begin(1, 2), file("a", 1), data("x"), file("b", 1<<64-1)}, misuse},
-	"too many files":  {messages{begin(9, 1), file("a", 0), file("b", 0)}, misuse},
-	"file twice":      {messages{begin(9, 2), file("a", 0), file("a", 0)}, misuse},
-	"empty data":      {messages{begin(1, 1), file("a", 1), data("")}, misuse},
-	"big data":        {messages{begin(1<<22, 1), file("a", 1<<22), data(strings.Repeat("x", 1<<20+1))}, misuse},
-	"no files":        {messages{begin(0, 0), end()}, tooMuch},
-	"a lot of files":  {messages{begin(0, maxFiles+1)}, tooMuch},
-	"a lot of bytes":  {messages{begin(1<<63, 1)}, tooMuch},
-	"the whole disk":  {messages{begin(1<<40, 1)}, noSpace},
-	"name empty":      {messages{begin(1, 1), file("", 1)}, misuse},
-	"name dot":        {messages{begin(1, 1), file(".", 1)}, misuse},
-	"name dots":       {messages{begin(1, 1), file("..", 1)}, misuse},
-	"name hidden":     {messages{begin(1, 1), file(".a", 1)}, misuse},
-	"name up":         {messages{begin(1, 1), file("../a", 1)}, misuse},
-	"name down":       {messages{begin(1, 1), file("a/b/c", 1)}, misuse},
-	"name down, up":   {messages{begin(1, 1), file("a/..", 1)}, misuse},
-	"name of none":    {messages{begin(1, 1), file("a/", 1)}, misuse},
-	"name from above": {messages{begin(1, 1), file("/a", 1)}, misuse},
-	"name absolute":   {messages{begin(1, 1), file("/etc/passwd", 1)}, misuse},
-	"name backslash":  {messages{begin(1, 1), file(`a\b`, 1)}, misuse},
-	"name null":       {messages{begin(1, 1), file("a\x00b", 1)}, misuse},
-	"name newline":    {messages{begin(1, 1), file("a\nb", 1)}, misuse},
-	"name long":       {messages{begin(1, 1), file(strings.Repeat("x", 256), 1)}, misuse},
-	"other content":   {messages{begin(1, 1), file("a", 1), data("x"), end("a", "y")}, damaged},
-	"other name":      {messages{begin(1, 1), file("a", 1), data("x"), end("b", "x")}, misuse},
-	"other size":      {messages{begin(1, 1), file("a", 1), data("x"), end("a", "xy")}, misuse},
-	"no digests":      {messages{begin(1, 1), file("a", 1), data("x"), end()}, misuse},
-	"digests twice":   {messages{begin(1, 1), file("a", 1), data("x"), end("a", "x", "a", "x")}, misuse},
-	"digest empty": {messages{begin(1, 1), file("a", 1), data("x"),
-		forged(end("a", "x"), func(e *agentv1.End) { e.Digests[0].Sha256 = nil })}, damaged},
-	"digest cut": {messages{begin(1, 1), file("a", 1), data("x"),
-		forged(end("a", "x"), func(e *agentv1.End) { e.Digests[0].Sha256 = e.Digests[0].Sha256[:31] })}, damaged},
-	"UID empty":   {messages{changed(begin(1, 1), func(b *agentv1.Begin) { b.MigrationUid = "" })}, misuse},
-	"UID up":      {messages{changed(begin(1, 1), func(b *agentv1.Begin) { b.MigrationUid = "../uid" })}, misuse},
-	"namespace":   {messages{changed(begin(1, 1), func(b *agentv1.Begin) { b.Namespace = "a/b" })}, misuse},
-	"migration":   {messages{changed(begin(1, 1), func(b *agentv1.Begin) { b.Migration = "../pods" })}, misuse},
-	"other move":  {messages{changed(begin(1, 1), func(b *agentv1.Begin) { b.Migration = "web-2" })}, byRecord},
-	"other epoch": {messages{changed(begin(1, 1), func(b *agentv1.Begin) { b.Epoch = 2 })}, byRecord},
-	"other UID":   {messages{changed(begin(1, 1), func(b *agentv1.Begin) { b.MigrationUid = "uid-9" })}, byRecord},
+	"nothing":            {say: messages{}, reason: misuse},
+	"no part":            {say: messages{{}}, reason: misuse},
+	"chunk first":        {say: messages{chunk("a", 0, "x")}, reason: misuse},
+	"blocks first":       {say: messages{blocks(make([]byte, block))}, reason: misuse},
+	"begin twice":        {say: messages{begin(1), begin(1)}, reason: misuse},
+	"part unknown":       {say: messages{begin(1), {}}, reason: misuse},
+	"too many bytes":     {say: messages{begin(9), chunk("a", 0, strings.Repeat("x", 10))}, reason: misuse},
+	"sum of two files":   {say: messages{begin(9), chunk("a", 0, "xxxxx"), chunk("b", 0, "xxxxx")}, reason: misuse},
+	"far away":           {say: messages{begin(9), chunk("a", 1<<40, "x")}, reason: misuse},
+	"farther":            {say: messages{begin(9), chunk("a", 1<<63, "x")}, reason: misuse},
+	"farthest":           {say: messages{begin(9), chunk("a", 1<<64-1<<19, whole("x"))}, reason: misuse},
+	"not at a chunk":     {say: messages{begin(1 << 22), chunk("a", 1, "x")}, reason: misuse},
+	"overlapping":        {say: messages{begin(1 << 22), chunk("a", 0, whole("x")), chunk("a", chunkSize/2, whole("y"))}, reason: misuse},
+	"empty chunk":        {say: messages{begin(1), chunk("a", 0, "")}, reason: misuse},
+	"big chunk":          {say: messages{begin(1 << 22), chunk("a", 0, whole("x")+"x")}, reason: misuse},
+	"more than it says":  {say: messages{begin(9), forged(chunk("a", 0, "xy"), func(c *agentv1.Chunk) { c.Size = 1 })}, reason: misuse},
+	"less than it says":  {say: messages{begin(9), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Size = 2 })}, reason: misuse},
+	"no data":            {say: messages{begin(9), as(agentv1.Codec_RAW, nil)}, reason: misuse},
+	"other content":      {say: messages{begin(1), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Data = []byte("y") })}, reason: damaged},
+	"digest empty":       {say: messages{begin(1), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Sha256 = nil })}, reason: misuse},
+	"digest cut":         {say: messages{begin(1), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Sha256 = c.Sha256[:31] })}, reason: misuse},
+	"codec unknown":      {say: messages{begin(1), as(7, []byte("x"))}, reason: misuse},
+	"s2 garbage":         {say: messages{begin(1), as(agentv1.Codec_S2, []byte("x"))}, reason: misuse},
+	"s2 bomb":            {say: messages{begin(1 << 20), forged(chunk("a", 0, whole("x")), func(c *agentv1.Chunk) { c.Codec, c.Data = agentv1.Codec_S2, s2.Encode(nil, bomb) })}, reason: misuse},
+	"s2 short":           {say: messages{begin(9), forged(chunk("a", 0, "xxxxxxxxx"), func(c *agentv1.Chunk) { c.Codec, c.Data = agentv1.Codec_S2, s2.Encode(nil, []byte("x")) })}, reason: misuse},
+	"zstd garbage":       {say: messages{begin(1), as(agentv1.Codec_ZSTD, []byte("x"))}, reason: misuse},
+	"zstd bomb":          {say: messages{begin(1 << 20), forged(chunk("a", 0, whole("x")), func(c *agentv1.Chunk) { c.Codec, c.Data = agentv1.Codec_ZSTD, zstdOf(bomb) })}, reason: misuse},
+	"zstd short":         {say: messages{begin(1 << 20), forged(chunk("a", 0, whole("x")), func(c *agentv1.Chunk) { c.Codec, c.Data = agentv1.Codec_ZSTD, zstdOf([]byte("x")) })}, reason: misuse},
+	"zeros that are not": {say: messages{begin(1), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Zero, c.Data = []byte{1}, nil })}, reason: damaged},
+	"zeros and data":     {say: messages{begin(1), forged(chunk("a", 0, "\x00"), func(c *agentv1.Chunk) { c.Zero = []byte{1} })}, reason: misuse},
+	"zeros beyond":       {say: messages{begin(1), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Zero = []byte{2} })}, reason: misuse},
+	"zeros far beyond":   {say: messages{begin(1), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Zero = make([]byte, 64) })}, reason: misuse},
+	"known beyond":       {say: messages{begin(1), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Known = []byte{2} })}, reason: misuse},
+	"known and zero":     {say: messages{begin(block), forged(naming(chunk("a", 0, page4("x"))), func(c *agentv1.Chunk) { c.Zero = []byte{1} })}, reason: misuse},
+	"known, of a part":   {say: messages{begin(9), naming(chunk("a", 0, "x"))}, reason: misuse},
+	"known, no digest":   {say: messages{begin(block), forged(naming(chunk("a", 0, page4("x"))), func(c *agentv1.Chunk) { c.Digests = nil })}, reason: misuse},
+	"known, cut digest":  {say: messages{begin(block), forged(naming(chunk("a", 0, page4("x"))), func(c *agentv1.Chunk) { c.Digests = c.Digests[1:] })}, reason: misuse},
+	"digests of none":    {say: messages{begin(9), forged(chunk("a", 0, "x"), func(c *agentv1.Chunk) { c.Digests = zeroDigest[:] })}, reason: misuse},
+	"known to nobody":    {say: messages{begin(block), naming(chunk("a", 0, page4("x")))}, reason: missing},
+	"no blocks":          {say: messages{beginAhead(0, 1<<20), blocks(nil)}, reason: misuse},
+	"too many blocks":    {say: messages{beginAhead(0, 1<<22), blocks(make([]byte, chunkSize+block))}, reason: misuse},
+	"blocks beyond":      {say: messages{beginAhead(0, block), blocks(make([]byte, 2*block))}, reason: misuse},
+	"blocks again":       {say: messages{beginAhead(0, block), blocks(make([]byte, block)), blocks(make([]byte, block))}, reason: misuse},
+	"blocks undeclared":  {say: messages{begin(1 << 20), blocks(make([]byte, block))}, reason: misuse},
+	"blocks cut":         {say: messages{beginAhead(0, 1<<20), {Part: &agentv1.PutRequest_Blocks{Blocks: &agentv1.Blocks{Count: 2, Data: make([]byte, block)}}}}, reason: misuse},
+	"blocks, zstd bomb":  {say: messages{beginAhead(0, 1<<20), {Part: &agentv1.PutRequest_Blocks{Blocks: &agentv1.Blocks{Count: 1, Codec: agentv1.Codec_ZSTD, Data: zstdOf(bomb)}}}}, reason: misuse},
+	"a lot of bytes":     {say: messages{begin(1 << 63)}, reason: tooMuch},
+	"a lot of blocks":    {say: messages{beginAhead(0, 1<<63)}, reason: tooMuch},
+	"the whole disk":     {say: messages{begin(1 << 40)}, reason: noSpace},
+	"name empty":         {say: messages{begin(1), chunk("", 0, "x")}, reason: misuse},
+	"name dot":           {say: messages{begin(1), chunk(".", 0, "x")}, reason: misuse},
+	"name dots":          {say: messages{begin(1), chunk("..", 0, "x")}, reason: misuse},
+	"name hidden":        {say: messages{begin(1), chunk(".a", 0, "x")}, reason: misuse},
+	"name of the cache":  {say: messages{begin(1), chunk(aheadFile, 0, "x")}, reason: misuse},
+	"name up":            {say: messages{begin(1), chunk("../a", 0, "x")}, reason: misuse},
+	"name down":          {say: messages{begin(1), chunk("a/b/c", 0, "x")}, reason: misuse},
+	"name down, up":      {say: messages{begin(1), chunk("a/..", 0, "x")}, reason: misuse},
+	"name of none":       {say: messages{begin(1), chunk("a/", 0, "x")}, reason: misuse},
+	"name from above":    {say: messages{begin(1), chunk("/a", 0, "x")}, reason: misuse},
+	"name absolute":      {say: messages{begin(1), chunk("/etc/passwd", 0, "x")}, reason: misuse},
+	"name backslash":     {say: messages{begin(1), chunk(`a\b`, 0, "x")}, reason: misuse},
+	"name null":          {say: messages{begin(1), chunk("a\x00b", 0, "x")}, reason: misuse},
+	"name newline":       {say: messages{begin(1), chunk("a\nb", 0, "x")}, reason: misuse},
+	"name long":          {say: messages{begin(1), chunk(strings.Repeat("x", 256), 0, "x")}, reason: misuse},
+	"file in a file":     {say: messages{begin(9), chunk("a", 0, "x"), chunk("a/b", 0, "x")}, reason: diskFailed},
+
+	"end without all":    {say: messages{begin(9), chunk("a", 0, "x")}, files: files("a", "x", "b", "y"), reason: incomplete},
+	"end within a file":  {say: messages{begin(1 << 22), chunk("a", 0, whole("x"))}, files: files("a", whole("x")+"y"), reason: incomplete},
+	"a hole in a file":   {say: messages{begin(1 << 22), chunk("a", chunkSize, "y")}, files: files("a", whole("x")+"y"), reason: incomplete},
+	"no files":           {say: messages{begin(9), chunk("a", 0, "x")}, files: noFiles, reason: tooMuch},
+	"file twice":         {say: messages{begin(9), chunk("a", 0, "x")}, files: files("a", "x", "a", "x"), reason: misuse},
+	"files of more":      {say: messages{begin(1), chunk("a", 0, "x")}, files: files("a", "x", "b", "y"), reason: misuse},
+	"size beyond all":    {say: messages{begin(9), chunk("a", 0, "x")}, files: forgedFile(files("a", "x", "b", ""), func(f *agentv1.FileDigest) { f.Size = 1<<64 - 1 }), reason: misuse},
+	"end with a link up": {say: messages{begin(9), chunk("a", 0, "x")}, files: files("../a", "x"), reason: misuse},
+	"other file digest":  {say: messages{begin(9), chunk("a", 0, "x")}, files: files("a", "y"), reason: damaged},
+	"file digest cut":    {say: messages{begin(9), chunk("a", 0, "x")}, files: forgedFile(files("a", "x"), func(f *agentv1.FileDigest) { f.Sha256 = f.Sha256[:31] }), reason: misuse},
+	"file digest empty":  {say: messages{begin(9), chunk("a", 0, "x")}, files: forgedFile(files("a", "x"), func(f *agentv1.FileDigest) { f.Sha256 = nil }), reason: misuse},
+	"beyond the end":     {say: messages{begin(1 << 22), chunk("a", 0, whole("x")), chunk("a", chunkSize, "y")}, files: files("a", whole("x")), reason: misuse},
+	"longer at the end":  {say: messages{begin(9), chunk("a", 0, "xy")}, files: files("a", "x"), reason: misuse},
+	"short within":       {say: messages{begin(1 << 22), chunk("a", 0, "x"), chunk("a", chunkSize, "y")}, files: files("a", whole("x")+"y"), reason: misuse},
+
+	"UID empty":   {say: messages{changed(begin(1), func(b *agentv1.Begin) { b.MigrationUid = "" })}, reason: misuse},
+	"UID up":      {say: messages{changed(begin(1), func(b *agentv1.Begin) { b.MigrationUid = "../uid" })}, reason: misuse},
+	"namespace":   {say: messages{changed(begin(1), func(b *agentv1.Begin) { b.Namespace = "a/b" })}, reason: misuse},
+	"migration":   {say: messages{changed(begin(1), func(b *agentv1.Begin) { b.Migration = "../pods" })}, reason: misuse},
+	"other move":  {say: messages{changed(begin(1), func(b *agentv1.Begin) { b.Migration = "web-2" })}, reason: byRecord},
+	"other epoch": {say: messages{changed(begin(1), func(b *agentv1.Begin) { b.Epoch = 2 })}, reason: byRecord},
+	"other UID":   {say: messages{changed(begin(1), func(b *agentv1.Begin) { b.MigrationUid = "uid-9" })}, reason: byRecord},
 }
+
+// noFiles is an end that names no file.
+var noFiles = []*agentv1.FileDigest{}
 
 func TestHostileSenders(t *testing.T) {
 	x := newTarget(t)
-	a := x.ca.Node(t, "a")
+	a := x.client(t, x.ca.Node(t, "a"))
 	for name, c := range hostile {
 		t.Run(name, func(t *testing.T) {
 			if name == "the whole disk" {
@@ -129,31 +134,33 @@ func TestHostileSenders(t *testing.T) {
 				defer func() { x.Store.Reserve = 1 }()
 			}
 			before := x.refusals(c.reason)
-			s := x.stream(t, t.Context(), a)
-			for _, m := range c.say {
-				_ = s.Send(m) // the answer tells
+			err := put(t, a, c.say...)
+			if err == nil && c.files != nil {
+				_, err = a.Complete(t.Context(), &agentv1.CompleteRequest{Begin: c.say[0].GetBegin(), Files: c.files})
 			}
-			_, err := s.CloseAndRecv()
 			if want := statusCodes[c.reason]; status.Code(err) != want {
 				t.Errorf("got %v, want %v", err, want)
 			}
 			if got := x.refusals(c.reason) - before; got != 1 {
 				t.Errorf("%v refusals for %s, want 1", got, c.reason)
 			}
+			x.Wait()
+			if c.reason == missing || c.reason == incomplete {
+				if err := x.Store.Discard(t.Context(), testMove); err != nil {
+					t.Fatal(err)
+				}
+			}
 			wantEmpty(t, x.Store.Dir)
 		})
 	}
-	if len(x.arrivals.uids) > 0 || len(x.Store.calls) > 0 {
-		t.Errorf("notices %q, calls %v", x.arrivals.uids, x.Store.calls)
+	if len(x.arrivals.uids) > 0 || len(x.Store.calls) > 0 || len(x.Store.coming) > 0 {
+		t.Errorf("notices %q, calls %v, coming %v", x.arrivals.uids, x.Store.calls, x.Store.coming)
 	}
 	// None of them stands in the way of the right one.
-	s := x.stream(t, t.Context(), a)
-	for _, m := range (messages{begin(1, 1), file("a", 1), data("x"), end("a", "x")}) {
-		if err := s.Send(m); err != nil {
-			t.Fatal(err)
-		}
+	if err := put(t, a, begin(1), chunk("a", 0, "x")); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := s.CloseAndRecv(); err != nil {
+	if _, err := a.Complete(t.Context(), &agentv1.CompleteRequest{Begin: testBegin(1, 0), Files: files("a", "x")}); err != nil {
 		t.Fatal(err)
 	}
 	wantDir(t, filepath.Join(x.Store.Dir, testDir), map[string][]byte{"a": []byte("x")})
@@ -163,7 +170,7 @@ func TestHostileSenders(t *testing.T) {
 func TestCallerIsNoAgent(t *testing.T) {
 	x := newTarget(t)
 	s := x.stream(t, t.Context(), x.ca.Identity(t, identity.Subject{Observer: "a"}, nil))
-	_ = s.Send(begin(1, 1))
+	_ = s.Send(begin(1))
 	if _, err := s.CloseAndRecv(); status.Code(err) != codes.PermissionDenied || x.refusals(byCaller) != 1 {
 		t.Errorf("observer: %v", err)
 	}
@@ -176,7 +183,7 @@ func TestCallerIsNoAgent(t *testing.T) {
 			Address: func(string) (string, error) { return x.address, nil },
 			TLS:     func(model.NodeID) *tls.Config { return &tls.Config{InsecureSkipVerify: true, Certificates: certs} },
 		}
-		_, err := own.Send(t.Context(), testMove, writeDir(t, map[string][]byte{"a": {1}}))
+		_, err := own.Send(once(t, own), testMove, writeDir(t, map[string][]byte{"a": {1}}))
 		if status.Code(err) != codes.Unavailable {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -226,48 +233,55 @@ func TestLinkInPlaceOfComplete(t *testing.T) {
 	}
 }
 
-// A connection that is cut leaves nothing, and the next one finds the way free.
+// A connection that is cut leaves what came, which the sender can ask for, and a Discard takes it.
 func TestConnectionCut(t *testing.T) {
 	x := newTarget(t)
-	admitted := make(chan struct{}, 1)
-	x.admission.hook = func() { admitted <- struct{}{} }
+	id := x.ca.Node(t, "a")
 	ctx, cut := context.WithCancel(t.Context())
-	s := x.stream(t, ctx, x.ca.Node(t, "a"))
-	for _, m := range (messages{begin(9, 1), file("a", 9), data("x")}) {
+	s := x.stream(t, ctx, id)
+	for _, m := range (messages{begin(1 << 22), chunk("a", chunkSize, whole("x")), chunk("b", 0, "y")}) {
 		if err := s.Send(m); err != nil {
 			t.Fatal(err)
 		}
 	}
-	<-admitted
+	a := x.client(t, id)
+	for len(x.have(t, a)) < 2 {
+	}
 	cut()
 	x.Wait()
-	wantEmpty(t, x.Store.Dir)
-	if _, err := x.sender(t, "a").Send(t.Context(), testMove, writeDir(t, map[string][]byte{"a": {1}})); err != nil {
-		t.Error(err)
+	got := x.have(t, a)
+	if len(got) != 2 || got["a"] != "\x02" || got["b"] != "\x01" {
+		t.Errorf("%q is there", got)
 	}
+	if dir, err := x.Store.Complete(t.Context(), testMove); dir != "" || err != nil {
+		t.Errorf("complete: %q, %v", dir, err)
+	}
+	if err := x.Store.Discard(t.Context(), testMove); err != nil {
+		t.Fatal(err)
+	}
+	wantEmpty(t, x.Store.Dir)
 }
 
-// The target's server ends: the sender hears of it, and nothing is left.
+// The target's server ends: the sender hears of it.
 func TestServerStops(t *testing.T) {
 	x := newTarget(t)
 	admitted := make(chan struct{}, 1)
 	x.admission.hook = func() { admitted <- struct{}{} }
 	s := x.stream(t, t.Context(), x.ca.Node(t, "a"))
-	_ = s.Send(begin(9, 1))
+	_ = s.Send(begin(9))
 	<-admitted
 	x.server.Stop()
 	x.Wait()
 	if _, err := s.CloseAndRecv(); err == nil {
 		t.Error("the call went well")
 	}
-	wantEmpty(t, x.Store.Dir)
 }
 
 func TestSilentSender(t *testing.T) {
 	x := newTarget(t)
 	x.Idle = time.Millisecond
 	s := x.stream(t, t.Context(), x.ca.Node(t, "a"))
-	var answer agentv1.SendResponse
+	var answer agentv1.PutResponse
 	if err := s.RecvMsg(&answer); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
 	}
@@ -275,31 +289,53 @@ func TestSilentSender(t *testing.T) {
 	wantEmpty(t, x.Store.Dir)
 }
 
-// While one receives, another is refused; a Discard ends the one and leaves nothing.
-func TestBusyThenDiscarded(t *testing.T) {
+// A Discard ends all calls of a move, and leaves nothing.
+func TestDiscarded(t *testing.T) {
 	x := newTarget(t)
-	x.Metrics = NewMetrics()
-	s := x.stream(t, t.Context(), x.ca.Node(t, "a"))
 	admitted := make(chan struct{}, 2)
 	x.admission.hook = func() { admitted <- struct{}{} }
-	_ = s.Send(begin(9, 1))
-	<-admitted
-	// The first may have been admitted and not be active yet: one of both is refused, and
-	// the other goes on.
-	other := x.stream(t, t.Context(), x.ca.Node(t, "a"))
-	_ = other.Send(begin(9, 1))
 	errs := make(chan error, 2)
-	for _, c := range []agentv1.Peer_SendClient{s, other} {
-		go func() { errs <- c.RecvMsg(&agentv1.SendResponse{}) }()
+	for range 2 {
+		s := x.stream(t, t.Context(), x.ca.Node(t, "a"))
+		_ = s.Send(begin(9))
+		_ = s.Send(chunk("a", 0, "x"))
+		go func() { errs <- s.RecvMsg(&agentv1.PutResponse{}) }()
 	}
-	if err := <-errs; status.Code(err) != codes.Aborted || x.refusals(busy) != 1 {
-		t.Errorf("got %v", err)
+	<-admitted
+	for { // both are there
+		x.Store.mu.Lock()
+		n := len(x.Store.calls[testDir])
+		x.Store.mu.Unlock()
+		if n == 2 {
+			break
+		}
+		runtime.Gosched()
 	}
 	if err := x.Store.Discard(t.Context(), testMove); err != nil {
 		t.Fatal(err)
 	}
 	wantEmpty(t, x.Store.Dir)
-	if err := <-errs; status.Code(err) != codes.Aborted || x.refusals(discarded) != 1 {
+	for range 2 {
+		if err := <-errs; status.Code(err) != codes.Aborted {
+			t.Errorf("got %v", err)
+		}
+	}
+	if got := x.refusals(discarded); got != 2 {
+		t.Errorf("%v refusals", got)
+	}
+}
+
+// A move can have so many calls and no more.
+func TestBusy(t *testing.T) {
+	s := &Store{Dir: t.TempDir(), Reserve: 1}
+	for range maxCalls {
+		if _, err := s.join(s.enter(testDir, func(error) {}), "a", testBegin(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := s.join(s.enter(testDir, func(error) {}), "a", testBegin(1, 0))
+	var no *refusal
+	if !errors.As(err, &no) || no.reason != busy {
 		t.Errorf("got %v", err)
 	}
 }

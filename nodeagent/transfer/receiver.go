@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -69,36 +70,109 @@ func (r *Receiver) Wait() { r.calls.Wait() }
 // requests is the receiving half of a stream.
 type requests interface {
 	// Recv gives the next message, or io.EOF when the sender has said all.
-	Recv() (*agentv1.SendRequest, error)
+	Recv() (*agentv1.PutRequest, error)
 }
 
-// Send implements agentv1.PeerServer.
-func (r *Receiver) Send(stream agentv1.Peer_SendServer) error {
+// Put implements agentv1.PeerServer.
+func (r *Receiver) Put(stream agentv1.Peer_PutServer) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	type result struct {
-		bytes uint64
-		err   error
-	}
 	// Recv ends only when this method has returned; for a call to end before its sender
 	// has said anything, something else must wait in Recv.
-	done := make(chan result, 1)
+	done := make(chan error, 1)
 	r.calls.Add(1)
 	go func() {
 		defer r.calls.Done()
 		defer processors.Use()()
-		bytes, err := r.identified(ctx, cancel, stream)
-		done <- result{bytes, err}
+		done <- r.put(ctx, cancel, stream)
 	}()
 	select {
-	case got := <-done:
-		if got.err != nil {
-			return r.failed(ctx, got.err)
+	case err := <-done:
+		if err != nil {
+			return r.failed(ctx, err)
 		}
-		return stream.SendAndClose(&agentv1.SendResponse{Bytes: got.bytes})
+		return stream.SendAndClose(&agentv1.PutResponse{})
 	case <-ctx.Done():
 		return r.failed(ctx, context.Cause(ctx))
 	}
+}
+
+// Have implements agentv1.PeerServer.
+func (r *Receiver) Have(ctx context.Context, req *agentv1.HaveRequest) (answer *agentv1.HaveResponse, err error) {
+	err = r.unary(ctx, req.GetBegin(), func(c *call) error {
+		co, kept, err := r.Store.find(c)
+		answer = &agentv1.HaveResponse{Complete: kept}
+		if co != nil && !kept {
+			answer.Files = co.have()
+		}
+		return err
+	})
+	return answer, err
+}
+
+// Complete implements agentv1.PeerServer.
+func (r *Receiver) Complete(ctx context.Context, req *agentv1.CompleteRequest) (*agentv1.CompleteResponse, error) {
+	err := r.unary(ctx, req.GetBegin(), func(c *call) error { return r.complete(c, req) })
+	if err != nil {
+		return nil, err
+	}
+	r.Arrivals.ImagesComplete(req.GetBegin().GetMigrationUid())
+	return &agentv1.CompleteResponse{Bytes: req.GetBegin().GetTotalBytes()}, nil
+}
+
+func (r *Receiver) complete(c *call, req *agentv1.CompleteRequest) error {
+	m, err := checkManifest(req.GetFiles(), req.GetBegin().GetTotalBytes())
+	co, kept, ferr := r.Store.find(c)
+	switch {
+	case ferr != nil:
+		return ferr
+	case err == nil && kept:
+		return compare(filepath.Join(r.Store.Dir, c.name), m)
+	case err == nil && co == nil:
+		return refuse(incomplete, "nothing of the images has come")
+	case err == nil:
+		err = co.complete(m)
+	}
+	if err == nil {
+		return r.Store.finish(c)
+	}
+	if co != nil {
+		r.spoiled(co, err)
+	}
+	return err
+}
+
+// unary is a call of one message.
+func (r *Receiver) unary(ctx context.Context, b *agentv1.Begin, f func(*call) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.calls.Add(1)
+	defer r.calls.Done()
+	defer processors.Use()()
+	caller, err := identity.PeerNode(ctx)
+	if err != nil {
+		return r.failed(ctx, refuse(byCaller, "%w", err))
+	}
+	if err := r.entered(ctx, cancel, string(caller), b, f); err != nil {
+		return r.failed(ctx, err)
+	}
+	return nil
+}
+
+// entered calls f once the call is known to the Store and admitted.
+func (r *Receiver) entered(ctx context.Context, cancel context.CancelCauseFunc, caller string, b *agentv1.Begin, f func(*call) error) error {
+	name, err := r.check(b)
+	if err != nil {
+		return err
+	}
+	c := r.Store.enter(name, cancel)
+	defer r.Store.leave(c)
+	if !r.Store.admitted(name, caller, b) {
+		if err := r.admit(ctx, caller, b); err != nil {
+			return err
+		}
+	}
+	return f(c)
 }
 
 // failed tells the sender, and this node's log, since only the other node gets the answer.
@@ -122,69 +196,76 @@ func (r *Receiver) failed(ctx context.Context, err error) error {
 	return status.Error(statusCodes[no.reason], fmt.Sprintf("node %s does not take the images: %v", r.Node, no))
 }
 
-func (r *Receiver) identified(ctx context.Context, cancel context.CancelCauseFunc, in requests) (uint64, error) {
+func (r *Receiver) put(ctx context.Context, cancel context.CancelCauseFunc, in requests) error {
 	caller, err := identity.PeerNode(ctx)
 	if err != nil {
-		return 0, refuse(byCaller, "%w", err)
+		return refuse(byCaller, "%w", err)
 	}
 	return r.receive(ctx, cancel, string(caller), in)
 }
 
-// receive is a whole call: it returns when nothing of it is left but complete images.
-func (r *Receiver) receive(ctx context.Context, cancel context.CancelCauseFunc, caller string, in requests) (bytes uint64, err error) {
+// receive is a whole call.
+func (r *Receiver) receive(ctx context.Context, cancel context.CancelCauseFunc, caller string, in requests) error {
 	idle := r.Idle
 	if idle == 0 {
 		idle = 2 * time.Minute
 	}
 	timer := time.AfterFunc(idle, func() { cancel(refuse(silent, "nothing came for %v", idle)) })
 	defer timer.Stop()
-	next := func() (*agentv1.SendRequest, error) {
+	next := func() (*agentv1.PutRequest, error) {
 		timer.Reset(idle)
 		defer timer.Stop()
-		req, err := in.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil, refuse(misuse, "the sender stops without an end")
-		}
-		return req, err
+		return in.Recv()
 	}
 	first, err := next()
+	if errors.Is(err, io.EOF) {
+		return refuse(misuse, "the sender says nothing")
+	}
 	if err != nil {
-		return 0, err
+		return err
 	}
 	begin := first.GetBegin()
-	name, err := r.check(begin)
-	if err != nil {
-		return 0, err
-	}
-	call := r.Store.enter(name, cancel)
-	defer r.Store.leave(call)
-	if err := r.admit(ctx, caller, begin); err != nil {
-		return 0, err
-	}
-	a, err := newArrival(r.Store, call, r.Metrics, begin)
-	if err != nil {
-		return 0, err
-	}
-	err = a.receive(ctx, next)
-	if err = errors.Join(err, a.close(err == nil)); err != nil {
-		return 0, err
-	}
-	r.Arrivals.ImagesComplete(begin.GetMigrationUid())
-	return a.bytes, nil
+	return r.entered(ctx, cancel, caller, begin, func(c *call) error {
+		co, err := r.Store.join(c, caller, begin)
+		if err != nil {
+			return err
+		}
+		err = r.parts(ctx, co, next)
+		if err != nil {
+			r.spoiled(co, err)
+		}
+		return err
+	})
 }
 
-func (a *arrival) receive(ctx context.Context, next func() (*agentv1.SendRequest, error)) error {
+// parts takes messages until the sender has said all.
+func (r *Receiver) parts(ctx context.Context, co *coming, next func() (*agentv1.PutRequest, error)) error {
 	for {
 		req, err := next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if last, err := a.part(req); last || err != nil {
+		n, err := co.part(req)
+		if err != nil {
 			return err
 		}
+		r.Metrics.add(received, n)
+		r.Metrics.wire(received, carried(req))
+	}
+}
+
+// spoiled takes away what a sender brought that did what it must not. A connection that was
+// cut, or a call that was ended by somebody else, is none of it.
+func (r *Receiver) spoiled(co *coming, err error) {
+	var no *refusal
+	if errors.As(err, &no) && spoils[no.reason] {
+		r.Store.spoil(co, err)
 	}
 }
 
@@ -195,7 +276,7 @@ func (r *Receiver) check(b *agentv1.Begin) (string, error) {
 		limit = 1024 * model.GiB
 	}
 	if b == nil {
-		return "", refuse(misuse, "the first message is no begin")
+		return "", refuse(misuse, "no begin says which move it is")
 	}
 	bad := append(validation.IsDNS1123Label(b.GetNamespace()), validation.IsDNS1123Subdomain(b.GetMigration())...)
 	name, err := layout.MoveDir(b.GetMigrationUid(), b.GetEpoch())
@@ -204,10 +285,8 @@ func (r *Receiver) check(b *agentv1.Begin) (string, error) {
 		return "", refuse(misuse, "%.64q/%.256q names no migration: %s", b.GetNamespace(), b.GetMigration(), bad[0])
 	case err != nil:
 		return "", refuse(misuse, "%w", err)
-	case b.GetTotalFiles() == 0 || b.GetTotalFiles() > maxFiles:
-		return "", refuse(tooMuch, "%d files, want 1 to %d", b.GetTotalFiles(), maxFiles)
-	case b.GetTotalBytes() > uint64(limit):
-		return "", refuse(tooMuch, "%d bytes, more than the %d that are taken at most", b.GetTotalBytes(), limit)
+	case b.GetTotalBytes() > uint64(limit) || b.GetAheadBytes() > uint64(limit):
+		return "", refuse(tooMuch, "%d bytes and %d ahead of them, more than the %d that are taken at most", b.GetTotalBytes(), b.GetAheadBytes(), limit)
 	}
 	return name, nil
 }

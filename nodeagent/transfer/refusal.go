@@ -20,7 +20,7 @@ const (
 	byCaller   reason = "caller"    // no agent of a node
 	byRecord   reason = "record"    // the move is another's, or decided
 	unknown    reason = "unknown"   // the record could not be read
-	busy       reason = "busy"      // the same images are being received
+	busy       reason = "busy"      // too many calls work on the same images
 	tooMuch    reason = "limit"     // more than is ever taken
 	noSpace    reason = "space"     // more than the disk holds
 	misuse     reason = "protocol"  // messages that make no sense, bad names, wrong sizes
@@ -29,17 +29,23 @@ const (
 	discarded  reason = "discarded" // the move ended meanwhile
 	silent     reason = "silent"    // the sender said nothing for too long
 	diskFailed reason = "disk"      // this node could not write
+
+	late       reason = "late"       // the images are complete already
+	incomplete reason = "incomplete" // not all that the manifest names has come
+	missing    reason = "missing"    // a block that a chunk names did not come ahead
 )
 
 var reasons = []reason{
 	byCaller, byRecord, unknown, busy, tooMuch, noSpace, misuse, damaged, different, discarded, silent, diskFailed,
+	late, incomplete, missing,
 }
 
 var statusCodes = map[reason]codes.Code{
 	byCaller: codes.PermissionDenied, byRecord: codes.PermissionDenied, unknown: codes.Unavailable,
-	busy: codes.Aborted, tooMuch: codes.ResourceExhausted, noSpace: codes.ResourceExhausted,
+	busy: codes.Unavailable, tooMuch: codes.ResourceExhausted, noSpace: codes.ResourceExhausted,
 	misuse: codes.InvalidArgument, damaged: codes.DataLoss, different: codes.AlreadyExists,
 	discarded: codes.Aborted, silent: codes.DeadlineExceeded, diskFailed: codes.Internal,
+	late: codes.FailedPrecondition, incomplete: codes.FailedPrecondition, missing: codes.FailedPrecondition,
 }
 
 // dishonest are the reasons that no honest sender gives, but for a move that was decided
@@ -48,6 +54,9 @@ var dishonest = map[reason]refusals.What{
 	byCaller: refusals.Caller, byRecord: refusals.Images, tooMuch: refusals.Images,
 	misuse: refusals.Images, damaged: refusals.Images, different: refusals.Images,
 }
+
+// spoils are the reasons after which nothing is kept of what the sender brought.
+var spoils = map[reason]bool{misuse: true, damaged: true, diskFailed: true, tooMuch: true}
 
 // refusal is an error of this end; all others are of the connection.
 type refusal struct {

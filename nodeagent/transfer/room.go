@@ -41,7 +41,7 @@ func (s *Sender) askRoom(ctx context.Context, m migrate.Move, bytes model.Bytes)
 	defer conn.Close()
 	_, err = agentv1.NewPeerClient(conn).Room(ctx, &agentv1.RoomRequest{Begin: &agentv1.Begin{
 		Namespace: m.Namespace, Migration: m.Name, MigrationUid: m.UID, Epoch: uint64(m.Epoch),
-		TotalBytes: uint64(bytes), TotalFiles: 1,
+		TotalBytes: uint64(bytes),
 	}})
 	return err
 }

@@ -24,14 +24,19 @@ func TestRoom(t *testing.T) {
 		t.Errorf("one byte too many: %v", err)
 	}
 	// What others may still write is taken.
-	other := x.Store.enter("other-1", nil)
-	if _, err := x.Store.begin(other, 50); err != nil {
+	b := testBegin(50, 0)
+	b.MigrationUid = "other"
+	other := x.Store.enter("other-3", nil)
+	if _, err := x.Store.join(other, "a", b); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Room(t.Context(), testMove, 41); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("beside another: %v", err)
 	}
 	x.Store.leave(other)
+	if err := x.Store.Forget(t.Context(), "other-3"); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Room(t.Context(), testMove, 90); err != nil {
 		t.Error("the other has ended:", err)
 	}

@@ -2,155 +2,150 @@ package transfer
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
-	"os"
+	"log/slog"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
 // Sender brings images to other nodes. Fill in Address and TLS. It is safe for use by
-// several goroutines.
+// several goroutines, but one move is one goroutine's.
 type Sender struct {
 	// Address gives "host:port" of a node's agent; the port is Port.
 	Address func(node string) (string, error)
 	// TLS gives the configuration for calling one node's agent and no other;
 	// identity.Keeper.ClientConfig fits.
 	TLS func(node model.NodeID) *tls.Config
-	// Metrics may be nil.
+	// Streams is over how many connections images go at once. Default 4.
+	Streams int
+	// Metrics and Log may be nil.
 	Metrics *Metrics
+	Log     *slog.Logger
+
+	// lost hears why a connection was lost, before the next try. May be nil.
+	lost func(error)
+
+	mu       sync.Mutex
+	sessions map[string]*session
 }
 
 var _ migrate.Sender = (*Sender)(nil)
 
-// Send implements migrate.Sender. It tries once. dir holds plain files only.
-func (s *Sender) Send(ctx context.Context, m migrate.Move, dir string) (int64, error) {
-	address, err := s.Address(m.Target.Node)
+// The pauses between tries grow from the first to the last.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 2 * time.Second
+)
+
+// Send implements migrate.Sender. When the connection is lost it sends again what is missing,
+// until ctx ends: only the record of a move ends it. dir holds plain files only. It goes on
+// from what Follow and Ahead have sent.
+func (s *Sender) Send(ctx context.Context, m migrate.Move, dir string) (migrate.Progress, error) {
+	x, err := s.session(m)
 	if err != nil {
-		return 0, fmt.Errorf("send images %s to node %s: %w", dir, m.Target.Node, err)
+		return migrate.Progress{}, fmt.Errorf("send images %s to node %s: %w", dir, m.Target.Node, err)
 	}
-	n, err := s.send(ctx, m, dir, address)
-	if err != nil {
-		return 0, fmt.Errorf("send images %s to node %s at %s: %w", dir, m.Target.Node, address, err)
+	defer s.Drop(m)
+	stop := context.AfterFunc(ctx, x.cancel)
+	defer stop()
+	if err := x.send(ctx, dir); err != nil {
+		return migrate.Progress{}, fmt.Errorf("send images %s to node %s at %s: %w", dir, m.Target.Node, x.address, err)
 	}
-	return n, nil
+	return x.count.progress(time.Now()), nil
 }
 
-func (s *Sender) send(ctx context.Context, m migrate.Move, path, address string) (int64, error) {
-	dir, err := openDir(path)
+// Drop ends what is being sent of a move and forgets it.
+func (s *Sender) Drop(m migrate.Move) {
+	name, err := moveDir(m)
 	if err != nil {
-		return 0, err
+		return
 	}
-	defer dir.Close()
-	images, total, err := listImages(dir)
+	s.mu.Lock()
+	x := s.sessions[name]
+	delete(s.sessions, name)
+	s.mu.Unlock()
+	if x != nil {
+		x.close()
+	}
+}
+
+// session gives that of a move, made anew if there is none.
+func (s *Sender) session(m migrate.Move) (*session, error) {
+	address, err := s.Address(m.Target.Node)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	if m.Epoch < 0 {
-		return 0, fmt.Errorf("epoch %d is negative", m.Epoch)
-	}
-	conn, err := s.dial(m, address)
+	name, err := moveDir(m)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer conn.Close()
-	// An early return must end the call too.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := agentv1.NewPeerClient(conn).Send(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x := s.sessions[name]; x != nil {
+		return x, nil
+	}
+	x, err := newSession(s, m, address)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	out := &outgoing{stream: stream, metrics: s.Metrics, buffer: make([]byte, chunk)}
-	err = out.all(dir, images, &agentv1.Begin{
-		Namespace: m.Namespace, Migration: m.Name, MigrationUid: m.UID, Epoch: uint64(m.Epoch),
-		TotalBytes: total, TotalFiles: uint32(len(images)),
-	})
-	// io.EOF: the target has ended the call, and only the answer tells why.
-	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, err
+	if s.sessions == nil {
+		s.sessions = map[string]*session{}
 	}
-	early := err != nil
-	answer, err := stream.CloseAndRecv()
-	if err != nil {
-		return 0, err
+	s.sessions[name] = x
+	return x, nil
+}
+
+// passes tells that a try failed for what may be over soon: a lost connection, a target whose
+// agent restarts, an API server that it cannot ask, or that it has not what was thought.
+func passes(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.FailedPrecondition:
+		return true
 	}
-	if early {
-		return 0, errors.New("the target confirms before it has everything")
-	}
-	if answer.GetBytes() != total {
-		return 0, fmt.Errorf("the target confirms %d bytes, %d were sent", answer.GetBytes(), total)
-	}
-	return int64(total), nil
+	return false
 }
 
 func (s *Sender) dial(m migrate.Move, address string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(s.TLS(model.NodeID(m.Target.Node)))),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: alive, Timeout: alive}),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: alive, Backoff: backoff.Config{
+			BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: lastPause,
+		}}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(int(maxMessage))),
 		grpc.WithNoProxy(), grpc.WithDisableServiceConfig())
 }
 
-// outgoing is one transfer.
-type outgoing struct {
-	stream  agentv1.Peer_SendClient
-	metrics *Metrics
-	// buffer is used again for every message: Send encodes it before it returns, and no
-	// stats handler that might look later is set.
-	buffer []byte
+// worth is how much a stream more has to have to do for its handshake.
+const worth = uint64(4 * model.MiB)
+
+func (s *Sender) streams(bytes uint64) int {
+	n := s.Streams
+	if n <= 0 {
+		n = 4
+	}
+	return int(min(uint64(n), bytes/worth+1))
 }
 
-func (o *outgoing) all(dir *os.File, images []image, b *agentv1.Begin) error {
-	if err := o.stream.Send(&agentv1.SendRequest{Part: &agentv1.SendRequest_Begin{Begin: b}}); err != nil {
-		return err
+func beginOf(m migrate.Move) (*agentv1.Begin, error) {
+	if m.Epoch < 0 {
+		return nil, fmt.Errorf("epoch %d is negative", m.Epoch)
 	}
-	end := &agentv1.End{}
-	for _, i := range images {
-		d, err := o.file(dir, i)
-		if err != nil {
-			return err
-		}
-		end.Digests = append(end.Digests, d)
-	}
-	return o.stream.Send(&agentv1.SendRequest{Part: &agentv1.SendRequest_End{End: end}})
-}
-
-// file sends one file with exactly the size that was counted.
-func (o *outgoing) file(dir *os.File, i image) (*agentv1.FileDigest, error) {
-	f, size, err := openRegular(dir, i.name)
-	if err != nil {
+	if _, err := layout.MoveDir(m.UID, uint64(m.Epoch)); err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if size != i.size {
-		return nil, fmt.Errorf("%s has changed from %d to %d bytes: is its dump complete?", f.Name(), i.size, size)
-	}
-	head := &agentv1.File{Name: i.name, Size: size}
-	if err := o.stream.Send(&agentv1.SendRequest{Part: &agentv1.SendRequest_File{File: head}}); err != nil {
-		return nil, err
-	}
-	sum := sha256.New()
-	for left := size; left > 0; {
-		b := o.buffer[:min(left, uint64(len(o.buffer)))]
-		if _, err := io.ReadFull(f, b); err != nil {
-			// No io.EOF: that would say that the target has ended the call.
-			return nil, fmt.Errorf("read %s, of which %d bytes are left: %v", f.Name(), left, err)
-		}
-		sum.Write(b)
-		if err := o.stream.Send(&agentv1.SendRequest{Part: &agentv1.SendRequest_Data{Data: b}}); err != nil {
-			return nil, err
-		}
-		o.metrics.add(sent, len(b))
-		left -= uint64(len(b))
-	}
-	return &agentv1.FileDigest{Name: i.name, Size: size, Sha256: sum.Sum(nil)}, nil
+	return &agentv1.Begin{Namespace: m.Namespace, Migration: m.Name, MigrationUid: m.UID, Epoch: uint64(m.Epoch)}, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	agentv1 "github.com/drover-project/drover/api/agent/v1"
 	"github.com/drover-project/drover/internal/durable"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
@@ -33,25 +34,27 @@ type Store struct {
 	Reserve model.Bytes
 
 	mu sync.Mutex
-	// calls in progress, by the name of the directory that they want to fill.
-	calls map[string][]*call
+	// calls in progress, and what has come of images that are not complete, by the name of
+	// the directory that they are for.
+	calls  map[string][]*call
+	coming map[string]*coming
 }
 
 var _ migrate.Images = (*Store)(nil)
 
 const partialSuffix = ".partial"
 
+// maxCalls is how many calls may work on one move at once. Those of a connection that is lost
+// may not know it yet when its sender comes back.
+const maxCalls = 64
+
 // call is one sender's. The fields are the Store's and guarded by its mutex.
 type call struct {
 	name   string
 	cancel context.CancelCauseFunc
 	// done is closed when the call has let go of everything.
-	done chan struct{}
-	// active: it may fill the directory. Only one call for it is.
-	active    bool
+	done      chan struct{}
 	discarded bool
-	// left is how much it may still write.
-	left uint64
 }
 
 var errDiscarded = refuse(discarded, "the images are not wanted any more: the move has ended on this node")
@@ -88,7 +91,7 @@ func (s *Store) Discard(ctx context.Context, m migrate.Move) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.ContainsFunc(s.calls[name], func(c *call) bool { return c.active }) {
+	if s.coming[name] != nil && len(s.calls[name]) > 0 {
 		return fmt.Errorf("discard images %s: they are being received again", name)
 	}
 	if err := s.remove(name); err != nil {
@@ -131,21 +134,39 @@ func (s *Store) enter(name string, cancel context.CancelCauseFunc) *call {
 	return c
 }
 
+// leave ends a call. The last of those of a sender that did what it must not takes away what
+// they brought.
 func (s *Store) leave(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer close(c.done)
 	rest := slices.DeleteFunc(s.calls[c.name], func(other *call) bool { return other == c })
-	if len(rest) == 0 {
-		delete(s.calls, c.name)
-	} else {
+	if len(rest) > 0 {
 		s.calls[c.name] = rest
+		return
 	}
-	close(c.done)
+	delete(s.calls, c.name)
+	if co := s.coming[c.name]; co != nil && co.ended() {
+		s.forget(c.name)
+		// If it fails, Leftovers finds it.
+		_ = s.inRoot(func(r *os.Root) error { return r.RemoveAll(c.name + partialSuffix) })
+	}
+}
+
+// forget lets go of what has come, and not of the files. It needs the mutex.
+func (s *Store) forget(name string) {
+	if co := s.coming[name]; co != nil {
+		co.letGo()
+		delete(s.coming, name)
+	}
 }
 
 func (s *Store) interrupt(name string) []*call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if co := s.coming[name]; co != nil {
+		co.spoil(errDiscarded)
+	}
 	for _, c := range s.calls[name] {
 		c.discarded = true
 		c.cancel(errDiscarded)
@@ -153,30 +174,81 @@ func (s *Store) interrupt(name string) []*call {
 	return slices.Clone(s.calls[name])
 }
 
-// begin lets the call fill its directory with at most so many bytes. kept: complete images
-// are there already, there is nothing to write.
-func (s *Store) begin(c *call, bytes uint64) (kept bool, err error) {
+// admitted tells that a sender was let in for the same move before, and that this has not been
+// undone since by Discard: the record need not be read again.
+func (s *Store) admitted(name, caller string, b *agentv1.Begin) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	co := s.coming[name]
+	return co != nil && co.caller == caller && co.record == keyOf(b) && !co.ended()
+}
+
+// find gives what has come for a call that was admitted; nil: nothing. kept: complete images
+// are there.
+func (s *Store) find(c *call) (co *coming, kept bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.discarded {
-		return false, errDiscarded
+		return nil, false, errDiscarded
 	}
-	for _, other := range s.calls[c.name] {
-		if other.active {
-			return false, refuse(busy, "images %s are being received already", c.name)
+	kept, err = s.complete(c.name)
+	return s.coming[c.name], kept, diskError(err)
+}
+
+// join lets an admitted call add to what has come, and sets aside the room that it declares.
+func (s *Store) join(c *call, caller string, b *agentv1.Begin) (*coming, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.discarded {
+		return nil, errDiscarded
+	}
+	if len(s.calls[c.name]) > maxCalls {
+		return nil, refuse(busy, "%d calls work on images %s already", maxCalls, c.name)
+	}
+	if kept, err := s.complete(c.name); err != nil {
+		return nil, diskError(err)
+	} else if kept {
+		return nil, errLate
+	}
+	co := s.coming[c.name]
+	if co != nil && (co.caller != caller || co.record != keyOf(b)) {
+		return nil, refuse(byRecord, "images %s come from node %q for another record", c.name, co.caller)
+	}
+	var limit, aheadLimit uint64
+	if co != nil {
+		limit, aheadLimit = co.limits()
+	}
+	total, before := max(limit, b.GetTotalBytes()), max(aheadLimit, b.GetAheadBytes())
+	if more := total - limit + before - aheadLimit; more > 0 || co == nil {
+		if err := s.space(more); err != nil {
+			return nil, err
 		}
 	}
-	if kept, err = s.complete(c.name); err != nil {
-		return false, diskError(err)
-	}
-	if !kept {
-		if err := s.space(bytes); err != nil {
-			return false, err
+	if co == nil {
+		var err error
+		if co, err = newComing(s, c.name, caller, b); err != nil {
+			return nil, err
 		}
-		c.left = bytes
+		if s.coming == nil {
+			s.coming = map[string]*coming{}
+		}
+		s.coming[c.name] = co
 	}
-	c.active = true
-	return kept, nil
+	co.allow(total, before)
+	return co, nil
+}
+
+// spoil ends all calls of a sender that did what it must not.
+func (s *Store) spoil(co *coming, why error) {
+	co.spoil(why)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.coming[co.name] != co {
+		return
+	}
+	for _, c := range s.calls[co.name] {
+		c.cancel(why)
+	}
 }
 
 // space refuses what does not fit beside what others may still write.
@@ -190,10 +262,8 @@ func (s *Store) space(bytes uint64) error {
 		return refuse(diskFailed, "tell whether images fit under %s: %w", s.Dir, err)
 	}
 	free, need := uint64(room), uint64(reserve)
-	for _, calls := range s.calls {
-		for _, c := range calls {
-			need += c.left
-		}
+	for _, co := range s.coming {
+		need += co.left()
 	}
 	if need > free || bytes > free-need {
 		return refuse(noSpace, "images of %d bytes do not fit: there is room for %d bytes, %d of them set aside, under %s",
@@ -218,13 +288,7 @@ func (s *Store) fits(bytes uint64) error {
 	return s.space(bytes)
 }
 
-func (s *Store) wrote(c *call, n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.left -= min(c.left, uint64(n))
-}
-
-// finish makes the call's partial directory the complete one, durably.
+// finish makes the partial directory the complete one, durably.
 func (s *Store) finish(c *call) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,6 +297,7 @@ func (s *Store) finish(c *call) error {
 	}
 	err := s.inRoot(func(r *os.Root) error { return r.Rename(c.name+partialSuffix, c.name) })
 	if err == nil {
+		s.forget(c.name)
 		err = durable.SyncDir(s.Dir)
 	}
 	return diskError(err)
@@ -256,6 +321,7 @@ func (s *Store) complete(name string) (bool, error) {
 // remove needs the mutex. Complete images lose their name first: half of them must never
 // be taken for all.
 func (s *Store) remove(name string) error {
+	s.forget(name)
 	return s.inRoot(func(r *os.Root) error {
 		if err := r.RemoveAll(name + partialSuffix); err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
 	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -82,20 +83,32 @@ func TestDiscardWaits(t *testing.T) {
 	}
 }
 
-// What others may still write counts as taken.
+// What others may still write counts as taken, and what is declared later is asked for.
 func TestSpaceIsSetAside(t *testing.T) {
-	s := &Store{Dir: t.TempDir(), Reserve: 1}
-	first := s.enter("uid-1-1", nil)
-	if _, err := s.begin(first, 1<<20); err != nil {
+	s := &Store{Dir: t.TempDir(), Reserve: 1, Room: func() (model.Bytes, error) { return 101, nil }}
+	join := func(uid string, total, ahead uint64) (*coming, error) {
+		b := testBegin(total, ahead)
+		b.MigrationUid = uid
+		return s.join(s.enter(uid+"-3", nil), "a", b)
+	}
+	first, err := join("uid-1", 40, 20)
+	if err != nil {
 		t.Fatal(err)
 	}
-	first.left = 1 << 62
-	second := s.enter("uid-2-1", nil)
-	if _, err := s.begin(second, 1); err == nil {
+	if _, err := join("uid-2", 30, 11); err == nil {
 		t.Error("two get the same space")
 	}
-	s.wrote(first, 1<<62)
-	if _, err := s.begin(second, 1); err != nil {
+	if _, err := join("uid-1", 60, 20); err != nil {
+		t.Error("more for the first:", err)
+	}
+	if _, err := join("uid-1", 70, 31); err == nil {
+		t.Error("more than there is, by and by")
+	}
+	if total, ahead := first.limits(); total != 60 || ahead != 20 {
+		t.Errorf("%d and %d are set aside", total, ahead)
+	}
+	first.kept = 60 // has been written, and is missing in Room
+	if _, err := join("uid-2", 80, 0); err != nil {
 		t.Error(err)
 	}
 }
@@ -104,25 +117,36 @@ func TestSpaceIsSetAside(t *testing.T) {
 func TestLinkInPlaceOfFile(t *testing.T) {
 	s := &Store{Dir: t.TempDir(), Reserve: 1}
 	outside := filepath.Join(writeDir(t, map[string][]byte{"a": []byte("precious")}), "a")
-	c := s.enter(testDir, nil)
-	a, err := newArrival(s, c, nil, begin(9, 3).GetBegin())
+	c := s.enter(testDir, func(error) {})
+	co, err := s.join(c, "a", testBegin(9, 1<<20))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(outside, filepath.Join(s.Dir, testDir+partialSuffix, "b")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(filepath.Dir(outside)+"/new", filepath.Join(s.Dir, testDir+partialSuffix, "c")); err != nil {
-		t.Fatal(err)
+	partial := filepath.Join(s.Dir, testDir+partialSuffix)
+	for name, to := range map[string]string{"b": outside, "c": filepath.Dir(outside) + "/new", aheadFile: outside} {
+		if err := os.Symlink(to, filepath.Join(partial, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, name := range []string{"b", "c"} {
-		if _, err := a.part(file(name, 1)); err == nil {
+		if _, err := co.part(chunk(name, 0, "x")); err == nil {
 			t.Errorf("file %s was opened", name)
 		}
 	}
-	if err := a.close(false); err != nil {
-		t.Error(err)
+	if _, err := co.part(blocks([]byte(page4("x")))); err == nil {
+		t.Error("the cache was opened")
 	}
+	// One that takes a file's place later, too.
+	if _, err := co.part(chunk("d", 0, "x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(partial, "d")), os.Symlink(outside, filepath.Join(partial, "d"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := co.part(chunk("d", 0, "y")); err == nil {
+		t.Error("file d was opened")
+	}
+	s.spoil(co, errDiscarded)
 	s.leave(c)
 	wantEmpty(t, s.Dir)
 	if got, _ := os.ReadFile(outside); string(got) != "precious" || len(list(t, filepath.Dir(outside))) != 1 {

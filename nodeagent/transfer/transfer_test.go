@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"os"
 	"path/filepath"
@@ -22,8 +23,8 @@ func TestSend(t *testing.T) {
 	x := newTarget(t)
 	s := x.sender(t, "a")
 	files := map[string][]byte{
-		"pages-1.img": random(64 << 20), "core-1.img": random(777), "empty.img": {}, "mm-1.img": random(int(chunk)),
-		"inventory.img": random(int(chunk) + 1), "descriptors.json": []byte("[]"),
+		"pages-1.img": random(64 << 20), "core-1.img": random(777), "empty.img": {}, "mm-1.img": random(int(chunkSize)),
+		"inventory.img": random(int(chunkSize) + 1), "descriptors.json": []byte("[]"),
 	}
 	want := 0
 	for _, data := range files {
@@ -34,8 +35,8 @@ func TestSend(t *testing.T) {
 		t.Fatalf("complete before anything came: %q, %v", d, err)
 	}
 	n, err := s.Send(t.Context(), testMove, dir)
-	if err != nil || n != int64(want) {
-		t.Fatalf("sent %d bytes, %v; want %d", n, err, want)
+	if err != nil || n.Total != int64(want) || n.Sent != n.Total {
+		t.Fatalf("sent %+v, %v; want %d", n, err, want)
 	}
 	got, err := x.Store.Complete(t.Context(), testMove)
 	if err != nil || got != filepath.Join(x.Store.Dir, testDir) {
@@ -96,7 +97,7 @@ func TestSendAgain(t *testing.T) {
 	s := x.sender(t, "a")
 	files := map[string][]byte{"a": random(3 << 20), "b": {}}
 	for range 2 {
-		if n, err := s.Send(t.Context(), testMove, writeDir(t, files)); err != nil || n != 3<<20 {
+		if n, err := s.Send(t.Context(), testMove, writeDir(t, files)); err != nil || n.Total != 3<<20 {
 			t.Fatal(n, err)
 		}
 	}
@@ -141,7 +142,9 @@ func TestSendRefused(t *testing.T) {
 			x := newTarget(t)
 			dir := x.Store.Dir
 			c.change(x)
-			_, err := x.sender(t, model.NodeID(c.caller)).Send(t.Context(), testMove, writeDir(t, map[string][]byte{"a": random(4 << 20)}))
+			s := x.sender(t, model.NodeID(c.caller))
+			s.Streams = 1
+			_, err := s.Send(once(t, s), testMove, writeDir(t, map[string][]byte{"a": random(4 << 20)}))
 			if status.Code(err) != c.code {
 				t.Errorf("got %v, want %v", err, c.code)
 			}
@@ -161,7 +164,8 @@ func TestSendToTargetAlone(t *testing.T) {
 	x := newTarget(t)
 	m := testMove
 	m.Target.Node = "c"
-	_, err := x.sender(t, "a").Send(t.Context(), m, writeDir(t, map[string][]byte{"a": {1}}))
+	s := x.sender(t, "a")
+	_, err := s.Send(once(t, s), m, writeDir(t, map[string][]byte{"a": {1}}))
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "peer is drover:node:b, want node") {
 		t.Errorf("got %v", err)
 	}
@@ -169,7 +173,7 @@ func TestSendToTargetAlone(t *testing.T) {
 }
 
 func TestSendUnfitDirectory(t *testing.T) {
-	s := &Sender{Address: func(string) (string, error) { return "127.0.0.1:1", nil }}
+	s := &Sender{Address: func(string) (string, error) { return "127.0.0.1:1", nil }, TLS: func(model.NodeID) *tls.Config { return &tls.Config{} }}
 	for name, spoil := range map[string]func(dir string) error{
 		"empty":   func(dir string) error { return os.Remove(filepath.Join(dir, "a")) },
 		"link":    func(dir string) error { return os.Symlink("a", filepath.Join(dir, "b")) },
@@ -194,7 +198,7 @@ func TestSendUnfitDirectory(t *testing.T) {
 	}
 }
 
-// A sender that gives up leaves nothing at the target.
+// A sender that gives up says so, and what it left goes with the move.
 func TestSendCanceled(t *testing.T) {
 	x := newTarget(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -204,6 +208,12 @@ func TestSendCanceled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	x.Wait()
+	if dir, err := x.Store.Complete(t.Context(), testMove); dir != "" || err != nil {
+		t.Errorf("complete: %q, %v", dir, err)
+	}
+	if err := x.Store.Discard(t.Context(), testMove); err != nil {
+		t.Fatal(err)
+	}
 	wantEmpty(t, x.Store.Dir)
 }
 
@@ -211,10 +221,12 @@ func TestMetrics(t *testing.T) {
 	if err := prometheus.NewPedanticRegistry().Register(NewMetrics()); err != nil {
 		t.Fatal(err)
 	}
-	if got := testutil.CollectAndCount(NewMetrics()); got != 2+len(reasons) {
+	if got := testutil.CollectAndCount(NewMetrics()); got != 5+len(reasons) {
 		t.Errorf("%d series", got)
 	}
 	var none *Metrics
 	none.add(sent, 1)
+	none.wire(sent, 1)
+	none.again()
 	none.refuse(busy)
 }

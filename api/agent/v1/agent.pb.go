@@ -24,6 +24,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Codec int32
+
+const (
+	Codec_RAW  Codec = 0
+	Codec_S2   Codec = 1 // a block of github.com/klauspost/compress/s2
+	Codec_ZSTD Codec = 2 // frames of RFC 8878
+)
+
+// Enum value maps for Codec.
+var (
+	Codec_name = map[int32]string{
+		0: "RAW",
+		1: "S2",
+		2: "ZSTD",
+	}
+	Codec_value = map[string]int32{
+		"RAW":  0,
+		"S2":   1,
+		"ZSTD": 2,
+	}
+)
+
+func (x Codec) Enum() *Codec {
+	p := new(Codec)
+	*p = x
+	return p
+}
+
+func (x Codec) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Codec) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (Codec) Type() protoreflect.EnumType {
+	return &file_api_agent_v1_agent_proto_enumTypes[0]
+}
+
+func (x Codec) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Codec.Descriptor instead.
+func (Codec) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
 type RoomRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Begin         *Begin                 `protobuf:"bytes,1,opt,name=begin,proto3" json:"begin,omitempty"`
@@ -104,121 +153,7 @@ func (*RoomResponse) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{1}
 }
 
-type SendRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Part:
-	//
-	//	*SendRequest_Begin
-	//	*SendRequest_File
-	//	*SendRequest_Data
-	//	*SendRequest_End
-	Part          isSendRequest_Part `protobuf_oneof:"part"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SendRequest) Reset() {
-	*x = SendRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SendRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SendRequest) ProtoMessage() {}
-
-func (x *SendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SendRequest.ProtoReflect.Descriptor instead.
-func (*SendRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *SendRequest) GetPart() isSendRequest_Part {
-	if x != nil {
-		return x.Part
-	}
-	return nil
-}
-
-func (x *SendRequest) GetBegin() *Begin {
-	if x != nil {
-		if x, ok := x.Part.(*SendRequest_Begin); ok {
-			return x.Begin
-		}
-	}
-	return nil
-}
-
-func (x *SendRequest) GetFile() *File {
-	if x != nil {
-		if x, ok := x.Part.(*SendRequest_File); ok {
-			return x.File
-		}
-	}
-	return nil
-}
-
-func (x *SendRequest) GetData() []byte {
-	if x != nil {
-		if x, ok := x.Part.(*SendRequest_Data); ok {
-			return x.Data
-		}
-	}
-	return nil
-}
-
-func (x *SendRequest) GetEnd() *End {
-	if x != nil {
-		if x, ok := x.Part.(*SendRequest_End); ok {
-			return x.End
-		}
-	}
-	return nil
-}
-
-type isSendRequest_Part interface {
-	isSendRequest_Part()
-}
-
-type SendRequest_Begin struct {
-	Begin *Begin `protobuf:"bytes,1,opt,name=begin,proto3,oneof"`
-}
-
-type SendRequest_File struct {
-	File *File `protobuf:"bytes,2,opt,name=file,proto3,oneof"` // opens the next file
-}
-
-type SendRequest_Data struct {
-	Data []byte `protobuf:"bytes,3,opt,name=data,proto3,oneof"` // its next bytes
-}
-
-type SendRequest_End struct {
-	End *End `protobuf:"bytes,4,opt,name=end,proto3,oneof"`
-}
-
-func (*SendRequest_Begin) isSendRequest_Part() {}
-
-func (*SendRequest_File) isSendRequest_Part() {}
-
-func (*SendRequest_Data) isSendRequest_Part() {}
-
-func (*SendRequest_End) isSendRequest_Part() {}
-
-// Begin opens a transfer: which move, and how much at most.
+// Begin says which move, and how much at most: of images, and of blocks ahead of them.
 type Begin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -226,14 +161,14 @@ type Begin struct {
 	MigrationUid  string                 `protobuf:"bytes,3,opt,name=migration_uid,json=migrationUid,proto3" json:"migration_uid,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	TotalBytes    uint64                 `protobuf:"varint,5,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
-	TotalFiles    uint32                 `protobuf:"varint,6,opt,name=total_files,json=totalFiles,proto3" json:"total_files,omitempty"`
+	AheadBytes    uint64                 `protobuf:"varint,6,opt,name=ahead_bytes,json=aheadBytes,proto3" json:"ahead_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Begin) Reset() {
 	*x = Begin{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +180,7 @@ func (x *Begin) String() string {
 func (*Begin) ProtoMessage() {}
 
 func (x *Begin) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +193,7 @@ func (x *Begin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begin.ProtoReflect.Descriptor instead.
 func (*Begin) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Begin) GetNamespace() string {
@@ -296,35 +231,131 @@ func (x *Begin) GetTotalBytes() uint64 {
 	return 0
 }
 
-func (x *Begin) GetTotalFiles() uint32 {
+func (x *Begin) GetAheadBytes() uint64 {
 	if x != nil {
-		return x.TotalFiles
+		return x.AheadBytes
 	}
 	return 0
 }
 
-type File struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`  // a plain file name, no separator
-	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"` // bytes, exactly
+type PutRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*PutRequest_Begin
+	//	*PutRequest_Chunk
+	//	*PutRequest_Blocks
+	Part          isPutRequest_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *File) Reset() {
-	*x = File{}
+func (x *PutRequest) Reset() {
+	*x = PutRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutRequest) ProtoMessage() {}
+
+func (x *PutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutRequest.ProtoReflect.Descriptor instead.
+func (*PutRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PutRequest) GetPart() isPutRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *PutRequest) GetBegin() *Begin {
+	if x != nil {
+		if x, ok := x.Part.(*PutRequest_Begin); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *PutRequest) GetChunk() *Chunk {
+	if x != nil {
+		if x, ok := x.Part.(*PutRequest_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
+func (x *PutRequest) GetBlocks() *Blocks {
+	if x != nil {
+		if x, ok := x.Part.(*PutRequest_Blocks); ok {
+			return x.Blocks
+		}
+	}
+	return nil
+}
+
+type isPutRequest_Part interface {
+	isPutRequest_Part()
+}
+
+type PutRequest_Begin struct {
+	Begin *Begin `protobuf:"bytes,1,opt,name=begin,proto3,oneof"` // the first message, and no other
+}
+
+type PutRequest_Chunk struct {
+	Chunk *Chunk `protobuf:"bytes,2,opt,name=chunk,proto3,oneof"`
+}
+
+type PutRequest_Blocks struct {
+	Blocks *Blocks `protobuf:"bytes,3,opt,name=blocks,proto3,oneof"`
+}
+
+func (*PutRequest_Begin) isPutRequest_Part() {}
+
+func (*PutRequest_Chunk) isPutRequest_Part() {}
+
+func (*PutRequest_Blocks) isPutRequest_Part() {}
+
+type PutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutResponse) Reset() {
+	*x = PutResponse{}
 	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *File) String() string {
+func (x *PutResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*File) ProtoMessage() {}
+func (*PutResponse) ProtoMessage() {}
 
-func (x *File) ProtoReflect() protoreflect.Message {
+func (x *PutResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -336,48 +367,147 @@ func (x *File) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use File.ProtoReflect.Descriptor instead.
-func (*File) Descriptor() ([]byte, []int) {
+// Deprecated: Use PutResponse.ProtoReflect.Descriptor instead.
+func (*PutResponse) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *File) GetName() string {
+// Chunk is 512 KiB of a file, or what is left of it at its end. It is made of blocks of 4 KiB;
+// its digest is the SHA-256 over those of its blocks, the digest of a file that over those of
+// its chunks.
+type Chunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`      // a plain file name, or one in a directory
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // a multiple of 512 KiB
+	Size          uint32                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`     // bytes, 1 to 512 KiB
+	Sha256        []byte                 `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Codec         Codec                  `protobuf:"varint,5,opt,name=codec,proto3,enum=drover.agent.v1.Codec" json:"codec,omitempty"` // of data
+	Data          []byte                 `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`                               // the blocks that are neither zero nor known
+	Zero          []byte                 `protobuf:"bytes,7,opt,name=zero,proto3" json:"zero,omitempty"`                               // a bit a block, the lowest first: it holds zeros. Empty: none does
+	Known         []byte                 `protobuf:"bytes,8,opt,name=known,proto3" json:"known,omitempty"`                             // a bit a block: it came ahead
+	Digests       []byte                 `protobuf:"bytes,9,opt,name=digests,proto3" json:"digests,omitempty"`                         // SHA-256 of each block that is known, in their order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chunk) Reset() {
+	*x = Chunk{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chunk) ProtoMessage() {}
+
+func (x *Chunk) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
-		return x.Name
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
+func (*Chunk) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Chunk) GetFile() string {
+	if x != nil {
+		return x.File
 	}
 	return ""
 }
 
-func (x *File) GetSize() uint64 {
+func (x *Chunk) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Chunk) GetSize() uint32 {
 	if x != nil {
 		return x.Size
 	}
 	return 0
 }
 
-// End closes the transfer with the digest over the whole manifest.
-type End struct {
+func (x *Chunk) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Chunk) GetCodec() Codec {
+	if x != nil {
+		return x.Codec
+	}
+	return Codec_RAW
+}
+
+func (x *Chunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Chunk) GetZero() []byte {
+	if x != nil {
+		return x.Zero
+	}
+	return nil
+}
+
+func (x *Chunk) GetKnown() []byte {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
+func (x *Chunk) GetDigests() []byte {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// Blocks are contents that chunks will name: a bounded cache, of no other meaning.
+type Blocks struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digests       []*FileDigest          `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	Count         uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"` // of 4 KiB each, at most 128
+	Codec         Codec                  `protobuf:"varint,2,opt,name=codec,proto3,enum=drover.agent.v1.Codec" json:"codec,omitempty"`
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *End) Reset() {
-	*x = End{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+func (x *Blocks) Reset() {
+	*x = Blocks{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *End) String() string {
+func (x *Blocks) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*End) ProtoMessage() {}
+func (*Blocks) ProtoMessage() {}
 
-func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+func (x *Blocks) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,14 +518,228 @@ func (x *End) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use End.ProtoReflect.Descriptor instead.
-func (*End) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+// Deprecated: Use Blocks.ProtoReflect.Descriptor instead.
+func (*Blocks) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *End) GetDigests() []*FileDigest {
+func (x *Blocks) GetCount() uint32 {
 	if x != nil {
-		return x.Digests
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Blocks) GetCodec() Codec {
+	if x != nil {
+		return x.Codec
+	}
+	return Codec_RAW
+}
+
+func (x *Blocks) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type HaveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Begin         *Begin                 `protobuf:"bytes,1,opt,name=begin,proto3" json:"begin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HaveRequest) Reset() {
+	*x = HaveRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HaveRequest) ProtoMessage() {}
+
+func (x *HaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HaveRequest.ProtoReflect.Descriptor instead.
+func (*HaveRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HaveRequest) GetBegin() *Begin {
+	if x != nil {
+		return x.Begin
+	}
+	return nil
+}
+
+type HaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Complete      bool                   `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"` // all is there
+	Files         []*FileChunks          `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HaveResponse) Reset() {
+	*x = HaveResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HaveResponse) ProtoMessage() {}
+
+func (x *HaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HaveResponse.ProtoReflect.Descriptor instead.
+func (*HaveResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HaveResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *HaveResponse) GetFiles() []*FileChunks {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type FileChunks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	There         []byte                 `protobuf:"bytes,2,opt,name=there,proto3" json:"there,omitempty"` // a bit a chunk, the lowest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileChunks) Reset() {
+	*x = FileChunks{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileChunks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileChunks) ProtoMessage() {}
+
+func (x *FileChunks) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileChunks.ProtoReflect.Descriptor instead.
+func (*FileChunks) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FileChunks) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FileChunks) GetThere() []byte {
+	if x != nil {
+		return x.There
+	}
+	return nil
+}
+
+type CompleteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Begin         *Begin                 `protobuf:"bytes,1,opt,name=begin,proto3" json:"begin,omitempty"`
+	Files         []*FileDigest          `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteRequest) Reset() {
+	*x = CompleteRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteRequest) ProtoMessage() {}
+
+func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteRequest.ProtoReflect.Descriptor instead.
+func (*CompleteRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CompleteRequest) GetBegin() *Begin {
+	if x != nil {
+		return x.Begin
+	}
+	return nil
+}
+
+func (x *CompleteRequest) GetFiles() []*FileDigest {
+	if x != nil {
+		return x.Files
 	}
 	return nil
 }
@@ -404,14 +748,14 @@ type FileDigest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"` // see Chunk
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FileDigest) Reset() {
 	*x = FileDigest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +767,7 @@ func (x *FileDigest) String() string {
 func (*FileDigest) ProtoMessage() {}
 
 func (x *FileDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +780,7 @@ func (x *FileDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDigest.ProtoReflect.Descriptor instead.
 func (*FileDigest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FileDigest) GetName() string {
@@ -460,28 +804,28 @@ func (x *FileDigest) GetSha256() []byte {
 	return nil
 }
 
-type SendResponse struct {
+type CompleteResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *SendResponse) Reset() {
-	*x = SendResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+func (x *CompleteResponse) Reset() {
+	*x = CompleteResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SendResponse) String() string {
+func (x *CompleteResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SendResponse) ProtoMessage() {}
+func (*CompleteResponse) ProtoMessage() {}
 
-func (x *SendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,12 +836,12 @@ func (x *SendResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SendResponse.ProtoReflect.Descriptor instead.
-func (*SendResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+// Deprecated: Use CompleteResponse.ProtoReflect.Descriptor instead.
+func (*CompleteResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *SendResponse) GetBytes() uint64 {
+func (x *CompleteResponse) GetBytes() uint64 {
 	if x != nil {
 		return x.Bytes
 	}
@@ -523,7 +867,7 @@ type AwaitRestoreRequest struct {
 
 func (x *AwaitRestoreRequest) Reset() {
 	*x = AwaitRestoreRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +879,7 @@ func (x *AwaitRestoreRequest) String() string {
 func (*AwaitRestoreRequest) ProtoMessage() {}
 
 func (x *AwaitRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +892,7 @@ func (x *AwaitRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRestoreRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AwaitRestoreRequest) GetNamespace() string {
@@ -642,7 +986,7 @@ type AwaitRestoreResponse struct {
 
 func (x *AwaitRestoreResponse) Reset() {
 	*x = AwaitRestoreResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +998,7 @@ func (x *AwaitRestoreResponse) String() string {
 func (*AwaitRestoreResponse) ProtoMessage() {}
 
 func (x *AwaitRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +1011,7 @@ func (x *AwaitRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRestoreResponse.ProtoReflect.Descriptor instead.
 func (*AwaitRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AwaitRestoreResponse) GetAnswer() isAwaitRestoreResponse_Answer {
@@ -738,7 +1082,7 @@ type RestoredRequest struct {
 
 func (x *RestoredRequest) Reset() {
 	*x = RestoredRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +1094,7 @@ func (x *RestoredRequest) String() string {
 func (*RestoredRequest) ProtoMessage() {}
 
 func (x *RestoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +1107,7 @@ func (x *RestoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoredRequest.ProtoReflect.Descriptor instead.
 func (*RestoredRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RestoredRequest) GetPodUid() string {
@@ -802,7 +1146,7 @@ type RestoredResponse struct {
 
 func (x *RestoredResponse) Reset() {
 	*x = RestoredResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +1158,7 @@ func (x *RestoredResponse) String() string {
 func (*RestoredResponse) ProtoMessage() {}
 
 func (x *RestoredResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +1171,7 @@ func (x *RestoredResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoredResponse.ProtoReflect.Descriptor instead.
 func (*RestoredResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 type HoldRequest struct {
@@ -841,7 +1185,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1197,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1210,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HoldRequest) GetImageDir() string {
@@ -901,7 +1245,7 @@ type HoldResponse struct {
 
 func (x *HoldResponse) Reset() {
 	*x = HoldResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1257,7 @@ func (x *HoldResponse) String() string {
 func (*HoldResponse) ProtoMessage() {}
 
 func (x *HoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1270,7 @@ func (x *HoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldResponse.ProtoReflect.Descriptor instead.
 func (*HoldResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HoldResponse) GetProceed() bool {
@@ -943,13 +1287,7 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x18api/agent/v1/agent.proto\x12\x0fdrover.agent.v1\";\n" +
 	"\vRoomRequest\x12,\n" +
 	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginR\x05begin\"\x0e\n" +
-	"\fRoomResponse\"\xb2\x01\n" +
-	"\vSendRequest\x12.\n" +
-	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginH\x00R\x05begin\x12+\n" +
-	"\x04file\x18\x02 \x01(\v2\x15.drover.agent.v1.FileH\x00R\x04file\x12\x14\n" +
-	"\x04data\x18\x03 \x01(\fH\x00R\x04data\x12(\n" +
-	"\x03end\x18\x04 \x01(\v2\x14.drover.agent.v1.EndH\x00R\x03endB\x06\n" +
-	"\x04part\"\xc0\x01\n" +
+	"\fRoomResponse\"\xc0\x01\n" +
 	"\x05Begin\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1c\n" +
 	"\tmigration\x18\x02 \x01(\tR\tmigration\x12#\n" +
@@ -957,19 +1295,47 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x1f\n" +
 	"\vtotal_bytes\x18\x05 \x01(\x04R\n" +
 	"totalBytes\x12\x1f\n" +
-	"\vtotal_files\x18\x06 \x01(\rR\n" +
-	"totalFiles\".\n" +
-	"\x04File\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"<\n" +
-	"\x03End\x125\n" +
-	"\adigests\x18\x01 \x03(\v2\x1b.drover.agent.v1.FileDigestR\adigests\"L\n" +
+	"\vahead_bytes\x18\x06 \x01(\x04R\n" +
+	"aheadBytes\"\xa7\x01\n" +
+	"\n" +
+	"PutRequest\x12.\n" +
+	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginH\x00R\x05begin\x12.\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x16.drover.agent.v1.ChunkH\x00R\x05chunk\x121\n" +
+	"\x06blocks\x18\x03 \x01(\v2\x17.drover.agent.v1.BlocksH\x00R\x06blocksB\x06\n" +
+	"\x04part\"\r\n" +
+	"\vPutResponse\"\xe5\x01\n" +
+	"\x05Chunk\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\rR\x04size\x12\x16\n" +
+	"\x06sha256\x18\x04 \x01(\fR\x06sha256\x12,\n" +
+	"\x05codec\x18\x05 \x01(\x0e2\x16.drover.agent.v1.CodecR\x05codec\x12\x12\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data\x12\x12\n" +
+	"\x04zero\x18\a \x01(\fR\x04zero\x12\x14\n" +
+	"\x05known\x18\b \x01(\fR\x05known\x12\x18\n" +
+	"\adigests\x18\t \x01(\fR\adigests\"`\n" +
+	"\x06Blocks\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x12,\n" +
+	"\x05codec\x18\x02 \x01(\x0e2\x16.drover.agent.v1.CodecR\x05codec\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\";\n" +
+	"\vHaveRequest\x12,\n" +
+	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginR\x05begin\"]\n" +
+	"\fHaveResponse\x12\x1a\n" +
+	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x121\n" +
+	"\x05files\x18\x02 \x03(\v2\x1b.drover.agent.v1.FileChunksR\x05files\"6\n" +
+	"\n" +
+	"FileChunks\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05there\x18\x02 \x01(\fR\x05there\"r\n" +
+	"\x0fCompleteRequest\x12,\n" +
+	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginR\x05begin\x121\n" +
+	"\x05files\x18\x02 \x03(\v2\x1b.drover.agent.v1.FileDigestR\x05files\"L\n" +
 	"\n" +
 	"FileDigest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
-	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"$\n" +
-	"\fSendResponse\x12\x14\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"(\n" +
+	"\x10CompleteResponse\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\xd6\x02\n" +
 	"\x13AwaitRestoreRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
@@ -1000,10 +1366,16 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x19\n" +
 	"\binit_pid\x18\x03 \x01(\x05R\ainitPid\"(\n" +
 	"\fHoldResponse\x12\x18\n" +
-	"\aproceed\x18\x01 \x01(\bR\aproceed2\x92\x01\n" +
-	"\x04Peer\x12E\n" +
-	"\x04Send\x12\x1c.drover.agent.v1.SendRequest\x1a\x1d.drover.agent.v1.SendResponse(\x01\x12C\n" +
-	"\x04Room\x12\x1c.drover.agent.v1.RoomRequest\x1a\x1d.drover.agent.v1.RoomResponse2\xfe\x01\n" +
+	"\aproceed\x18\x01 \x01(\bR\aproceed*\"\n" +
+	"\x05Codec\x12\a\n" +
+	"\x03RAW\x10\x00\x12\x06\n" +
+	"\x02S2\x10\x01\x12\b\n" +
+	"\x04ZSTD\x10\x022\xa5\x02\n" +
+	"\x04Peer\x12C\n" +
+	"\x04Room\x12\x1c.drover.agent.v1.RoomRequest\x1a\x1d.drover.agent.v1.RoomResponse\x12B\n" +
+	"\x03Put\x12\x1b.drover.agent.v1.PutRequest\x1a\x1c.drover.agent.v1.PutResponse(\x01\x12C\n" +
+	"\x04Have\x12\x1c.drover.agent.v1.HaveRequest\x1a\x1d.drover.agent.v1.HaveResponse\x12O\n" +
+	"\bComplete\x12 .drover.agent.v1.CompleteRequest\x1a!.drover.agent.v1.CompleteResponse2\xfe\x01\n" +
 	"\aRuntime\x12]\n" +
 	"\fAwaitRestore\x12$.drover.agent.v1.AwaitRestoreRequest\x1a%.drover.agent.v1.AwaitRestoreResponse0\x01\x12O\n" +
 	"\bRestored\x12 .drover.agent.v1.RestoredRequest\x1a!.drover.agent.v1.RestoredResponse\x12C\n" +
@@ -1021,44 +1393,60 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_api_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_api_agent_v1_agent_proto_goTypes = []any{
-	(*RoomRequest)(nil),          // 0: drover.agent.v1.RoomRequest
-	(*RoomResponse)(nil),         // 1: drover.agent.v1.RoomResponse
-	(*SendRequest)(nil),          // 2: drover.agent.v1.SendRequest
+	(Codec)(0),                   // 0: drover.agent.v1.Codec
+	(*RoomRequest)(nil),          // 1: drover.agent.v1.RoomRequest
+	(*RoomResponse)(nil),         // 2: drover.agent.v1.RoomResponse
 	(*Begin)(nil),                // 3: drover.agent.v1.Begin
-	(*File)(nil),                 // 4: drover.agent.v1.File
-	(*End)(nil),                  // 5: drover.agent.v1.End
-	(*FileDigest)(nil),           // 6: drover.agent.v1.FileDigest
-	(*SendResponse)(nil),         // 7: drover.agent.v1.SendResponse
-	(*AwaitRestoreRequest)(nil),  // 8: drover.agent.v1.AwaitRestoreRequest
-	(*AwaitRestoreResponse)(nil), // 9: drover.agent.v1.AwaitRestoreResponse
-	(*RestoredRequest)(nil),      // 10: drover.agent.v1.RestoredRequest
-	(*RestoredResponse)(nil),     // 11: drover.agent.v1.RestoredResponse
-	(*HoldRequest)(nil),          // 12: drover.agent.v1.HoldRequest
-	(*HoldResponse)(nil),         // 13: drover.agent.v1.HoldResponse
+	(*PutRequest)(nil),           // 4: drover.agent.v1.PutRequest
+	(*PutResponse)(nil),          // 5: drover.agent.v1.PutResponse
+	(*Chunk)(nil),                // 6: drover.agent.v1.Chunk
+	(*Blocks)(nil),               // 7: drover.agent.v1.Blocks
+	(*HaveRequest)(nil),          // 8: drover.agent.v1.HaveRequest
+	(*HaveResponse)(nil),         // 9: drover.agent.v1.HaveResponse
+	(*FileChunks)(nil),           // 10: drover.agent.v1.FileChunks
+	(*CompleteRequest)(nil),      // 11: drover.agent.v1.CompleteRequest
+	(*FileDigest)(nil),           // 12: drover.agent.v1.FileDigest
+	(*CompleteResponse)(nil),     // 13: drover.agent.v1.CompleteResponse
+	(*AwaitRestoreRequest)(nil),  // 14: drover.agent.v1.AwaitRestoreRequest
+	(*AwaitRestoreResponse)(nil), // 15: drover.agent.v1.AwaitRestoreResponse
+	(*RestoredRequest)(nil),      // 16: drover.agent.v1.RestoredRequest
+	(*RestoredResponse)(nil),     // 17: drover.agent.v1.RestoredResponse
+	(*HoldRequest)(nil),          // 18: drover.agent.v1.HoldRequest
+	(*HoldResponse)(nil),         // 19: drover.agent.v1.HoldResponse
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: drover.agent.v1.RoomRequest.begin:type_name -> drover.agent.v1.Begin
-	3,  // 1: drover.agent.v1.SendRequest.begin:type_name -> drover.agent.v1.Begin
-	4,  // 2: drover.agent.v1.SendRequest.file:type_name -> drover.agent.v1.File
-	5,  // 3: drover.agent.v1.SendRequest.end:type_name -> drover.agent.v1.End
-	6,  // 4: drover.agent.v1.End.digests:type_name -> drover.agent.v1.FileDigest
-	2,  // 5: drover.agent.v1.Peer.Send:input_type -> drover.agent.v1.SendRequest
-	0,  // 6: drover.agent.v1.Peer.Room:input_type -> drover.agent.v1.RoomRequest
-	8,  // 7: drover.agent.v1.Runtime.AwaitRestore:input_type -> drover.agent.v1.AwaitRestoreRequest
-	10, // 8: drover.agent.v1.Runtime.Restored:input_type -> drover.agent.v1.RestoredRequest
-	12, // 9: drover.agent.v1.Runtime.Hold:input_type -> drover.agent.v1.HoldRequest
-	7,  // 10: drover.agent.v1.Peer.Send:output_type -> drover.agent.v1.SendResponse
-	1,  // 11: drover.agent.v1.Peer.Room:output_type -> drover.agent.v1.RoomResponse
-	9,  // 12: drover.agent.v1.Runtime.AwaitRestore:output_type -> drover.agent.v1.AwaitRestoreResponse
-	11, // 13: drover.agent.v1.Runtime.Restored:output_type -> drover.agent.v1.RestoredResponse
-	13, // 14: drover.agent.v1.Runtime.Hold:output_type -> drover.agent.v1.HoldResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	3,  // 1: drover.agent.v1.PutRequest.begin:type_name -> drover.agent.v1.Begin
+	6,  // 2: drover.agent.v1.PutRequest.chunk:type_name -> drover.agent.v1.Chunk
+	7,  // 3: drover.agent.v1.PutRequest.blocks:type_name -> drover.agent.v1.Blocks
+	0,  // 4: drover.agent.v1.Chunk.codec:type_name -> drover.agent.v1.Codec
+	0,  // 5: drover.agent.v1.Blocks.codec:type_name -> drover.agent.v1.Codec
+	3,  // 6: drover.agent.v1.HaveRequest.begin:type_name -> drover.agent.v1.Begin
+	10, // 7: drover.agent.v1.HaveResponse.files:type_name -> drover.agent.v1.FileChunks
+	3,  // 8: drover.agent.v1.CompleteRequest.begin:type_name -> drover.agent.v1.Begin
+	12, // 9: drover.agent.v1.CompleteRequest.files:type_name -> drover.agent.v1.FileDigest
+	1,  // 10: drover.agent.v1.Peer.Room:input_type -> drover.agent.v1.RoomRequest
+	4,  // 11: drover.agent.v1.Peer.Put:input_type -> drover.agent.v1.PutRequest
+	8,  // 12: drover.agent.v1.Peer.Have:input_type -> drover.agent.v1.HaveRequest
+	11, // 13: drover.agent.v1.Peer.Complete:input_type -> drover.agent.v1.CompleteRequest
+	14, // 14: drover.agent.v1.Runtime.AwaitRestore:input_type -> drover.agent.v1.AwaitRestoreRequest
+	16, // 15: drover.agent.v1.Runtime.Restored:input_type -> drover.agent.v1.RestoredRequest
+	18, // 16: drover.agent.v1.Runtime.Hold:input_type -> drover.agent.v1.HoldRequest
+	2,  // 17: drover.agent.v1.Peer.Room:output_type -> drover.agent.v1.RoomResponse
+	5,  // 18: drover.agent.v1.Peer.Put:output_type -> drover.agent.v1.PutResponse
+	9,  // 19: drover.agent.v1.Peer.Have:output_type -> drover.agent.v1.HaveResponse
+	13, // 20: drover.agent.v1.Peer.Complete:output_type -> drover.agent.v1.CompleteResponse
+	15, // 21: drover.agent.v1.Runtime.AwaitRestore:output_type -> drover.agent.v1.AwaitRestoreResponse
+	17, // 22: drover.agent.v1.Runtime.Restored:output_type -> drover.agent.v1.RestoredResponse
+	19, // 23: drover.agent.v1.Runtime.Hold:output_type -> drover.agent.v1.HoldResponse
+	17, // [17:24] is the sub-list for method output_type
+	10, // [10:17] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -1066,13 +1454,12 @@ func file_api_agent_v1_agent_proto_init() {
 	if File_api_agent_v1_agent_proto != nil {
 		return
 	}
-	file_api_agent_v1_agent_proto_msgTypes[2].OneofWrappers = []any{
-		(*SendRequest_Begin)(nil),
-		(*SendRequest_File)(nil),
-		(*SendRequest_Data)(nil),
-		(*SendRequest_End)(nil),
+	file_api_agent_v1_agent_proto_msgTypes[3].OneofWrappers = []any{
+		(*PutRequest_Begin)(nil),
+		(*PutRequest_Chunk)(nil),
+		(*PutRequest_Blocks)(nil),
 	}
-	file_api_agent_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
+	file_api_agent_v1_agent_proto_msgTypes[14].OneofWrappers = []any{
 		(*AwaitRestoreResponse_Restore)(nil),
 		(*AwaitRestoreResponse_Refuse)(nil),
 		(*AwaitRestoreResponse_Fresh)(nil),
@@ -1082,13 +1469,14 @@ func file_api_agent_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   14,
+			NumEnums:      1,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
 		GoTypes:           file_api_agent_v1_agent_proto_goTypes,
 		DependencyIndexes: file_api_agent_v1_agent_proto_depIdxs,
+		EnumInfos:         file_api_agent_v1_agent_proto_enumTypes,
 		MessageInfos:      file_api_agent_v1_agent_proto_msgTypes,
 	}.Build()
 	File_api_agent_v1_agent_proto = out.File

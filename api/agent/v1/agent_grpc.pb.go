@@ -22,8 +22,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Send_FullMethodName = "/drover.agent.v1.Peer/Send"
-	Peer_Room_FullMethodName = "/drover.agent.v1.Peer/Room"
+	Peer_Room_FullMethodName     = "/drover.agent.v1.Peer/Room"
+	Peer_Put_FullMethodName      = "/drover.agent.v1.Peer/Put"
+	Peer_Have_FullMethodName     = "/drover.agent.v1.Peer/Have"
+	Peer_Complete_FullMethodName = "/drover.agent.v1.Peer/Complete"
 )
 
 // PeerClient is the client API for Peer service.
@@ -33,13 +35,19 @@ const (
 // Peer is served by every agent to the other agents. The caller's certificate names its
 // node; a call for a move whose source is another node is refused.
 type PeerClient interface {
-	// Send carries the images of one move from its source to its target. The answer comes
-	// when every file is complete and verified on the target, where nothing but a boot can
-	// lose it.
-	Send(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SendRequest, SendResponse], error)
 	// Room asks, before anything is frozen, whether the images of this move would fit: begin's
 	// total_bytes is an estimate then. Nothing is set aside.
 	Room(ctx context.Context, in *RoomRequest, opts ...grpc.CallOption) (*RoomResponse, error)
+	// Put carries chunks of the images of one move, in any order and over several calls at
+	// once. What a call brought and was verified stays there when it is cut. The answer comes
+	// when all that this call said has been verified.
+	Put(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutRequest, PutResponse], error)
+	// Have tells which chunks are there, for a sender that comes back.
+	Have(ctx context.Context, in *HaveRequest, opts ...grpc.CallOption) (*HaveResponse, error)
+	// Complete names all files of the images. The answer comes when every one is complete and
+	// verified on the target, where nothing but a boot can lose it. Before it nothing that was
+	// put counts.
+	Complete(ctx context.Context, in *CompleteRequest, opts ...grpc.CallOption) (*CompleteResponse, error)
 }
 
 type peerClient struct {
@@ -50,23 +58,43 @@ func NewPeerClient(cc grpc.ClientConnInterface) PeerClient {
 	return &peerClient{cc}
 }
 
-func (c *peerClient) Send(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SendRequest, SendResponse], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[0], Peer_Send_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[SendRequest, SendResponse]{ClientStream: stream}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Peer_SendClient = grpc.ClientStreamingClient[SendRequest, SendResponse]
-
 func (c *peerClient) Room(ctx context.Context, in *RoomRequest, opts ...grpc.CallOption) (*RoomResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RoomResponse)
 	err := c.cc.Invoke(ctx, Peer_Room_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Put(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutRequest, PutResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[0], Peer_Put_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PutRequest, PutResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_PutClient = grpc.ClientStreamingClient[PutRequest, PutResponse]
+
+func (c *peerClient) Have(ctx context.Context, in *HaveRequest, opts ...grpc.CallOption) (*HaveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HaveResponse)
+	err := c.cc.Invoke(ctx, Peer_Have_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Complete(ctx context.Context, in *CompleteRequest, opts ...grpc.CallOption) (*CompleteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompleteResponse)
+	err := c.cc.Invoke(ctx, Peer_Complete_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -80,13 +108,19 @@ func (c *peerClient) Room(ctx context.Context, in *RoomRequest, opts ...grpc.Cal
 // Peer is served by every agent to the other agents. The caller's certificate names its
 // node; a call for a move whose source is another node is refused.
 type PeerServer interface {
-	// Send carries the images of one move from its source to its target. The answer comes
-	// when every file is complete and verified on the target, where nothing but a boot can
-	// lose it.
-	Send(grpc.ClientStreamingServer[SendRequest, SendResponse]) error
 	// Room asks, before anything is frozen, whether the images of this move would fit: begin's
 	// total_bytes is an estimate then. Nothing is set aside.
 	Room(context.Context, *RoomRequest) (*RoomResponse, error)
+	// Put carries chunks of the images of one move, in any order and over several calls at
+	// once. What a call brought and was verified stays there when it is cut. The answer comes
+	// when all that this call said has been verified.
+	Put(grpc.ClientStreamingServer[PutRequest, PutResponse]) error
+	// Have tells which chunks are there, for a sender that comes back.
+	Have(context.Context, *HaveRequest) (*HaveResponse, error)
+	// Complete names all files of the images. The answer comes when every one is complete and
+	// verified on the target, where nothing but a boot can lose it. Before it nothing that was
+	// put counts.
+	Complete(context.Context, *CompleteRequest) (*CompleteResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -97,11 +131,17 @@ type PeerServer interface {
 // pointer dereference when methods are called.
 type UnimplementedPeerServer struct{}
 
-func (UnimplementedPeerServer) Send(grpc.ClientStreamingServer[SendRequest, SendResponse]) error {
-	return status.Errorf(codes.Unimplemented, "method Send not implemented")
-}
 func (UnimplementedPeerServer) Room(context.Context, *RoomRequest) (*RoomResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Room not implemented")
+}
+func (UnimplementedPeerServer) Put(grpc.ClientStreamingServer[PutRequest, PutResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method Put not implemented")
+}
+func (UnimplementedPeerServer) Have(context.Context, *HaveRequest) (*HaveResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Have not implemented")
+}
+func (UnimplementedPeerServer) Complete(context.Context, *CompleteRequest) (*CompleteResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Complete not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -124,13 +164,6 @@ func RegisterPeerServer(s grpc.ServiceRegistrar, srv PeerServer) {
 	s.RegisterService(&Peer_ServiceDesc, srv)
 }
 
-func _Peer_Send_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(PeerServer).Send(&grpc.GenericServerStream[SendRequest, SendResponse]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Peer_SendServer = grpc.ClientStreamingServer[SendRequest, SendResponse]
-
 func _Peer_Room_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RoomRequest)
 	if err := dec(in); err != nil {
@@ -149,6 +182,49 @@ func _Peer_Room_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Put_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PeerServer).Put(&grpc.GenericServerStream[PutRequest, PutResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_PutServer = grpc.ClientStreamingServer[PutRequest, PutResponse]
+
+func _Peer_Have_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HaveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Have(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Have_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Have(ctx, req.(*HaveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Complete_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompleteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Complete(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Complete_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Complete(ctx, req.(*CompleteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -160,11 +236,19 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Room",
 			Handler:    _Peer_Room_Handler,
 		},
+		{
+			MethodName: "Have",
+			Handler:    _Peer_Have_Handler,
+		},
+		{
+			MethodName: "Complete",
+			Handler:    _Peer_Complete_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
-			StreamName:    "Send",
-			Handler:       _Peer_Send_Handler,
+			StreamName:    "Put",
+			Handler:       _Peer_Put_Handler,
 			ClientStreams: true,
 		},
 	},

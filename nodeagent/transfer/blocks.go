@@ -1,0 +1,150 @@
+package transfer
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	agentv1 "github.com/drover-project/drover/api/agent/v1"
+)
+
+// aheadFile holds the blocks that came ahead, in the partial directory. No image can have
+// its name.
+const aheadFile = ".ahead"
+
+// ahead is a cache of blocks by their digests. A block that a chunk was made of is in the
+// image alone from then on: nothing is there twice.
+type ahead struct {
+	mu     sync.Mutex
+	file   *os.File
+	end    int64
+	places map[digest]place
+}
+
+// place is where a block is: in an image of that name, or, without one, in the aheadFile.
+type place struct {
+	image  string
+	offset int64
+}
+
+// add keeps those blocks of data that are not there yet, and gives how many bytes they are.
+func (a *ahead) add(root *os.Root, data []byte) (int, error) {
+	sums := leaves(data)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.file == nil {
+		// O_EXCL does not follow a link, whatever it points to.
+		f, err := root.OpenFile(aheadFile, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return 0, err
+		}
+		a.file, a.places = f, map[digest]place{}
+	}
+	news := data[:0] // what is new is moved to the front
+	var found []digest
+	for i, sum := range sums {
+		if _, ok := a.places[sum]; ok || sum == zeroDigest {
+			continue
+		}
+		news = append(news, data[i*block:(i+1)*block]...)
+		a.places[sum] = place{offset: a.end + int64(len(found))*block}
+		found = append(found, sum)
+	}
+	if _, err := a.file.WriteAt(news, a.end); err != nil {
+		for _, sum := range found {
+			delete(a.places, sum)
+		}
+		return 0, err
+	}
+	a.end += int64(len(news))
+	return len(news), nil
+}
+
+// read fills b with the block of that digest; false: it is not there, or not any more, for the
+// image that it was in was written anew.
+func (a *ahead) read(root *os.Root, sum digest, b []byte) bool {
+	if !a.fetch(root, sum, b) {
+		return false
+	}
+	got, _ := leaf(b)
+	return got == sum
+}
+
+func (a *ahead) fetch(root *os.Root, sum digest, b []byte) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p, ok := a.places[sum]
+	if !ok {
+		return false
+	}
+	file := a.file
+	if p.image != "" {
+		f, err := root.OpenFile(p.image, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		file = f
+	}
+	_, err := file.ReadAt(b, p.offset)
+	return err == nil
+}
+
+// moved notes that the known blocks of a chunk are in the image now, and gives up their
+// places in the cache.
+func (a *ahead) moved(c *agentv1.Chunk) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.file == nil {
+		return
+	}
+	var from, to int64 // a run of them
+	next := 0
+	for i := range blocksOf(int(c.GetSize())) {
+		if !bitmap(c.GetKnown()).has(i) {
+			continue
+		}
+		sum := digest(c.GetDigests()[next*len(digest{}):])
+		next++
+		p, ok := a.places[sum]
+		if !ok || p.image != "" {
+			continue
+		}
+		a.places[sum] = place{c.GetFile(), int64(c.GetOffset()) + int64(i)*block}
+		if p.offset != to {
+			a.punch(from, to)
+			from = p.offset
+		}
+		to = p.offset + block
+	}
+	a.punch(from, to)
+}
+
+// punch gives pages back. Where the file system cannot, they go with the file.
+func (a *ahead) punch(from, to int64) {
+	if from < to {
+		_ = unix.Fallocate(int(a.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+	}
+}
+
+// drop lets go of all of it.
+func (a *ahead) drop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.file != nil {
+		a.file.Close()
+	}
+	a.file, a.places = nil, nil
+}
+
+// close removes the cache.
+func (a *ahead) close(root *os.Root) error {
+	a.drop()
+	if err := root.Remove(aheadFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
