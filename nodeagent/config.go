@@ -59,6 +59,8 @@ type Config struct {
 	// Program is drover-runc's path on the node, Runc the real runtime's.
 	Program, Runc string
 
+	// Precopy: memory is read and sent before a pod is frozen.
+	Precopy bool
 	// RouteXDP asks for probes to be turned round by XDP: docs/route-times.md says what it costs.
 	RouteXDP bool
 

@@ -66,10 +66,14 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	}
 	metrics := transfer.NewMetrics()
 	a.registry.MustRegister(metrics, a.refusals)
-	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics}
+	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics, Log: a.log}
+	ahead := early{Checkpointer: dumps, sender: a.sender, size: dumps.Memory, processes: dumps.Processes, images: dumps.Images, log: a.log}
+	if a.cfg.Precopy {
+		ahead.limits = defaultPrecopy
+	}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
 		Records: kube, Cluster: evidence{kube, a},
-		Checkpointer: spacious{Checkpointer: dumps, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: images, Runtime: copies,
+		Checkpointer: spacious{Checkpointer: ahead, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: images, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
 		Marks: a.marks, Guard: guard{a}, Log: a.log,
 	})

@@ -16,31 +16,7 @@ import (
 // Memory is about how large the images of m's containers will be, and seldom less: what their
 // processes have of their own in memory and in swap. What they share is counted for each.
 func (d *Dumps) Memory(m migrate.Move) (model.Bytes, error) {
-	_, parts, err := d.parts(m)
-	if err != nil {
-		return 0, err
-	}
-	var total model.Bytes
-	for _, p := range parts {
-		n, err := d.memory(p)
-		if err != nil {
-			return 0, err
-		}
-		total += n
-	}
-	return total, nil
-}
-
-func (d *Dumps) memory(p part) (model.Bytes, error) {
-	c, err := d.container(p)
-	if c == nil {
-		return 0, errors.Join(err, fmt.Errorf("container %s: drover-runc left no note about it", p.ID))
-	}
-	group, err := d.cfg.Groups.At(c.CgroupsPath)
-	if err != nil {
-		return 0, err
-	}
-	pids, err := group.Procs()
+	pids, err := d.Processes(m)
 	if err != nil {
 		return 0, err
 	}
@@ -53,6 +29,37 @@ func (d *Dumps) memory(p part) (model.Bytes, error) {
 		total += n
 	}
 	return total, nil
+}
+
+// Processes are those of m's containers now.
+func (d *Dumps) Processes(m migrate.Move) ([]int, error) {
+	_, parts, err := d.parts(m)
+	if err != nil {
+		return nil, err
+	}
+	var all []int
+	for _, p := range parts {
+		c, err := d.container(p)
+		if c == nil {
+			return nil, errors.Join(err, fmt.Errorf("container %s: drover-runc left no note about it", p.ID))
+		}
+		group, err := d.cfg.Groups.At(c.CgroupsPath)
+		if err != nil {
+			return nil, err
+		}
+		pids, err := group.Procs()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, pids...)
+	}
+	return all, nil
+}
+
+// Images is the directory that a dump of m's containers is written to.
+func (d *Dumps) Images(m migrate.Move) (string, error) {
+	dump, err := d.dir(m)
+	return filepath.Join(dump, imageDir), err
 }
 
 // ownMemory reads proc(5) status. A process that is gone has none.
