@@ -28,7 +28,8 @@ func (t *tool) migrateCommand() *cobra.Command {
 
 The pod has to have opted in (annotation drover.dev/migrate: "true") and to run under the
 RuntimeClass "drover". Without --to the scheduler chooses the node. With --wait the steps
-are shown as they happen, and the exit code is 0 only if the pod has moved.`,
+are shown as they happen, with how far its memory is, and the exit code is 0 only if the pod
+has moved.`,
 		Example: "  kubectl drover migrate counter --to n2 --wait",
 		Args:    onePod,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -83,7 +84,8 @@ func order(ctx context.Context, c client.Client, ns, name, to string) (*v1alpha1
 
 // follow prints the steps of a move as they are recorded, until it has ended.
 func follow(ctx context.Context, c client.WithWatch, m *v1alpha1.PodMigration, out io.Writer) error {
-	p := printer{out: out}
+	p := printer{out: out, terminal: isTerminal(out)}
+	defer p.clear()
 	for {
 		ended, err := followOnce(ctx, c, m, &p)
 		if ended || err != nil {
@@ -102,6 +104,7 @@ func followOnce(ctx context.Context, c client.WithWatch, m *v1alpha1.PodMigratio
 	w, err := c.Watch(ctx, &v1alpha1.PodMigrationList{}, client.InNamespace(m.Namespace),
 		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", m.Name)})
 	if err != nil {
+		p.clear()
 		fmt.Fprintf(p.out, "the API server does not answer, trying again: %v\n", err)
 		return false, nil
 	}
@@ -137,6 +140,9 @@ type printer struct {
 	start   time.Time
 	printed int
 	done    bool
+	// terminal: the line about the transfer is written anew in its place; open: it stands there.
+	terminal, open bool
+	said           string
 }
 
 func (p *printer) print(m *v1alpha1.PodMigration) {
@@ -145,10 +151,13 @@ func (p *printer) print(m *v1alpha1.PodMigration) {
 		if p.start.IsZero() {
 			p.start = e.At.Time
 		}
+		p.clear()
 		fmt.Fprintf(p.out, "%8.3fs  %-12s %-16s %s\n", e.At.Sub(p.start).Seconds(), e.By, e.Step, e.Message)
 	}
+	p.progress(m)
 	if m.Status.Phase == v1alpha1.PhaseCompleted && !p.done {
 		p.done = true
+		p.clear()
 		frozen := "unknown"
 		if m.Status.FrozenTime != nil {
 			frozen = m.Status.FrozenTime.Duration.Round(time.Millisecond).String()
