@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -29,7 +30,8 @@ type Sender struct {
 	// TLS gives the configuration for calling one node's agent and no other;
 	// identity.Keeper.ClientConfig fits.
 	TLS func(node model.NodeID) *tls.Config
-	// Streams is over how many connections images go at once. Default 4.
+	// Streams is over how many connections images go at once. Default: as many as there are
+	// processors, 4 at most.
 	Streams int
 	// Metrics and Log may be nil.
 	Metrics *Metrics
@@ -135,7 +137,7 @@ const worth = uint64(4 * model.MiB)
 func (s *Sender) streams(bytes uint64) int {
 	n := s.Streams
 	if n <= 0 {
-		n = 4
+		n = min(4, runtime.NumCPU())
 	}
 	return int(min(uint64(n), bytes/worth+1))
 }
