@@ -22,6 +22,9 @@ type ahead struct {
 	file   *os.File
 	end    int64
 	places map[digest]place
+	// held is how many bytes are in the file and in no image. gone: it had to give way.
+	held int64
+	gone bool
 }
 
 // place is where a block is: in an image of that name, or, without one, in the aheadFile.
@@ -35,6 +38,9 @@ func (a *ahead) add(root *os.Root, data []byte) (int, error) {
 	sums := leaves(data)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.gone {
+		return 0, nil
+	}
 	if a.file == nil {
 		// O_EXCL does not follow a link, whatever it points to.
 		f, err := root.OpenFile(aheadFile, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
@@ -60,6 +66,7 @@ func (a *ahead) add(root *os.Root, data []byte) (int, error) {
 		return 0, err
 	}
 	a.end += int64(len(news))
+	a.held += int64(len(news))
 	return len(news), nil
 }
 
@@ -94,12 +101,12 @@ func (a *ahead) fetch(root *os.Root, sum digest, b []byte) bool {
 }
 
 // moved notes that the known blocks of a chunk are in the image now, and gives up their
-// places in the cache.
-func (a *ahead) moved(c *agentv1.Chunk) {
+// places in the cache: so many bytes.
+func (a *ahead) moved(c *agentv1.Chunk) (freed int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.file == nil {
-		return
+		return 0
 	}
 	var from, to int64 // a run of them
 	next := 0
@@ -114,6 +121,7 @@ func (a *ahead) moved(c *agentv1.Chunk) {
 			continue
 		}
 		a.places[sum] = place{c.GetFile(), int64(c.GetOffset()) + int64(i)*block}
+		freed += block
 		if p.offset != to {
 			a.punch(from, to)
 			from = p.offset
@@ -121,6 +129,8 @@ func (a *ahead) moved(c *agentv1.Chunk) {
 		to = p.offset + block
 	}
 	a.punch(from, to)
+	a.held -= freed
+	return freed
 }
 
 // punch gives pages back. Where the file system cannot, they go with the file.
@@ -137,14 +147,17 @@ func (a *ahead) drop() {
 	if a.file != nil {
 		a.file.Close()
 	}
-	a.file, a.places = nil, nil
+	a.file, a.places, a.gone = nil, nil, true
 }
 
-// close removes the cache.
-func (a *ahead) close(root *os.Root) error {
+// close removes the cache, which held so many bytes.
+func (a *ahead) close(root *os.Root) (held int64, err error) {
 	a.drop()
 	if err := root.Remove(aheadFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return 0, err
 	}
-	return nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	held, a.held = a.held, 0
+	return held, nil
 }

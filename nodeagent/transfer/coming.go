@@ -37,8 +37,8 @@ type coming struct {
 	limit, taken uint64
 	// aheadLimit is the same of blocks, aheadCame what came of them.
 	aheadLimit, aheadCame uint64
-	// kept is how many bytes of images and blocks are there: of what was set aside, the rest
-	// may still be written.
+	// kept is how many bytes of images and of blocks that are in none are there: of what was
+	// set aside, the rest may still be written.
 	kept uint64
 }
 
@@ -90,9 +90,14 @@ func newComing(s *Store, name, caller string, b *agentv1.Begin) (*coming, error)
 func (c *coming) left() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := c.limit + c.aheadLimit
+	all := aside(c.limit, c.aheadLimit)
 	return all - min(all, c.kept)
 }
+
+// aside is how much room is set aside for so many bytes of images, and of blocks ahead of them.
+// Blocks that are in the images are there once; of those that have become others, a quarter
+// finds room as well.
+func aside(total, ahead uint64) uint64 { return max(total, ahead) + ahead/4 }
 
 // limits are how many bytes of images, and of blocks ahead of them, may come.
 func (c *coming) limits() (total, ahead uint64) {
@@ -168,11 +173,25 @@ func (c *coming) chunk(m *agentv1.Chunk) error {
 		return diskError(err)
 	}
 	at.size, at.sum = m.GetSize(), sum
-	c.ahead.moved(m)
+	freed := c.ahead.moved(m)
+	c.mu.Lock()
+	c.kept += uint64(m.GetSize()) - uint64(was) - uint64(freed)
+	over := c.kept > aside(c.limit, c.aheadLimit)
+	c.mu.Unlock()
+	if over {
+		return diskError(c.giveWay())
+	}
+	return nil
+}
+
+// giveWay drops the cache: the images need its room, for too much of it has become another. Its
+// sender is told when it names a block next.
+func (c *coming) giveWay() error {
+	held, err := c.ahead.close(c.root)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.kept += uint64(m.GetSize()) - uint64(was)
-	return nil
+	c.kept -= uint64(held)
+	return err
 }
 
 // assemble gives what a chunk says, from its own bytes and from what came ahead, with the digests

@@ -63,6 +63,44 @@ func TestBlockOfAnImage(t *testing.T) {
 	}
 }
 
+// Blocks that no image is made of give way to images: what is set aside is not exceeded for
+// a cache.
+func TestAheadGivesWay(t *testing.T) {
+	x := newTarget(t)
+	a := x.client(t, x.ca.Node(t, "a"))
+	known := ""
+	for _, c := range "abcdefgh" {
+		known += page4(string(c))
+	}
+	size := uint64(len(known)) // two more blocks are set aside
+	say := messages{beginAhead(size, size), blocks([]byte(known[:7*block])), naming(chunk("1", 0, known[:block]))}
+	for _, name := range []string{"2", "3", "7"} {
+		say = append(say, chunk(name, 0, page4(name)))
+	}
+	if err := put(t, a, append(say, naming(chunk("4", 0, known[block:2*block])))...); err != nil {
+		t.Fatal("with room for them:", err)
+	}
+	x.Store.mu.Lock()
+	left := x.Store.coming[testDir].left()
+	x.Store.mu.Unlock()
+	if left != 0 {
+		t.Errorf("%d bytes are left of what was set aside", left)
+	}
+	if err := put(t, a, begin(size), chunk("5", 0, page4("5"))); err != nil {
+		t.Fatal("an image without room beside the cache:", err)
+	}
+	if err := put(t, a, begin(size), naming(chunk("6", 0, known[3*block:4*block]))); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a block that gave way: %v", err)
+	}
+	if err := put(t, a, begin(size), blocks([]byte(known[7*block:])), chunk("6", 0, page4("6"))); err != nil {
+		t.Error("more ahead, for nothing:", err)
+	}
+	want := files("1", known[:block], "2", page4("2"), "3", page4("3"), "4", known[block:2*block], "5", page4("5"), "6", page4("6"), "7", page4("7"))
+	if _, err := a.Complete(t.Context(), &agentv1.CompleteRequest{Begin: testBegin(size, 0), Files: want}); err != nil {
+		t.Error(err)
+	}
+}
+
 // Zeros take no room.
 func TestZerosAreHoles(t *testing.T) {
 	x := newTarget(t)

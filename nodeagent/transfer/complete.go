@@ -96,7 +96,7 @@ func (c *coming) verify(name string, want *agentv1.FileDigest) error {
 
 // settle gives the files their sizes, removes the others, and syncs.
 func (c *coming) settle(m manifest) error {
-	if err := c.ahead.close(c.root); err != nil {
+	if _, err := c.ahead.close(c.root); err != nil {
 		return err
 	}
 	for name := range c.files {

@@ -120,7 +120,7 @@ func TestAheadIsGone(t *testing.T) {
 			s := x.sender(t, "a")
 			room := func(b model.Bytes) { x.Store.Room = func() (model.Bytes, error) { return b, nil } }
 			if name == "no room" {
-				room(12 * model.MiB) // for the images, and not for as much ahead of them
+				room(9 * model.MiB) // for the images, and not for a quarter more
 			}
 			a, err := s.Ahead(t.Context(), testMove, 8*model.MiB)
 			if err != nil {

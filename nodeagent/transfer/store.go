@@ -219,7 +219,7 @@ func (s *Store) join(c *call, caller string, b *agentv1.Begin) (*coming, error) 
 		limit, aheadLimit = co.limits()
 	}
 	total, before := max(limit, b.GetTotalBytes()), max(aheadLimit, b.GetAheadBytes())
-	if more := total - limit + before - aheadLimit; more > 0 || co == nil {
+	if more := aside(total, before) - aside(limit, aheadLimit); more > 0 || co == nil {
 		if err := s.space(more); err != nil {
 			return nil, err
 		}

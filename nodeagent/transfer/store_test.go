@@ -91,23 +91,23 @@ func TestSpaceIsSetAside(t *testing.T) {
 		b.MigrationUid = uid
 		return s.join(s.enter(uid+"-3", nil), "a", b)
 	}
-	first, err := join("uid-1", 40, 20)
+	first, err := join("uid-1", 40, 20) // 40 and a quarter of 20
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := join("uid-2", 30, 11); err == nil {
+	if _, err := join("uid-2", 50, 24); err == nil { // 50 + 6 + 45 of 100
 		t.Error("two get the same space")
 	}
 	if _, err := join("uid-1", 60, 20); err != nil {
 		t.Error("more for the first:", err)
 	}
-	if _, err := join("uid-1", 70, 31); err == nil {
+	if _, err := join("uid-1", 95, 24); err == nil {
 		t.Error("more than there is, by and by")
 	}
 	if total, ahead := first.limits(); total != 60 || ahead != 20 {
 		t.Errorf("%d and %d are set aside", total, ahead)
 	}
-	first.kept = 60 // has been written, and is missing in Room
+	first.kept = 65 // has been written, and is missing in Room
 	if _, err := join("uid-2", 80, 0); err != nil {
 		t.Error(err)
 	}
