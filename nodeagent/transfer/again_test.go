@@ -2,12 +2,9 @@ package transfer
 
 import (
 	"context"
-	"io"
 	"math/bits"
-	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -18,81 +15,11 @@ import (
 	"github.com/drover-project/drover/internal/model"
 )
 
-// link is a way to the target that can be cut.
-type link struct {
-	net.Listener
-	to    string
-	wg    sync.WaitGroup
-	mu    sync.Mutex
-	left  int64 // how much passes until it is cut; negative: it is not
-	conns []net.Conn
-}
-
-func newLink(t *testing.T, to string, left int64) *link {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &link{Listener: l, to: to, left: left}
-	k.wg.Go(k.serve)
-	t.Cleanup(func() {
-		l.Close()
-		k.cut()
-		k.wg.Wait()
-	})
-	return k
-}
-
-func (k *link) serve() {
-	for {
-		in, err := k.Accept()
-		if err != nil {
-			return
-		}
-		out, err := net.Dial("tcp", k.to)
-		if err != nil {
-			in.Close()
-			continue
-		}
-		k.mu.Lock()
-		k.conns = append(k.conns, in, out)
-		k.mu.Unlock()
-		k.wg.Go(func() { _, _ = io.Copy(in, out); in.Close() })
-		k.wg.Go(func() { _, _ = io.Copy(io.MultiWriter(meter{k}, out), in); out.Close() })
-	}
-}
-
-// cut breaks all connections.
-func (k *link) cut() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, c := range k.conns {
-		c.Close()
-	}
-	k.conns = nil
-}
-
-// meter cuts a link when enough has passed, once.
-type meter struct{ *link }
-
-func (m meter) Write(b []byte) (int, error) {
-	m.mu.Lock()
-	was := m.left
-	m.left -= int64(len(b))
-	cut := was >= 0 && m.left < 0
-	m.mu.Unlock()
-	if cut {
-		m.cut()
-	}
-	return len(b), nil
-}
-
 // After a cut only what is missing is sent.
 func TestSendAfterCut(t *testing.T) {
 	x := newTarget(t)
 	a := x.client(t, x.ca.Node(t, "a"))
-	k := newLink(t, x.address, 12<<20)
+	k := newLink(t, x.address, 12<<20, 0)
 	s := x.sender(t, "a")
 	s.Address = func(string) (string, error) { return k.Addr().String(), nil }
 	there, before, lost := 0, 0.0, 0

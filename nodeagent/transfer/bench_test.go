@@ -55,6 +55,35 @@ func BenchmarkSend(b *testing.B) {
 	}
 }
 
+// BenchmarkSendSlowly brings 64 MiB over a link of 1 Gbit/s.
+func BenchmarkSendSlowly(b *testing.B) {
+	const size = 64 << 20
+	for name, data := range map[string][]byte{"noise": random(size), "heap": heap(size)} {
+		b.Run(name, func(b *testing.B) {
+			x := newTarget(b)
+			x.Store.Dir = inMemory(b)
+			dir := inMemory(b)
+			if err := os.WriteFile(dir+"/pages-1.img", data, 0o600); err != nil {
+				b.Fatal(err)
+			}
+			k := newLink(b, x.address, -1, 125e6)
+			s := x.sender(b, "a")
+			s.Address = func(string) (string, error) { return k.Addr().String(), nil }
+			b.SetBytes(size)
+			for b.Loop() {
+				if _, err := s.Send(b.Context(), testMove, dir); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := x.Store.Discard(b.Context(), testMove); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
+
 // inMemory is a directory on a tmpfs, if the machine has one at the usual place.
 func inMemory(b *testing.B) string {
 	dir, err := os.MkdirTemp("/dev/shm", "transfer")
