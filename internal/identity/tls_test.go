@@ -47,10 +47,10 @@ type caller struct {
 	err  error
 }
 
-func (p *peerServer) Send(s grpc.ClientStreamingServer[agentv1.SendRequest, agentv1.SendResponse]) error {
+func (p *peerServer) Put(s grpc.ClientStreamingServer[agentv1.PutRequest, agentv1.PutResponse]) error {
 	node, err := identity.PeerNode(s.Context())
 	p.callers <- caller{node, err}
-	return s.SendAndClose(&agentv1.SendResponse{})
+	return s.SendAndClose(&agentv1.PutResponse{})
 }
 
 func serve(t *testing.T, opts ...grpc.ServerOption) (*peerServer, string) {
@@ -75,7 +75,7 @@ func call(t *testing.T, addr string, creds credentials.TransportCredentials) err
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s, err := agentv1.NewPeerClient(conn).Send(ctx)
+	s, err := agentv1.NewPeerClient(conn).Put(ctx)
 	if err != nil {
 		return err
 	}
