@@ -12,7 +12,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 )
 
 // run is what one profile did in one round.
@@ -34,21 +36,37 @@ type bindings struct {
 	more chan struct{} // after each
 }
 
-func (b *bindings) follow(w watch.Interface) {
-	for e := range w.ResultChan() {
-		p, ok := e.Object.(*corev1.Pod)
-		if !ok || p.Spec.NodeName == "" || e.Type == watch.Deleted {
-			continue
-		}
-		b.mu.Lock()
-		if _, known := b.at[p.Name]; !known {
-			b.at[p.Name] = time.Now()
-		}
-		b.mu.Unlock()
-		select {
-		case b.more <- struct{}{}:
-		default:
-		}
+// follow hears of all pods of a round. An API server ends a watch that is read too slowly; an informer begins anew.
+func (b *bindings) follow(ctx context.Context, set kubernetes.Interface) error {
+	factory := informers.NewSharedInformerFactoryWithOptions(set, 0, informers.WithNamespace("default"),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = "app=web" }))
+	pods := factory.Core().V1().Pods().Informer()
+	if _, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { b.hear(obj) },
+		UpdateFunc: func(_, obj any) { b.hear(obj) },
+	}); err != nil {
+		return err
+	}
+	factory.Start(ctx.Done())
+	if !cache.WaitForCacheSync(ctx.Done(), pods.HasSynced) {
+		return fmt.Errorf("list the pods of a round: %w", ctx.Err())
+	}
+	return nil
+}
+
+func (b *bindings) hear(obj any) {
+	p, ok := obj.(*corev1.Pod)
+	if !ok || p.Spec.NodeName == "" {
+		return
+	}
+	b.mu.Lock()
+	if _, known := b.at[p.Name]; !known {
+		b.at[p.Name] = time.Now()
+	}
+	b.mu.Unlock()
+	select {
+	case b.more <- struct{}{}:
+	default:
 	}
 }
 
@@ -99,13 +117,10 @@ func (c *cluster) round(ctx context.Context, dir string, number int, p profile, 
 	if err := each(l.pods, func(i int) error { return create(name("backlog", i)) }); err != nil {
 		return r, fmt.Errorf("make a backlog of pods: %w", err)
 	}
-	w, err := c.set.CoreV1().Pods("default").Watch(ctx, metav1.ListOptions{LabelSelector: "app=web"})
-	if err != nil {
+	seen := &bindings{at: map[string]time.Time{}, more: make(chan struct{}, 1)}
+	if err := seen.follow(ctx, c.set); err != nil {
 		return r, err
 	}
-	defer w.Stop()
-	seen := &bindings{at: map[string]time.Time{}, more: make(chan struct{}, 1)}
-	go seen.follow(w)
 
 	stop, ended, err := c.start(ctx, dir, p)
 	if err != nil {
