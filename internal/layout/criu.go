@@ -13,6 +13,11 @@ import (
 // processes have been stopped; its time is the beginning of the frozen time.
 const FrozenFile = "frozen"
 
+// PartNote is the file about the container of a dump, of which the images are in the directory images.
+func PartNote(images string) string {
+	return filepath.Join(filepath.Dir(filepath.Dir(images)), "parts", filepath.Base(images), "container")
+}
+
 // WriteCriuConfig writes the options with which runc calls CRIU for this container, for a
 // dump and for a restore. hook is the action script's path on the node.
 func (l Layout) WriteCriuConfig(id, hook string) error {

@@ -62,7 +62,7 @@ func Concerns(verb string) bool {
 // HookMatters tells whether CRIU's action script has anything to do at a stage.
 func HookMatters(stage string) bool {
 	switch stage {
-	case "network-lock", "post-dump", "pre-resume":
+	case "pre-dump", "post-dump", "pre-resume":
 		return true
 	}
 	return false

@@ -2,24 +2,32 @@ package runtimewrapper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/passthrough"
+	"github.com/drover-project/drover/internal/process"
 )
 
+// preDump is the stage before CRIU looks at a container.
+const preDump = "pre-dump"
+
 // hook is CRIU's action script (criu(8), --action-script). CRIU calls it at every stage and
-// waits. At post-dump and pre-resume of Drover's own images it asks the agent, for as long
-// as it takes: nobody acts on a timeout. Its exit code counts at post-dump alone, where
-// failure makes CRIU resume what it dumped; CRIU 4.2 resumes after a failed pre-resume all
-// the same, so by then the agent has killed the copy.
+// waits. At pre-dump of Drover's own images it stops the container. At post-dump and pre-resume
+// it asks the agent, for as long as it takes: nobody acts on a timeout. Its exit code counts at
+// the first two: failure at pre-dump ends the dump, at post-dump CRIU resumes what it dumped.
+// CRIU 4.2 resumes after a failed pre-resume all the same, so by then the agent has killed the
+// copy.
 func hook(l layout.Layout) int {
 	stage := os.Getenv("CRTOOLS_SCRIPT_ACTION")
 	if !passthrough.HookMatters(stage) {
@@ -33,9 +41,12 @@ func hook(l layout.Layout) int {
 	case err == nil && !own:
 		// Decided here: the agent may be away, and another's dump never waits for it.
 		return 0
-	case stage == "network-lock":
+	case stage == preDump:
 		if err == nil {
-			noteFrozen(dir)
+			err = freeze(dir)
+		}
+		if err != nil {
+			return failed(stage, err)
 		}
 		return 0
 	case err != nil && stage == "post-dump":
@@ -104,8 +115,33 @@ func imageDir() (string, error) {
 	return filepath.Abs(dir)
 }
 
-// noteFrozen marks the moment at which the processes have been stopped. The mark is only
-// for the figure that is shown, so nothing fails over it.
-func noteFrozen(dir string) {
+// stillness is how long a container's processes may take to stop. CRIU gives them as long.
+const stillness = 10 * time.Second
+
+// freeze stops the container whose images will be in dir, and marks that moment. CRIU would stop
+// it a moment later, but looks only every 100 ms whether all of its processes have.
+func freeze(dir string) error {
+	var n struct {
+		Init        process.Process `json:"init"`
+		CgroupsPath string          `json:"cgroupsPath"`
+	}
+	if ok, err := layout.ReadNote(layout.PartNote(dir), &n); err != nil || !ok {
+		return errors.Join(err, fmt.Errorf("%s: what is dumped is not known; was it undone?", layout.PartNote(dir)))
+	}
+	groups, err := cgroup.Own()
+	if err != nil {
+		return err
+	}
+	group, err := groups.Container(n.Init.PID, n.CgroupsPath)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stillness)
+	defer cancel()
+	if err := group.Freeze(ctx); err != nil {
+		return err
+	}
+	// The mark is only for the figure that is shown, so nothing fails over it.
 	_ = os.WriteFile(filepath.Join(filepath.Dir(filepath.Dir(dir)), layout.FrozenFile), nil, 0o600)
+	return nil
 }

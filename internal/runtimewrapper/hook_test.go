@@ -16,7 +16,7 @@ func TestHookOfOthers(t *testing.T) {
 	if err := os.MkdirAll(images, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, stage := range []string{"network-lock", "post-dump", "pre-resume"} {
+	for _, stage := range []string{"pre-dump", "post-dump", "pre-resume"} {
 		t.Setenv("CRTOOLS_SCRIPT_ACTION", stage)
 		t.Setenv("CRTOOLS_INIT_PID", "1")
 		t.Setenv("CRTOOLS_IMAGE_DIR", images)
@@ -34,7 +34,7 @@ func TestHookWithoutImages(t *testing.T) {
 	b := newBench(t, nil)
 	t.Setenv("CRTOOLS_INIT_PID", "1")
 	t.Setenv("CRTOOLS_IMAGE_DIR", filepath.Join(b.layout.Dumps(), "gone", "images"))
-	for stage, want := range map[string]int{"network-lock": 0, "post-dump": 1} {
+	for stage, want := range map[string]int{"pre-dump": 1, "post-dump": 1} {
 		t.Setenv("CRTOOLS_SCRIPT_ACTION", stage)
 		if code := hook(b.layout); code != want {
 			t.Errorf("%s: exit code %d, want %d", stage, code, want)
