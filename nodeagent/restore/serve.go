@@ -101,11 +101,6 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("find the copy's control group: %w", err)
 	}
-	// The script is CRIU's child and so in the copy's group. Outside of it it can call again
-	// when the agent comes back; inside it would only be frozen, which is as safe.
-	if err := c.cfg.Groups.Join(c.cfg.Cgroup, h.Script.PID); err != nil {
-		c.cfg.Log.Warn("CRIU's script stays in the copy's control group", "pod", n.PodUID, "err", err)
-	}
 	mine := &hold{group: group, proceed: make(chan bool, 1)}
 	if n.Stage != running {
 		if err := group.Freeze(ctx); err != nil {
@@ -138,6 +133,12 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 		}
 	}
 	c.told(func(to Notices) { to.RestoreHeld(n.PodUID, n.ID) })
+	// The script is CRIU's child and so in the copy's group. Outside of it it can call again
+	// when the agent comes back; inside it is only frozen, which is as safe. Nobody waits for
+	// this: it takes about 10 ms.
+	if err := c.cfg.Groups.Join(c.cfg.Cgroup, h.Script.PID); err != nil {
+		c.cfg.Log.Warn("CRIU's script stays in the copy's control group", "pod", n.PodUID, "err", err)
+	}
 	select {
 	case proceed := <-mine.proceed:
 		c.drop(n.ID, mine)
