@@ -55,6 +55,7 @@ type agent struct {
 	names    names
 	asked    map[types.UID]model.Resources // by open moves, by their UIDs; of the deciding goroutine alone
 	unable   atomic.Pointer[string]        // why this node cannot restore; nil: not looked yet
+	notLater atomic.Pointer[string]        // why copies need all of their memory before they run; nil: not looked yet
 	blind    atomic.Pointer[string]        // why contention is not measured here; nil: it is, or is about to be
 	deaf     atomic.Pointer[string]        // why connections are not followed here; nil likewise
 	ranged   atomic.Bool                   // pods have addresses of their Node's ranges, as it was last

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/pressure"
 	"github.com/drover-project/drover/nodeagent/decide"
@@ -53,6 +54,8 @@ type Config struct {
 	// ImageMemory is how much memory the images of moves may take ("50%", "8G"); ImageDir a
 	// directory of the node, on an encrypted file system, to keep them in instead; or empty.
 	ImageMemory, ImageDir string
+	// LazyFrom is from how much memory on a copy runs before all of it is loaded; 0: never.
+	LazyFrom model.Bytes
 	// PinDir is a directory in a BPF file system, where what measures outlives the agent; or
 	// empty.
 	PinDir string

@@ -57,7 +57,8 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 				a.refusals.Count(refusals.Copy)
 			}
 			return err
-		}})
+		},
+		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Eager: a.eager, Lost: a.memoryLost})
 	a.marks = migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun"))
 	kube := migrate.Kube{Client: a.cluster.direct}
 	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy}
@@ -73,7 +74,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
 		Records: kube, Cluster: evidence{kube, a},
-		Checkpointer: spacious{Checkpointer: ahead, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: images, Runtime: copies,
+		Checkpointer: spacious{Checkpointer: ahead, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: stillNeeded{images, copies}, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
 		Marks: a.marks, Guard: guard{a}, Log: a.log,
 	})
@@ -163,6 +164,9 @@ func (a *agent) watchAbility(ctx context.Context) error {
 		why := a.vault.Problem()
 		if why == "" {
 			why = checkpoint.CannotRestore(ctx, a.cfg.Runc)
+		}
+		if why == "" {
+			a.watchLazy(ctx)
 		}
 		if was := a.unable.Swap(&why); (was == nil || *was != why) && ctx.Err() == nil {
 			a.log.Info("whether this node can take moved pods", "obstacle", why)

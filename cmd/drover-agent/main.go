@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -21,6 +22,7 @@ import (
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/keyring"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
 	"github.com/drover-project/drover/internal/pressure"
 	"github.com/drover-project/drover/internal/processors"
@@ -40,8 +42,8 @@ func main() {
 
 // flags that are not in the Config as they are typed.
 type flags struct {
-	mode, address, logLevel string
-	thresholds              func() pressure.Thresholds
+	mode, address, logLevel, lazyFrom string
+	thresholds                        func() pressure.Thresholds
 }
 
 func command() *cobra.Command {
@@ -78,6 +80,7 @@ func command() *cobra.Command {
 	fs.StringVar(&cfg.HostRoot, "host-root", "/proc/1/root", "where the node's root is seen")
 	fs.StringVar(&cfg.ImageMemory, "image-memory", "50%", "how much of the node's memory the images of moves may take at most, in percent or as in 8G")
 	fs.StringVar(&cfg.ImageDir, "image-dir", "", "directory of the node, on an encrypted file system, to keep images in instead of memory")
+	fs.StringVar(&f.lazyFrom, "lazy-from", "64Mi", "a copy with at least this much memory that can be loaded later, as in 256Mi, runs before all of it is loaded; 0: none does")
 	fs.StringVar(&cfg.PinDir, "pin-dir", "/sys/fs/bpf/drover", "directory in a BPF file system, where what measures goes on while the agent is away; empty: it does not")
 	fs.StringVar(&cfg.Runc, "runc", "/usr/bin/runc", "the real runtime's path on the node")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -127,13 +130,17 @@ func complete(cfg *nodeagent.Config, f flags) error {
 		}
 		cfg.Address = a
 	}
+	from, err := resource.ParseQuantity(f.lazyFrom)
+	if err != nil || from.Sign() < 0 {
+		return fmt.Errorf("--lazy-from %q: want an amount of memory, as in 64Mi, or 0", f.lazyFrom)
+	}
+	cfg.LazyFrom = model.Bytes(from.Value())
 	if cfg.GossipKeyFile == "" {
 		return errors.New("--gossip-key-file is missing: the file with the keys that encrypt gossip, in base64")
 	}
 	if _, err := keyring.Load(cfg.GossipKeyFile); err != nil {
 		return fmt.Errorf("--gossip-key-file: %w", err)
 	}
-	var err error
 	if cfg.Kubernetes, err = rest.InClusterConfig(); err != nil {
 		return fmt.Errorf("reach the API server: %w", err)
 	}

@@ -145,6 +145,27 @@ func (g Group) Kill(ctx context.Context) error {
 		}
 		return err
 	}
+	return g.kill(ctx)
+}
+
+// KillStuck is Kill for a group of which some processes may be waiting for what never comes, so
+// that they cannot be stopped: it signals them without waiting for that. One that could have
+// been stopped may see others end before it ends itself.
+func (g Group) KillStuck(ctx context.Context) error {
+	if !g.Exists() {
+		return nil
+	}
+	if err := g.set(true); err != nil {
+		if gone(err) {
+			return nil
+		}
+		return fmt.Errorf("freeze %s: %w", g.dir, err)
+	}
+	return g.kill(ctx)
+}
+
+// kill signals all that is in a group, and thaws it so that it dies.
+func (g Group) kill(ctx context.Context) error {
 	for {
 		pids, err := g.Procs()
 		if err != nil {

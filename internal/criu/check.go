@@ -85,6 +85,16 @@ func CannotRestore(ctx context.Context, run Runner, runc, kernel string) string 
 	return ""
 }
 
+// CannotLoadLater checks that CRIU can load memory of processes that run already: that there is
+// userfaultfd, which CRIU may use, and which tells of forks and changes of the memory's map. It
+// is empty when that is so, or else the reason in one line.
+func CannotLoadLater(ctx context.Context, run Runner) string {
+	if out, err := run(ctx, "criu", "check", "--feature", "uffd-noncoop"); err != nil {
+		return fmt.Sprintf("criu check --feature uffd-noncoop: %s", oneLine(out))
+	}
+	return ""
+}
+
 // oneLine keeps what the last line that is not empty says.
 func oneLine(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")

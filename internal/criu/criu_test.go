@@ -72,6 +72,19 @@ func TestCannotRestore(t *testing.T) {
 	}
 }
 
+func TestCannotLoadLater(t *testing.T) {
+	const check = "criu check --feature uffd-noncoop"
+	for name, test := range map[string]struct{ said, want string }{
+		"it can":         {"Looks good.", ""},
+		"not permitted":  {"!Error (criu/uffd.c:1): Lazy pages are not permitted\n", check + ": Error (criu/uffd.c:1): Lazy pages are not permitted"},
+		"no such kernel": {"!uffd-noncoop is not supported", check + ": uffd-noncoop is not supported"},
+	} {
+		if got := CannotLoadLater(context.Background(), node{check: test.said}.run); got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dump.log")
 	log := "(00.000) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self\n" +

@@ -25,9 +25,10 @@ const Verb = "drover-hosted"
 
 // files in the command's directory.
 const (
-	pidFile    = "pid"
-	exitFile   = "exit"
-	outputFile = "output"
+	pidFile     = "pid"
+	guardedFile = "guarded"
+	exitFile    = "exit"
+	outputFile  = "output"
 )
 
 // path is where a node's programs are.
@@ -45,6 +46,10 @@ type Command struct {
 	Dir string
 	// Cgroup is the path of the control group to run in.
 	Cgroup string
+	// Guard is the linux.cgroupsPath of a container that must not live on when the command fails;
+	// or empty. Such a command says that it is ready by a byte on its descriptor 3, and Start
+	// returns then. See guard.
+	Guard string
 	// Args is the command line; the program is looked up on the node.
 	Args []string
 }
@@ -58,7 +63,7 @@ type Exit struct {
 
 // Start runs the command and returns when it is noted in Dir, from where Wait finds it.
 func Start(c Command) error {
-	args := append([]string{Verb, c.Dir, c.Cgroup}, c.Args...)
+	args := append([]string{Verb, c.Dir, c.Cgroup, c.Guard}, c.Args...)
 	cmd := exec.Command(c.Program, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = environment
@@ -97,6 +102,12 @@ func Wait(ctx context.Context, dir string) (exit Exit, ok bool, err error) {
 	if err := p.Wait(ctx); err != nil {
 		return Exit{}, false, err
 	}
+	return Noted(dir)
+}
+
+// Noted returns how the command in dir ended, if that is noted already: for a guarded one that
+// failed, before its container is ended.
+func Noted(dir string) (exit Exit, ok bool, err error) {
 	ok, err = layout.ReadNote(filepath.Join(dir, exitFile), &exit)
 	return exit, ok, err
 }

@@ -15,16 +15,16 @@ import (
 	"github.com/drover-project/drover/internal/process"
 )
 
-// Main is the hidden verb: args are the directory, the control group's path, and the
-// command. It returns the process's exit code.
+// Main is the hidden verb: args are the directory, the control group's path, the container
+// group's or nothing, and the command. It returns the process's exit code.
 func Main(args []string) int {
 	started := os.NewFile(3, "started")
 	unix.CloseOnExec(3)
-	if len(args) < 3 {
-		fmt.Fprintf(os.Stderr, "usage: drover-runc %s DIR CGROUP COMMAND...\n", Verb)
+	if len(args) < 4 {
+		fmt.Fprintf(os.Stderr, "usage: drover-runc %s DIR CGROUP GUARD COMMAND...\n", Verb)
 		return 2
 	}
-	dir, group, command := args[0], args[1], args[2:]
+	dir, group, guarded, command := args[0], args[1], args[2], args[3:]
 	// Namespaces are a thread's; the command is a child of this one.
 	runtime.LockOSThread()
 	err := enter(dir, group)
@@ -36,15 +36,32 @@ func Main(args []string) int {
 		fmt.Fprint(started, err)
 		return 1
 	}
-	cmd := exec.Command(command[0], command[1:]...)
-	out, err := os.OpenFile(filepath.Join(dir, outputFile), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err == nil {
-		cmd.Stdout, cmd.Stderr = out, out
-		err = cmd.Start()
-	}
+	exit, err := runIn(dir, guarded, command, started)
 	if err != nil {
 		fmt.Fprint(started, err)
 		return 1
+	}
+	waitForOrphans()
+	if err := layout.WriteNote(filepath.Join(dir, exitFile), exit); err != nil {
+		return 1
+	}
+	return 0
+}
+
+// runIn runs the command, and closes started when it is on its way. An error: it never was.
+func runIn(dir, guarded string, command []string, started *os.File) (Exit, error) {
+	out, err := os.OpenFile(filepath.Join(dir, outputFile), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return Exit{}, err
+	}
+	defer out.Close()
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if guarded != "" {
+		return guard(cmd, dir, guarded, started)
+	}
+	if err := cmd.Start(); err != nil {
+		return Exit{}, err
 	}
 	started.Close()
 	exit := Exit{}
@@ -54,11 +71,7 @@ func Main(args []string) int {
 			exit.Error = err.Error()
 		}
 	}
-	waitForOrphans()
-	if err := layout.WriteNote(filepath.Join(dir, exitFile), exit); err != nil {
-		return 1
-	}
-	return 0
+	return exit, nil
 }
 
 // waitForOrphans returns when nothing that the command started is left: a runc that was

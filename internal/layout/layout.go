@@ -73,6 +73,38 @@ func (l Layout) Dumps() string { return filepath.Join(l.Vault(), "dumps") }
 // Work is the directory for the logs of one restore.
 func (l Layout) Work(id string) string { return filepath.Join(l.Run, "work", id) }
 
+// Loader is the directory of what loads a copy's memory while it runs; not there: nothing does.
+func (l Layout) Loader(id string) string { return filepath.Join(l.Work(id), "loader") }
+
+// LazySocket is where CRIU's lazy-pages daemon waits for a restore that works in Work: a name of
+// CRIU's. If it is there, the container is restored lazily.
+func (l Layout) LazySocket(id string) string { return filepath.Join(l.Work(id), "lazy-pages.socket") }
+
+// Loading tells whether the container whose first process has this PID is a copy of which memory
+// is still to be loaded.
+func (l Layout) Loading(initPID int) (bool, error) {
+	ids, err := l.RestoreNotes()
+	if err != nil {
+		return false, err
+	}
+	for _, id := range ids {
+		var n struct {
+			Lazy bool `json:"lazy"`
+			Init struct {
+				PID int `json:"pid"`
+			} `json:"init"`
+		}
+		if _, err := ReadNote(l.RestoreNote(id), &n); err != nil {
+			return false, err
+		}
+		if n.Lazy && n.Init.PID == initPID {
+			_, err := os.Stat(l.Loader(id))
+			return !errors.Is(err, fs.ErrNotExist), nil
+		}
+	}
+	return false, nil
+}
+
 // RestoreNote is the file about a container that is restored.
 func (l Layout) RestoreNote(id string) string {
 	return filepath.Join(l.Run, "restores", id+".json")

@@ -36,6 +36,11 @@ func hook(l layout.Layout) int {
 	if err := dieWithCRIU(); err != nil {
 		return failed(stage, err)
 	}
+	if stage == preDump {
+		if err := mustBeLoaded(l); err != nil {
+			return failed(stage, err)
+		}
+	}
 	dir, own, err := images(l)
 	switch {
 	case err == nil && !own:
@@ -85,6 +90,20 @@ func images(l layout.Layout) (dir string, own bool, err error) {
 	}
 	own, err = l.OwnImages(dir)
 	return dir, own, err
+}
+
+// mustBeLoaded refuses anybody's dump of a copy of which memory is still to be loaded: CRIU would
+// take what is missing for empty. When this stage fails CRIU has not touched the processes.
+func mustBeLoaded(l layout.Layout) error {
+	pid, err := strconv.Atoi(os.Getenv("CRTOOLS_INIT_PID"))
+	if err != nil {
+		return nil // no copy is known by it; the agent's own dumps wait before
+	}
+	loading, err := l.Loading(pid)
+	if err == nil && loading {
+		err = errors.New("the memory that the container was moved with is still being loaded; try again when that is done")
+	}
+	return err
 }
 
 func hold(l layout.Layout, stage, dir string) (bool, error) {

@@ -41,3 +41,34 @@ func TestHookWithoutImages(t *testing.T) {
 		}
 	}
 }
+
+// TestHookWhileLoading: nobody dumps a copy of which memory is still to be loaded.
+func TestHookWhileLoading(t *testing.T) {
+	b := newBench(t, nil)
+	images := filepath.Join(t.TempDir(), "checkpoint", "images")
+	if err := os.MkdirAll(images, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CRTOOLS_SCRIPT_ACTION", "pre-dump")
+	t.Setenv("CRTOOLS_IMAGE_DIR", images)
+	note := map[string]any{"id": "c1", "lazy": true, "init": map[string]int{"pid": 42}}
+	if err := layout.WriteNote(b.layout.RestoreNote("c1"), note); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(b.layout.Loader("c1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dump := func(pid string, want int, when string) {
+		t.Helper()
+		t.Setenv("CRTOOLS_INIT_PID", pid)
+		if code := hook(b.layout); code != want {
+			t.Errorf("%s: exit code %d, want %d", when, code, want)
+		}
+	}
+	dump("42", 1, "while it is loaded")
+	dump("43", 0, "another container")
+	if err := os.RemoveAll(b.layout.Loader("c1")); err != nil {
+		t.Fatal(err)
+	}
+	dump("42", 0, "when it is loaded")
+}

@@ -89,7 +89,8 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return 0, err
 	}
-	if err := w.runRestore(in.restoreArgs(b, images, work)); err != nil {
+	_, lazy := os.Stat(w.layout.LazySocket(in.id))
+	if err := w.runRestore(in.restoreArgs(b, images, work, lazy == nil)); err != nil {
 		w.cleanUp(in, note)
 		if why := criu.Errors(filepath.Join(work, "restore.log")); why != "" {
 			err = fmt.Errorf("%w: %s", err, why)

@@ -202,6 +202,11 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	if err != nil {
 		return migrate.Dumped{}, err
 	}
+	for _, p := range parts {
+		if err := d.loaded(ctx, p); err != nil {
+			return migrate.Dumped{}, err
+		}
+	}
 	began := time.Now()
 	groups, err := d.prepare(dump, parts)
 	if err != nil {
@@ -238,6 +243,18 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 		dumped.FrozenAt = info.ModTime()
 	}
 	return dumped, nil
+}
+
+// loaded returns when no memory of the container, which came by a move itself, is still to be
+// loaded: CRIU takes what is missing for empty.
+func (d *Dumps) loaded(ctx context.Context, p part) error {
+	if err := layout.ValidContainerID(p.ID); err != nil {
+		return err
+	}
+	if _, _, err := hosted.Wait(ctx, d.cfg.Layout.Loader(p.ID)); err != nil {
+		return fmt.Errorf("dump container %s: wait until its memory is loaded: %w", p.ID, err)
+	}
+	return nil
 }
 
 func (d *Dumps) start(p part) error {

@@ -10,6 +10,9 @@ import (
 // impatience is when a wrapper whose restore was broken off is no longer waited for.
 const impatience = 10 * time.Second
 
+// moment is the time between two looks at what nothing tells of.
+const moment = 20 * time.Millisecond
+
 // Kill ends the copies and everything that could still bring one forth.
 func (c *Copies) Kill(ctx context.Context, m migrate.Move) error {
 	notes, err := c.of(m.Target.UID)
@@ -84,6 +87,9 @@ func (c *Copies) kill(ctx context.Context, n note) error {
 		}
 		c.mu.Unlock()
 		if !alive {
+			if err := c.endLoading(ctx, n); err != nil {
+				return err
+			}
 			return c.forget(n)
 		}
 		if err := c.waitForWrapper(ctx, n, patience); err != nil {
@@ -94,7 +100,6 @@ func (c *Copies) kill(ctx context.Context, n note) error {
 
 // waitForWrapper waits a moment for the wrapper to end, and kills it when patience is over.
 func (c *Copies) waitForWrapper(ctx context.Context, n note, patience <-chan time.Time) error {
-	const moment = 20 * time.Millisecond
 	select {
 	case <-patience:
 		return n.Wrapper.Kill()

@@ -49,7 +49,15 @@ type Config struct {
 	// Inspect looks into the images before they are restored in the container of an OCI
 	// bundle, both directories of the node; an error: they are not. May be nil.
 	Inspect func(images, bundle string) error
-	Log     *slog.Logger
+	// Wrapper is drover-runc's path on the node; HostRoot is how the agent reaches the node's
+	// files.
+	Wrapper, HostRoot string
+	// Eager says in words why a copy must have all of its memory before it runs; empty: what is
+	// left can be loaded while it does. images are its directory. May be nil: all must.
+	Eager func(images string) string
+	// Lost is told that a copy was killed because its memory could not be loaded. May be nil.
+	Lost func(pod migrate.Pod, why string)
+	Log  *slog.Logger
 }
 
 // Copies is the state of this node's copies. Safe for concurrent use.
@@ -64,6 +72,8 @@ type Copies struct {
 	holds   map[string]*hold   // by container ID
 	// words are what wrappers said of how their restores ended, by container ID; empty: well.
 	words map[string]string
+	// follows are closed when follow has ended, by container ID.
+	follows map[string]chan struct{}
 	// changed is closed and made anew when a waiter or hold comes or goes.
 	changed chan struct{}
 	arrived int
@@ -93,8 +103,10 @@ const (
 
 // note is what is known of a container's restore when everybody has died.
 type note struct {
-	PodUID string `json:"podUID"`
-	ID     string `json:"id"`
+	PodUID    string `json:"podUID"`
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod,omitempty"`
+	ID        string `json:"id"`
 	// Name is the container's in the pod's spec.
 	Name        string          `json:"name"`
 	Images      string          `json:"images"`
@@ -106,11 +118,13 @@ type note struct {
 	Stage  stage           `json:"stage"`
 	// Passed: its create was let return while the copy is held; the next container's follows.
 	Passed bool `json:"passed,omitempty"`
+	// Lazy: a daemon of CRIU's loads what is left of its memory.
+	Lazy bool `json:"lazy,omitempty"`
 }
 
 // New makes the state of a node without copies. It does no I/O.
 func New(cfg Config) *Copies {
-	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, holds: map[string]*hold{},
+	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, follows: map[string]chan struct{}{}, holds: map[string]*hold{},
 		changed: make(chan struct{}), ready: make(chan struct{})}
 }
 
@@ -129,12 +143,14 @@ func (c *Copies) Run(ctx context.Context, notices Notices) error {
 		if err != nil {
 			c.cfg.Log.Warn("a note about a restore cannot be read", "container", id, "err", err)
 		}
-		if n != nil && (n.Passed || n.Stage == running) {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				c.watch(ctx, *n)
-			}()
+		if n == nil {
+			continue
+		}
+		if n.Lazy {
+			wg.Go(func() { c.follow(ctx, *n) })
+		}
+		if n.Passed || n.Stage == running {
+			wg.Go(func() { c.watch(ctx, *n) })
 		}
 	}
 	<-ctx.Done()
@@ -148,6 +164,8 @@ func (c *Copies) watch(ctx context.Context, n note) {
 	if err := n.Init.Wait(ctx); err != nil {
 		return
 	}
+	// What loads its memory may have ended it, and then its note is still needed.
+	c.followed(ctx, n)
 	if now, err := c.read(n.ID); err != nil || now != nil && now.Stage == running {
 		if err := c.forget(n); err != nil {
 			c.cfg.Log.Warn("cannot remove the note about a restore", "pod", n.PodUID, "err", err)

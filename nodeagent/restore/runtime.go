@@ -113,7 +113,7 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
 	dir = filepath.Join(dir, name)
-	n := note{PodUID: m.Target.UID, ID: id, Name: name, Images: dir, CgroupsPath: w.create.Request.GetCgroupsPath(),
+	n := note{PodUID: m.Target.UID, Namespace: m.Target.Namespace, Pod: m.Target.Name, ID: id, Name: name, Images: dir, CgroupsPath: w.create.Request.GetCgroupsPath(),
 		Wrapper: w.create.Wrapper, Stage: begun}
 	if _, err := c.cfg.Groups.At(n.CgroupsPath); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
@@ -125,6 +125,9 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	}
 	// Written first: once the wrapper knows, so must an agent that comes back.
 	if err := c.write(n); err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
+	}
+	if err := c.beginLoading(ctx, n); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
 	return c.answer(m, id, runtimeapi.Answer{Restore: dir})
@@ -203,6 +206,9 @@ func (c *Copies) still(n note) error {
 	}
 	if n.Stage == held && c.orphaned(n) {
 		return fmt.Errorf("CRIU was killed while it held container %s", n.ID)
+	}
+	if _, why := c.loading(n); why != "" {
+		return fmt.Errorf("the memory of container %s cannot be loaded: %s", n.ID, why)
 	}
 	return nil
 }

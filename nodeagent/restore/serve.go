@@ -146,9 +146,11 @@ func (c *Copies) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	case <-ctx.Done():
 		c.drop(n.ID, mine)
 		if now, err := c.read(n.ID); err == nil && now != nil && now.Stage == held && !now.Passed {
-			c.told(func(to Notices) {
-				to.RestoreEnded(n.PodUID, n.ID, errors.New("CRIU or its action script was killed while the copy was held"))
-			})
+			end := errors.New("CRIU or its action script was killed while the copy was held")
+			if _, why := c.loading(*now); why != "" {
+				end = errLost(why)
+			}
+			c.told(func(to Notices) { to.RestoreEnded(n.PodUID, n.ID, end) })
 		}
 		return false, ctx.Err()
 	}

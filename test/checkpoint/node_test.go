@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
 	"github.com/drover-project/drover/nodeagent/inspect"
@@ -33,6 +34,9 @@ const (
 
 // patience bounds every wait, so that a test that fails says where.
 const patience = 60 * time.Second
+
+// lazyFrom is from how much memory on agents let copies run before all is loaded; 0: never.
+var lazyFrom model.Bytes
 
 // agent is what the tests have of drover-agent: its Dumps, Copies and socket. It can die
 // and come back.
@@ -64,8 +68,19 @@ func startAgentOn(t *testing.T, root string) *agent {
 	a := &agent{t: t, events: make(chan string, 100)}
 	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groups, Cgroup: own,
 		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log})
-	a.copies = restore.New(restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log,
-		Inspect: func(images, bundle string) error { return inspect.Copy(images, "/", bundle) }})
+	copies := restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log, Wrapper: wrapper, HostRoot: "/proc/1/root",
+		Inspect: func(images, bundle string) error { return inspect.Copy(images, "/", bundle) },
+		Lost:    func(p migrate.Pod, why string) { a.events <- "lost " + p.UID; t.Log(why) }}
+	if from := lazyFrom; from > 0 {
+		copies.Eager = func(images string) string {
+			m, err := inspect.MemoryOf(images, from)
+			if err != nil {
+				return err.Error()
+			}
+			return m.Eager(from)
+		}
+	}
+	a.copies = restore.New(copies)
 	server := &runtimeapi.Server{Socket: layout.Default.Socket(), Creates: a.copies, Dumps: a.dumps, Restores: a.copies}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -160,7 +175,7 @@ func newContainer(t *testing.T, name string, annotations map[string]string, chan
 	spec := map[string]any{
 		"ociVersion": "1.2.0",
 		"process": map[string]any{"user": map[string]int{"uid": 0, "gid": 0}, "args": []string{"/counter"},
-			"env": []string{"HEAP_MIB=" + heap}, "cwd": "/", "noNewPrivileges": true,
+			"env": append([]string{"HEAP_MIB=" + heap}, strings.Fields(os.Getenv("COUNTER"))...), "cwd": "/", "noNewPrivileges": true,
 			"capabilities": map[string][]string{"bounding": usual, "effective": usual, "permitted": usual},
 			"oomScoreAdj":  500},
 		"root":     map[string]any{"path": "rootfs"},

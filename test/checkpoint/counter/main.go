@@ -3,7 +3,8 @@
 //go:debug multipathtcp=0
 
 // Command counter is what the tests of checkpoint and restore move: it counts, keeps a
-// random heap and looks after it, listens, and writes a line for every count.
+// random heap and looks after it, listens, and writes a line for every count. With SHARED=1 it
+// shares memory with a child, with RESTLESS=1 some of its memory does not stay where it is.
 package main
 
 import (
@@ -17,6 +18,9 @@ import (
 )
 
 func main() {
+	if os.Getenv("SHARED") == "child" {
+		countInShared()
+	}
 	mib, _ := strconv.Atoi(os.Getenv("HEAP_MIB"))
 	heap := make([]byte, mib<<20)
 	random := rand.NewChaCha8([32]byte{})
@@ -27,10 +31,41 @@ func main() {
 	} else {
 		go accept(l)
 	}
+	var more []interface{ intact() bool }
+	if os.Getenv("SHARED") != "" {
+		s, err := share()
+		more = append(more, s)
+		check(err)
+	}
+	if os.Getenv("RESTLESS") != "" {
+		r, err := newRestless()
+		more = append(more, r)
+		check(err)
+	}
 	for i := 0; ; i++ {
 		intact := i%50 != 0 || sum(heap) == want
+		for _, m := range more {
+			intact = m.intact() && intact
+		}
 		fmt.Println(i, intact, time.Now().UnixMicro())
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// countInShared counts in memory that is shared by descriptor 3, faster than its parent looks.
+func countInShared() {
+	word, err := mapped(3)
+	check(err)
+	for {
+		word.Add(1)
+		time.Sleep(time.Millisecond)
 	}
 }
 

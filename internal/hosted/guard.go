@@ -1,0 +1,160 @@
+package hosted
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/process"
+)
+
+// guard runs a command without which the processes of a container cannot live on, and empties
+// the container's group if the command comes to an end that is not a good one.
+//
+// Such a command is CRIU's lazy-pages daemon. It alone has the userfaultfds by which the
+// container's missing memory is filled in. When the last descriptor of one is closed, the
+// kernel gives zeros for whatever is still missing (fs/userfaultfd.c, userfaultfd_release), and
+// the processes would run on with them. So the command is traced and stopped where it is about
+// to exit, whatever the reason, with its files still open (ptrace(2), PTRACE_EVENT_EXIT). Until
+// it is let go on, who touches missing memory waits. If this process is killed, the command
+// runs on; whoever waits for this process has to see to the container.
+//
+// The calling goroutine must be bound to its thread: a tracer is one.
+func guard(cmd *exec.Cmd, dir, container string, started *os.File) (Exit, error) {
+	groups, err := cgroup.Host()
+	if err != nil {
+		return Exit{}, err
+	}
+	group, err := groups.At(container)
+	if err != nil {
+		return Exit{}, err
+	}
+	ready, w, err := os.Pipe()
+	if err != nil {
+		return Exit{}, err
+	}
+	defer ready.Close()
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return Exit{}, err
+	}
+	pid := cmd.Process.Pid
+	if err := traceExit(pid, dir); err != nil {
+		return Exit{}, errors.Join(err, cmd.Process.Kill())
+	}
+	var said atomic.Bool
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		if n, _ := ready.Read(make([]byte, 1)); n == 1 {
+			said.Store(true)
+			started.Close()
+		}
+	}()
+	exit, err := untilExit(pid, func(exit Exit) {
+		// Told first: whoever sees the container end can find out why. Its end matters more.
+		_ = layout.WriteNote(filepath.Join(dir, exitFile), exit)
+		bury(group)
+	})
+	<-heard // whoever could still write has ended
+	if err == nil && !said.Load() {
+		err = fmt.Errorf("it ended before it was ready (exit code %d): %s", exit.Code, Output(dir, 400))
+	}
+	return exit, err
+}
+
+// traceExit has the command, which stops when it is executed, stop again before it exits, and
+// notes which process it is.
+func traceExit(pid int, dir string) error {
+	if _, err := waitFor(pid); err != nil {
+		return err
+	}
+	if err := unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACEEXIT); err != nil {
+		return fmt.Errorf("trace the exit of process %d: %w", pid, err)
+	}
+	p, err := process.Of(pid)
+	if err != nil {
+		return err
+	}
+	if err := layout.WriteNote(filepath.Join(dir, guardedFile), p); err != nil {
+		return err
+	}
+	return resume(pid, 0)
+}
+
+// untilExit returns how the process has ended; failed is called before a bad end, while its
+// files are open.
+func untilExit(pid int, failed func(Exit)) (Exit, error) {
+	for {
+		s, err := waitFor(pid)
+		if err != nil {
+			return Exit{}, err
+		}
+		signal := unix.Signal(0)
+		switch {
+		case s.Exited() || s.Signaled():
+			return exitOf(s), nil
+		case s.Stopped() && s.TrapCause() == unix.PTRACE_EVENT_EXIT:
+			status, err := unix.PtraceGetEventMsg(pid)
+			if err != nil {
+				failed(Exit{Code: -1, Error: err.Error()})
+			} else if exit := exitOf(unix.WaitStatus(status)); exit != (Exit{}) {
+				failed(exit)
+			}
+		case s.Stopped() && s.StopSignal() != unix.SIGTRAP:
+			signal = s.StopSignal()
+		}
+		if err := resume(pid, signal); err != nil {
+			return Exit{}, err
+		}
+	}
+}
+
+func exitOf(s unix.WaitStatus) Exit {
+	if s.Signaled() {
+		return Exit{Code: -1, Error: "signal: " + s.Signal().String()}
+	}
+	return Exit{Code: s.ExitStatus()}
+}
+
+func waitFor(pid int) (unix.WaitStatus, error) {
+	var s unix.WaitStatus
+	for {
+		_, err := unix.Wait4(pid, &s, unix.WALL, nil)
+		if err == nil {
+			return s, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return s, fmt.Errorf("wait for process %d: %w", pid, err)
+		}
+	}
+}
+
+// resume lets a stopped process go on. One that is gone, by SIGKILL, is waited for as any.
+func resume(pid int, signal unix.Signal) error {
+	if err := unix.PtraceCont(pid, int(signal)); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("let process %d go on: %w", pid, err)
+	}
+	return nil
+}
+
+// bury empties the group, however long that takes: what is in it waits for memory meanwhile.
+func bury(group cgroup.Group) {
+	const pause = 100 * time.Millisecond
+	for group.KillStuck(context.Background()) != nil {
+		time.Sleep(pause)
+	}
+}

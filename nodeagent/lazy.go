@@ -1,0 +1,63 @@
+package nodeagent
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/drover-project/drover/nodeagent/checkpoint"
+	"github.com/drover-project/drover/nodeagent/inspect"
+	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/nodeagent/restore"
+)
+
+// watchLazy asks whether copies can run here before all of their memory is loaded.
+func (a *agent) watchLazy(ctx context.Context) {
+	why := "--lazy-from is 0"
+	if a.cfg.LazyFrom > 0 {
+		why = checkpoint.CannotLoadLater(ctx)
+	}
+	if was := a.notLater.Swap(&why); (was == nil || *was != why) && ctx.Err() == nil {
+		a.log.Info("whether moved pods can run here before all of their memory is loaded", "from", a.cfg.LazyFrom, "obstacle", why)
+	}
+}
+
+// eager says why a copy must have all of its memory before it runs; empty: what is left is
+// loaded while it does.
+func (a *agent) eager(images string) string {
+	switch why := a.notLater.Load(); {
+	case why == nil:
+		return "whether the node can do otherwise has not been looked at yet"
+	case *why != "":
+		return *why
+	}
+	m, err := inspect.MemoryOf(images, a.cfg.LazyFrom)
+	if err != nil {
+		return err.Error()
+	}
+	return m.Eager(a.cfg.LazyFrom)
+}
+
+// memoryLost tells the user why a container was killed.
+func (a *agent) memoryLost(pod migrate.Pod, why string) {
+	a.events.Event(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}},
+		corev1.EventTypeWarning, "MemoryLost",
+		fmt.Sprintf("node %s could not load the rest of the memory that the pod was moved with, so its container was killed and starts anew: %s", a.cfg.Node, why))
+}
+
+// stillNeeded keeps the images of a copy until its memory is loaded.
+type stillNeeded struct {
+	migrate.Images
+	copies *restore.Copies
+}
+
+// Discard implements migrate.Images.
+func (s stillNeeded) Discard(ctx context.Context, m migrate.Move) error {
+	if err := s.copies.Loaded(ctx, m); err != nil {
+		return err
+	}
+	return s.Images.Discard(ctx, m)
+}
