@@ -49,6 +49,7 @@ const (
 	ReasonFileOutside       = "FileOutside"
 	ReasonLargeDeletedFile  = "LargeDeletedFile"
 	ReasonVolumeFile        = "VolumeFileOpen"
+	ReasonFiles             = "UnsupportedFiles"
 	ReasonTraced            = "Traced"
 	ReasonOtherNamespace    = "OtherNamespace"
 	ReasonNoProcess         = "NoProcess"

@@ -1,0 +1,101 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/drover-project/drover/internal/filetree"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/movable"
+)
+
+// Packed tells what was packed.
+type Packed struct {
+	Bytes   model.Bytes // of data files
+	Entries int
+	Took    time.Duration
+}
+
+// Pack packs the files of a pod's containers, in the order in which kubelet creates them:
+// what several have goes with the first. When the containers run meanwhile (live), what comes
+// of it is only a hint, whose pages need not be sent again at the freeze.
+func (n Node) Pack(ctx context.Context, all []Container, live bool) (Packed, error) {
+	began := time.Now()
+	var p Packed
+	err := n.each(all, func(c Container, t tree) error {
+		x, err := n.pack(ctx, c, t, live)
+		if err = errors.Join(t.unfit, err); err != nil {
+			return fmt.Errorf("pack %s: %w", t.what, err)
+		}
+		p.Bytes += model.Bytes(x.DataSize())
+		p.Entries += len(x.Entries)
+		return nil
+	})
+	p.Took = time.Since(began)
+	return p, err
+}
+
+// each calls for every tree of the containers once.
+func (n Node) each(all []Container, do func(Container, tree) error) error {
+	seen := map[string]bool{}
+	for _, c := range all {
+		trees, err := n.trees(c, false)
+		if err != nil {
+			return err
+		}
+		for _, t := range trees {
+			if seen[t.path] && t.unfit == nil {
+				continue
+			}
+			seen[t.path] = true
+			if err := do(c, t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n Node) pack(ctx context.Context, c Container, t tree, live bool) (*filetree.Index, error) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	data, err := os.OpenFile(filepath.Join(c.Images, t.image+dataSuffix), flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	x, err := filetree.Pack(ctx, t.path, filetree.Options{Layer: t.layer, Live: live, Limits: n.Limits}, data)
+	if err := errors.Join(err, data.Close()); err != nil {
+		return nil, err
+	}
+	b, err := x.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return x, os.WriteFile(filepath.Join(c.Images, t.image+indexSuffix), b, 0o600)
+}
+
+// Survey looks at the files of a pod's containers without reading or stopping anything: how
+// much their packing would write, and what speaks against a move.
+func (n Node) Survey(ctx context.Context, all []Container) (model.Bytes, []movable.Finding, error) {
+	var bytes model.Bytes
+	var found []movable.Finding
+	err := n.each(all, func(_ Container, t tree) error {
+		// A running program may take files away while they are looked at.
+		used, err := filetree.Survey(ctx, t.path, filetree.Options{Layer: t.layer, Live: true, Limits: n.Limits})
+		err = errors.Join(t.unfit, err)
+		bytes += model.Bytes(used.Bytes) + model.Bytes(used.Entries)*perEntry
+		if errors.Is(err, filetree.ErrUnfit) {
+			found = append(found, movable.Found(movable.ReasonFiles, "%s: %v", t.what, err).
+				But("remove such files, or keep them on a volume that travels by itself"))
+			return nil
+		}
+		return err
+	})
+	return bytes, found, err
+}
+
+// perEntry is about what an entry takes in an index, in bytes.
+const perEntry = 64
