@@ -18,6 +18,10 @@ func PartNote(images string) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(images)), "parts", filepath.Base(images), "container")
 }
 
+// GhostLimit is how large an open file without a name may be, in bytes: CRIU carries its content
+// in the images.
+const GhostLimit = 64 << 20
+
 // WriteCriuConfig writes the options with which runc calls CRIU for this container, for a
 // dump and for a restore. hook is the action script's path on the node.
 func (l Layout) WriteCriuConfig(id, hook string) error {
@@ -36,7 +40,11 @@ func (l Layout) WriteCriuConfig(id, hook string) error {
 		// drop those of processes that go on because CRIU was killed in the middle of a dump.
 		"network-lock skip\n" +
 		// Locks are held by the container's own processes, all of which travel.
-		"file-locks\n"
+		"file-locks\n" +
+		// A file that is open by a name that it has lost, and has another, gets one for the time of
+		// the move, which CRIU takes away again.
+		"link-remap\n" +
+		fmt.Sprintf("ghost-limit %d\n", GhostLimit)
 	if err := os.WriteFile(l.CriuConfig(id), []byte(options), 0o600); err != nil {
 		return fmt.Errorf("write CRIU's options: %w", err)
 	}

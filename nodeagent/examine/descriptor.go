@@ -11,12 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/movable"
 )
-
-// ghostLimit is how large a deleted file may be that is still open: CRIU's --ghost-limit,
-// which has to carry its content inside the images.
-const ghostLimit = 1 << 20
 
 // files examines a table of descriptors, /proc/PID/task/TID/fd.
 func (s *survey) files(dir, who string, mounts map[string]bool) error {
@@ -140,8 +137,8 @@ func (s *survey) file(dir, n, to, who string, mounts map[string]bool) error {
 	case mount != "" && !mounts[mount]:
 		s.saw(movable.Found(movable.ReasonFileOutside, "descriptor %s of %s is %s, on no file system of the container: a message queue, or a file that came from outside", n, who, to).
 			But("let the program close it"))
-	case st.Nlink == 0 && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Blocks*512 > ghostLimit:
-		s.saw(movable.Found(movable.ReasonLargeDeletedFile, "descriptor %s of %s is %s, %d KiB in a file that has no name any more: CRIU takes 1024 KiB along", n, who, to, st.Blocks/2).
+	case st.Nlink == 0 && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Blocks*512 > layout.GhostLimit:
+		s.saw(movable.Found(movable.ReasonLargeDeletedFile, "descriptor %s of %s is %s, %d KiB in a file that has no name any more: %d KiB are taken along", n, who, to, st.Blocks/2, layout.GhostLimit>>10).
 			But("let the program close deleted files, or keep their names"))
 	case dated.MatchString(to):
 		s.saw(movable.Found(movable.ReasonVolumeFile, "descriptor %s of %s is %s, a file of a ConfigMap, Secret or projected volume: its path has the time of its mounting in it, and is another on every node", n, who, to).

@@ -47,7 +47,7 @@ var odd = []struct{ kind, reason string }{
 	{"pidfd-self", ""}, {"pidfd-child", ""}, {"memfd", ""}, {"shm", ""}, {"aio", ""},
 	{"namespace-fd", ""}, {"proc-file", ""}, {"sys-file", ""},
 	{"dev-null", ""}, {"dev-urandom", ""}, {"dev-kmsg", ""}, {"dev-tun", ""}, {"dev-tun-bound", ""},
-	{"deleted", ""}, {"deleted-sparse", ""}, {"tmpfile", ""},
+	{"deleted", ""}, {"deleted-2MiB", ""}, {"deleted-sparse", ""}, {"tmpfile", ""},
 
 	{"mptcp", movable.ReasonMPTCP}, {"mptcp6", movable.ReasonMPTCP}, {"mptcp-listen", movable.ReasonMPTCP},
 	{"threads", movable.ReasonMPTCP}, {"child-mptcp", movable.ReasonMPTCP},

@@ -75,7 +75,8 @@ var kinds = map[string]func() error{
 	"dev-hwrng":     device("hwrng", 10, 183),
 
 	"deleted":       deleted(1 << 10),
-	"deleted-large": deleted(2 << 20),
+	"deleted-2MiB":  deleted(2 << 20),
+	"deleted-large": deleted(65 << 20),
 	"deleted-sparse": func() error {
 		if err := deleted(1)(); err != nil {
 			return err
