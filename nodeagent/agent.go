@@ -37,6 +37,7 @@ import (
 	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/decide"
 	"github.com/drover-project/drover/nodeagent/examine"
+	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/locate"
 	"github.com/drover-project/drover/nodeagent/measure"
 	"github.com/drover-project/drover/nodeagent/podlog"
@@ -52,6 +53,7 @@ type agent struct {
 	bootID   string
 	cpu      model.CPU
 	proc     examine.Proc // the node's: the agent shares its process namespace
+	files    files.Node
 	names    names
 	asked    map[types.UID]model.Resources // by open moves, by their UIDs; of the deciding goroutine alone
 	unable   atomic.Pointer[string]        // why this node cannot restore; nil: not looked yet
@@ -102,7 +104,8 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	}
 	a := &agent{vault: v, refusals: refusals.New(refusals.Caller, refusals.Images, refusals.Container, refusals.Copy),
-		cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log), proc: "/proc"}
+		cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log), proc: "/proc",
+		files: files.Node{Host: cfg.HostRoot, Limits: cfg.Files}}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	boot, err := os.ReadFile(filepath.Join(cfg.HostRoot, "proc/sys/kernel/random/boot_id"))
 	if err != nil {

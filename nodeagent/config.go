@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/drover-project/drover/internal/filetree"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/placement"
@@ -56,6 +57,8 @@ type Config struct {
 	ImageMemory, ImageDir string
 	// LazyFrom is from how much memory on a copy runs before all of it is loaded; 0: never.
 	LazyFrom model.Bytes
+	// Files are the limits of each volume, and of a container's own file system, that travels.
+	Files filetree.Limits
 	// PinDir is a directory in a BPF file system, where what measures outlives the agent; or
 	// empty.
 	PinDir string
@@ -83,6 +86,9 @@ func (c Config) Validate() error {
 	}
 	if !c.Address.IsValid() {
 		errs = append(errs, errors.New("the node's address is missing: set --address or NODE_IP"))
+	}
+	if c.Files.Bytes < 0 || c.Files.Entries < 1 {
+		errs = append(errs, fmt.Errorf("limits of files: %d bytes and %d of them, want 0 and 1 at least: set --files-mib and --files-count", c.Files.Bytes, c.Files.Entries))
 	}
 	if c.Mode != Observe && c.Mode != Act {
 		errs = append(errs, fmt.Errorf("mode %q: want %q or %q", c.Mode, Observe, Act))

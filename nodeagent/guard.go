@@ -13,6 +13,7 @@ import (
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/movable"
 	"github.com/drover-project/drover/nodeagent/examine"
+	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -22,14 +23,16 @@ type guard struct{ agent *agent }
 var _ migrate.Guard = guard{}
 
 // Leaves implements migrate.Guard.
-func (g guard) Leaves(_ context.Context, m migrate.Move) ([]movable.Finding, error) {
+func (g guard) Leaves(ctx context.Context, m migrate.Move) ([]movable.Finding, error) {
 	var all []movable.Finding
 	var errs []error
+	var ids []string
 	for _, c := range m.Containers {
 		found, err := g.agent.proc.Container(c.ID)
-		all, errs = append(all, found...), append(errs, err)
+		all, errs, ids = append(all, found...), append(errs, err), append(ids, c.ID)
 	}
-	return all, errors.Join(errs...)
+	found, err := g.agent.examineFiles(ctx, ids)
+	return append(all, found...), errors.Join(append(errs, err)...)
 }
 
 // Comes implements migrate.Guard.
@@ -55,7 +58,32 @@ func (a *agent) examine(ctx context.Context, namespace, name string) ([]movable.
 	if err := a.cluster.cache.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &p); err != nil {
 		return nil, fmt.Errorf("read the pod on node %s: %w", a.cfg.Node, err)
 	}
-	return examinePod(a.proc, &p)
+	all, err := examinePod(a.proc, &p)
+	var ids []string
+	for _, c := range movable.Containers(&p.Spec) {
+		if id := movable.RunningID(&p, c); id != "" {
+			ids = append(ids, id)
+		}
+	}
+	found, err2 := a.examineFiles(ctx, ids)
+	return append(all, found...), errors.Join(err, err2)
+}
+
+// examineFiles looks at what a pod's containers have in files. A container that drover-runc has
+// no note about is not moved anyway.
+func (a *agent) examineFiles(ctx context.Context, ids []string) ([]movable.Finding, error) {
+	var all []files.Container
+	for _, id := range ids {
+		c, err := a.cfg.Layout.ReadContainer(id)
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			all = append(all, files.Container{PodUID: c.PodUID, Bundle: c.Bundle})
+		}
+	}
+	_, found, err := a.files.Survey(ctx, all)
+	return found, err
 }
 
 // examinePod examines the processes of every container of the pod that runs.

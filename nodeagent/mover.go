@@ -15,9 +15,11 @@ import (
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/filetree"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
+	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/restore"
@@ -48,9 +50,16 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	}
 	dumps := checkpoint.New(checkpoint.Config{
 		Layout: a.cfg.Layout, Groups: groups, Cgroup: own,
-		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Runc: a.cfg.Runc, Root: checkpoint.DefaultRoot, Log: a.log,
+		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Runc: a.cfg.Runc, Root: checkpoint.DefaultRoot, Files: &a.files, Log: a.log,
 	})
 	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log,
+		Unpack: func(ctx context.Context, c files.Container, others []string) error {
+			err := a.files.Unpack(ctx, c, others)
+			if errors.Is(err, filetree.ErrUnfit) {
+				a.refusals.Count(refusals.Copy)
+			}
+			return err
+		},
 		Inspect: func(images, bundle string) error {
 			err := inspect.Copy(images, a.cfg.HostRoot, bundle)
 			if errors.Is(err, inspect.ErrRefused) {
@@ -74,7 +83,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
 		Records: kube, Cluster: evidence{kube, a},
-		Checkpointer: spacious{Checkpointer: ahead, size: dumps.Memory, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: stillNeeded{images, copies}, Runtime: copies,
+		Checkpointer: spacious{Checkpointer: ahead, size: dumps.Memory, files: dumps.Files, own: a.vault.Own, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: stillNeeded{images, copies}, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
 		Marks: a.marks, Guard: guard{a}, Log: a.log,
 	})

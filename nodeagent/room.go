@@ -16,8 +16,10 @@ import (
 // nobody has room for.
 type spacious struct {
 	migrate.Checkpointer
-	// size is about how large the images of a move will be.
-	size func(migrate.Move) (model.Bytes, error)
+	// size is about how large the images of a move's processes will be, files those of its files.
+	size, files func(migrate.Move) (model.Bytes, error)
+	// own is how much the agent itself may write, which packs the files.
+	own func() (model.Bytes, error)
 	// here is how much this node has room for, there asks the target.
 	here     func() (model.Bytes, error)
 	there    func(context.Context, migrate.Move, model.Bytes) error
@@ -43,6 +45,19 @@ func (s spacious) fits(ctx context.Context, m migrate.Move) error {
 	if err != nil {
 		return err
 	}
+	files, err := s.files(m)
+	if err != nil {
+		return err
+	}
+	own, err := s.own()
+	if err != nil {
+		return err
+	}
+	if files > own {
+		return fmt.Errorf("the images of about %d MiB of files do not fit in the memory of the agent, which may have %d MiB more",
+			files/model.MiB, own/model.MiB)
+	}
+	size += files
 	room, err := s.here()
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -27,12 +28,19 @@ func TestOnlyWhatFitsIsDumped(t *testing.T) {
 	full := errors.New("the target is full")
 	for name, c := range map[string]struct {
 		size, here model.Bytes
+		files      model.Bytes
+		filesErr   error
+		limited    bool // the agent may have 50 MiB more
 		sizeErr    error
 		hereErr    error
 		there      error
 		says       string
 	}{
 		"fits":                {size: 100 * mib, here: 356 * mib}, // 256 of them stay free
+		"fits with its files": {size: 60 * mib, files: 40 * mib, here: 356 * mib, limited: true},
+		"not here with files": {size: 60 * mib, files: 41 * mib, here: 356 * mib, says: "do not fit on this node"},
+		"files for the agent": {size: 1, files: 51 * mib, here: 1024 * mib, limited: true, says: "about 51 MiB of files"},
+		"files are not known": {filesErr: errors.New("no such overlay"), here: 400 * mib, says: "no such overlay"},
 		"not here":            {size: 101 * mib, here: 356 * mib, says: "do not fit on this node"},
 		"not there":           {size: 1, here: 400 * mib, there: full, says: "the target is full"},
 		"size is not known":   {sizeErr: errors.New("no such container"), here: 400 * mib, says: "no such container"},
@@ -40,11 +48,18 @@ func TestOnlyWhatFitsIsDumped(t *testing.T) {
 	} {
 		d := &dumper{}
 		s := spacious{Checkpointer: d,
-			size: func(migrate.Move) (model.Bytes, error) { return c.size, c.sizeErr },
+			size:  func(migrate.Move) (model.Bytes, error) { return c.size, c.sizeErr },
+			files: func(migrate.Move) (model.Bytes, error) { return c.files, c.filesErr },
+			own: func() (model.Bytes, error) {
+				if c.limited {
+					return 50 * mib, nil
+				}
+				return math.MaxInt64, nil
+			},
 			here: func() (model.Bytes, error) { return c.here, c.hereErr },
 			there: func(_ context.Context, _ migrate.Move, n model.Bytes) error {
-				if n != c.size {
-					t.Errorf("%s: asked for %d, want %d", name, n, c.size)
+				if n != c.size+c.files {
+					t.Errorf("%s: asked for %d, want %d", name, n, c.size+c.files)
 				}
 				return c.there
 			},

@@ -28,6 +28,7 @@ import (
 	"github.com/drover-project/drover/internal/processors"
 	"github.com/drover-project/drover/nodeagent"
 	"github.com/drover-project/drover/nodeagent/decide"
+	"github.com/drover-project/drover/nodeagent/files"
 )
 
 func main() {
@@ -43,6 +44,7 @@ func main() {
 // flags that are not in the Config as they are typed.
 type flags struct {
 	mode, address, logLevel, lazyFrom string
+	filesMiB                          int64
 	thresholds                        func() pressure.Thresholds
 }
 
@@ -52,6 +54,7 @@ func command() *cobra.Command {
 		Node: os.Getenv("NODE_NAME"), PodUID: os.Getenv("POD_UID"),
 		// drover-runc knows no other paths.
 		Layout: layout.Default, Program: "/opt/drover/bin/drover-runc", Params: placement.Defaults(), Decide: decide.Default(),
+		Files: files.DefaultLimits,
 	}
 	c := &cobra.Command{
 		Use: "drover-agent", Short: "Measures a node, tells the others, and moves pods that suffer",
@@ -81,6 +84,8 @@ func command() *cobra.Command {
 	fs.StringVar(&cfg.ImageMemory, "image-memory", "50%", "how much of the node's memory the images of moves may take at most, in percent or as in 8G")
 	fs.StringVar(&cfg.ImageDir, "image-dir", "", "directory of the node, on an encrypted file system, to keep images in instead of memory")
 	fs.StringVar(&f.lazyFrom, "lazy-from", "64Mi", "a copy with at least this much memory that can be loaded later, as in 256Mi, runs before all of it is loaded; 0: none does")
+	fs.Int64Var(&f.filesMiB, "files-mib", int64(cfg.Files.Bytes)>>20, "how much each volume, or a container's own file system, may hold that moves, in MiB; the pod stands frozen while it is packed, sent and unpacked")
+	fs.IntVar(&cfg.Files.Entries, "files-count", cfg.Files.Entries, "how many files each of them may have")
 	fs.StringVar(&cfg.PinDir, "pin-dir", "/sys/fs/bpf/drover", "directory in a BPF file system, where what measures goes on while the agent is away; empty: it does not")
 	fs.StringVar(&cfg.Runc, "runc", "/usr/bin/runc", "the real runtime's path on the node")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -123,6 +128,7 @@ func complete(cfg *nodeagent.Config, f flags) error {
 	ctrllog.SetLogger(l)
 	klog.SetLogger(l)
 	cfg.Mode, cfg.Thresholds = nodeagent.Mode(f.mode), f.thresholds()
+	cfg.Files.Bytes = f.filesMiB << 20
 	if f.address != "" {
 		a, err := netip.ParseAddr(f.address)
 		if err != nil {

@@ -28,6 +28,7 @@ import (
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -55,7 +56,9 @@ type Config struct {
 	Wrapper, HostRoot string
 	// Runc is the real runtime on the node; Root its --root for pods' containers.
 	Runc, Root string
-	Log        *slog.Logger
+	// Files takes the containers' files along; nil: they stay behind.
+	Files *files.Node
+	Log   *slog.Logger
 }
 
 // DefaultRoot is where containerd has runc keep the state of Kubernetes' containers.
@@ -237,6 +240,9 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 		if frozen, err := groups[i].Frozen(); err != nil || !frozen {
 			return migrate.Dumped{}, fmt.Errorf("dump container %s: its control group did not stay frozen (%v)", p.ID, err)
 		}
+	}
+	if err := d.packFiles(ctx, parts); err != nil {
+		return migrate.Dumped{}, err
 	}
 	dumped := migrate.Dumped{Dir: filepath.Join(dump, imageDir), FrozenAt: began}
 	if info, err := os.Stat(filepath.Join(dump, layout.FrozenFile)); err == nil && len(parts) == 1 {

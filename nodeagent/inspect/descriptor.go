@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
+
+	podfiles "github.com/drover-project/drover/nodeagent/files"
 )
 
 // descriptors checks runc's own file beside the images. It tells which of CRIU's open files
@@ -46,12 +48,13 @@ var imageName = regexp.MustCompile(`^(` +
 	`|tmpfs-dev-` + number + `\.tar\.gz` +
 	`)\.img$|^descriptors\.json$`)
 
+// known refuses all but those, and what package files has unpacked from beside them.
 func known(name string) error {
 	if strings.HasPrefix(name, "userns-") {
 		// Its numbers are those that the source's kubelet gave the pod; here they are another's.
 		return refuse("leave out hostUsers: false, or start the pod anew", "the node's users", "a user namespace")
 	}
-	if !imageName.MatchString(name) {
+	if !imageName.MatchString(name) && !podfiles.Image(name) {
 		return refuse(tampered, "images that CRIU writes for runc", "an image of that name")
 	}
 	return nil

@@ -15,6 +15,9 @@ const moment = 20 * time.Millisecond
 
 // Kill ends the copies and everything that could still bring one forth.
 func (c *Copies) Kill(ctx context.Context, m migrate.Move) error {
+	if err := c.breakOff(ctx, m.Target.UID); err != nil {
+		return err
+	}
 	notes, err := c.of(m.Target.UID)
 	if err != nil {
 		return err
@@ -24,6 +27,7 @@ func (c *Copies) Kill(ctx context.Context, m migrate.Move) error {
 			return err
 		}
 	}
+	c.dismiss(m.Target.UID)
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
@@ -46,6 +47,9 @@ type Config struct {
 	Groups Groups
 	// Cgroup is the path of the control group for Drover's own processes.
 	Cgroup string
+	// Unpack makes the files that came with a container; others are the directories of the
+	// images of the pod's other containers. May be nil.
+	Unpack func(ctx context.Context, c files.Container, others []string) error
 	// Inspect looks into the images before they are restored in the container of an OCI
 	// bundle, both directories of the node; an error: they are not. May be nil.
 	Inspect func(images, bundle string) error
@@ -74,6 +78,8 @@ type Copies struct {
 	words map[string]string
 	// follows are closed when follow has ended, by container ID.
 	follows map[string]chan struct{}
+	// unpacking are the restores that make files, by the pod's UID: each pod has one at a time.
+	unpacking map[string]*unpacking
 	// changed is closed and made anew when a waiter or hold comes or goes.
 	changed chan struct{}
 	arrived int
@@ -84,6 +90,8 @@ type waiter struct {
 	create  runtimeapi.Create
 	order   int
 	answers chan runtimeapi.Answer
+	// asked: it was to be restored, which may have come to nothing before it was answered.
+	asked bool
 }
 
 // hold is a connected action script.
@@ -124,7 +132,7 @@ type note struct {
 
 // New makes the state of a node without copies. It does no I/O.
 func New(cfg Config) *Copies {
-	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, follows: map[string]chan struct{}{}, holds: map[string]*hold{},
+	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, follows: map[string]chan struct{}{}, holds: map[string]*hold{}, unpacking: map[string]*unpacking{},
 		changed: make(chan struct{}), ready: make(chan struct{})}
 }
 

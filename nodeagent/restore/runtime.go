@@ -98,6 +98,9 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	c.mu.Lock()
 	w := c.waiters[id]
 	delete(c.words, id) // of an earlier attempt
+	if w != nil {
+		w.asked = true
+	}
 	c.mu.Unlock()
 	if w == nil || w.create.Request.GetPodUid() != m.Target.UID {
 		return fmt.Errorf("restore container %s: %w", id, errNoWrapper)
@@ -112,6 +115,11 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	if err := c.clear(ctx, m, id, name); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
+	ctx, done := c.unpacks(ctx, m.Target.UID)
+	defer done()
+	if err := c.unpack(ctx, m, w, dir); err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
+	}
 	dir = filepath.Join(dir, name)
 	n := note{PodUID: m.Target.UID, Namespace: m.Target.Namespace, Pod: m.Target.Name, ID: id, Name: name, Images: dir, CgroupsPath: w.create.Request.GetCgroupsPath(),
 		Wrapper: w.create.Wrapper, Stage: begun}
@@ -122,6 +130,9 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 		if err := c.cfg.Inspect(dir, w.create.Request.GetBundle()); err != nil {
 			return fmt.Errorf("restore container %s: %w", id, err)
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
 	}
 	// Written first: once the wrapper knows, so must an agent that comes back.
 	if err := c.write(n); err != nil {

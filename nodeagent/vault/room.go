@@ -3,6 +3,7 @@ package vault
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,14 +37,23 @@ func (v *Vault) ForCopy() (model.Bytes, error) {
 		return 0, err
 	}
 	room := min(free, available/2)
+	own, err := v.Own()
+	return min(room, own), err
+}
+
+// Own is how much the agent itself may write here: what it writes is charged to it.
+func (v *Vault) Own() (model.Bytes, error) {
+	if v.cfg.Disk != "" {
+		return math.MaxInt64, nil
+	}
 	left, limited, err := v.cfg.Limit()
 	if err != nil {
 		return 0, fmt.Errorf("ask how much memory the agent may have: %w", err)
 	}
-	if limited {
-		room = min(room, left)
+	if !limited {
+		return math.MaxInt64, nil
 	}
-	return room, nil
+	return left, nil
 }
 
 // free is what the file system itself still takes.

@@ -74,7 +74,7 @@ func runNode(rootfs string) (code int, err error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	for out, pkg := range map[string]string{"drover-runc": "../../cmd/drover-runc", "counter": "./counter", "odd": "./odd"} {
+	for out, pkg := range map[string]string{"drover-runc": "../../cmd/drover-runc", "counter": "./counter", "odd": "./odd", "scribe": "./scribe"} {
 		build := exec.Command("go", "build", "-o", filepath.Join(dir, out), pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -158,7 +158,7 @@ func enterRoot(rootfs, dir string) error {
 		{"mount", "-t", "tmpfs", "tmp", base + "/root/tmp"},
 		{"mkdir", "-p", base + "/root/drover", base + "/root/old", base + "/root/opt/drover/bin", base + "/root/var/lib"},
 		{"cp", dir + "/drover-runc", base + "/root/opt/drover/bin/"},
-		{"cp", dir + "/counter", dir + "/odd", base + "/root/drover/"},
+		{"cp", dir + "/counter", dir + "/odd", dir + "/scribe", base + "/root/drover/"},
 		{"cp", self, base + "/root/drover/test"},
 		{"ip", "link", "set", "lo", "up"},
 	}

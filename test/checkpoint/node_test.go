@@ -21,6 +21,7 @@ import (
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
+	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/restore"
@@ -67,8 +68,10 @@ func startAgentOn(t *testing.T, root string) *agent {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	a := &agent{t: t, events: make(chan string, 100)}
 	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groups, Cgroup: own,
-		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log})
+		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log,
+		Files: &files.Node{Host: "/proc/1/root", Limits: files.DefaultLimits}})
 	copies := restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log, Wrapper: wrapper, HostRoot: "/proc/1/root",
+		Unpack:  files.Node{Host: "/", Limits: files.DefaultLimits}.Unpack,
 		Inspect: func(images, bundle string) error { return inspect.Copy(images, "/", bundle) },
 		Lost:    func(p migrate.Pod, why string) { a.events <- "lost " + p.UID; t.Log(why) }}
 	if from := lazyFrom; from > 0 {
