@@ -129,7 +129,7 @@ func TestAdmit(t *testing.T) {
 		{"devices", func(_ *v1alpha1.PodMigration, f *Facts) {
 			f.Pod.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
 		}, ReasonUnsupportedDevice, "gpu"},
-		{"emptyDir", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), ReasonUnsupportedVolume, "volume data is an emptyDir"},
+		{"emptyDir", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), "", ""},
 		{"hostPath", volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}}), ReasonUnsupportedVolume, "a hostPath"},
 		{"claim", volume(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}), ReasonUnsupportedVolume, "a persistentVolumeClaim"},
 		{"CSI", volume(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}), ReasonUnsupportedVolume, ""},

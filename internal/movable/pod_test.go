@@ -66,6 +66,15 @@ func TestPod(t *testing.T) {
 			}
 		}
 	}
+	emptied := func(readOnly ...bool) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})(p)
+			for i, ro := range readOnly {
+				p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts,
+					corev1.VolumeMount{Name: "data", MountPath: "/" + string(rune('a'+i)), ReadOnly: ro})
+			}
+		}
+	}
 	always := ptr(corev1.ContainerRestartPolicyAlways)
 	for _, c := range []struct {
 		name   string
@@ -116,7 +125,9 @@ func TestPod(t *testing.T) {
 		{"block device", func(p *corev1.Pod) {
 			p.Spec.Containers[0].VolumeDevices = []corev1.VolumeDevice{{Name: "disk"}}
 		}, "UnsupportedDevice", "volume disk"},
-		{"emptyDir", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), "UnsupportedVolume", "volume data is an emptyDir"},
+		{"emptyDir", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), "", ""},
+		{"emptyDir in memory", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}), "", ""},
+		{"emptyDir of huge pages", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "HugePages-2Mi"}}), "UnsupportedVolume", "medium HugePages-2Mi"},
 		{"hostPath", volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/srv"}}), "UnsupportedVolume", "/srv"},
 		{"one node's claim", claimed("rwo"), "ReadWriteOnceVolume", "ReadWriteOnce)"},
 		{"one pod's claim", claimed("rwop"), "ReadWriteOnceVolume", "ReadWriteOncePod)"},
@@ -129,6 +140,9 @@ func TestPod(t *testing.T) {
 		{"a volume and a file of it", mounted("", "key"), "UnsupportedVolume", "again at /b"},
 		{"a file of a volume twice", mounted("key", "./key"), "UnsupportedVolume", "again at /b"},
 		{"a directory and a file in it", mounted("d/key", "d"), "UnsupportedVolume", "again at /b"},
+		{"an emptyDir twice", emptied(false, false), "", ""},
+		{"an emptyDir, once read-only", emptied(false, true), "", ""},
+		{"an emptyDir twice read-only", emptied(true, true), "UnsupportedVolume", "again at /b"},
 		{"NFS", volume(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}), "UnsupportedVolume", "of the kind nfs"},
 		{"CSI", volume(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}), "UnsupportedVolume", "of the kind csi"},
 		{"pending", func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }, "NotRunning", "Pending"},
@@ -136,7 +150,7 @@ func TestPod(t *testing.T) {
 		{"all at once", func(p *corev1.Pod) {
 			p.Annotations, p.Spec.RuntimeClassName, p.Spec.HostNetwork = nil, nil, true
 			resources("amd.com/gpu")(p)
-			volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})(p)
+			volume(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}})(p)
 			volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}})(p)
 			p.Status.ContainerStatuses = nil
 		}, "NotOptedIn WrongRuntimeClass HostNamespace UnsupportedDevice UnsupportedVolume UnsupportedVolume NotRunning", ""},

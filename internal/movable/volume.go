@@ -10,16 +10,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// volumes lets those through that kubelet makes anew on the target with the same content.
+// volumes lets those through that kubelet makes anew on the target with the same content, and
+// emptyDirs, whose files are taken along (package nodeagent/files).
 func volumes(p *corev1.Pod, claims Claims) []Finding {
-	const only = "only configMap, secret, downwardAPI and projected volumes can be taken along"
+	const only = "only emptyDir, configMap, secret, downwardAPI and projected volumes can be taken along"
 	var all []Finding
 	for _, v := range p.Spec.Volumes {
 		switch {
 		case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
 		case v.EmptyDir != nil:
-			all = append(all, Found(ReasonUnsupportedVolume, "volume %s is an emptyDir, whose files stay on the node: %s", v.Name, only).
-				But("keep such files in memory or in a service, or leave the volume out"))
+			if m := v.EmptyDir.Medium; m != corev1.StorageMediumDefault && m != corev1.StorageMediumMemory {
+				all = append(all, Found(ReasonUnsupportedVolume, "volume %s is an emptyDir on the medium %s, whose pages are reserved on its node", v.Name, m).
+					But("use the medium Memory, or leave the volume out"))
+			}
 		case v.HostPath != nil:
 			all = append(all, Found(ReasonUnsupportedVolume, "volume %s is a hostPath (%s), which is its node's: %s", v.Name, v.HostPath.Path, only).
 				But("leave the volume out"))
@@ -33,19 +36,22 @@ func volumes(p *corev1.Pod, claims Claims) []Finding {
 		}
 	}
 	for _, c := range append(Sidecars(&p.Spec), p.Spec.Containers...) {
-		if f, found := twice(c); found {
+		if f, found := twice(c, p.Spec.Volumes); found {
 			all = append(all, f)
 		}
 	}
 	return all
 }
 
-// twice finds a directory that a container has at two places: kubelet mounts what can be
-// taken along read-only, and of two such mounts CRIU (4.2.1) restores one writable.
-func twice(c corev1.Container) (Finding, bool) {
+// twice finds a directory that a container has read-only at two places: of two such mounts
+// CRIU (4.2.1) restores one writable. All are read-only but those of emptyDirs.
+func twice(c corev1.Container, all []corev1.Volume) (Finding, bool) {
+	writable := func(m corev1.VolumeMount) bool {
+		return !m.ReadOnly && slices.ContainsFunc(all, func(v corev1.Volume) bool { return v.Name == m.Name && v.EmptyDir != nil })
+	}
 	for i, m := range c.VolumeMounts {
 		for _, other := range c.VolumeMounts[:i] {
-			if m.Name == other.Name && (within(m.SubPath, other.SubPath) || within(other.SubPath, m.SubPath)) {
+			if m.Name == other.Name && !writable(m) && !writable(other) && (within(m.SubPath, other.SubPath) || within(other.SubPath, m.SubPath)) {
 				return Found(ReasonUnsupportedVolume, "container %s has volume %s at %s and again at %s: one would be writable after the move",
 					c.Name, m.Name, other.MountPath, m.MountPath).But("mount it once, or different files of it by subPath"), true
 			}

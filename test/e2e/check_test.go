@@ -69,6 +69,7 @@ func TestCheck(t *testing.T) {
 	files := c.Pod(cluster.Ticker{Namespace: ns, Name: "files", Movable: true})
 	files.Spec.Volumes = []corev1.Volume{
 		{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+		{Name: "var", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var"}}},
 		{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}},
 	}
 	for _, p := range []*corev1.Pod{good, mptcp, uring, files} {

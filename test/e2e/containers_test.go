@@ -36,7 +36,8 @@ type several struct {
 }
 
 // severalContainers is the ticker as a Deployment of one pod: an init container that ticks
-// once, a sidecar, and two containers that talk to each other all the time.
+// once, a sidecar, and two containers that talk to each other all the time. Each writes down
+// what it ticks: in a volume that several have, in one in memory, in its own file system.
 func severalContainers(c *cluster.Cluster, t cluster.Ticker) *appsv1.Deployment {
 	d := c.Deployment(t)
 	s := &d.Spec.Template.Spec
@@ -48,12 +49,17 @@ func severalContainers(c *cluster.Cluster, t cluster.Ticker) *appsv1.Deployment 
 		own.ReadinessProbe.HTTPGet.Port = intstr.FromInt(port)
 		return own
 	}
-	before, proxy := with("before", 8083, "--ticks=1"), with("proxy", 8081)
+	s.Volumes = []corev1.Volume{
+		{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+		{Name: "memory", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
+	}
+	first.VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}, {Name: "memory", MountPath: "/memory"}}
+	before, proxy := with("before", 8083, "--ticks=1"), with("proxy", 8081, "--journal=/memory/proxy")
 	before.ReadinessProbe, proxy.RestartPolicy = nil, ptr(corev1.ContainerRestartPolicyAlways)
 	s.InitContainers = []corev1.Container{before, proxy}
 	s.Containers = []corev1.Container{
-		with("ticker", 8080, "--talk-on=127.0.0.1:7001", "--ask=127.0.0.1:7002"),
-		with("teller", 8082, "--talk-on=127.0.0.1:7002"),
+		with("ticker", 8080, "--talk-on=127.0.0.1:7001", "--ask=127.0.0.1:7002", "--journal=/scratch/ticker"),
+		with("teller", 8082, "--talk-on=127.0.0.1:7002", "--journal=/teller"),
 	}
 	return d
 }
@@ -103,6 +109,11 @@ func (m several) goesOn(ctx context.Context, t *testing.T, c *cluster.Cluster, n
 		a := c.Witness.Account(was.Instance)
 		if fault := a.Fault(); fault != "" {
 			t.Errorf("%s: %s", p.name, fault)
+		}
+		var written witness.Talk
+		check(t, c.Ask(ctx, now, p.port, "/journal", &written))
+		if written.Odd != "" || written.Last < is.Seq {
+			t.Errorf("%s: its file tells of %d of %d ticks: %s", p.name, written.Last, is.Seq, written.Odd)
 		}
 		t.Logf("%s: %d ticks from %v, longest gap %s", p.name, a.Ticks, a.Froms, a.Gap)
 	}

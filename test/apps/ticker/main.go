@@ -53,12 +53,16 @@ func main() {
 	var c talk
 	flag.StringVar(&c.on, "talk-on", "", "host:port (UDP) to talk with another ticker on; empty: no talk")
 	flag.StringVar(&c.ask, "ask", "", "host:port (UDP) of the other ticker, by the one of the two that asks")
+	written := flag.String("journal", "", "file that every tick is written to; empty: none")
 	flag.Parse()
 	t, err := newTicker(*heap, *to)
 	if err != nil {
 		log.Fatalf("ticker: %v", err)
 	}
 	if err := c.begin(); err != nil {
+		log.Fatalf("ticker: %v", err)
+	}
+	if t.journal, err = openJournal(*written); err != nil {
 		log.Fatalf("ticker: %v", err)
 	}
 	go t.serve(*listen, &c)
@@ -74,6 +78,7 @@ type ticker struct {
 	seq      atomic.Uint64
 	conn     net.PacketConn
 	to       net.Addr
+	journal  journal
 }
 
 func newTicker(mib int, to string) (*ticker, error) {
@@ -117,6 +122,9 @@ func (t *ticker) run(every, work time.Duration, ticks uint64) {
 			at = 0
 		}
 		seq := t.seq.Add(1)
+		if err := t.journal.write(seq); err != nil {
+			log.Printf("tick %d to the journal: %v", seq, err)
+		}
 		if t.send(seq); seq == ticks {
 			return
 		}
@@ -142,6 +150,7 @@ func (t *ticker) serve(addr string, c *talk) {
 		json.NewEncoder(w).Encode(witness.Tick{Instance: t.instance, Seq: t.seq.Load(), Start: t.sum, Now: checksum(t.heap)})
 	})
 	mux.HandleFunc("GET /talk", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(c.said()) })
+	mux.HandleFunc("GET /journal", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(t.journal.said()) })
 	mux.HandleFunc("GET /log", func(_ http.ResponseWriter, r *http.Request) { log.Print(r.URL.Query().Get("line")) })
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST /done", func(http.ResponseWriter, *http.Request) { os.Exit(0) })
