@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drover-project/drover/internal/filetree"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/nodeagent/files"
 )
@@ -163,6 +164,20 @@ func TestFilesDoNotFit(t *testing.T) {
 	}
 	at.mustBeGone(t)
 	released(t, at.a, at.source, move(at.source, nil), at.last)
+}
+
+// A file that came after the look at what can travel gives the move up at the packing, and the
+// source goes on.
+func TestFilesThatCannotTravel(t *testing.T) {
+	a := startAgent(t)
+	source, last := scribble(t, a)
+	run(t, "mknod", source.bundle+"/rootfs/work/null", "c", "1", "3")
+	m := move(source, nil)
+	if _, err := a.dumps.Dump(within(t), m); !errors.Is(err, filetree.ErrUnfit) || !strings.Contains(err.Error(), `"work/null" is a device node (1:3)`) {
+		t.Errorf("dump: %v", err)
+	}
+	last = source.mustRest(last)
+	released(t, a, source, m, last)
 }
 
 // Images without a volume's files are not restored: its programs would find it empty.
