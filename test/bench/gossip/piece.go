@@ -108,7 +108,7 @@ func (p piece) gigabytes() float64 {
 	case p.System == theirs:
 		return min(5, 0.7+12e-6*pairs)
 	}
-	return min(9, 0.7+16e-6*pairs)
+	return min(11, 0.7+16e-6*pairs)
 }
 
 // work tells which of two pieces takes longer.
