@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,8 @@ type Stats struct {
 
 // Copy reads the memory of the processes that list names, in rounds, at the lowest priority
 // that there is. It returns an error of the sink or of list; that the time is over, or ctx, is none.
+// A read that does not end then is left alone, with its thread: a page may be of a file system
+// that does not answer. The sink is not called any more once Copy has returned.
 func Copy(ctx context.Context, list func() ([]int, error), sink Sink, l Limits) (Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Time)
 	defer cancel()
@@ -69,7 +72,8 @@ func Copy(ctx context.Context, list func() ([]int, error), sink Sink, l Limits) 
 		stats Stats
 		err   error
 	}
-	done := make(chan result)
+	done := make(chan result, 1)
+	g := &guarded{sink: sink}
 	go func() {
 		// The thread is not given back: it ends with this goroutine, and its priority with it.
 		runtime.LockOSThread()
@@ -78,11 +82,55 @@ func Copy(ctx context.Context, list func() ([]int, error), sink Sink, l Limits) 
 			done <- result{err: fmt.Errorf("read memory at priority %d: %w", lowest, err)}
 			return
 		}
-		stats, err := rounds(ctx, list, sink, l)
+		stats, err := rounds(ctx, list, g, l)
 		done <- result{stats, err}
 	}()
-	r := <-done
-	return r.stats, r.err
+	select {
+	case r := <-done:
+		return r.stats, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-done:
+		return r.stats, r.err
+	case <-time.After(patience):
+	}
+	g.shut()
+	return Stats{}, fmt.Errorf("read memory: a read has not ended %v after the time for it was over; it is left alone", patience)
+}
+
+// patience is for how long a read that goes on when the time is over is waited for.
+const patience = time.Second
+
+// guarded is a sink that can be shut.
+type guarded struct {
+	mu   sync.Mutex
+	sink Sink
+	over bool
+}
+
+func (g *guarded) Add(memory []byte) (model.Bytes, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.over {
+		return 0, errOver
+	}
+	return g.sink.Add(memory)
+}
+
+func (g *guarded) Round() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.over {
+		g.sink.Round()
+	}
+}
+
+// shut waits for a call that is under way, and lets no other through.
+func (g *guarded) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.over = true
 }
 
 // lowest is the nice value of a thread that takes what nobody wants.

@@ -114,6 +114,46 @@ func TestCopy(t *testing.T) {
 	}
 }
 
+// The time is kept also where there is nothing to read: it takes minutes to look through 64 TiB
+// for pages.
+func TestHugeMapping(t *testing.T) {
+	memory(t, 1<<34, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if _, err := Copy(t.Context(), own, &sink{pages: map[string]bool{}}, Limits{Rounds: 1, Time: 100 * time.Millisecond}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What does not answer holds nobody up.
+func TestStuck(t *testing.T) {
+	answer := make(chan struct{})
+	defer close(answer)
+	stuck := func() ([]int, error) {
+		<-answer
+		return own()
+	}
+	if _, err := Copy(t.Context(), stuck, &sink{}, Limits{Rounds: 1, Time: time.Millisecond}); err == nil {
+		t.Error("nobody is told")
+	}
+}
+
+// Whatever comes after it was given up does not reach the sink.
+func TestGuarded(t *testing.T) {
+	s := &sink{pages: map[string]bool{}}
+	g := &guarded{sink: s}
+	if n, err := g.Add(make([]byte, page)); n != page || err != nil {
+		t.Error(n, err)
+	}
+	g.Round()
+	g.shut()
+	if n, err := g.Add(bytes.Repeat([]byte{1}, page)); n != 0 || !errors.Is(err, errOver) {
+		t.Error(n, err)
+	}
+	g.Round()
+	if len(s.pages) != 1 || s.rounds != 1 {
+		t.Errorf("%d pages in %d rounds", len(s.pages), s.rounds)
+	}
+}
+
 // Files are on the target already, or come with it.
 func TestFilesAreNotRead(t *testing.T) {
 	name := t.TempDir() + "/file"

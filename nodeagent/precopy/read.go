@@ -35,6 +35,9 @@ func (r *reader) round(ctx context.Context, list func() ([]int, error)) error {
 		return err
 	}
 	for _, pid := range pids {
+		if ctx.Err() != nil {
+			return errOver
+		}
 		if err := r.process(ctx, pid, list); err != nil {
 			return err
 		}
@@ -73,6 +76,9 @@ func (r *reader) process(ctx context.Context, pid int, list func() ([]int, error
 // area reads the pages of a mapping that are there.
 func (r *reader) area(ctx context.Context, a area, pagemap, mem io.ReaderAt) error {
 	for at := a.start; at < a.end; at += tableSize * page {
+		if ctx.Err() != nil { // a mapping may be huge and have no pages at all
+			return errOver
+		}
 		pages := int(min(tableSize, (a.end-at)/page))
 		n, _ := pagemap.ReadAt(r.table[:8*pages], int64(at/page*8))
 		pages = n / 8
