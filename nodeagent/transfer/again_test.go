@@ -171,6 +171,32 @@ func TestFollowTheWrong(t *testing.T) {
 	}
 }
 
+// A dump that was there before is removed when the next one begins, whose files may have the
+// names, the sizes and the inodes of those that were followed.
+func TestFollowTheDumpBefore(t *testing.T) {
+	x := newTarget(t)
+	a := x.client(t, x.ca.Node(t, "a"))
+	s := x.sender(t, "a")
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "app"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "app", "pages-1.img")
+	write(t, file, random(2<<20))
+	s.Follow(testMove, dir, 8*model.MiB)
+	for x.have(t, a)["app/pages-1.img"] != "\x0f" {
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	pages := random(2 << 20)
+	write(t, file, pages)
+	if _, err := s.Send(t.Context(), testMove, dir); err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, filepath.Join(x.Store.Dir, testDir, "app", "pages-1.img"), pages)
+}
+
 // A dump that fails, or a move that is given up, ends what follows it.
 func TestFollowDropped(t *testing.T) {
 	x := newTarget(t)

@@ -19,15 +19,20 @@ type image struct {
 	id   fileID
 }
 
-// fileID tells one file from another that has its name later.
-type fileID struct{ dev, ino uint64 }
+// fileID tells one file from another that has its name later, and its inode's number, which
+// file systems give out again.
+type fileID struct {
+	major, minor uint32
+	ino          uint64
+	born         unix.StatxTimestamp
+}
 
 func idOf(f *os.File) (fileID, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fileID{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	var st unix.Statx_t
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
+		return fileID{}, &os.PathError{Op: "statx", Path: f.Name(), Err: err}
 	}
-	return fileID{uint64(st.Dev), st.Ino}, nil
+	return fileID{st.Dev_major, st.Dev_minor, st.Ino, st.Btime}, nil
 }
 
 func openDir(path string) (*os.File, error) {
