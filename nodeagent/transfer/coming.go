@@ -174,8 +174,13 @@ func (c *coming) chunk(m *agentv1.Chunk) error {
 	}
 	at.size, at.sum = m.GetSize(), sum
 	freed := c.ahead.moved(m)
+	return c.keep(uint64(m.GetSize()) - uint64(was) - uint64(freed))
+}
+
+// keep counts so many bytes more, and has the cache give way when that is more than was set aside.
+func (c *coming) keep(more uint64) error {
 	c.mu.Lock()
-	c.kept += uint64(m.GetSize()) - uint64(was) - uint64(freed)
+	c.kept += more
 	over := c.kept > aside(c.limit, c.aheadLimit)
 	c.mu.Unlock()
 	if over {
@@ -381,10 +386,7 @@ func (c *coming) blocks(m *agentv1.Blocks) error {
 		return refuse(misuse, "%d blocks: %w", m.GetCount(), err)
 	}
 	kept, err := c.ahead.add(c.root, data)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.kept += uint64(kept)
-	return diskError(err)
+	return errors.Join(diskError(err), c.keep(uint64(kept)))
 }
 
 // have tells which chunks are there.

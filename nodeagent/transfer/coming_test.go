@@ -101,6 +101,23 @@ func TestAheadGivesWay(t *testing.T) {
 	}
 }
 
+// Blocks that come after images take no more room than was set aside either.
+func TestAheadComesLast(t *testing.T) {
+	x := newTarget(t)
+	a := x.client(t, x.ca.Node(t, "a"))
+	size := chunkSize
+	late := blocks(random(int(size))) // three quarters of it find no room
+	if err := put(t, a, beginAhead(size, size), chunk("a", 0, whole("x")), late); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(filepath.Join(x.Store.Dir, testDir+partialSuffix, aheadFile)); err == nil && uint64(fi.Size())+size > aside(size, size) {
+		t.Errorf("%d bytes of images and %d of blocks are there, %d were set aside", size, fi.Size(), aside(size, size))
+	}
+	if _, err := a.Complete(t.Context(), &agentv1.CompleteRequest{Begin: testBegin(size, 0), Files: files("a", whole("x"))}); err != nil {
+		t.Error(err)
+	}
+}
+
 // Zeros take no room.
 func TestZerosAreHoles(t *testing.T) {
 	x := newTarget(t)
