@@ -32,10 +32,6 @@ type early struct {
 // in the time that a connection takes.
 const worthwhile = 16 * model.MiB
 
-// most is how much memory goes ahead at most: each of its pages costs either end some hundred
-// bytes to remember.
-const most = 4 * model.GiB
-
 // defaultPrecopy keeps well within the time that a create waits.
 var defaultPrecopy = precopy.Limits{Rounds: 5, Time: 15 * time.Second, Little: 8 * model.MiB}
 
@@ -59,7 +55,7 @@ func (e early) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error)
 }
 
 func (e early) precopy(ctx context.Context, m migrate.Move, size model.Bytes, log *slog.Logger) error {
-	ahead, err := e.sender.Ahead(ctx, m, min(size, most))
+	ahead, err := e.sender.Ahead(ctx, m, min(size, transfer.MostAhead))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/internal/model"
 )
 
 // What came before the manifest is a guess: chunks that come twice, in any order, with other
@@ -115,6 +116,20 @@ func TestAheadComesLast(t *testing.T) {
 	}
 	if _, err := a.Complete(t.Context(), &agentv1.CompleteRequest{Begin: testBegin(size, 0), Files: files("a", whole("x"))}); err != nil {
 		t.Error(err)
+	}
+}
+
+// Each block that goes ahead takes memory of the target's agent, however little it takes on the
+// way: what room there is on the disk is no bound for that.
+func TestTooMuchAhead(t *testing.T) {
+	x := newTarget(t)
+	x.Store.Room = func() (model.Bytes, error) { return model.GiB << 10, nil }
+	a := x.client(t, x.ca.Node(t, "a"))
+	if err := put(t, a, beginAhead(0, uint64(MostAhead))); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(t, a, beginAhead(0, uint64(MostAhead)+1)); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("got %v", err)
 	}
 }
 

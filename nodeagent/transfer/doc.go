@@ -41,6 +41,9 @@ const (
 	maxMessage = 8 * model.MiB
 	// maxFiles bounds one move: CRIU writes a few files a process.
 	maxFiles = 16384
+	// MostAhead is how much memory goes ahead of a move's images at most: each page of it costs
+	// either end some hundred bytes to remember.
+	MostAhead = 4 * model.GiB
 	// maxName is what Linux's file systems allow.
 	maxName = 255
 	// alive is after how long without a word the other end is asked whether it is there.

@@ -285,8 +285,10 @@ func (r *Receiver) check(b *agentv1.Begin) (string, error) {
 		return "", refuse(misuse, "%.64q/%.256q names no migration: %s", b.GetNamespace(), b.GetMigration(), bad[0])
 	case err != nil:
 		return "", refuse(misuse, "%w", err)
-	case b.GetTotalBytes() > uint64(limit) || b.GetAheadBytes() > uint64(limit):
-		return "", refuse(tooMuch, "%d bytes and %d ahead of them, more than the %d that are taken at most", b.GetTotalBytes(), b.GetAheadBytes(), limit)
+	case b.GetTotalBytes() > uint64(limit):
+		return "", refuse(tooMuch, "%d bytes, more than the %d that are taken at most", b.GetTotalBytes(), limit)
+	case b.GetAheadBytes() > uint64(min(limit, MostAhead)):
+		return "", refuse(tooMuch, "%d bytes ahead of images, more than the %d that are taken at most", b.GetAheadBytes(), min(limit, MostAhead))
 	}
 	return name, nil
 }
