@@ -46,6 +46,9 @@ func (x *checkpointer) Dump(ctx context.Context, _ Move) (Dumped, error) {
 	x.mu.Unlock()
 	if block {
 		<-ctx.Done()
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.dumpCut = true
 		return Dumped{}, ctx.Err()
 	}
 	if err != nil {

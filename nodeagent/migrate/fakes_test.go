@@ -64,6 +64,7 @@ type node struct {
 	restoreErr error
 	slowSend   time.Duration
 	blockDump  bool
+	dumpCut    bool // a dump that was blocked has ended
 	blockPass  bool
 	images     bool
 	copy       Copy

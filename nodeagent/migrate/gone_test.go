@@ -41,3 +41,33 @@ func TestRecordGone(t *testing.T) {
 		})
 	}
 }
+
+// What is under way ends with the record: a dump whose memory is still read ahead would freeze the
+// pod for nobody, and images would be sent for as long as the agent lives.
+func TestRecordGoneMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		a := c.nodes["a"]
+		c.pm.Status.Target.Waiting = true
+		a.blockDump = true
+		a.start()
+		synctest.Wait()
+		ended := func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.dumpCut
+		}
+		if ended() || len(a.driver.workers) != 1 {
+			t.Fatalf("%d workers at the start", len(a.driver.workers))
+		}
+		c.mu.Lock()
+		c.gone = true
+		c.mu.Unlock()
+		a.driver.RecordGone(string(c.pm.UID))
+		synctest.Wait()
+		if !ended() {
+			t.Error("the dump goes on")
+		}
+		a.stop()
+	})
+}

@@ -94,9 +94,15 @@ func (w *worker) keep(pm *v1alpha1.PodMigration) {
 	}
 }
 
-// run lasts until the side is done, the record is gone, or ctx ends.
+// run lasts until the side is done, the record is gone, or ctx ends. A dump that has not frozen
+// anything yet, and what is being sent, end with it.
 func (w *worker) run(ctx context.Context) {
 	w.ctx = ctx
+	defer func() {
+		if w.role == RoleSource && w.cancel != nil {
+			w.cancel()
+		}
+	}()
 	if !w.build(ctx) {
 		return
 	}
