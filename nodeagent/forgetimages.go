@@ -13,7 +13,8 @@ import (
 
 // heap is a directory of images, one subdirectory a move.
 type heap interface {
-	// Leftovers names those that nothing works on; layout.MoveDir made the names.
+	// Leftovers names those that may be removed once the record is gone or finished; layout.MoveDir
+	// made the names.
 	Leftovers() ([]string, error)
 	Forget(ctx context.Context, name string) error
 }
@@ -35,9 +36,9 @@ func (a *agent) keepForgettingImages(ctx context.Context, heaps ...heap) error {
 	}
 }
 
-// forgetImages removes images that nothing works on, of moves that are finished or gone.
-// Mostly whoever used them has done so; this is for what could not be removed then, or lies
-// on a disk from before a boot.
+// forgetImages removes images of moves that are finished or gone. Mostly whoever used them has
+// done so; this is for what could not be removed then, lies on a disk from before a boot, or is
+// still sent by a node that does not care.
 func (a *agent) forgetImages(ctx context.Context, h heap) error {
 	names, err := h.Leftovers()
 	if err != nil || len(names) == 0 {

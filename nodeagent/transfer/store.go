@@ -82,6 +82,10 @@ func (s *Store) Discard(ctx context.Context, m migrate.Move) error {
 	if err != nil {
 		return err
 	}
+	return s.discard(ctx, name)
+}
+
+func (s *Store) discard(ctx context.Context, name string) error {
 	for _, c := range s.interrupt(name) {
 		select {
 		case <-c.done:
