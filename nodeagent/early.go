@@ -48,7 +48,7 @@ func (e early) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error)
 		e.sender.Follow(m, dir, size)
 	}
 	dumped, err := e.Checkpointer.Dump(ctx, m)
-	if err != nil {
+	if err != nil || ctx.Err() != nil { // nobody will send it
 		e.sender.Drop(m)
 	}
 	return dumped, err

@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"testing"
@@ -49,5 +50,34 @@ func TestEarlyIsNoCondition(t *testing.T) {
 				t.Errorf("the target was looked for %d times, want %d", asked, c.asked)
 			}
 		})
+	}
+}
+
+// A dump that comes to its hold although it was cancelled is sent by nobody, and what follows it is
+// dropped.
+func TestEarlyOfACancelledDump(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	m := migrate.Move{UID: "uid-1", Epoch: 1}
+	sender := &transfer.Sender{
+		Address: func(string) (string, error) { return "127.0.0.1:1", nil },
+		TLS:     func(model.NodeID) *tls.Config { return &tls.Config{} },
+	}
+	e := early{
+		Checkpointer: &dumper{during: func() {
+			if sender.Progress(m) == nil {
+				t.Error("nothing follows the dump")
+			}
+			cancel()
+		}},
+		sender: sender, log: slog.New(slog.DiscardHandler),
+		size:   func(migrate.Move) (model.Bytes, error) { return model.GiB, nil },
+		images: func(migrate.Move) (string, error) { return t.TempDir(), nil },
+	}
+	if _, err := e.Dump(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	if sender.Progress(m) != nil {
+		t.Error("what follows the dump is left")
 	}
 }

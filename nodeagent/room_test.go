@@ -14,11 +14,15 @@ import (
 // dumper counts dumps.
 type dumper struct {
 	migrate.Checkpointer
-	dumps int
+	dumps  int
+	during func() // may be nil
 }
 
 func (d *dumper) Dump(context.Context, migrate.Move) (migrate.Dumped, error) {
 	d.dumps++
+	if d.during != nil {
+		d.during()
+	}
 	return migrate.Dumped{}, nil
 }
 
