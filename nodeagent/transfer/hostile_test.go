@@ -333,10 +333,14 @@ func TestBusy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := s.join(s.enter(testDir, func(error) {}), "a", testBegin(1, 0))
-	var no *refusal
-	if !errors.As(err, &no) || no.reason != busy {
-		t.Errorf("got %v", err)
+	last := s.enter(testDir, func(error) {})
+	_, joined := s.join(last, "a", testBegin(1, 0))
+	_, _, found := s.find(last) // what Have and Complete do may cost more than its question
+	for _, err := range []error{joined, found} {
+		var no *refusal
+		if !errors.As(err, &no) || no.reason != busy {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

@@ -187,13 +187,24 @@ func (s *Store) admitted(name, caller string, b *agentv1.Begin) bool {
 	return co != nil && co.caller == caller && co.record == keyOf(b) && !co.ended()
 }
 
+// may refuses a call that was discarded, or is one too many. It needs the mutex.
+func (s *Store) may(c *call) error {
+	if c.discarded {
+		return errDiscarded
+	}
+	if len(s.calls[c.name]) > maxCalls {
+		return refuse(busy, "%d calls work on images %s already", maxCalls, c.name)
+	}
+	return nil
+}
+
 // find gives what has come for a call that was admitted; nil: nothing. kept: complete images
 // are there.
 func (s *Store) find(c *call) (co *coming, kept bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.discarded {
-		return nil, false, errDiscarded
+	if err := s.may(c); err != nil {
+		return nil, false, err
 	}
 	kept, err = s.complete(c.name)
 	return s.coming[c.name], kept, diskError(err)
@@ -203,11 +214,8 @@ func (s *Store) find(c *call) (co *coming, kept bool, err error) {
 func (s *Store) join(c *call, caller string, b *agentv1.Begin) (*coming, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.discarded {
-		return nil, errDiscarded
-	}
-	if len(s.calls[c.name]) > maxCalls {
-		return nil, refuse(busy, "%d calls work on images %s already", maxCalls, c.name)
+	if err := s.may(c); err != nil {
+		return nil, err
 	}
 	if kept, err := s.complete(c.name); err != nil {
 		return nil, diskError(err)
