@@ -233,6 +233,7 @@ func TestParseMaps(t *testing.T) {
 35b1a21000-35b1a22000 rw-s 00000000 00:01 135524  /SYSV00000000 (deleted)
 35b1a22000-35b1a23000 rw-s 00000000 00:06 7       /dev/dri/card0
 35b1a23000-35b1a24000 rw-p 00000000 00:06 7       /dev/dri/card0
+35b1a24000-35b1a25000 rw-p 00000000 00:16 9       /sys/devices/pci0000:00/0000:00:01.0/resource0
 7fffb2c0d000-7fffb2c2e000 rw-p 00000000 00:00 0   [stack]
 7fffb2d48000-7fffb2d49000 r-xp 00000000 00:00 0   [vdso]
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]

@@ -167,5 +167,7 @@ func parseMapping(line string) (area, bool, error) {
 	case a.shared:
 		return a, strings.HasPrefix(path, "/memfd:") || strings.HasPrefix(path, "/SYSV") || strings.HasPrefix(path, "/dev/zero"), nil
 	}
-	return a, !strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/dev/zero"), nil
+	// A device may take a read for more than that. CRIU dumps no such mapping.
+	device := strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/dev/zero") || strings.HasPrefix(path, "/sys/")
+	return a, !device, nil
 }
