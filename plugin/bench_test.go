@@ -243,7 +243,7 @@ func (b *bench) ranked(t testing.TB, p *corev1.Pod, names ...string) fwk.CycleSt
 }
 
 // release gives the memory of a pod's ranking back, of which no decision comes.
-func (r *RouteTime) release(state fwk.CycleState) { r.rankings.Put(ranked(state).ranking) }
+func (r *RouteTime) release(state fwk.CycleState) { r.rankings.put(ranked(state).ranking) }
 
 // filter runs PreFilter and Filter and gives the refused nodes with the reason.
 func (b *bench) filter(t *testing.T, p *corev1.Pod) map[string]string {

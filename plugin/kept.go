@@ -93,7 +93,7 @@ func (r *RouteTime) decided(s *scoreState, pod *corev1.Pod, node string) *decisi
 		clear(k.said)
 		k.said = k.said[:0]
 		s.ranking, s.scores, s.extended = nil, nil, nil
-		r.rankings.Put(k)
+		r.rankings.put(k)
 	})
 	return s.decided
 }

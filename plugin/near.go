@@ -72,8 +72,8 @@ func (l listener) RunPreScorePlugins(ctx context.Context, state fwk.CycleState, 
 // bring puts those of the best nodes that pass all filters in the place of others in a sample of
 // the feasible nodes. Which others is no matter: the sample is any nodes.
 func (r *RouteTime) bring(ctx context.Context, f framework.Framework, state fwk.CycleState, pod *corev1.Pod, seen *sight, sample []fwk.NodeInfo) {
-	survey, k := r.look(), r.newRanking()
-	defer r.rankings.Put(k)
+	survey, k := r.look(), r.rankings.get()
+	defer r.rankings.put(k)
 	k.near = k.near[:0]
 	all := r.handle.SnapshotSharedLister().NodeInfos()
 	for _, id := range r.viewpoints.bestFrom(seen, survey, k.buffer) {

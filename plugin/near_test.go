@@ -143,7 +143,7 @@ func (s *sched) best(t testing.TB, p *corev1.Pod, fits func(string) bool) string
 	}
 	infos = slices.DeleteFunc(slices.Clone(infos), func(n fwk.NodeInfo) bool { return !fits(n.Node().Name) })
 	best := placement.Score{}
-	for _, score := range s.plugin.rank(s.plugin.newRanking(), s.plugin.look(), s.from(p), infos) {
+	for _, score := range s.plugin.rank(s.plugin.rankings.get(), s.plugin.look(), s.from(p), infos) {
 		if score.A > best.A {
 			best = score
 		}

@@ -75,7 +75,7 @@ type RouteTime struct {
 	renewing bool
 	renewed  *placement.Survey // takes the place of survey in what comes next; nil: none is ready
 
-	rankings   sync.Pool // of *ranking
+	rankings   rankings
 	viewpoints viewpoints
 }
 
@@ -233,11 +233,32 @@ type ranking struct {
 	nodes []decision.Node
 }
 
-func (r *RouteTime) newRanking() *ranking {
-	if k, ok := r.rankings.Get().(*ranking); ok {
+// rankings are those that are not in use, few. (A sync.Pool keeps what one processor has put back from the others:
+// what ranks and what puts decisions together are often on two.)
+type rankings struct {
+	mu   sync.Mutex
+	idle []*ranking
+}
+
+const mostIdle = 4
+
+func (r *rankings) get() *ranking {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last := len(r.idle) - 1; last >= 0 {
+		k := r.idle[last]
+		r.idle = r.idle[:last]
 		return k
 	}
 	return &ranking{buffer: placement.NewBuffer()}
+}
+
+func (r *rankings) put(k *ranking) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.idle) < mostIdle {
+		r.idle = append(r.idle, k)
+	}
 }
 
 // scoreState is what came of a ranking, and what it came from.
@@ -270,7 +291,7 @@ func ranked(state fwk.CycleState) *scoreState {
 // PreScore ranks all feasible nodes by one picture.
 func (r *RouteTime) PreScore(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
 	start := time.Now()
-	seen, survey, k := r.see(state, pod), r.look(), r.newRanking()
+	seen, survey, k := r.see(state, pod), r.look(), r.rankings.get()
 	scores := r.rank(k, survey, seen.from(), nodes)
 	state.Write(scoreKey, &scoreState{ranking: k, scores: scores, survey: survey, seen: seen, at: r.now(), cluster: r.clusterSize()})
 	r.metrics.observe(scores, time.Since(start))
