@@ -18,7 +18,7 @@ import (
 func (a *agent) watchLazy(ctx context.Context) {
 	why := "--lazy-from is 0"
 	if a.cfg.LazyFrom > 0 {
-		why = checkpoint.CannotLoadLater(ctx)
+		why = checkpoint.CannotLoadLater(ctx, a.cfg.Runc)
 	}
 	if was := a.notLater.Swap(&why); (was == nil || *was != why) && ctx.Err() == nil {
 		a.log.Info("whether moved pods can run here before all of their memory is loaded", "from", a.cfg.LazyFrom, "obstacle", why)

@@ -86,9 +86,13 @@ func CannotRestore(ctx context.Context, run Runner, runc, kernel string) string 
 }
 
 // CannotLoadLater checks that CRIU can load memory of processes that run already: that there is
-// userfaultfd, which CRIU may use, and which tells of forks and changes of the memory's map. It
-// is empty when that is so, or else the reason in one line.
-func CannotLoadLater(ctx context.Context, run Runner) string {
+// userfaultfd, which CRIU may use, and which tells of forks and changes of the memory's map; and
+// that the runtime can ask CRIU for it, as crun cannot. It is empty when that is so, or else
+// the reason in one line.
+func CannotLoadLater(ctx context.Context, run Runner, runc string) string {
+	if out, err := run(ctx, runc, "restore", "--help"); err != nil || !strings.Contains(out, "--lazy-pages") {
+		return fmt.Sprintf("%s restore --help names no --lazy-pages (%v)", runc, err)
+	}
 	if out, err := run(ctx, "criu", "check", "--feature", "uffd-noncoop"); err != nil {
 		return fmt.Sprintf("criu check --feature uffd-noncoop: %s", oneLine(out))
 	}

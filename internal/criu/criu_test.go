@@ -73,13 +73,14 @@ func TestCannotRestore(t *testing.T) {
 }
 
 func TestCannotLoadLater(t *testing.T) {
-	const check = "criu check --feature uffd-noncoop"
-	for name, test := range map[string]struct{ said, want string }{
-		"it can":         {"Looks good.", ""},
-		"not permitted":  {"!Error (criu/uffd.c:1): Lazy pages are not permitted\n", check + ": Error (criu/uffd.c:1): Lazy pages are not permitted"},
-		"no such kernel": {"!uffd-noncoop is not supported", check + ": uffd-noncoop is not supported"},
+	const check, help = "criu check --feature uffd-noncoop", "--image-path value\n--lazy-pages"
+	for name, test := range map[string]struct{ said, help, want string }{
+		"it can":         {"Looks good.", help, ""},
+		"not permitted":  {"!Error (criu/uffd.c:1): Lazy pages are not permitted\n", help, check + ": Error (criu/uffd.c:1): Lazy pages are not permitted"},
+		"no such kernel": {"!uffd-noncoop is not supported", help, check + ": uffd-noncoop is not supported"},
+		"crun":           {"Looks good.", "--image-path=DIR", "crun restore --help names no --lazy-pages (<nil>)"},
 	} {
-		if got := CannotLoadLater(context.Background(), node{check: test.said}.run); got != test.want {
+		if got := CannotLoadLater(context.Background(), node{check: test.said, "crun restore --help": test.help}.run, "crun"); got != test.want {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)
 		}
 	}

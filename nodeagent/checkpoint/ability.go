@@ -20,6 +20,8 @@ func CannotRestore(ctx context.Context, runc string) string {
 	return criu.CannotRestore(ctx, hosted.Call, runc, unix.ByteSliceToString(u.Release[:]))
 }
 
-// CannotLoadLater checks this node's CRIU and kernel: empty when a copy can run here before all
+// CannotLoadLater checks this node's runc, CRIU and kernel: empty when a copy can run here before all
 // of its memory is loaded, or else the reason in one line.
-func CannotLoadLater(ctx context.Context) string { return criu.CannotLoadLater(ctx, hosted.Call) }
+func CannotLoadLater(ctx context.Context, runc string) string {
+	return criu.CannotLoadLater(ctx, hosted.Call, runc)
+}

@@ -18,7 +18,7 @@ import (
 // lazily has the agents of a test let copies run before their memory is loaded.
 func lazily(t *testing.T) {
 	t.Helper()
-	if why := checkpoint.CannotLoadLater(within(t)); why != "" {
+	if why := checkpoint.CannotLoadLater(within(t), "/usr/sbin/runc"); why != "" {
 		t.Fatalf("copies cannot be loaded later on this kernel: %s", why)
 	}
 	lazyFrom = 4 * model.MiB
