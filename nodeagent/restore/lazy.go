@@ -52,7 +52,8 @@ func (c *Copies) beginLoading(ctx context.Context, n note) error {
 		return errors.Join(err, errors.New("the copy was ended meanwhile"), c.endLoading(ctx, n))
 	}
 	<-c.ready
-	go c.follow(c.life, n)
+	follow := c.follow(c.life, n)
+	go follow()
 	return nil
 }
 
@@ -78,7 +79,7 @@ func (c *Copies) failure(dir string) string {
 	switch {
 	case err != nil:
 		return err.Error()
-	case ok && exit == (hosted.Exit{}), errors.Is(there, os.ErrNotExist): // removed by follow
+	case ok && exit == (hosted.Exit{}), errors.Is(there, os.ErrNotExist): // removed by awaitLoaded
 		return ""
 	case !ok:
 		return "the process that looks after CRIU's lazy-pages daemon was killed"
@@ -103,14 +104,22 @@ func without(all []string, one string) []string {
 	return kept
 }
 
-// follow waits until the copy's memory is loaded. If it never will be, the copy is killed: from
-// here on it would read zeros. hosted has done so already, unless it was killed itself.
-func (c *Copies) follow(ctx context.Context, n note) {
+// follow gives what waits until the copy's memory is loaded, to be run once. From now on followed
+// waits for that.
+func (c *Copies) follow(ctx context.Context, n note) (run func()) {
 	done := make(chan struct{})
-	defer close(done)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.follows[n.ID] = done
-	c.mu.Unlock()
+	return func() {
+		defer close(done)
+		c.awaitLoaded(ctx, n)
+	}
+}
+
+// awaitLoaded returns when the copy's memory is loaded. If it never will be, the copy is killed:
+// it would read zeros. hosted has done so already, unless it was killed itself.
+func (c *Copies) awaitLoaded(ctx context.Context, n note) {
 	dir := c.cfg.Layout.Loader(n.ID)
 	if _, _, err := hosted.Wait(ctx, dir); err != nil {
 		return

@@ -155,7 +155,7 @@ func (c *Copies) Run(ctx context.Context, notices Notices) error {
 			continue
 		}
 		if n.Lazy {
-			wg.Go(func() { c.follow(ctx, *n) })
+			wg.Go(c.follow(ctx, *n))
 		}
 		if n.Passed || n.Stage == running {
 			wg.Go(func() { c.watch(ctx, *n) })
