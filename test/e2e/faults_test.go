@@ -26,7 +26,7 @@ type moving struct {
 // begin starts a Deployment of one ticker and orders its move.
 func begin(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string, before func(to string)) moving {
 	t.Helper()
-	check(t, c.Client.Create(ctx, c.Deployment(cluster.Ticker{Namespace: ns, Name: "counter", HeapMiB: 192, Movable: true})))
+	check(t, c.Client.Create(ctx, c.Deployment(cluster.Ticker{Namespace: ns, Name: "counter", HeapMiB: 512, Movable: true})))
 	m := moving{pod: must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, "counter"))}
 	m.was = must[witness.Tick](t)(c.Status(ctx, m.pod))
 	m.to = other(m.pod.Spec.NodeName)

@@ -40,7 +40,7 @@ func TestHeldMoveIsSeenAndResolved(t *testing.T) {
 	}))
 	t.Logf("%+v", meta.FindStatusCondition(held.Status.Conditions, v1alpha1.ConditionHeld))
 	out, err := c.Tool(ctx, "resolve", "-n", ns)
-	if err != nil || !strings.Contains(out, m.move.Name) || !strings.Contains(out, "waits") {
+	if err != nil || !strings.Contains(out, m.move.Name) || !strings.Contains(out, " wait") {
 		t.Errorf("resolve: %v\n%s", err, out)
 	}
 	out, err = c.Tool(ctx, "resolve", "-n", ns, m.move.Name)
