@@ -1,0 +1,109 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNone: no programs of Drover's are attached there.
+var ErrNone = errors.New("no end of a tunnel is here")
+
+// Lease is what an agent may change at one end of a tunnel while the programs run.
+type Lease struct{ state, peers *ebpf.Map }
+
+// Find finds the lease of the programs that are attached to a tunnel's device; ErrNone: there
+// are none.
+func Find(h *netlink.Handle, tunnel netlink.Link) (*Lease, error) {
+	filters, err := h.FilterList(tunnel, uint32(In))
+	if err != nil {
+		return nil, fmt.Errorf("list the filters of %s: %w", tunnel.Attrs().Name, err)
+	}
+	for _, f := range filters {
+		if ours(f) {
+			return leaseOf(ebpf.ProgramID(f.(*netlink.BpfFilter).Id))
+		}
+	}
+	return nil, ErrNone
+}
+
+func leaseOf(id ebpf.ProgramID) (*Lease, error) {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return nil, fmt.Errorf("find the program of a tunnel's end: %w", err)
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return nil, fmt.Errorf("look at the program of a tunnel's end: %w", err)
+	}
+	ids, _ := info.MapIDs()
+	l := new(Lease)
+	for _, id := range ids {
+		if err := l.take(id); err != nil {
+			return nil, errors.Join(fmt.Errorf("find the maps of a tunnel's end: %w", err), l.Close())
+		}
+	}
+	if l.state == nil {
+		return nil, errors.Join(fmt.Errorf("the program of a tunnel's end has no map %slease", mark), l.Close())
+	}
+	return l, nil
+}
+
+// take keeps the map if it is one of those that are asked for.
+func (l *Lease) take(id ebpf.MapID) error {
+	m, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		return err
+	}
+	info, err := m.Info()
+	if err != nil {
+		return errors.Join(err, m.Close())
+	}
+	switch info.Name {
+	case mark + "lease":
+		l.state = m
+	case mark + "peers":
+		l.peers = m
+	default:
+		return m.Close()
+	}
+	return nil
+}
+
+// Close lets go of the maps.
+func (l *Lease) Close() error { return errors.Join(l.state.Close(), l.peers.Close()) }
+
+// Forward opens the end that the pod has left, or holds it back.
+func (l *Lease) Forward(open bool) error {
+	var state tunnelLease
+	if open {
+		state.Forward = 1
+	}
+	return l.set(state)
+}
+
+// Open opens the end that the pod is in now for so long from now on. The kernel closes it
+// then; 0 closes it at once.
+func (l *Lease) Open(d time.Duration) error {
+	var state tunnelLease
+	if d > 0 {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+			return fmt.Errorf("read the time since boot: %w", err)
+		}
+		state.Until = uint64(now.Nano() + d.Nanoseconds())
+	}
+	return l.set(state)
+}
+
+func (l *Lease) set(state tunnelLease) error {
+	if err := l.state.Put(uint32(0), state); err != nil {
+		return fmt.Errorf("change the lease of an address: %w", err)
+	}
+	return nil
+}

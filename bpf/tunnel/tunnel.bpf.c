@@ -1,0 +1,368 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+// Both ends of the tunnel that carries the old address of a pod that has moved: in the sandbox
+// that the pod has left, and in the one that it is in now.
+//
+// What is for the old address is never given to the stack of the old sandbox, so that nobody is
+// refused; but its neighbours are answered there, as ever. While the lease is held back nothing but
+// the tunnel's own packets passes either end. What is from the old address never leaves the new
+// sandbox but through the tunnel, and that neither before the lease is opened nor after its end,
+// whether somebody is there to end it or not.
+
+#include "../include/ipv4.h"
+
+// As in linux/bpf.h, whose layout is fixed; what is not read here has no name.
+struct __sk_buff {
+	__u32 unread[4];
+	__u32 protocol; // network byte order
+};
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+// The values of linux/bpf.h and of the kernel's other headers that only this program uses.
+enum {
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+
+	BPF_F_PSEUDO_HDR = 1 << 4,
+	BPF_F_MARK_MANGLED_0 = 1 << 5,
+
+	TC_ACT_UNSPEC = -1, // the next filter, or the stack
+	TC_ACT_SHOT = 2,
+
+	PACKET_OTHERHOST = 3,
+
+	ETHER = 14,
+	ETH_P_IP = 0x0800,
+	ETH_P_ARP = 0x0806,
+	ETH_P_IPV6 = 0x86dd,
+	ARP_TARGET = ETHER + 24,
+	IPPROTO_UDP = 17,
+	IPPROTO_FRAGMENT = 44,
+	IPPROTO_ICMPV6 = 58,
+	ND_FIRST = 133, // router solicitation to redirect (RFC 4861)
+	ND_LAST = 137,
+	UDP_CHECK = 6,
+};
+
+// An IPv4 address has three words of 0 before it; with the fourth 0 there is none.
+struct address {
+	__be32 word[4];
+};
+
+// Set before the programs are loaded. old is the pod's address by family; here and there are
+// those of the tunnel's ends.
+const volatile struct address old4, old6, here, there;
+const volatile __be16 port;
+const volatile __u32 uplink, tunnel; // indices of devices
+// Of the tunnel's devices, the destination first.
+const volatile __u8 frame[12];
+
+// What an agent changes while the programs run.
+struct lease {
+	// until is when the new sandbox's end closes, in ns of CLOCK_BOOTTIME. 0: held.
+	__u64 until;
+	// forward: the old sandbox's end is open.
+	__u64 forward;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lease);
+} drover_lease SEC(".maps");
+
+// A peer that has sent a datagram to the old address, and both ports.
+struct peer {
+	struct address address;
+	__be16 port;
+	__be16 own;
+};
+
+// When it did last, in ns of CLOCK_BOOTTIME.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 14);
+	__type(key, struct peer);
+	__type(value, __u64);
+} drover_peers SEC(".maps");
+
+struct packet {
+	struct address source, destination;
+	__u32 payload; // where it begins
+	__u8 protocol;
+	__u8 fragment; // any but a whole packet: it may have no ports
+	__u8 known;    // it is IP, and could be read
+	__be16 ports[2];
+};
+
+struct ipv6 {
+	__be32 version_class_flow;
+	__be16 length;
+	__u8 next;
+	__u8 hops;
+	struct address source, destination;
+};
+
+static __always_inline bool same(const struct address *a, const volatile struct address *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] &&
+	       a->word[2] == b->word[2] && a->word[3] == b->word[3];
+}
+
+static __always_inline bool is_old(const struct address *a)
+{
+	return a->word[3] && (same(a, &old4) || same(a, &old6));
+}
+
+static __always_inline void read_v4(struct __sk_buff *skb, struct packet *p)
+{
+	struct ipv4 h;
+
+	if (bpf_skb_load_bytes(skb, ETHER, &h, sizeof(h)))
+		return;
+	p->source.word[3] = h.source;
+	p->destination.word[3] = h.destination;
+	p->protocol = h.protocol;
+	p->fragment = !!(h.fragment & bpf_htons(0x3fff)); // more to come, or an offset
+	p->payload = ETHER + (h.version_length & 0xf) * 4;
+	p->known = true;
+}
+
+static __always_inline void read_v6(struct __sk_buff *skb, struct packet *p)
+{
+	struct ipv6 h;
+
+	if (bpf_skb_load_bytes(skb, ETHER, &h, sizeof(h)))
+		return;
+	p->source = h.source;
+	p->destination = h.destination;
+	p->protocol = h.next;
+	p->payload = ETHER + sizeof(h);
+	p->fragment = h.next == IPPROTO_FRAGMENT;
+	p->known = true;
+	if (p->fragment && bpf_skb_load_bytes(skb, p->payload, &p->protocol, 1))
+		p->known = false;
+}
+
+static __always_inline struct packet read(struct __sk_buff *skb)
+{
+	struct packet p = {};
+
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		read_v4(skb, &p);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		read_v6(skb, &p);
+	if (p.known && p.protocol == IPPROTO_UDP && !p.fragment &&
+	    bpf_skb_load_bytes(skb, p.payload, p.ports, sizeof(p.ports)))
+		p.known = false;
+	return p;
+}
+
+static __always_inline bool is_ip(struct __sk_buff *skb)
+{
+	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+}
+
+// Later fragments have no port; nobody else sends datagrams from the one sandbox to the other.
+static __always_inline bool is_tunnel(const struct packet *p, const volatile struct address *from,
+				      const volatile struct address *to)
+{
+	return p->known && p->protocol == IPPROTO_UDP && same(&p->source, from) &&
+	       same(&p->destination, to) && (p->fragment || p->ports[1] == port);
+}
+
+static __always_inline bool is_neighbour(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 type;
+
+	return p->known && p->protocol == IPPROTO_ICMPV6 && !p->fragment &&
+	       !bpf_skb_load_bytes(skb, p->payload, &type, 1) && type >= ND_FIRST && type <= ND_LAST;
+}
+
+static __always_inline struct lease *lease(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&drover_lease, &zero);
+}
+
+static __always_inline bool forwards(void)
+{
+	struct lease *l = lease();
+
+	return l && l->forward;
+}
+
+// What comes to the old sandbox from outside.
+SEC("tc")
+int drover_left_in(struct __sk_buff *skb)
+{
+	struct packet p = read(skb);
+	__u8 ether[12];
+
+	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &there, &here))
+		return TC_ACT_UNSPEC;
+	if (!p.known || !is_old(&p.destination) || !forwards())
+		return TC_ACT_SHOT;
+#pragma unroll
+	for (int i = 0; i < sizeof(ether); i++)
+		ether[i] = frame[i];
+	// To the sender of what is too large for the tunnel VXLAN says so (RFC 1191, 8201) only if it
+	// seems to come by a bridge.
+	if (bpf_skb_store_bytes(skb, 0, ether, sizeof(ether), 0) || bpf_skb_change_type(skb, PACKET_OTHERHOST))
+		return TC_ACT_SHOT;
+	return bpf_redirect(tunnel, 0);
+}
+
+// What leaves the old sandbox: its own stack's while it is held back, what the tunnel brought later.
+SEC("tc")
+int drover_left_out(struct __sk_buff *skb)
+{
+	struct packet p = read(skb);
+
+	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &here, &there) || forwards())
+		return TC_ACT_UNSPEC;
+	return TC_ACT_SHOT;
+}
+
+// The old sandbox's other devices, lo above all: what the kernel would change in one end of a
+// connection between two that are being dumped is lost.
+SEC("tc")
+int drover_left_rest(struct __sk_buff *skb)
+{
+	return forwards() ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+}
+
+// What the tunnel brings back to the old sandbox.
+SEC("tc")
+int drover_left_back(struct __sk_buff *skb)
+{
+	struct packet p = read(skb);
+
+	if (!p.known || !is_old(&p.source) || is_old(&p.destination) || !forwards())
+		return TC_ACT_SHOT;
+	return bpf_redirect_neigh(uplink, 0, 0, 0);
+}
+
+// What comes to the new sandbox from outside: the old address is not to be had there.
+SEC("tc")
+int drover_new_in(struct __sk_buff *skb)
+{
+	struct packet p = read(skb);
+	struct peer peer = {};
+	__be32 target = 0;
+
+	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
+		if (bpf_skb_load_bytes(skb, ARP_TARGET, &target, sizeof(target)))
+			return TC_ACT_SHOT;
+		return target && target == old4.word[3] ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	}
+	if (!is_ip(skb))
+		return TC_ACT_UNSPEC;
+	if (p.known && is_old(&p.destination))
+		return TC_ACT_SHOT;
+	if (p.known && p.protocol == IPPROTO_UDP && !p.fragment) {
+		// It asks the new address now, and wants its answer from there.
+		peer.address = p.source;
+		peer.port = p.ports[0];
+		peer.own = p.ports[1];
+		bpf_map_delete_elem(&drover_peers, &peer);
+	}
+	return TC_ACT_UNSPEC;
+}
+
+// By way of the tunnel's own route: what is learned of its width shall not make fragments, which
+// cannot be told, of what the pod says from its new address.
+static __always_inline int answer_v4(struct __sk_buff *skb, const struct packet *p)
+{
+	__be32 from = p->source.word[3], to = old4.word[3];
+
+	if (bpf_l4_csum_replace(skb, p->payload + UDP_CHECK, from, to,
+				BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0 | sizeof(to)) ||
+	    bpf_l3_csum_replace(skb, ETHER + __builtin_offsetof(struct ipv4, check), from, to, sizeof(to)) ||
+	    bpf_skb_store_bytes(skb, ETHER + __builtin_offsetof(struct ipv4, source), &to, sizeof(to), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect_neigh(tunnel, 0, 0, 0);
+}
+
+static __always_inline int answer_v6(struct __sk_buff *skb, const struct packet *p)
+{
+	struct address from = p->source, to;
+	__s64 difference;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		to.word[i] = old6.word[i];
+	difference = bpf_csum_diff(from.word, sizeof(from), to.word, sizeof(to), 0);
+	if (difference < 0 ||
+	    bpf_l4_csum_replace(skb, p->payload + UDP_CHECK, 0, difference, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) ||
+	    bpf_skb_store_bytes(skb, ETHER + __builtin_offsetof(struct ipv6, source), &to, sizeof(to), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect_neigh(tunnel, 0, 0, 0);
+}
+
+// What leaves the new sandbox outside of the tunnel. A socket that is bound to no address answers
+// from the new one: who asked the old one gets its answer from that.
+SEC("tc")
+int drover_new_out(struct __sk_buff *skb)
+{
+	struct packet p = read(skb);
+	struct peer peer = {};
+
+	if (!is_ip(skb))
+		return TC_ACT_UNSPEC;
+	if (!p.known || is_old(&p.source))
+		return TC_ACT_SHOT;
+	if (p.protocol != IPPROTO_UDP || p.fragment)
+		return TC_ACT_UNSPEC;
+	peer.address = p.destination;
+	peer.port = p.ports[1];
+	peer.own = p.ports[0];
+	if (!bpf_map_lookup_elem(&drover_peers, &peer))
+		return TC_ACT_UNSPEC;
+	return skb->protocol == bpf_htons(ETH_P_IP) ? answer_v4(skb, &p) : answer_v6(skb, &p);
+}
+
+static __always_inline bool open(void)
+{
+	struct lease *l = lease();
+
+	return l && bpf_ktime_get_boot_ns() < l->until;
+}
+
+// What the tunnel brings to the new sandbox.
+SEC("tc")
+int drover_new_from(struct __sk_buff *skb)
+{
+	struct packet p = read(skb);
+	struct peer peer = {};
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!p.known || !is_old(&p.destination) || is_old(&p.source) || !open())
+		return TC_ACT_SHOT;
+	if (p.protocol == IPPROTO_UDP && !p.fragment) {
+		peer.address = p.source;
+		peer.port = p.ports[0];
+		peer.own = p.ports[1];
+		bpf_map_update_elem(&drover_peers, &peer, &now, 0);
+	}
+	return TC_ACT_UNSPEC;
+}
+
+// What the new sandbox gives into the tunnel.
+SEC("tc")
+int drover_new_to(struct __sk_buff *skb)
+{
+	struct packet p = read(skb);
+
+	if (!p.known || !is_old(&p.source) || is_old(&p.destination) || !open())
+		return TC_ACT_SHOT;
+	return TC_ACT_UNSPEC;
+}
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,118 @@
+package address
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/drover-project/drover/bpf/tunnel"
+)
+
+// Hold lets nothing into the sandbox at path, which the pod is about to leave, nor out of it, but
+// for neighbours' questions: nobody is refused, what is sent is lost, and TCP sends it again. Its
+// old addresses stay its own. Already there and forwarding: it is held again.
+func Hold(path string, l Lease) error {
+	if err := l.Valid(); err != nil {
+		return err
+	}
+	s, err := enter(path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.hold(l); err != nil {
+		return fmt.Errorf("hold what is for %v in %s: %w", l.Old, path, err)
+	}
+	return nil
+}
+
+func (s *sandbox) hold(l Lease) error {
+	if lease, err := s.lease(l); err == nil {
+		defer lease.Close()
+		return lease.Forward(false)
+	}
+	if err := s.clear(); err != nil {
+		return err
+	}
+	uplink, err := s.holder(l.Old[0])
+	if err != nil {
+		return err
+	}
+	for _, a := range l.Old {
+		if other, err := s.holder(a); err != nil {
+			return err
+		} else if other.Attrs().Index != uplink.Attrs().Index {
+			return fmt.Errorf("%v is of %s and %v of %s: one device must have both", l.Old[0], uplink.Attrs().Name, a, other.Attrs().Name)
+		}
+	}
+	rest, err := s.LinkList()
+	if err != nil {
+		return fmt.Errorf("list the devices: %w", err)
+	}
+	rest = without(rest, uplink.Attrs().Index)
+	// Whole packets of the uplink come this far: VXLAN makes fragments of them or says to the sender
+	// that they are too large.
+	link, err := s.makeTunnel(l.Old[0], l.New, uplink.Attrs().MTU, leftMAC)
+	if err != nil {
+		return err
+	}
+	if err := s.bridge(link); err != nil {
+		return err
+	}
+	programs, err := tunnel.Load(tunnel.Config{Old: l.Old, Here: l.Old[0], There: l.New, Port: Port,
+		Uplink: uplink.Attrs().Index, Tunnel: link.Attrs().Index, From: leftMAC, To: newMAC})
+	if err != nil {
+		return err
+	}
+	defer programs.Close()
+	if err := programs.AttachLeft(s.Handle, uplink, link, rest); err != nil {
+		return err
+	}
+	return s.complete(link, l)
+}
+
+// bridge makes the tunnel's device the port of a bridge that is down and does nothing: to what comes
+// from a bridge VXLAN answers when it is too large (net/ipv4/ip_tunnel_core.c, skb_tunnel_check_pmtu).
+func (s *sandbox) bridge(port netlink.Link) error {
+	err := s.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, TxQLen: -1}})
+	if err != nil {
+		return fmt.Errorf("make the bridge %s: %w", bridge, err)
+	}
+	master, err := s.LinkByName(bridge)
+	if err != nil {
+		return err
+	}
+	if err := s.LinkSetMaster(port, master); err != nil {
+		return fmt.Errorf("make %s a port of %s: %w", port.Attrs().Name, bridge, err)
+	}
+	return nil
+}
+
+func without(links []netlink.Link, index int) (rest []netlink.Link) {
+	for _, l := range links {
+		if l.Attrs().Index != index {
+			rest = append(rest, l)
+		}
+	}
+	return rest
+}
+
+// Forward sends what is for the old addresses on to the new sandbox, and what comes back out into
+// the network. It is held until then. Only when the new end is open, and nothing of the pod is
+// left in the old sandbox, may it be called.
+func Forward(path string, l Lease) error {
+	s, err := enter(path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	lease, err := s.lease(l)
+	if err == nil {
+		defer lease.Close()
+		err = lease.Forward(true)
+	}
+	if err != nil {
+		return fmt.Errorf("forward what is for %v from %s: %w", l.Old, path, err)
+	}
+	return nil
+}

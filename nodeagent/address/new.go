@@ -1,0 +1,227 @@
+package address
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/bpf/tunnel"
+)
+
+// owner marks rules as Drover's (rtnetlink's protocol of who has made it). Routes go with the
+// tunnel's device, or are in a table of Drover's own.
+const owner = 0xd7
+
+// The tables of routes, and the rules that lead there. The kernel's rule for its own addresses has
+// priority 0; the tunnel's own packets go to an address that is the sandbox's own by now.
+const (
+	tableOut  = 7473 // to the tunnel's other end
+	tableBack = 7474 // from an old address
+
+	priorityOut   = 5
+	priorityLocal = 10
+	priorityBack  = 11
+)
+
+// Arrive gives the old addresses to the sandbox at path, so that sockets can be restored to them.
+// Until Open nothing leaves from them and nothing comes to them; it never does but by the tunnel.
+func Arrive(path string, l Lease) error {
+	if err := l.Valid(); err != nil {
+		return err
+	}
+	s, err := enter(path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.arrive(l); err != nil {
+		return fmt.Errorf("bring %v to %s: %w", l.Old, path, err)
+	}
+	return nil
+}
+
+func (s *sandbox) arrive(l Lease) error {
+	if _, err := s.end(l); err == nil {
+		return nil
+	}
+	if err := s.clear(); err != nil {
+		return err
+	}
+	uplink, err := s.holder(l.New)
+	if err != nil {
+		return err
+	}
+	for _, a := range l.Old {
+		if link, err := s.holder(a); err == nil {
+			return fmt.Errorf("%s has the address %v already", link.Attrs().Name, a)
+		}
+	}
+	way, err := s.way(l)
+	if err != nil {
+		return err
+	}
+	link, err := s.makeTunnel(l.New, l.Old[0], uplink.Attrs().MTU-l.overhead(), newMAC)
+	if err != nil {
+		return err
+	}
+	programs, err := tunnel.Load(tunnel.Config{Old: l.Old, Here: l.New, There: l.Old[0], Port: Port,
+		Uplink: uplink.Attrs().Index, Tunnel: link.Attrs().Index, From: newMAC, To: leftMAC})
+	if err != nil {
+		return err
+	}
+	defer programs.Close()
+	if err := programs.AttachNew(s.Handle, uplink, link); err != nil {
+		return err
+	}
+	if err := s.lead(l, way, link); err != nil {
+		return err
+	}
+	for _, a := range l.Old {
+		if err := s.add(a, link); err != nil {
+			return fmt.Errorf("give %v to %s: %w", a, device, err)
+		}
+	}
+	return s.complete(link, l)
+}
+
+// way is the route to the tunnel's other end as it is before that address is this sandbox's own.
+func (s *sandbox) way(l Lease) (*netlink.Route, error) {
+	routes, err := s.RouteGet(l.Old[0].AsSlice())
+	if err != nil {
+		return nil, fmt.Errorf("find the route to %v: %w", l.Old[0], err)
+	}
+	r := routes[0]
+	return &netlink.Route{Family: family(l.New), Dst: host(l.Old[0]), Gw: r.Gw, LinkIndex: r.LinkIndex, Table: tableOut,
+		Flags: int(netlink.FLAG_ONLINK) * boolean(r.Gw != nil)}, nil
+}
+
+func boolean(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// lead makes the routes and rules: the tunnel's packets out by the uplink although they are for an
+// address of this sandbox, and what is from an old address into the tunnel.
+func (s *sandbox) lead(l Lease, way *netlink.Route, link netlink.Link) error {
+	if err := s.RouteReplace(way); err != nil {
+		return fmt.Errorf("make the route %v: %w", way, err)
+	}
+	f := family(l.New)
+	local, out := rule(f, priorityLocal, unix.RT_TABLE_LOCAL), rule(f, priorityOut, tableOut)
+	out.Src, out.Dst = host(l.New), host(l.Old[0])
+	rules := []*netlink.Rule{local, out}
+	for _, a := range l.Old {
+		all := netlink.Route{Family: family(a), Dst: everything(a), LinkIndex: link.Attrs().Index, Table: tableBack, Scope: netlink.SCOPE_LINK}
+		if a.Is6() {
+			all.Scope = netlink.SCOPE_UNIVERSE
+		}
+		if err := s.RouteReplace(&all); err != nil {
+			return fmt.Errorf("make the route %v: %w", all, err)
+		}
+		back := rule(family(a), priorityBack, tableBack)
+		back.Src = host(a)
+		rules = append(rules, back)
+	}
+	for _, r := range rules {
+		if err := s.RuleAdd(r); err != nil {
+			return fmt.Errorf("make the rule %v: %w", r, err)
+		}
+	}
+	if err := s.RuleDel(kernelsLocal(f)); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("move the rule for the sandbox's own addresses: %w", err)
+	}
+	return nil
+}
+
+func rule(family, priority, table int) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Family, r.Priority, r.Table, r.Protocol = family, priority, table, owner
+	return r
+}
+
+// kernelsLocal is the rule that every namespace is born with.
+func kernelsLocal(family int) *netlink.Rule {
+	r := rule(family, 0, unix.RT_TABLE_LOCAL)
+	r.Protocol = unix.RTPROT_KERNEL
+	return r
+}
+
+func everything(a netip.Addr) *net.IPNet {
+	n := host(a)
+	for i := range n.Mask {
+		n.IP[i], n.Mask[i] = 0, 0
+	}
+	return n
+}
+
+// add gives an old address to the tunnel's device. Nobody is asked whether it is free, for it is
+// not, and no connection that the pod begins has it as its own.
+func (s *sandbox) add(a netip.Addr, link netlink.Link) error {
+	addr := &netlink.Addr{IPNet: host(a)}
+	if a.Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+		addr.ValidLft = math.MaxUint32 // for ever; preferred for 0 s: not chosen
+	}
+	return s.AddrAdd(link, addr)
+}
+
+// clearRoutes takes Drover's rules and routes away, and puts the kernel's own rule back first.
+func (s *sandbox) clearRoutes() error {
+	for _, f := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		rules, err := s.RuleList(f)
+		if err != nil {
+			return fmt.Errorf("list the rules in %s: %w", s.path, err)
+		}
+		for _, r := range rules {
+			if r.Protocol != owner {
+				continue
+			}
+			if r.Priority == priorityLocal {
+				if err := s.RuleAdd(kernelsLocal(f)); err != nil && !errors.Is(err, unix.EEXIST) {
+					return fmt.Errorf("put back the rule for the sandbox's own addresses: %w", err)
+				}
+			}
+			r.Family = f
+			if err := s.RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("remove the rule %v: %w", r, err)
+			}
+		}
+		routes, err := s.RouteListFiltered(f, &netlink.Route{Table: tableOut}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return fmt.Errorf("list the routes in %s: %w", s.path, err)
+		}
+		for _, r := range routes {
+			if err := s.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("remove the route %v: %w", r, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Open lets packets of the old addresses through at the new end for so long from now on; called
+// again, from then on. The kernel closes it by itself; 0 closes it at once.
+func Open(path string, l Lease, d time.Duration) error {
+	s, err := enter(path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	lease, err := s.lease(l)
+	if err == nil {
+		defer lease.Close()
+		err = lease.Open(d)
+	}
+	if err != nil {
+		return fmt.Errorf("open %s for %v: %w", path, l.Old, err)
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package address
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/bpf/tunnel"
+)
+
+// sandbox is the network namespace of a pod.
+type sandbox struct {
+	*netlink.Handle
+	path string
+	ns   netns.NsHandle
+}
+
+// enter opens the network namespace at path (as /proc/PID/ns/net). The node's own is an error: a
+// pod on the host's network has no address to lease.
+func enter(path string) (*sandbox, error) {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	if err := apart(path); err != nil {
+		ns.Close()
+		return nil, err
+	}
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		ns.Close()
+		return nil, fmt.Errorf("speak to network namespace %s: %w", path, err)
+	}
+	return &sandbox{Handle: h, path: path, ns: ns}, nil
+}
+
+// apart is an error if path names the namespace of the agent, which is the node's.
+func apart(path string) error {
+	theirs, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	ours, err := os.Stat("/proc/self/ns/net")
+	if err != nil {
+		return fmt.Errorf("look for the node's network namespace: %w", err)
+	}
+	if os.SameFile(theirs, ours) {
+		return fmt.Errorf("%s is the node's own network namespace: the pod must not have hostNetwork", path)
+	}
+	return nil
+}
+
+func (s *sandbox) leave() {
+	s.Close()
+	s.ns.Close()
+}
+
+// holder finds the device that has the address.
+func (s *sandbox) holder(a netip.Addr) (netlink.Link, error) {
+	addrs, err := s.AddrList(nil, family(a))
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses in %s: %w", s.path, err)
+	}
+	for _, found := range addrs {
+		if found.IP.Equal(a.AsSlice()) {
+			return s.LinkByIndex(found.LinkIndex)
+		}
+	}
+	return nil, fmt.Errorf("no device in %s has the address %v", s.path, a)
+}
+
+// end finds the tunnel's device if it is complete and this lease's; errNoEnd: it is not.
+func (s *sandbox) end(l Lease) (netlink.Link, error) {
+	link, err := s.LinkByName(device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) || err == nil && link.Attrs().Alias != l.String() {
+		return nil, errNoEnd
+	}
+	return link, err
+}
+
+// lease finds what can be changed of this lease's end here.
+func (s *sandbox) lease(l Lease) (*tunnel.Lease, error) {
+	link, err := s.end(l)
+	if err != nil {
+		return nil, err
+	}
+	return tunnel.Find(s.Handle, link)
+}
+
+// makeTunnel makes the tunnel's device and sets it up; it is not marked as complete.
+func (s *sandbox) makeTunnel(here, there netip.Addr, mtu int, mac net.HardwareAddr) (netlink.Link, error) {
+	err := s.LinkAdd(&netlink.Vxlan{
+		LinkAttrs: netlink.LinkAttrs{Name: device, MTU: mtu, HardwareAddr: mac, TxQLen: -1},
+		VxlanId:   network, SrcAddr: here.AsSlice(), Group: there.AsSlice(), Port: Port,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a VXLAN device from %v to %v, UDP port %d, in %s: %w", here, there, Port, s.path, err)
+	}
+	link, err := s.LinkByName(device)
+	if err != nil {
+		return nil, err
+	}
+	// Nobody is asked for neighbours, and IPv6 announces no address of the device itself.
+	if err := s.LinkSetARPOff(link); err != nil {
+		return nil, fmt.Errorf("have %s go without neighbours: %w", device, err)
+	}
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	if err := s.LinkSetIP6AddrGenMode(link, none); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, fmt.Errorf("have %s go without an address of its own: %w", device, err)
+	}
+	if err := s.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set %s up: %w", device, err)
+	}
+	return link, nil
+}
+
+// complete marks the tunnel's device: everything else is done.
+func (s *sandbox) complete(link netlink.Link, l Lease) error {
+	if err := s.LinkSetAlias(link, l.String()); err != nil {
+		return fmt.Errorf("mark %s as complete: %w", device, err)
+	}
+	return nil
+}
+
+// clear takes away all that is Drover's, of whatever lease and however much of it is there. What
+// lets packets through goes last.
+func (s *sandbox) clear() error {
+	if err := s.clearRoutes(); err != nil {
+		return err
+	}
+	for _, name := range []string{device, bridge} {
+		link, err := s.LinkByName(name)
+		if err == nil {
+			err = s.LinkDel(link)
+		}
+		if err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
+	}
+	links, err := s.LinkList()
+	if err != nil {
+		return fmt.Errorf("list the devices in %s: %w", s.path, err)
+	}
+	for _, link := range links {
+		if err := tunnel.Detach(s.Handle, link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Clear takes away all that is Drover's in the sandbox at path, which may be gone: it is no end of
+// a tunnel any more.
+func Clear(path string) error {
+	s, err := enter(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.clear(); err != nil {
+		return fmt.Errorf("end the lease of an address in %s: %w", path, err)
+	}
+	return nil
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}
+
+// host is the prefix of the one address.
+func host(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}
