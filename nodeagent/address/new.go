@@ -29,6 +29,9 @@ const (
 	priorityBack  = 11
 )
 
+// settling is how long the kernel may take to put an address to use.
+const settling = 5 * time.Second
+
 // Arrive gives the old addresses to the sandbox at path, so that sockets can be restored to them.
 // Until Open nothing leaves from them and nothing comes to them; it never does but by the tunnel.
 func Arrive(path string, l Lease) error {
@@ -170,7 +173,19 @@ func (s *sandbox) add(a netip.Addr, link netlink.Link) error {
 		addr.Flags = unix.IFA_F_NODAD
 		addr.ValidLft = math.MaxUint32 // for ever; preferred for 0 s: not chosen
 	}
-	return s.AddrAdd(link, addr)
+	if err := s.AddrAdd(link, addr); err != nil {
+		return err
+	}
+	// IPv6 makes the route that has packets delivered a moment later.
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		routes, err := s.RouteGet(a.AsSlice())
+		if err == nil && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Since(begun) > settling {
+			return errors.Join(fmt.Errorf("the kernel delivers nothing to it after %v", settling), err)
+		}
+	}
 }
 
 // clearRoutes takes Drover's rules and routes away, and puts the kernel's own rule back first.

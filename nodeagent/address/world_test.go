@@ -61,7 +61,7 @@ func newWorld(t *testing.T, first string) *world {
 			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
 				return err
 			}
-			if err := netspace.Up(name, at(i, 1)...); err != nil {
+			if err := up(name, at(i, 1)); err != nil {
 				return err
 			}
 		}
@@ -78,6 +78,21 @@ func newWorld(t *testing.T, first string) *world {
 		w.lease = Lease{Old: []netip.Addr{w.left.v6, w.left.v4}, New: w.new.v6}
 	}
 	return w
+}
+
+// up gives a device its addresses, and a link-local one that is there at once.
+func up(device string, addresses []netip.Prefix) error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return err
+	}
+	const none = 1
+	if err := netlink.LinkSetIP6AddrGenMode(link, none); err != nil {
+		return err
+	}
+	b := addresses[1].Addr().As16()
+	local := netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 14: 1 + b[7], 15: b[15]}), 64)
+	return netspace.Up(device, append(addresses, local)...)
 }
 
 func at(bridge, number int) []netip.Prefix {
@@ -108,15 +123,7 @@ func (w *world) pod(t *testing.T, bridge, number int) pod {
 		if err := netspace.Up("lo"); err != nil {
 			return err
 		}
-		link, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		// No address of its own that is there only after a while.
-		if err := netlink.LinkSetIP6AddrGenMode(link, 1); err != nil {
-			return err
-		}
-		if err := netspace.Up("eth0", at(bridge, number)...); err != nil {
+		if err := up("eth0", at(bridge, number)); err != nil {
 			return err
 		}
 		for _, gw := range at(bridge, 1) {
