@@ -22,22 +22,35 @@ func PartNote(images string) string {
 // in the images.
 const GhostLimit = 64 << 20
 
+// Connections says what becomes of a container's established TCP connections.
+type Connections bool
+
+// Close is for pods whose address does not travel; Keep needs a network that is held
+// throughout, and at a restore the address.
+const (
+	Close Connections = false
+	Keep  Connections = true
+)
+
 // WriteCriuConfig writes the options with which runc calls CRIU for this container, for a
 // dump and for a restore. hook is the action script's path on the node.
-func (l Layout) WriteCriuConfig(id, hook string) error {
+func (l Layout) WriteCriuConfig(id, hook string, c Connections) error {
 	if err := ValidContainerID(id); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(l.criu(), 0o700); err != nil {
 		return err
 	}
-	options := "action-script " + hook + "\n" +
-		// Connections are closed: the address does not travel.
-		"tcp-close\n" +
-		// So are those that wait in a listening socket's queue: a busy process has some.
+	connections := "tcp-close\n"
+	if c == Keep {
+		connections = "tcp-established\n"
+	}
+	options := "action-script " + hook + "\n" + connections +
+		// Closed are in any case those that wait in a listening socket's queue: a busy process has some.
 		"skip-in-flight\n" +
-		// The lock would keep packets from connections that travel. As none does, it would only
-		// drop those of processes that go on because CRIU was killed in the middle of a dump.
+		// The lock would keep packets from connections that travel. Where they do, the address is
+		// held (package address); else it would only drop those of processes that go on because
+		// CRIU was killed in the middle of a dump.
 		"network-lock skip\n" +
 		// Locks are held by the container's own processes, all of which travel.
 		"file-locks\n" +
@@ -49,6 +62,36 @@ func (l Layout) WriteCriuConfig(id, hook string) error {
 		return fmt.Errorf("write CRIU's options: %w", err)
 	}
 	return nil
+}
+
+// NoteConnections notes for drover-runc what becomes of connections at the restore of a
+// container. It is the agent's word, for the images come from elsewhere.
+func (l Layout) NoteConnections(id string, c Connections) error {
+	if err := ValidContainerID(id); err != nil {
+		return err
+	}
+	if c == Keep {
+		if err := os.WriteFile(l.keeps(id), nil, 0o600); err != nil {
+			return fmt.Errorf("note that connections are kept: %w", err)
+		}
+		return nil
+	}
+	if err := os.Remove(l.keeps(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("note that connections are closed: %w", err)
+	}
+	return nil
+}
+
+// NotedConnections is what was noted. An error: it is not known.
+func (l Layout) NotedConnections(id string) (Connections, error) {
+	if err := ValidContainerID(id); err != nil {
+		return Close, err
+	}
+	_, err := os.Stat(l.keeps(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Close, nil
+	}
+	return Keep, err
 }
 
 // EnsureHook makes sure that drover-runc can be called by the action script's name, and

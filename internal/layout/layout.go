@@ -52,6 +52,9 @@ func (l Layout) Socket() string { return filepath.Join(l.Run, "agent.sock") }
 // CriuConfig is the file of CRIU's options for one container, named by its annotation.
 func (l Layout) CriuConfig(id string) string { return filepath.Join(l.criu(), id+".conf") }
 
+// keeps is the note that a container's connections are kept at its restore.
+func (l Layout) keeps(id string) string { return filepath.Join(l.criu(), id+".keep") }
+
 // Fences is the directory of fences.
 func (l Layout) Fences() fence.Dir { return fence.Dir(filepath.Join(l.State, "fences")) }
 
@@ -209,7 +212,7 @@ func (l Layout) RemoveContainer(id string) error {
 	if err := ValidContainerID(id); err != nil {
 		return err
 	}
-	return errors.Join(remove(filepath.Join(l.containers(), id+".json")), remove(l.CriuConfig(id)))
+	return errors.Join(remove(filepath.Join(l.containers(), id+".json")), remove(l.CriuConfig(id)), remove(l.keeps(id)))
 }
 
 // WriteNote stores v as JSON, whole or not at all, for root alone.

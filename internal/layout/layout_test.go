@@ -3,6 +3,7 @@ package layout
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -13,7 +14,7 @@ func TestContainerNotes(t *testing.T) {
 	if err := l.WriteContainer(want); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.WriteCriuConfig("abc", "/hook"); err != nil {
+	if err := l.WriteCriuConfig("abc", "/hook", Close); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := l.ReadContainer("abc"); err != nil || got == nil || *got != want {
@@ -32,13 +33,52 @@ func TestContainerNotes(t *testing.T) {
 	}
 }
 
+// What becomes of connections is noted for one container, and with it forgotten.
+func TestConnections(t *testing.T) {
+	dir := t.TempDir()
+	l := Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	if err := l.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []Connections{Close, Keep, Keep, Close, Close} {
+		if err := l.NoteConnections("abc", want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := l.NotedConnections("abc")
+		if err != nil || got != want {
+			t.Errorf("got %v, %v, want %v", got, err, want)
+		}
+		if err := l.WriteCriuConfig("abc", "/hook", got); err != nil {
+			t.Fatal(err)
+		}
+		options, err := os.ReadFile(l.CriuConfig("abc"))
+		if kept := strings.Contains(string(options), "tcp-established\n"); err != nil || kept != bool(want) || kept == strings.Contains(string(options), "tcp-close\n") {
+			t.Errorf("CRIU's options are %q, %v; connections kept: %v", options, err, want)
+		}
+	}
+	if err := l.NoteConnections("abc", Keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.RemoveContainer("abc"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.NotedConnections("abc"); err != nil || got != Close {
+		t.Errorf("of a container that is gone: %v, %v", got, err)
+	}
+	for _, id := range []string{"", "../a"} {
+		if _, err := l.NotedConnections(id); err == nil || l.NoteConnections(id, Keep) == nil {
+			t.Errorf("container ID %q was taken", id)
+		}
+	}
+}
+
 func TestNamesThatAreNoFileNames(t *testing.T) {
 	l := Layout{Run: t.TempDir(), State: t.TempDir()}
 	for _, id := range []string{"", ".", "..", "a/b", "../a", "a\x00", "a b", "ä"} {
 		if err := l.WriteContainer(Container{ID: id}); err == nil {
 			t.Errorf("container ID %q was taken", id)
 		}
-		if err := l.WriteCriuConfig(id, "/hook"); err == nil {
+		if err := l.WriteCriuConfig(id, "/hook", Close); err == nil {
 			t.Errorf("container ID %q got options", id)
 		}
 		if _, err := MoveDir(id, 1); err == nil {

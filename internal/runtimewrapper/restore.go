@@ -82,7 +82,11 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 	if err != nil {
 		return 0, err
 	}
-	if err := w.layout.WriteCriuConfig(in.id, hook); err != nil {
+	connections, err := w.layout.NotedConnections(in.id)
+	if err != nil {
+		return 0, err
+	}
+	if err := w.layout.WriteCriuConfig(in.id, hook, connections); err != nil {
 		return 0, err
 	}
 	work := w.layout.Work(in.id)

@@ -313,7 +313,7 @@ func (d *Dumps) prepare(dump string, parts []part) ([]cgroup.Group, error) {
 	}
 	<-d.ready
 	for i, p := range parts {
-		if err := d.cfg.Layout.WriteCriuConfig(p.ID, hook); err != nil {
+		if err := d.cfg.Layout.WriteCriuConfig(p.ID, hook, layout.Connections(p.move.KeepsConnections)); err != nil {
 			return nil, err
 		}
 		for _, dir := range []string{p.images(), filepath.Join(p.dir, workDir), filepath.Join(p.dir, runDir)} {

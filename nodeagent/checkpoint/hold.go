@@ -13,6 +13,7 @@ import (
 	"github.com/drover-project/drover/internal/criu"
 	"github.com/drover-project/drover/internal/handoff"
 	"github.com/drover-project/drover/internal/hosted"
+	"github.com/drover-project/drover/internal/repair"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
@@ -159,7 +160,31 @@ func (d *Dumps) release(ctx context.Context, p part) error {
 	}
 	// Also when CRIU died and nobody was there to be let go; and CRIU leaves a group frozen
 	// that it found so.
+	if err := d.mend(p, group); err != nil {
+		return err
+	}
 	return errors.Join(d.unlockNetwork(n.Init), group.Thaw())
+}
+
+// mend ends what a CRIU that was killed leaves of connections that it was to keep.
+func (d *Dumps) mend(p part, group cgroup.Group) error {
+	if !p.move.KeepsConnections || !group.Exists() {
+		return nil
+	}
+	pids, err := group.Procs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		ended, err := repair.End(pid)
+		if err != nil {
+			return err
+		}
+		if ended > 0 {
+			d.cfg.Log.Warn("CRIU left connections in repair mode", "container", p.ID, "process", pid, "connections", ended)
+		}
+	}
+	return nil
 }
 
 // End kills the containers where they stand.

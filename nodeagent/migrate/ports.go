@@ -21,6 +21,9 @@ type Move struct {
 	Containers []Container
 	// OwnerUID of the source pod's controlling owner; empty for a bare pod.
 	OwnerUID string
+	// KeepsConnections: the old address travels, is held on the source before Dump and is on the
+	// target before Restore (package address). Nobody sets it yet.
+	KeepsConnections bool
 }
 
 // Container is one that moves.

@@ -134,6 +134,9 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
+	if err := c.cfg.Layout.NoteConnections(id, layout.Connections(m.KeepsConnections)); err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
+	}
 	// Written first: once the wrapper knows, so must an agent that comes back.
 	if err := c.write(n); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)

@@ -3,13 +3,14 @@
 //go:debug multipathtcp=0
 
 // Command counter is what the tests of checkpoint and restore move: it counts, keeps a
-// random heap and looks after it, listens, and writes a line for every count. With SHARED=1 it
+// random heap and looks after it, listens, echoes, and writes a line for every count. With SHARED=1 it
 // shares memory with a child, with RESTLESS=1 some of its memory does not stay where it is.
 package main
 
 import (
 	"fmt"
 	"hash/fnv"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -41,6 +42,9 @@ func main() {
 		r, err := newRestless()
 		more = append(more, r)
 		check(err)
+	}
+	if err := echo(":8081"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	}
 	for i := 0; ; i++ {
 		intact := i%50 != 0 || sum(heap) == want
@@ -84,6 +88,40 @@ func accept(l net.Listener) {
 			}
 		}()
 	}
+}
+
+// echo sends back what comes by TCP and UDP.
+func echo(at string) error {
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return err
+	}
+	p, err := net.ListenPacket("udp", at)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			n, from, err := p.ReadFrom(buf)
+			if err == nil {
+				_, _ = p.WriteTo(buf[:n], from)
+			}
+		}
+	}()
+	return nil
 }
 
 func sum(b []byte) uint64 {

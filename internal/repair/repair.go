@@ -1,0 +1,84 @@
+// Package repair ends the repair mode of TCP sockets. CRIU puts connections into it while it dumps
+// them with tcp-established, and if it is killed they stay so: they neither send nor close.
+//
+// Sources: linux/tcp.h, net/ipv4/tcp.c. Needs Linux 5.6 (pidfd_getfd), CAP_SYS_PTRACE for the
+// process, and CAP_NET_ADMIN in the user namespace of its network.
+package repair
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Values of TCP_REPAIR.
+const (
+	on = 1
+	// offQuietly sends no window probe: the peer is told nothing.
+	offQuietly = -1
+)
+
+// End takes all sockets of the process that are in repair mode out of it, and gives their number.
+// What is shared with other processes is theirs as well. A process that is gone has none.
+func End(pid int) (ended int, err error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	defer unix.Close(pidfd)
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("list the files of process %d: %w", pid, err)
+	}
+	for _, e := range entries {
+		to, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil || !strings.HasPrefix(to, "socket:") {
+			continue // closed meanwhile, or no socket
+		}
+		n, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		was, err := end(pidfd, n)
+		if err != nil {
+			return ended, fmt.Errorf("end the repair mode of file %d of process %d: %w", n, pid, err)
+		}
+		if was {
+			ended++
+		}
+	}
+	return ended, nil
+}
+
+// end tells whether file n is a socket that was in repair mode.
+func end(pidfd, n int) (bool, error) {
+	fd, err := unix.PidfdGetfd(pidfd, n, 0)
+	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil || protocol != unix.IPPROTO_TCP {
+		return false, err
+	}
+	if mode, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR); err != nil || mode != on {
+		return false, err
+	}
+	return true, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, offQuietly)
+}

@@ -1,0 +1,142 @@
+package checkpoint
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/nodeagent/address"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func space(c *container) string { return "/run/netns/" + c.id }
+
+// talked is a container that counts and is talked to by all that there is, and is dumped with
+// its connections while nothing reaches it.
+type talked struct {
+	lan
+	a      *agent
+	source *container
+	m      migrate.Move
+	lease  address.Lease
+	dump   migrate.Dumped
+	last   count
+	talks  []*talk
+}
+
+func talkedTo(t *testing.T) *talked {
+	t.Helper()
+	k := &talked{lan: newLAN(t), a: startAgent(t), source: newContainer(t, "src", nil)}
+	k.plug(k.source.id, 2)
+	k.lease = address.Lease{Old: k.addresses(2), New: k.addresses(4)[0]}
+	k.source.run()
+	k.last = k.source.next()
+	client := k.client(3)
+	for _, network := range []string{"tcp", "udp"} {
+		for _, to := range k.lease.Old {
+			k.talks = append(k.talks, k.talk(client, network, to))
+		}
+	}
+	for _, talk := range k.talks {
+		talk.goOn()
+	}
+	must(t, address.Hold(space(k.source), k.lease))
+	k.m = move(k.source, nil)
+	k.m.KeepsConnections = true
+	var err error
+	if k.dump, err = k.a.dumps.Dump(within(t), k.m); err != nil {
+		t.Fatal(err)
+	}
+	k.last = k.source.mustRest(k.last)
+	return k
+}
+
+// arrived is the target with its copy, held.
+func (k *talked) arrived(t *testing.T) *attempt {
+	t.Helper()
+	target := newContainer(t, "dst", map[string]string{"drover.dev/migration": k.m.Name})
+	k.plug(target.id, 4)
+	at := &attempt{a: k.a, source: k.source, target: target, m: move(k.source, target), last: k.last, frozenAt: k.dump.FrozenAt}
+	at.m.KeepsConnections = true
+	at.images = filepath.Join(layout.Default.Images(), at.m.UID+"-1")
+	must(t, os.CopyFS(at.images, os.DirFS(k.dump.Dir)))
+	t.Cleanup(func() { os.RemoveAll(at.images) })
+	at.wait(t)
+	must(t, address.Arrive(space(target), k.lease))
+	must(t, at.a.copies.Restore(within(t), at.m, target.id, at.images))
+	at.a.expect("held " + target.id)
+	at.mustBeHeld(t)
+	return at
+}
+
+// unlocked fails if CRIU has left a lock behind.
+func unlocked(t *testing.T, all ...*container) {
+	t.Helper()
+	for _, c := range all {
+		if tables := run(t, "ip", "netns", "exec", c.id, "nft", "list", "tables"); strings.Contains(tables, "CRIU") {
+			t.Errorf("a network lock is left behind: %s", tables)
+		}
+	}
+}
+
+// TestConnectionsMove: whoever talks to the pod goes on talking to it where it is now, and notices
+// nothing but a gap.
+func TestConnectionsMove(t *testing.T) {
+	k := talkedTo(t)
+	at := k.arrived(t)
+	must(t, address.Open(space(at.target), k.lease, time.Hour))
+	must(t, at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return nil }))
+	must(t, at.a.dumps.End(within(t), at.m))
+	must(t, address.Forward(space(at.source), k.lease))
+	must(t, <-at.created)
+	at.target.start()
+	if first := at.target.next(); first.n != k.last.n+1 {
+		t.Errorf("the copy went on with %d after %d", first.n, k.last.n)
+	} else {
+		t.Logf("gap %s", first.at.Sub(k.last.at).Round(time.Millisecond))
+	}
+	for _, talk := range k.talks {
+		talk.end()
+	}
+	unlocked(t, at.source, at.target)
+}
+
+// TestConnectionsAbort: a move that is aborted closes no connection either, however far it was and
+// whoever died.
+func TestConnectionsAbort(t *testing.T) {
+	for name, until := range map[string]func(*testing.T, *talked){
+		"dumped": func(*testing.T, *talked) {},
+		"restored": func(t *testing.T, k *talked) {
+			at := k.arrived(t)
+			must(t, at.a.copies.Kill(within(t), at.m))
+			at.mustBeGone(t)
+			must(t, address.Clear(space(at.target)))
+		},
+		"criu-is-dead":  func(t *testing.T, _ *talked) { kill(t, "criu") },
+		"agent-is-dead": func(_ *testing.T, k *talked) { k.a = k.a.restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := talkedTo(t)
+			until(t, k)
+			must(t, k.a.dumps.Release(within(t), k.m))
+			must(t, address.Clear(space(k.source)))
+			if now := k.source.next(); now.n != k.last.n+1 {
+				t.Errorf("the counter went on with %d after %d", now.n, k.last.n)
+			}
+			for _, talk := range k.talks {
+				talk.end()
+			}
+			unlocked(t, k.source)
+		})
+	}
+}
