@@ -29,6 +29,7 @@ type talked struct {
 	source *container
 	m      migrate.Move
 	lease  address.Lease
+	kept   *address.Kept
 	dump   migrate.Dumped
 	last   count
 	talks  []*talk
@@ -51,9 +52,11 @@ func talkedTo(t *testing.T) *talked {
 		talk.goOn()
 	}
 	must(t, address.Hold(space(k.source), k.lease))
+	var err error
+	k.kept, err = address.Keep(space(k.source), k.lease, 8<<20)
+	must(t, err)
 	k.m = move(k.source, nil)
 	k.m.KeepsConnections = true
-	var err error
 	if k.dump, err = k.a.dumps.Dump(within(t), k.m); err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +100,7 @@ func TestConnectionsMove(t *testing.T) {
 	must(t, address.Open(space(at.target), k.lease, time.Hour))
 	must(t, at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return nil }))
 	must(t, at.a.dumps.End(within(t), at.m))
+	must(t, k.kept.Release())
 	must(t, address.Forward(space(at.source), k.lease))
 	must(t, <-at.created)
 	at.target.start()
@@ -128,6 +132,7 @@ func TestConnectionsAbort(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			k := talkedTo(t)
 			until(t, k)
+			must(t, k.kept.Close())
 			must(t, k.a.dumps.Release(within(t), k.m))
 			must(t, address.Clear(space(k.source)))
 			if now := k.source.next(); now.n != k.last.n+1 {
