@@ -78,14 +78,18 @@ func (l *Lease) take(id ebpf.MapID) error {
 // Close lets go of the maps.
 func (l *Lease) Close() error { return errors.Join(l.state.Close(), l.peers.Close()) }
 
-// Forward opens the end that the pod has left, or holds it back.
-func (l *Lease) Forward(open bool) error {
-	var state tunnelLease
-	if open {
-		state.Forward = 1
-	}
-	return l.set(state)
-}
+// Left is how far the end is open that the pod has left.
+type Left uint64
+
+// Held lets nothing through, Back what the tunnel brings back, Forward everything.
+const (
+	Held Left = iota
+	Back
+	Forward
+)
+
+// SetLeft opens the end that the pod has left, or holds it.
+func (l *Lease) SetLeft(to Left) error { return l.set(tunnelLease{Left: uint64(to)}) }
 
 // Open opens the end that the pod is in now for so long from now on. The kernel closes it
 // then; 0 closes it at once.

@@ -61,12 +61,18 @@ const volatile __u32 uplink, tunnel; // indices of devices
 // Of the tunnel's devices, the destination first.
 const volatile __u8 frame[12];
 
+// How far the old sandbox's end is open.
+enum left {
+	LEFT_HELD,
+	LEFT_BACK, // to what the tunnel brings back
+	LEFT_OPEN,
+};
+
 // What an agent changes while the programs run.
 struct lease {
 	// until is when the new sandbox's end closes, in ns of CLOCK_BOOTTIME. 0: held.
 	__u64 until;
-	// forward: the old sandbox's end is open.
-	__u64 forward;
+	__u64 left; // enum left
 };
 
 struct {
@@ -191,11 +197,11 @@ static __always_inline struct lease *lease(void)
 	return bpf_map_lookup_elem(&drover_lease, &zero);
 }
 
-static __always_inline bool forwards(void)
+static __always_inline bool left_is(enum left least)
 {
 	struct lease *l = lease();
 
-	return l && l->forward;
+	return l && l->left >= least;
 }
 
 // What comes to the old sandbox from outside.
@@ -207,7 +213,7 @@ int drover_left_in(struct __sk_buff *skb)
 
 	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &there, &here))
 		return TC_ACT_UNSPEC;
-	if (!p.known || !is_old(&p.destination) || !forwards())
+	if (!p.known || !is_old(&p.destination) || !left_is(LEFT_OPEN))
 		return TC_ACT_SHOT;
 #pragma unroll
 	for (int i = 0; i < sizeof(ether); i++)
@@ -225,7 +231,7 @@ int drover_left_out(struct __sk_buff *skb)
 {
 	struct packet p = read(skb);
 
-	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &here, &there) || forwards())
+	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &here, &there) || left_is(LEFT_BACK))
 		return TC_ACT_UNSPEC;
 	return TC_ACT_SHOT;
 }
@@ -235,7 +241,7 @@ int drover_left_out(struct __sk_buff *skb)
 SEC("tc")
 int drover_left_rest(struct __sk_buff *skb)
 {
-	return forwards() ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	return left_is(LEFT_BACK) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 // What the tunnel brings back to the old sandbox.
@@ -244,7 +250,7 @@ int drover_left_back(struct __sk_buff *skb)
 {
 	struct packet p = read(skb);
 
-	if (!p.known || !is_old(&p.source) || is_old(&p.destination) || !forwards())
+	if (!p.known || !is_old(&p.source) || is_old(&p.destination) || !left_is(LEFT_BACK))
 		return TC_ACT_SHOT;
 	return bpf_redirect_neigh(uplink, 0, 0, 0);
 }

@@ -19,9 +19,9 @@ type tunnelAddress struct {
 }
 
 type tunnelLease struct {
-	_       structs.HostLayout
-	Until   uint64
-	Forward uint64
+	_     structs.HostLayout
+	Until uint64
+	Left  uint64
 }
 
 type tunnelPeer struct {

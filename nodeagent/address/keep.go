@@ -20,7 +20,6 @@ import (
 // Kept is what comes for the old addresses while they are held. Without it that is lost, and TCP
 // sends it again only after a while that doubles each time. It is lost with its process.
 type Kept struct {
-	path   string
 	lease  Lease
 	mac    net.HardwareAddr
 	limit  int // of size
@@ -35,7 +34,7 @@ type Kept struct {
 const virtio = 10
 
 // Keep begins to keep what comes to the sandbox at path, up to limit bytes, after Hold: what the
-// pod still got must not come to it twice. Release or Close ends it. It takes CAP_NET_RAW.
+// pod still got must not come to it twice. Forward or Close ends it. It takes CAP_NET_RAW.
 func Keep(path string, l Lease, limit int) (*Kept, error) {
 	if err := l.Valid(); err != nil {
 		return nil, err
@@ -49,7 +48,7 @@ func Keep(path string, l Lease, limit int) (*Kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kept{path: path, lease: l, mac: uplink.Attrs().HardwareAddr, limit: limit, ended: make(chan error, 1)}
+	k := &Kept{lease: l, mac: uplink.Attrs().HardwareAddr, limit: limit, ended: make(chan error, 1)}
 	if k.socket, err = s.packets(uplink, unix.ETH_P_ALL); err != nil {
 		return nil, fmt.Errorf("keep what comes for %v: %w", l.Old, err)
 	}
@@ -146,23 +145,18 @@ func (k *Kept) wanted(frame []byte) bool {
 	return false
 }
 
-// Release sends what was kept through the tunnel, whose new end is open, right before Forward.
-func (k *Kept) Release() error {
+// send ends the keeping, and sends what was kept through the tunnel.
+func (k *Kept) send(s *sandbox) error {
 	if err := k.stop(); err != nil {
 		return err
 	}
-	s, err := enter(k.path)
+	link, err := s.end(k.lease)
 	if err != nil {
 		return err
 	}
-	defer s.leave()
-	link, err := s.end(k.lease)
-	if err != nil {
-		return fmt.Errorf("release what came for %v: %w", k.lease.Old, err)
-	}
 	out, err := s.packets(link, 0)
 	if err != nil {
-		return fmt.Errorf("release what came for %v: %w", k.lease.Old, err)
+		return err
 	}
 	defer out.Close()
 	for _, f := range k.frames {

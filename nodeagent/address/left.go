@@ -29,7 +29,7 @@ func Hold(path string, l Lease) error {
 func (s *sandbox) hold(l Lease) error {
 	if lease, err := s.lease(l); err == nil {
 		defer lease.Close()
-		return lease.Forward(false)
+		return lease.SetLeft(tunnel.Held)
 	}
 	if err := s.clear(); err != nil {
 		return err
@@ -99,20 +99,33 @@ func without(links []netlink.Link, index int) (rest []netlink.Link) {
 
 // Forward sends what is for the old addresses on to the new sandbox, and what comes back out into
 // the network. It is held until then. Only when the new end is open, and nothing of the pod is
-// left in the old sandbox, may it be called.
-func Forward(path string, l Lease) error {
+// left in the old sandbox, may it be called. What was kept until then, if anything, goes first.
+func Forward(path string, l Lease, kept *Kept) error {
 	s, err := enter(path)
 	if err != nil {
 		return err
 	}
 	defer s.leave()
-	lease, err := s.lease(l)
-	if err == nil {
-		defer lease.Close()
-		err = lease.Forward(true)
-	}
-	if err != nil {
+	if err := s.forward(l, kept); err != nil {
 		return fmt.Errorf("forward what is for %v from %s: %w", l.Old, path, err)
 	}
 	return nil
+}
+
+func (s *sandbox) forward(l Lease, kept *Kept) error {
+	lease, err := s.lease(l)
+	if err != nil {
+		return err
+	}
+	defer lease.Close()
+	if kept != nil {
+		// Its answers have to come back, and nothing newer may come before it.
+		if err := lease.SetLeft(tunnel.Back); err != nil {
+			return err
+		}
+		if err := kept.send(s); err != nil {
+			return err
+		}
+	}
+	return lease.SetLeft(tunnel.Forward)
 }

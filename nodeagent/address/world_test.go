@@ -165,7 +165,7 @@ func moved(t *testing.T, first string) *world {
 	must(t, Hold(w.left.path(), w.lease))
 	must(t, Arrive(w.new.path(), w.lease))
 	must(t, Open(w.new.path(), w.lease, time.Hour))
-	must(t, Forward(w.left.path(), w.lease))
+	must(t, Forward(w.left.path(), w.lease, nil))
 	return w
 }
 

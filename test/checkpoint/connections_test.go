@@ -100,8 +100,7 @@ func TestConnectionsMove(t *testing.T) {
 	must(t, address.Open(space(at.target), k.lease, time.Hour))
 	must(t, at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return nil }))
 	must(t, at.a.dumps.End(within(t), at.m))
-	must(t, k.kept.Release())
-	must(t, address.Forward(space(at.source), k.lease))
+	must(t, address.Forward(space(at.source), k.lease, k.kept))
 	must(t, <-at.created)
 	at.target.start()
 	if first := at.target.next(); first.n != k.last.n+1 {
