@@ -186,7 +186,7 @@ func (u *unpacker) remove(parent, fd int, name string) error {
 	if err := u.ctx.Err(); err != nil {
 		return err
 	}
-	names, err := list(fd)
+	names, err := list(fd, -1)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -55,6 +56,9 @@ type walker struct {
 	content func(fd int, e *Entry, st *unix.Stat_t) error
 	entries []Entry
 	links   map[inode]int
+	// size is that of the index so far, in bytes, scratch an entry of it.
+	size    int
+	scratch encoder
 }
 
 type inode struct{ dev, ino uint64 }
@@ -99,10 +103,21 @@ func (w *walker) walk(root string) error {
 	if err != nil {
 		return err
 	}
-	w.entries = append(w.entries, e)
-	if err := w.dir(fd, 0, nil); err != nil {
+	if err := errors.Join(w.add(e), w.dir(fd, 0, nil)); err != nil {
 		return fmt.Errorf("%s: %w", root, err)
 	}
+	return nil
+}
+
+// add takes an entry, if the index does not become too large: whoever owns the tree says how much there
+// is to be kept of it.
+func (w *walker) add(e Entry) error {
+	w.scratch.b = w.scratch.b[:0]
+	w.scratch.entry(&e)
+	if w.size += len(w.scratch.b); w.size > maxIndex {
+		return fmt.Errorf("%w: what they are without their content takes more than %d MiB", ErrUnfit, maxIndex>>20)
+	}
+	w.entries = append(w.entries, e)
 	return nil
 }
 
@@ -111,7 +126,8 @@ func (w *walker) dir(fd, at int, path []string) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	names, err := list(fd)
+	// One more than there may be is found to be too many.
+	names, err := list(fd, max(0, w.Limits.Entries-len(w.entries))+1)
 	if err != nil {
 		return &os.PathError{Op: "list", Path: strings.Join(path, "/"), Err: err}
 	}
@@ -127,8 +143,8 @@ func (w *walker) dir(fd, at int, path []string) error {
 	return nil
 }
 
-// list gives the names in a directory in order.
-func list(fd int) ([]string, error) {
+// list gives the names in a directory in order, most of them at most; below zero: all.
+func list(fd, most int) ([]string, error) {
 	dir, err := retry(func() (int, error) {
 		return unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	})
@@ -137,7 +153,10 @@ func list(fd int) ([]string, error) {
 	}
 	f := os.NewFile(uintptr(dir), "")
 	defer f.Close()
-	names, err := f.Readdirnames(-1)
+	names, err := f.Readdirnames(most)
+	if errors.Is(err, io.EOF) {
+		err = nil // it is empty
+	}
 	slices.Sort(names)
 	return names, err
 }
@@ -164,8 +183,7 @@ func (w *walker) entry(dir, at int, path []string) error {
 	}
 	i := inode{uint64(st.Dev), st.Ino}
 	if first, ok := w.links[i]; ok {
-		w.entries = append(w.entries, Entry{Parent: at, Name: last, Kind: Link, Of: first})
-		return nil
+		return w.add(Entry{Parent: at, Name: last, Kind: Link, Of: first})
 	}
 	e, err := w.describe(fd, joined, &st)
 	if err != nil {
@@ -177,7 +195,9 @@ func (w *walker) entry(dir, at int, path []string) error {
 			return err
 		}
 	}
-	w.entries = append(w.entries, e)
+	if err := w.add(e); err != nil {
+		return err
+	}
 	switch {
 	case e.Kind == Dir:
 		return w.dir(fd, len(w.entries)-1, path)
@@ -243,6 +263,9 @@ func (w *walker) attributes(fd int, path string, e *Entry) error {
 		if !travels(n) && !(w.Layer && marked) {
 			continue
 		}
+		if len(e.Xattrs) >= maxXattrs && !marked {
+			return unfit(path, "has more than %d extended attributes", maxXattrs)
+		}
 		value, err := attribute(fd, n)
 		if errors.Is(err, unix.ENODATA) {
 			continue
@@ -258,9 +281,6 @@ func (w *walker) attributes(fd int, path string, e *Entry) error {
 		case mark == "opaque", mark == "redirect", mark == "metacopy", mark == "whiteout":
 			return unfit(path, "is kept by its overlay in a way that cannot be taken along (%s): mount without redirect_dir and metacopy", n)
 		}
-	}
-	if len(e.Xattrs) > maxXattrs {
-		return unfit(path, "has %d extended attributes, %d are taken at most", len(e.Xattrs), maxXattrs)
 	}
 	return nil
 }
