@@ -147,6 +147,7 @@ func (n Node) trees(c Container, merged bool) ([]tree, error) {
 var (
 	emptyDir = regexp.MustCompile(`^(/.+/pods/([^/]+)/)volumes/kubernetes\.io~empty-dir/([^/]+)(/.*)?$`)
 	subPath  = regexp.MustCompile(`^(/.+/pods/([^/]+)/)volume-subpaths/([^/]+)/[^/]+/[0-9]+$`)
+	volume   = regexp.MustCompile(`^/.+/pods/[^/]+/(volumes|volume-subpaths)/`)
 )
 
 // mounted gives the tree that a mount is of, or is a part of; ok: there is one.
@@ -174,7 +175,8 @@ func (n Node) mounted(podUID string, m mount) (t tree, ok bool, err error) {
 		}
 		return t, true, nil
 	}
-	if m.Destination == "/dev/shm" {
+	// kubelet makes other volumes anew, also those that are mounted there.
+	if m.Destination == "/dev/shm" && !volume.MatchString(source) {
 		path, err := securejoin.SecureJoin(n.Host, source)
 		return tree{image: prefix + "shm", what: "/dev/shm", path: path}, err == nil, err
 	}

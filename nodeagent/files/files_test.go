@@ -243,6 +243,17 @@ func TestSubPathOfAFile(t *testing.T) {
 	}
 }
 
+// A volume that kubelet fills is kubelet's to fill on the target, also where it takes the place of /dev/shm.
+func TestOtherVolumeAtShm(t *testing.T) {
+	n := node(t)
+	const config = kubelet + uid + "/volumes/kubernetes.io~configmap/config"
+	n.write(t, config+"/c", "c")
+	app := n.container(t, uid, "app", true, config+":/dev/shm")
+	if _, err := n.Pack(t.Context(), []Container{app}, false); err != nil || n.images(app) != "" {
+		t.Errorf("packed %q, %v", n.images(app), err)
+	}
+}
+
 func TestMountinfo(t *testing.T) {
 	point, kind, options, ok := mountLine(`36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:3 - overlay none rw,lowerdir=/a,upperdir=/u\054p,workdir=/w`)
 	if !ok || point != "/mnt 2" || kind != "overlay" || option(options, "upperdir") != "/u,p" {
