@@ -90,7 +90,7 @@ func Decode(r io.Reader, l Limits) (*Index, error) {
 	if len(b) < len(magic) || string(b[:len(magic)]) != magic {
 		return nil, fmt.Errorf("%w: an index of another version, which begins with %q", ErrUnfit, b[:min(len(b), len(magic))])
 	}
-	d := decoder{b: b[len(magic):], extents: int(l.Bytes / Page)}
+	d := decoder{b: b[len(magic):], extents: int(l.Bytes / Page), xattrs: l.xattrs()}
 	x := &Index{Layer: d.bool()}
 	for range d.count(l.Entries) {
 		x.Entries = append(x.Entries, d.entry())
@@ -116,6 +116,9 @@ type decoder struct {
 	err error
 	// extents is how many there may be: each has a page of the data file at least.
 	extents int
+	// xattrs is how many there may be: one that is empty takes two bytes here, and many times that in
+	// memory.
+	xattrs int
 }
 
 var errShort = errors.New("it ends too early")
@@ -216,7 +219,9 @@ func (d *decoder) entry() (e Entry) {
 	e.Mode = uint32(d.uint(0o7777))
 	e.UID, e.GID = uint32(d.uint(maxID)), uint32(d.uint(maxID))
 	e.Sec, e.Nsec = d.int(), d.int()
-	for range d.count(maxXattrs) {
+	n := d.count(min(maxXattrs, d.xattrs))
+	d.xattrs -= n
+	for range n {
 		e.Xattrs = append(e.Xattrs, Xattr{d.string(maxName), []byte(d.string(maxXattr))})
 	}
 	return e

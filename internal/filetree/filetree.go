@@ -82,6 +82,9 @@ type Limits struct {
 	Entries int
 }
 
+// xattrs is how many extended attributes a tree may have.
+func (l Limits) xattrs() int { return maxXattrs + 2*l.Entries }
+
 // Bounds that no tree may exceed. Paths are as long as Linux resolves them.
 const (
 	maxDepth  = 128

@@ -1,6 +1,7 @@
 package filetree
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -36,5 +37,25 @@ func TestLargeIndex(t *testing.T) {
 		if err := w.walk(dir); !errors.Is(err, want) {
 			t.Errorf("with %d bytes left for a link of %d: %v", room, maxPath, err)
 		}
+	}
+}
+
+// An index of empty attributes is small, and they are not once they are decoded.
+func TestManyAttributes(t *testing.T) {
+	x := &Index{Entries: []Entry{root()}}
+	limits := Limits{Bytes: 1 << 20, Entries: 1000}
+	for i := range limits.Entries - 1 {
+		x.Entries = append(x.Entries, file(fmt.Sprint(i)))
+		x.Entries[i+1].Xattrs = make([]Xattr, maxXattrs)
+	}
+	b, err := x.Encode()
+	try(t, err)
+	allocations := testing.AllocsPerRun(1, func() {
+		if _, err := Decode(bytes.NewReader(b), limits); !errors.Is(err, ErrUnfit) {
+			t.Errorf("%v", err)
+		}
+	})
+	if most := float64(limits.Entries); allocations > most {
+		t.Errorf("%v allocations for a refusal, want %v at most", allocations, most)
 	}
 }

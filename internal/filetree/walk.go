@@ -56,9 +56,10 @@ type walker struct {
 	content func(fd int, e *Entry, st *unix.Stat_t) error
 	entries []Entry
 	links   map[inode]int
-	// size is that of the index so far, in bytes, scratch an entry of it.
-	size    int
-	scratch encoder
+	// size is that of the index so far, in bytes, xattrs how many extended attributes are in it, scratch an
+	// entry of it.
+	size, xattrs int
+	scratch      encoder
 }
 
 type inode struct{ dev, ino uint64 }
@@ -116,6 +117,9 @@ func (w *walker) add(e Entry) error {
 	w.scratch.entry(&e)
 	if w.size += len(w.scratch.b); w.size > maxIndex {
 		return fmt.Errorf("%w: what they are without their content takes more than %d MiB", ErrUnfit, maxIndex>>20)
+	}
+	if w.xattrs += len(e.Xattrs); w.xattrs > w.Limits.xattrs() {
+		return fmt.Errorf("%w: they have more than %d extended attributes", ErrUnfit, w.Limits.xattrs())
 	}
 	w.entries = append(w.entries, e)
 	return nil
