@@ -167,6 +167,9 @@ func TestAborts(t *testing.T) {
 		"dump hangs, controller aborts": {
 			setUp:     func(c *cluster) { c.nodes["a"].blockDump = true },
 			meanwhile: func(c *cluster) { time.Sleep(time.Second); c.abort() }, want: abortedEarly},
+		"restore takes long, controller aborts": {
+			setUp:     func(c *cluster) { c.nodes["b"].blockRestore = true },
+			meanwhile: func(c *cluster) { time.Sleep(time.Second); c.abort() }, want: abortedLate},
 		"create vanishes": {
 			setUp:     func(c *cluster) { c.nodes["a"].blockDump = true },
 			meanwhile: func(c *cluster) { time.Sleep(time.Second); c.nodes["b"].endCreate("c1") }, want: abortedEarly, reason: "WaiterGone"},

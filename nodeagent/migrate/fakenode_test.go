@@ -130,8 +130,18 @@ func (x *copies) Inspect(context.Context, Move) (Copy, error) {
 	return x.copy, nil
 }
 
-func (x *copies) Restore(_ context.Context, _ Move, id, _ string) error {
+func (x *copies) Restore(ctx context.Context, _ Move, id, _ string) error {
 	x.mu.Lock()
+	if x.blockRestore {
+		x.atWork = true
+		x.mu.Unlock()
+		<-ctx.Done()
+		time.Sleep(time.Second)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.atWork = false
+		return ctx.Err()
+	}
 	x.copy.ID = id
 	err, d := x.restoreErr, x.driver
 	if err == nil {
@@ -212,6 +222,9 @@ func (x *copies) ResumeRest(context.Context, Move) error {
 
 func (x *copies) Kill(context.Context, Move) error {
 	x.mu.Lock()
+	if x.atWork {
+		x.c.t.Error("the copy is ended while its restore is still at work")
+	}
 	id := x.copy.ID
 	x.copy = Copy{Creates: x.copy.Creates}
 	x.mu.Unlock()

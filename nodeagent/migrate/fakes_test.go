@@ -66,12 +66,14 @@ type node struct {
 	blockDump  bool
 	dumpCut    bool // a dump that was blocked has ended
 	blockPass  bool
-	images     bool
-	copy       Copy
-	answers    map[string]string
-	fences     map[string]fence.Fence
-	begun      bool
-	arrivals   map[string]bool
+	// blockRestore: a restore goes on until it is broken off, and is at work some time longer.
+	blockRestore, atWork bool
+	images               bool
+	copy                 Copy
+	answers              map[string]string
+	fences               map[string]fence.Fence
+	begun                bool
+	arrivals             map[string]bool
 }
 
 const (

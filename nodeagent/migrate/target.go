@@ -61,7 +61,14 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 	rt := w.d.ports.Runtime
 	switch a.Op {
 	case handoff.OpRestore:
-		w.start(ctx, func(ctx context.Context) letter { return w.restore(ctx, a.ID) })
+		ctx, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		w.breakOff = func() { cancel(); <-ended }
+		w.start(ctx, func(ctx context.Context) letter {
+			defer close(ended)
+			defer cancel()
+			return w.restore(ctx, a.ID)
+		})
 	case handoff.OpLook:
 		w.start(ctx, w.lookAgain)
 	case handoff.OpPass:
@@ -72,7 +79,14 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 	case handoff.OpResume:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return w.resume(ctx, a.ID) })
 	case handoff.OpKill:
-		w.try(ctx, a.Op, w.kill)
+		// What still looks at the images or makes files would begin a copy after its end.
+		breakOff := w.breakOff
+		w.try(ctx, a.Op, func(ctx context.Context) error {
+			if breakOff != nil {
+				breakOff()
+			}
+			return w.kill(ctx)
+		})
 	case handoff.OpRefuse:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Refuse(ctx, w.move, a.ID, a.Reason) })
 	case handoff.OpFresh:

@@ -42,6 +42,8 @@ type worker struct {
 	versions []string
 	// cancel ends the dump, the transfer or the pass that is under way.
 	cancel context.CancelFunc
+	// breakOff ends the restore that is under way, and returns when it has ended; nil: there was none.
+	breakOff func()
 	// gone: the record was deleted. Nobody can decide about the move any more, and what is held
 	// stays held.
 	gone bool
