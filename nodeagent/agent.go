@@ -105,7 +105,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a := &agent{vault: v, refusals: refusals.New(refusals.Caller, refusals.Images, refusals.Container, refusals.Copy),
 		cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), places: locate.New(cfg.Node, cfg.Log), proc: "/proc",
-		files: files.Node{Host: cfg.HostRoot, Limits: cfg.Files}}
+		files: files.Node{Host: cfg.HostRoot, Limits: cfg.Files, Own: v.Own}}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	boot, err := os.ReadFile(filepath.Join(cfg.HostRoot, "proc/sys/kernel/random/boot_id"))
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/filetree"
+	"github.com/drover-project/drover/internal/model"
 )
 
 // Node is where files are.
@@ -31,6 +32,9 @@ type Node struct {
 	Host string
 	// Limits of each tree.
 	Limits filetree.Limits
+	// Own is how much memory this process may take; nil: any. What is unpacked into a file system in memory is
+	// charged to it, beside the images.
+	Own func() (model.Bytes, error)
 }
 
 // DefaultLimits are 10 GiB and 200,000 files.

@@ -9,7 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drover-project/drover/internal/filetree"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/movable"
 )
 
@@ -251,6 +254,34 @@ func TestOtherVolumeAtShm(t *testing.T) {
 	app := n.container(t, uid, "app", true, config+":/dev/shm")
 	if _, err := n.Pack(t.Context(), []Container{app}, false); err != nil || n.images(app) != "" {
 		t.Errorf("packed %q, %v", n.images(app), err)
+	}
+}
+
+// A volume in memory is charged to the agent while it is unpacked, beside the images that it comes from: an agent
+// that may have no more is not killed for it.
+func TestVolumeInMemory(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount a tmpfs")
+	}
+	source := node(t)
+	source.write(t, volumes+"cache/a", strings.Repeat("a", 3*filetree.Page))
+	app := source.container(t, uid, "app", true, volumes+"cache:/cache")
+	_, err := source.Pack(t.Context(), []Container{app}, false)
+	try(t, err)
+	for own, fits := range map[model.Bytes]bool{3 * filetree.Page: true, 3*filetree.Page - 1: false} {
+		target := node(t)
+		target.Own = func() (model.Bytes, error) { return own, nil }
+		cache := filepath.Join(target.Host, volumes, "cache")
+		try(t, os.MkdirAll(cache, 0o755), unix.Mount("tmpfs", cache, "tmpfs", 0, "size=1m"))
+		defer unix.Unmount(cache, unix.MNT_DETACH)
+		c := target.container(t, uid, "app", true, volumes+"cache:/cache")
+		c.Images = app.Images
+		if err := target.Unpack(t.Context(), c, nil); (err == nil) != fits || err != nil && !strings.Contains(err.Error(), "the memory of the agent") {
+			t.Errorf("with %d bytes left: %v", own, err)
+		}
+		if got := target.read(volumes + "cache/a"); (got != "") != fits {
+			t.Errorf("with %d bytes left there are %d of the file", own, len(got))
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/filetree"
+	"github.com/drover-project/drover/internal/model"
 )
 
 // ErrMissing: the images of a container lack the files of a volume.
@@ -79,7 +80,28 @@ func (n Node) unpack(ctx context.Context, c Container, t tree, others []string) 
 		return err
 	}
 	defer data.Close()
+	if err := n.room(t.path, model.Bytes(x.DataSize())); err != nil {
+		return err
+	}
 	return filetree.Unpack(ctx, t.path, x, data)
+}
+
+// room wants what is unpacked into memory to fit in what this process may have. Other file systems tell
+// themselves what they have room for.
+func (n Node) room(path string, need model.Bytes) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	if n.Own == nil || st.Type != unix.TMPFS_MAGIC {
+		return nil
+	}
+	own, err := n.Own()
+	if err == nil && need > own {
+		err = fmt.Errorf("%d MiB of files in memory do not fit in the memory of the agent, which may have %d MiB more: give it more, or move less",
+			need/model.MiB, own/model.MiB)
+	}
+	return err
 }
 
 func open(dir, name string) (*os.File, error) {
