@@ -13,7 +13,7 @@ import (
 // Pack packs the tree at root: its content into data, which is empty, and the rest into the index that is
 // returned. An error that wraps ErrUnfit names a file that cannot be packed, or the limit.
 func Pack(ctx context.Context, root string, o Options, data *os.File) (*Index, error) {
-	p := packer{data: data, left: o.Limits.Bytes, live: o.Live, ctx: ctx}
+	p := packer{data: data, most: o.Limits.Bytes, left: o.Limits.Bytes, live: o.Live, ctx: ctx}
 	w := walker{ctx: ctx, Options: o, content: p.file}
 	if err := w.walk(root); err != nil {
 		return nil, err
@@ -29,7 +29,8 @@ type packer struct {
 	ctx    context.Context
 	data   *os.File
 	at     int64 // where the next extent goes
-	left   int64 // of the limit
+	most   int64 // the limit, in bytes
+	left   int64 // of it
 	live   bool
 	buffer []byte
 }
@@ -54,7 +55,7 @@ func (p *packer) file(fd int, e *Entry, _ *unix.Stat_t) error {
 			return err
 		}
 		if n := align(x.Length); n > p.left {
-			return fmt.Errorf("%w: they hold more than the limit", ErrUnfit)
+			return fmt.Errorf("%w: they hold more than there is room for (%d MiB)", ErrUnfit, p.most>>20)
 		}
 		if err := p.copy(f, x); err != nil {
 			return err

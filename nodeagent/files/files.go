@@ -32,8 +32,8 @@ type Node struct {
 	Host string
 	// Limits of each tree.
 	Limits filetree.Limits
-	// Own is how much memory this process may take; nil: any. What is unpacked into a file system in memory is
-	// charged to it, beside the images.
+	// Own is how much memory this process may take; nil: any. Images that are packed are charged to it, and so
+	// is what is unpacked into a file system in memory, beside the images.
 	Own func() (model.Bytes, error)
 }
 

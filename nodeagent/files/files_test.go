@@ -285,6 +285,20 @@ func TestVolumeInMemory(t *testing.T) {
 	}
 }
 
+// A pod that writes much between its survey and the freeze does not have the agent killed, to which its images are
+// charged.
+func TestGrownSinceTheSurvey(t *testing.T) {
+	for own, fits := range map[model.Bytes]bool{3 * filetree.Page: true, 3*filetree.Page - 1: false} {
+		n := node(t)
+		n.Own = func() (model.Bytes, error) { return own, nil }
+		n.write(t, volumes+"scratch/a", strings.Repeat("a", 3*filetree.Page))
+		app := n.container(t, uid, "app", true, volumes+"scratch:/scratch")
+		if _, err := n.Pack(t.Context(), []Container{app}, false); (err == nil) != fits || !fits && !errors.Is(err, filetree.ErrUnfit) {
+			t.Errorf("with %d bytes left: %v", own, err)
+		}
+	}
+}
+
 func TestMountinfo(t *testing.T) {
 	point, kind, options, ok := mountLine(`36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:3 - overlay none rw,lowerdir=/a,upperdir=/u\054p,workdir=/w`)
 	if !ok || point != "/mnt 2" || kind != "overlay" || option(options, "upperdir") != "/u,p" {

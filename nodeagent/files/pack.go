@@ -66,7 +66,16 @@ func (n Node) pack(ctx context.Context, c Container, t tree, live bool) (*filetr
 	if err != nil {
 		return nil, err
 	}
-	x, err := filetree.Pack(ctx, t.path, filetree.Options{Layer: t.layer, Live: live, Limits: n.Limits}, data)
+	// A pod may have written much since it was surveyed.
+	limits := n.Limits
+	if n.Own != nil {
+		own, err := n.Own()
+		if err != nil {
+			return nil, errors.Join(err, data.Close())
+		}
+		limits.Bytes = min(limits.Bytes, int64(own))
+	}
+	x, err := filetree.Pack(ctx, t.path, filetree.Options{Layer: t.layer, Live: live, Limits: limits}, data)
 	if err := errors.Join(err, data.Close()); err != nil {
 		return nil, err
 	}
