@@ -33,6 +33,11 @@ func TestMemoryLeft(t *testing.T) {
 		"v2, own":  {files: map[string]string{"pods/a/memory.max": "100", "pods/a/memory.current": "30"}, left: 70, limited: true},
 		"v2, the one above is tighter": {files: map[string]string{"pods/a/memory.max": "100", "pods/a/memory.current": "30",
 			"pods/memory.max": "100", "pods/memory.current": "90"}, left: 10, limited: true},
+		// What is cached of files is given back before anything else: it takes no room away.
+		"v2, cached files": {files: map[string]string{"pods/a/memory.max": "100", "pods/a/memory.current": "90",
+			"pods/a/memory.stat": "anon 10\nfile 80\nshmem 20\ninactive_file 50\nactive_file 10"}, left: 60, limited: true},
+		"v1, cached files": {v1: true, files: map[string]string{"pods/a/memory.limit_in_bytes": "100", "pods/a/memory.usage_in_bytes": "90",
+			"pods/a/memory.stat": "inactive_file 1\ntotal_inactive_file 50"}, left: 60, limited: true},
 		"v2, over it": {files: map[string]string{"pods/a/memory.max": "100", "pods/a/memory.current": "130"}, limited: true},
 		"v1, none": {v1: true, files: map[string]string{"pods/a/memory.limit_in_bytes": "9223372036854771712",
 			"pods/a/memory.usage_in_bytes": "5"}},
