@@ -207,7 +207,7 @@ func (c *Cluster) Pictures(ctx context.Context) (map[string]view.Snapshot, error
 	return views, nil
 }
 
-// Measured waits until every agent and the scheduler know that all nodes are normal, their loads, and fresh,
+// Measured waits until every agent and the scheduler know that all nodes live, their loads, and fresh,
 // kernel-stamped route times between them by both paths.
 func (c *Cluster) Measured(ctx context.Context) error {
 	nodes := c.Nodes()
@@ -218,7 +218,8 @@ func (c *Cluster) Measured(ctx context.Context) error {
 		}
 		for by, s := range views {
 			for _, from := range nodes {
-				if phase := s.Nodes[nodeID(from)].Phase; phase != model.Normal {
+				// One that is cordoned is leaving.
+				if phase := s.Nodes[nodeID(from)].Phase; phase != model.Normal && phase != model.Leaving {
 					return false, fmt.Sprintf("%s says that %s is %q", by, from, phase)
 				}
 				for _, to := range nodes {
