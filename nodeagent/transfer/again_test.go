@@ -5,8 +5,10 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
@@ -90,6 +92,18 @@ func TestSendUntilTheEnd(t *testing.T) {
 	_, err := s.Send(ctx, testMove, writeDir(t, map[string][]byte{"a": {1}}))
 	if status.Code(err) != codes.Unavailable || tries != 3 {
 		t.Errorf("%d tries, %v", tries, err)
+	}
+}
+
+// A target that stays away is given up: the pod stands frozen meanwhile.
+func TestSendLosesPatience(t *testing.T) {
+	x := newTarget(t)
+	s := x.sender(t, "a")
+	s.Patience = 20 * time.Millisecond
+	x.server.Stop()
+	_, err := s.Send(t.Context(), testMove, writeDir(t, map[string][]byte{"a": {1}}))
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "nothing has come there for 20ms") {
+		t.Error(err)
 	}
 }
 

@@ -33,6 +33,9 @@ type Sender struct {
 	// Streams is over how many connections images go at once. Default: as many as there are
 	// processors, 4 at most.
 	Streams int
+	// Patience is for how long Send tries without anything that gets there: the pod stands
+	// frozen meanwhile. Default 10 s, which an agent needs to come back.
+	Patience time.Duration
 	// Metrics and Log may be nil.
 	Metrics *Metrics
 	Log     *slog.Logger
@@ -53,7 +56,7 @@ const (
 )
 
 // Send implements migrate.Sender. When the connection is lost it sends again what is missing,
-// until ctx ends: only the record of a move ends it. dir holds plain files only. It goes on
+// until ctx ends, or nothing gets there any more. dir holds plain files only. It goes on
 // from what Follow and Ahead have sent.
 func (s *Sender) Send(ctx context.Context, m migrate.Move, dir string) (migrate.Progress, error) {
 	x, err := s.session(m)

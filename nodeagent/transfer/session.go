@@ -100,6 +100,11 @@ func (x *session) send(ctx context.Context, path string) error {
 	x.count.begin(total)
 	// Streams that Follow has opened may have failed for what is over: they prove nothing.
 	early := x.lanes != nil
+	patience := x.sender.Patience
+	if patience <= 0 {
+		patience = 10 * time.Second
+	}
+	since := time.Now()
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		before := x.count.done.Load()
 		err := x.attempt(ctx, path, images, total)
@@ -112,7 +117,10 @@ func (x *session) send(ctx context.Context, path string) error {
 		early = false
 		x.again(err)
 		if x.count.done.Load() > before {
-			pause = firstPause
+			pause, since = firstPause, time.Now()
+		}
+		if time.Since(since) >= patience {
+			return fmt.Errorf("nothing has come there for %v: %w", patience, err)
 		}
 		select {
 		case <-ctx.Done():
