@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,6 +175,10 @@ func newContainer(t *testing.T, name string, annotations map[string]string, chan
 	heap := os.Getenv("HEAP_MIB")
 	if heap == "" {
 		heap = "16"
+	}
+	usual := usual
+	if strings.Contains(os.Getenv("COUNTER"), "TELL=") {
+		usual = append(slices.Clone(usual), "CAP_IPC_LOCK")
 	}
 	spec := map[string]any{
 		"ociVersion": "1.2.0",

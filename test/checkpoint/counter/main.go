@@ -4,7 +4,8 @@
 
 // Command counter is what the tests of checkpoint and restore move: it counts, keeps a
 // random heap and looks after it, listens, echoes, and writes a line for every count. With SHARED=1 it
-// shares memory with a child, with RESTLESS=1 some of its memory does not stay where it is.
+// shares memory with a child, with RESTLESS=1 some of its memory does not stay where it is, with
+// TELL=1 it looks at another page for every count.
 package main
 
 import (
@@ -23,6 +24,12 @@ func main() {
 		countInShared()
 	}
 	mib, _ := strconv.Atoi(os.Getenv("HEAP_MIB"))
+	var more []interface{ intact() bool }
+	if os.Getenv("TELL") != "" {
+		t, err := newTold(mib)
+		check(err)
+		more, mib = append(more, t), 0
+	}
 	heap := make([]byte, mib<<20)
 	random := rand.NewChaCha8([32]byte{})
 	random.Read(heap)
@@ -32,7 +39,6 @@ func main() {
 	} else {
 		go accept(l)
 	}
-	var more []interface{ intact() bool }
 	if os.Getenv("SHARED") != "" {
 		s, err := share()
 		more = append(more, s)
