@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
@@ -45,6 +46,9 @@ func guard(cmd *exec.Cmd, dir, container string, started *os.File) (Exit, error)
 	}
 	defer ready.Close()
 	cmd.ExtraFiles = []*os.File{w}
+	// The command inherits this. A node that is shut down asks all processes to end at once, and
+	// lets pods take their time.
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
 	err = cmd.Start()
 	w.Close()
@@ -103,7 +107,7 @@ func untilExit(pid int, failed func(Exit)) (Exit, error) {
 		if err != nil {
 			return Exit{}, err
 		}
-		signal := unix.Signal(0)
+		passOn := unix.Signal(0)
 		switch {
 		case s.Exited() || s.Signaled():
 			return exitOf(s), nil
@@ -115,9 +119,9 @@ func untilExit(pid int, failed func(Exit)) (Exit, error) {
 				failed(exit)
 			}
 		case s.Stopped() && s.StopSignal() != unix.SIGTRAP:
-			signal = s.StopSignal()
+			passOn = s.StopSignal()
 		}
-		if err := resume(pid, signal); err != nil {
+		if err := resume(pid, passOn); err != nil {
 			return Exit{}, err
 		}
 	}

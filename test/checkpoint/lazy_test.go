@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/drover-project/drover/internal/cgroup"
@@ -289,6 +290,26 @@ func TestLazyDeathAfterCommit(t *testing.T) {
 			at.mustBeCleared(t)
 		})
 	}
+}
+
+// TestLazyAskedToEnd: loading goes on when all processes are asked to end, as they are when the
+// node is shut down: the pods then have time to end well, and run with what they find in memory.
+func TestLazyAskedToEnd(t *testing.T) {
+	at, l := lazyRestored(t)
+	at.let(t)
+	keeper, err := parent(l.Process)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []process.Process{keeper, l.Process} {
+		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+			if err := syscall.Kill(p.PID, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	l.goOn(t)
+	at.mustBeLoaded(t)
 }
 
 // TestLazyAgentReturns: loading goes on without the agent, and the one that comes back clears
