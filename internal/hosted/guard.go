@@ -40,6 +40,11 @@ func guard(cmd *exec.Cmd, dir, container string, started *os.File) (Exit, error)
 	if err != nil {
 		return Exit{}, err
 	}
+	// The group itself may be yet to come. Where even its parent is missing the runtime means another
+	// place by that path, as in a node that is a container itself, and nobody would be found there.
+	if _, err := os.Stat(filepath.Dir(group.String())); err != nil {
+		return Exit{}, fmt.Errorf("the control group of the container is not at %s: %w", group, err)
+	}
 	ready, w, err := os.Pipe()
 	if err != nil {
 		return Exit{}, err
