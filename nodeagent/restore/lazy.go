@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,11 +39,17 @@ func (c *Copies) beginLoading(ctx context.Context, n note) error {
 	if err := c.write(n); err != nil {
 		return err
 	}
+	// A daemon that never says that it is ready ends with the restore that it is for.
+	stop := context.AfterFunc(ctx, func() { _, _ = hosted.CutOff(dir) })
 	err := hosted.Start(hosted.Command{
 		Program: filepath.Join(c.cfg.HostRoot, c.cfg.Wrapper), Dir: dir, Cgroup: c.cfg.Cgroup, Guard: n.CgroupsPath,
 		Args: []string{"criu", "lazy-pages", "--images-dir", n.Images, "--work-dir", c.cfg.Layout.Work(n.ID),
 			"--log-file", filepath.Join(dir, loaderLog), "--status-fd", "3"},
 	})
+	stop()
+	if ctx.Err() != nil {
+		return errors.Join(ctx.Err(), err) // what there is of it ends with the copy
+	}
 	if err != nil {
 		c.cfg.Log.Warn("a copy runs when all of its memory is there, since it cannot be loaded later", "pod", n.PodUID, "container", n.ID, "err", err)
 		n.Lazy = false
@@ -132,6 +139,9 @@ func (c *Copies) awaitLoaded(ctx context.Context, n note) {
 	if why == "" {
 		// Under another name at once: half of it would look as if it had failed.
 		err := os.Rename(dir, dir+".done")
+		if errors.Is(err, fs.ErrNotExist) { // done in an earlier life of the agent
+			err = nil
+		}
 		if err := errors.Join(err, os.RemoveAll(dir+".done"), os.RemoveAll(c.cfg.Layout.LazySocket(n.ID))); err != nil {
 			c.cfg.Log.Warn("cannot remove what loaded a copy's memory", "pod", n.PodUID, "err", err)
 		}
