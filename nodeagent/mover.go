@@ -83,7 +83,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
 		Records: kube, Cluster: evidence{kube, a},
-		Checkpointer: spacious{Checkpointer: ahead, size: dumps.Memory, files: dumps.Files, own: a.vault.Own, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: stillNeeded{images, copies}, Runtime: copies,
+		Checkpointer: spacious{Checkpointer: ahead, loaded: dumps.Loaded, size: dumps.Memory, files: dumps.Files, own: a.vault.Own, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: stillNeeded{images, copies}, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
 		Marks: a.marks, Guard: guard{a}, Log: a.log,
 	})

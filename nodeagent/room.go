@@ -16,6 +16,8 @@ import (
 // nobody has room for.
 type spacious struct {
 	migrate.Checkpointer
+	// loaded waits until the processes have all of their memory, of which some may come later.
+	loaded func(context.Context, migrate.Move) error
 	// size is about how large the images of a move's processes will be, files those of its files.
 	size, files func(migrate.Move) (model.Bytes, error)
 	// own is how much the agent itself may write, which packs the files.
@@ -31,7 +33,12 @@ const spare = 256 * model.MiB
 
 // Dump implements migrate.Checkpointer.
 func (s spacious) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error) {
-	if err := s.fits(ctx, m); err != nil {
+	// What is still to be loaded has no size yet, and cannot be read before the freeze.
+	err := s.loaded(ctx, m)
+	if err == nil {
+		err = s.fits(ctx, m)
+	}
+	if err != nil {
 		if errors.Is(err, checkpoint.ErrForeign) {
 			s.refusals.Count(refusals.Container)
 		}

@@ -36,6 +36,7 @@ func TestOnlyWhatFitsIsDumped(t *testing.T) {
 		filesErr   error
 		limited    bool // the agent may have 50 MiB more
 		sizeErr    error
+		loadErr    error
 		hereErr    error
 		there      error
 		says       string
@@ -47,13 +48,15 @@ func TestOnlyWhatFitsIsDumped(t *testing.T) {
 		"files are not known": {filesErr: errors.New("no such overlay"), here: 400 * mib, says: "no such overlay"},
 		"not here":            {size: 101 * mib, here: 356 * mib, says: "do not fit on this node"},
 		"not there":           {size: 1, here: 400 * mib, there: full, says: "the target is full"},
+		"memory is missing":   {loadErr: errors.New("until its memory is loaded"), here: 400 * mib, says: "until its memory is loaded"},
 		"size is not known":   {sizeErr: errors.New("no such container"), here: 400 * mib, says: "no such container"},
 		"the vault is closed": {hereErr: errors.New("swap is on"), says: "swap is on"},
 	} {
 		d := &dumper{}
 		s := spacious{Checkpointer: d,
-			size:  func(migrate.Move) (model.Bytes, error) { return c.size, c.sizeErr },
-			files: func(migrate.Move) (model.Bytes, error) { return c.files, c.filesErr },
+			loaded: func(context.Context, migrate.Move) error { return c.loadErr },
+			size:   func(migrate.Move) (model.Bytes, error) { return c.size, c.sizeErr },
+			files:  func(migrate.Move) (model.Bytes, error) { return c.files, c.filesErr },
 			own: func() (model.Bytes, error) {
 				if c.limited {
 					return 50 * mib, nil
@@ -75,5 +78,22 @@ func TestOnlyWhatFitsIsDumped(t *testing.T) {
 		if c.says != "" && (d.dumps != 0 || err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "not frozen")) {
 			t.Errorf("%s: %d dumps, %v; want none and %q", name, d.dumps, err, c.says)
 		}
+	}
+}
+
+// A copy of which memory is still to be loaded counts with all of it.
+func TestMemoryIsLoadedBeforeItIsCounted(t *testing.T) {
+	memory := model.MiB
+	d := &dumper{}
+	s := spacious{Checkpointer: d,
+		loaded: func(context.Context, migrate.Move) error { memory = model.GiB; return nil },
+		size:   func(migrate.Move) (model.Bytes, error) { return memory, nil },
+		files:  func(migrate.Move) (model.Bytes, error) { return 0, nil },
+		own:    func() (model.Bytes, error) { return model.GiB, nil },
+		here:   func() (model.Bytes, error) { return 512 * model.MiB, nil },
+		there:  func(context.Context, migrate.Move, model.Bytes) error { return nil },
+	}
+	if _, err := s.Dump(t.Context(), migrate.Move{}); err == nil || d.dumps != 0 {
+		t.Errorf("%d dumps, %v; want none: there is no room for what was loaded", d.dumps, err)
 	}
 }

@@ -205,10 +205,8 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	if err != nil {
 		return migrate.Dumped{}, err
 	}
-	for _, p := range parts {
-		if err := d.loaded(ctx, p); err != nil {
-			return migrate.Dumped{}, err
-		}
+	if err := d.Loaded(ctx, m); err != nil {
+		return migrate.Dumped{}, err
 	}
 	began := time.Now()
 	groups, err := d.prepare(dump, parts)
@@ -251,14 +249,16 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	return dumped, nil
 }
 
-// loaded returns when no memory of the container, which came by a move itself, is still to be
+// Loaded returns when no memory of m's containers, which came by a move themselves, is still to be
 // loaded: CRIU takes what is missing for empty.
-func (d *Dumps) loaded(ctx context.Context, p part) error {
-	if err := layout.ValidContainerID(p.ID); err != nil {
-		return err
-	}
-	if _, _, err := hosted.Wait(ctx, d.cfg.Layout.Loader(p.ID)); err != nil {
-		return fmt.Errorf("dump container %s: wait until its memory is loaded: %w", p.ID, err)
+func (d *Dumps) Loaded(ctx context.Context, m migrate.Move) error {
+	for _, c := range m.Containers {
+		if err := layout.ValidContainerID(c.ID); err != nil {
+			return err
+		}
+		if _, _, err := hosted.Wait(ctx, d.cfg.Layout.Loader(c.ID)); err != nil {
+			return fmt.Errorf("dump container %s: wait until its memory is loaded: %w", c.ID, err)
+		}
 	}
 	return nil
 }
