@@ -55,8 +55,16 @@ test-kernels: prerequisites ## eBPF programs and readers of control groups under
 
 .PHONY: test-e2e
 test-e2e: lab-build ## Tests on real kubelets in labs of their own (root)
+	$(MAKE) -j 2 test-checkpoint test-pictures
+	$(GO) test -count=1 -timeout 40m -v -skip TestPicture ./test/e2e ./test/chaos
+
+.PHONY: test-checkpoint
+test-checkpoint: ## Dump and restore by real runc and CRIU, and the lab itself (root)
 	$(GO) test -count=1 -timeout 30m ./test/checkpoint ./hack/lab
-	$(GO) test -count=1 -timeout 40m -v ./test/e2e ./test/chaos
+
+.PHONY: test-pictures
+test-pictures: ## What the nodes hold each other for, in a lab of its own: mostly waiting (root)
+	$(GO) test -count=1 -timeout 30m -v -run TestPicture ./test/e2e -e2e.lab pictures
 
 .PHONY: chaos
 chaos: lab-build ## Every fault at every step of a move, an hour; goes on where it was interrupted; writes docs/chaos.md

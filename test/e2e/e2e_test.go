@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -15,17 +16,20 @@ import (
 	"github.com/drover-project/drover/test/cluster"
 )
 
+var labName = flag.String("e2e.lab", "e2e", "name of the lab: by two names two parts of these tests run side by side")
+
 // shared is the one cluster of this package; each test has a namespace of its own.
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	cfg := lab.Config{Name: "e2e"}.Default()
+	cfg := lab.Config{Name: *labName}.Default()
 	for i := range cfg.Nodes {
 		cfg.Nodes[i].Speed = 0.6 // a busy node leaves the others alone on a machine of two cores
 	}
@@ -42,7 +46,7 @@ func run(m *testing.M) int {
 		code = m.Run()
 	}
 	if os.Getenv("DROVER_KEEP_LAB") != "" {
-		fmt.Fprintln(os.Stderr, "e2e: DROVER_KEEP_LAB is set: the lab e2e is left up")
+		fmt.Fprintln(os.Stderr, "e2e: DROVER_KEEP_LAB is set: the lab "+*labName+" is left up")
 		return code
 	}
 	if err := shared.Down(); err != nil {
