@@ -36,10 +36,7 @@ const virtio = 10
 // Keep begins to keep what comes to the sandbox at path, up to limit bytes, after Hold: what the
 // pod still got must not come to it twice. Forward or Close ends it. It takes CAP_NET_RAW.
 func Keep(path string, l Lease, limit int) (*Kept, error) {
-	if err := l.Valid(); err != nil {
-		return nil, err
-	}
-	s, err := enter(path)
+	s, err := l.enter(path)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package address
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -12,10 +13,7 @@ import (
 // for neighbours' questions: nobody is refused, what is sent is lost, and TCP sends it again. Its
 // old addresses stay its own. Already there and forwarding: it is held again.
 func Hold(path string, l Lease) error {
-	if err := l.Valid(); err != nil {
-		return err
-	}
-	s, err := enter(path)
+	s, err := l.enter(path)
 	if err != nil {
 		return err
 	}
@@ -49,7 +47,7 @@ func (s *sandbox) hold(l Lease) error {
 	if err != nil {
 		return fmt.Errorf("list the devices: %w", err)
 	}
-	rest = without(rest, uplink.Attrs().Index)
+	rest = slices.DeleteFunc(rest, func(other netlink.Link) bool { return other.Attrs().Index == uplink.Attrs().Index })
 	// Whole packets of the uplink come this far: VXLAN makes fragments of them or says to the sender
 	// that they are too large.
 	link, err := s.makeTunnel(l.Old[0], l.New, uplink.Attrs().MTU, leftMAC)
@@ -86,15 +84,6 @@ func (s *sandbox) bridge(port netlink.Link) error {
 		return fmt.Errorf("make %s a port of %s: %w", port.Attrs().Name, bridge, err)
 	}
 	return nil
-}
-
-func without(links []netlink.Link, index int) (rest []netlink.Link) {
-	for _, l := range links {
-		if l.Attrs().Index != index {
-			rest = append(rest, l)
-		}
-	}
-	return rest
 }
 
 // Forward sends what is for the old addresses on to the new sandbox, and what comes back out into

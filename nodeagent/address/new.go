@@ -35,10 +35,7 @@ const settling = 5 * time.Second
 // Arrive gives the old addresses to the sandbox at path, so that sockets can be restored to them.
 // Until Open nothing leaves from them and nothing comes to them; it never does but by the tunnel.
 func Arrive(path string, l Lease) error {
-	if err := l.Valid(); err != nil {
-		return err
-	}
-	s, err := enter(path)
+	s, err := l.enter(path)
 	if err != nil {
 		return err
 	}

@@ -111,10 +111,7 @@ func is(b []byte, from netip.AddrPort, end netip.Addr, nonce Nonce) bool {
 // listen makes a socket at the tunnel's port in the network namespace at path. It may send packets
 // that become fragments, as the tunnel does.
 func listen(path string, l Lease, at netip.Addr) (c *net.UDPConn, err error) {
-	if err := l.Valid(); err != nil {
-		return nil, err
-	}
-	s, err := enter(path)
+	s, err := l.enter(path)
 	if err != nil {
 		return nil, err
 	}

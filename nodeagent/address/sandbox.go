@@ -41,6 +41,14 @@ func enter(path string) (*sandbox, error) {
 	return &sandbox{Handle: h, path: path, ns: ns}, nil
 }
 
+// enter is the same for a lease that is as it must be.
+func (l Lease) enter(path string) (*sandbox, error) {
+	if err := l.Valid(); err != nil {
+		return nil, err
+	}
+	return enter(path)
+}
+
 // apart is an error if path names the namespace of the agent, which is the node's.
 func apart(path string) error {
 	theirs, err := os.Stat(path)

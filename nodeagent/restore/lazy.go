@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/drover-project/drover/internal/criu"
@@ -98,17 +99,7 @@ func (c *Copies) failure(dir string) string {
 func (c *Copies) says(dir string, exit hosted.Exit) string {
 	parts := []string{fmt.Sprintf("CRIU's lazy-pages daemon ended with code %d", exit.Code), exit.Error, criu.Errors(filepath.Join(dir, loaderLog))}
 	parts = append(parts, strings.ReplaceAll(hosted.Output(dir, 400), "\n", "; "))
-	return strings.Join(without(parts, ""), ": ")
-}
-
-func without(all []string, one string) []string {
-	var kept []string
-	for _, s := range all {
-		if s != one {
-			kept = append(kept, s)
-		}
-	}
-	return kept
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
 }
 
 // follow gives what waits until the copy's memory is loaded, to be run once. From now on followed
