@@ -109,12 +109,16 @@ func Factory(c Config) frameworkruntime.PluginFactory {
 			return nil, err
 		}
 		pods := h.SharedInformerFactory().Core().V1().Pods()
+		byLabel, err := podsByLabel(pods.Informer(), pods.Lister())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", Name, err)
+		}
 		r := &RouteTime{
 			params:    args.Params(a),
 			views:     c.Views,
 			metrics:   c.Metrics,
 			now:       c.Now,
-			pods:      pods.Lister(),
+			pods:      byLabel,
 			events:    h.EventRecorder(),
 			decisions: c.Decisions,
 			told:      c.Events,

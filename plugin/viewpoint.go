@@ -51,7 +51,7 @@ func (r *RouteTime) tellOfPeers(ctx context.Context, pod *corev1.Pod, seen *sigh
 }
 
 // viewpoints remembers for a moment from where pods are seen: the replicas of a workload come
-// together, and to find the pods that a selector matches takes a look at all of the namespace's.
+// together, and a selector may match thousands.
 type viewpoints struct {
 	mu    sync.Mutex
 	found time.Time // the oldest
