@@ -55,6 +55,42 @@ func BenchmarkSend(b *testing.B) {
 	}
 }
 
+// BenchmarkSendKnown brings 128 MiB all of which went ahead.
+func BenchmarkSendKnown(b *testing.B) {
+	const size = 128 << 20
+	data := random(size)
+	x := newTarget(b)
+	x.Store.Dir = inMemory(b)
+	dir := inMemory(b)
+	if err := os.WriteFile(dir+"/pages-1.img", data, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	s := x.sender(b, "a")
+	b.SetBytes(size)
+	for b.Loop() {
+		b.StopTimer()
+		a, err := s.Ahead(b.Context(), testMove, size)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := a.Add(data); err != nil {
+			b.Fatal(err)
+		}
+		if err := a.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if _, err := s.Send(b.Context(), testMove, dir); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := x.Store.Discard(b.Context(), testMove); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
 // BenchmarkSendSlowly brings 64 MiB over a link of 1 Gbit/s.
 func BenchmarkSendSlowly(b *testing.B) {
 	const size = 64 << 20

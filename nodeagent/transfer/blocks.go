@@ -18,7 +18,7 @@ const aheadFile = ".ahead"
 // ahead is a cache of blocks by their digests. A block that a chunk was made of is in the
 // image alone from then on: nothing is there twice.
 type ahead struct {
-	mu     sync.Mutex
+	mu     sync.RWMutex
 	file   *os.File
 	end    int64
 	places map[digest]place
@@ -70,34 +70,71 @@ func (a *ahead) add(root *os.Root, data []byte) (int, error) {
 	return len(news), nil
 }
 
-// read fills b with the block of that digest; false: it is not there, or not any more, for the
-// image that it was in was written anew.
-func (a *ahead) read(root *os.Root, sum digest, b []byte) bool {
-	if !a.fetch(root, sum, b) {
+// fill puts the known blocks of a chunk where they belong in data, and their digests in sums; false: one
+// is not there, or not any more. What is in the aheadFile was verified before it was written,
+// as images are, and is never written again; an image may be, so what is read of one is verified.
+func (a *ahead) fill(root *os.Root, c *agentv1.Chunk, data []byte, sums []digest) bool {
+	a.mu.RLock() // nothing is given up meanwhile
+	defer a.mu.RUnlock()
+	var r run
+	next := 0
+	for i := range sums {
+		if !bitmap(c.GetKnown()).has(i) {
+			continue
+		}
+		sums[i] = digest(c.GetDigests()[next*len(digest{}):])
+		next++
+		p, ok := a.places[sums[i]]
+		switch {
+		case !ok, p.image != "" && !p.read(root, sums[i], blockAt(data, i)):
+			return false
+		case p.image != "", r.takes(i, p.offset):
+			continue
+		}
+		if !r.read(a.file, data) {
+			return false
+		}
+		r = run{i, i + 1, p.offset}
+	}
+	return r.read(a.file, data)
+}
+
+// run is blocks of a chunk, from one to before another, that lie in the aheadFile one behind
+// the other.
+type run struct {
+	from, to int
+	offset   int64
+}
+
+// takes adds block i, if it is the next.
+func (r *run) takes(i int, offset int64) bool {
+	if i != r.to || offset != r.offset+int64(r.to-r.from)*block {
+		return false
+	}
+	r.to++
+	return true
+}
+
+func (r *run) read(f *os.File, chunk []byte) bool {
+	if r.from == r.to {
+		return true
+	}
+	_, err := f.ReadAt(chunk[r.from*block:r.to*block], r.offset)
+	return err == nil
+}
+
+// read fills b with a block of an image, if that is still there.
+func (p place) read(root *os.Root, sum digest, b []byte) bool {
+	f, err := root.OpenFile(p.image, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if _, err := f.ReadAt(b, p.offset); err != nil {
 		return false
 	}
 	got, _ := leaf(b)
 	return got == sum
-}
-
-func (a *ahead) fetch(root *os.Root, sum digest, b []byte) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	p, ok := a.places[sum]
-	if !ok {
-		return false
-	}
-	file := a.file
-	if p.image != "" {
-		f, err := root.OpenFile(p.image, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-		if err != nil {
-			return false
-		}
-		defer f.Close()
-		file = f
-	}
-	_, err := file.ReadAt(b, p.offset)
-	return err == nil
 }
 
 // moved notes that the known blocks of a chunk are in the image now, and gives up their
