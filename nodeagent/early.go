@@ -7,29 +7,34 @@ import (
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/precopy"
 	"github.com/drover-project/drover/nodeagent/transfer"
 )
 
-// early sends memory before the dump is complete: what the processes have while they still
+// early sends memory and files before the dump is complete: what the processes have while they still
 // run, then what CRIU writes while it writes the rest. Whatever of it fails, the dump is made
 // and sent as if it had not been tried.
 type early struct {
 	migrate.Checkpointer
 	sender *transfer.Sender
-	// size is about how large the images will be, processes are those that have the memory,
-	// images where the dump will be.
+	// size is about how large the images of the processes will be, files those of their files; processes
+	// are those that have the memory, hint gives what they have in files, images is where the
+	// dump will be.
 	size      func(migrate.Move) (model.Bytes, error)
+	files     func(context.Context, migrate.Move) (model.Bytes, error)
 	processes func(migrate.Move) ([]int, error)
+	hint      func(context.Context, migrate.Move, func(pages []byte) error) (files.Packed, error)
 	images    func(migrate.Move) (string, error)
-	// limits bound what is read before the freeze; no rounds: nothing is.
+	// limits bound what is read before the freeze, and the time for files as for memory; no
+	// rounds: nothing is.
 	limits precopy.Limits
 	log    *slog.Logger
 }
 
-// worthwhile is from how much memory on it is read before the freeze: less is dumped and sent
-// in the time that a connection takes.
+// worthwhile is from how much memory and files on they are read before the freeze: less is dumped
+// and sent in the time that a connection takes.
 const worthwhile = 16 * model.MiB
 
 // defaultPrecopy keeps well within the time that a create waits.
@@ -38,14 +43,19 @@ var defaultPrecopy = precopy.Limits{Rounds: 5, Time: 15 * time.Second, Little: 8
 // Dump implements migrate.Checkpointer.
 func (e early) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error) {
 	log := e.log.With("migration", m.Namespace+"/"+m.Name)
-	size, err := e.size(m)
-	if err == nil && size >= worthwhile && e.limits.Rounds > 0 {
-		if err := e.precopy(ctx, m, size, log); err != nil {
-			log.Warn("memory was not sent before the freeze: all of it goes after it", "err", err)
+	memory, err := e.size(m)
+	inFiles, ferr := e.files(ctx, m)
+	if ferr != nil {
+		inFiles = 0
+	}
+	all := memory + inFiles
+	if err == nil && all >= worthwhile && e.limits.Rounds > 0 {
+		if err := e.precopy(ctx, m, memory, inFiles, log); err != nil {
+			log.Warn("not all was sent before the freeze: the rest goes after it", "err", err)
 		}
 	}
 	if dir, derr := e.images(m); err == nil && derr == nil && ctx.Err() == nil {
-		e.sender.Follow(m, dir, size)
+		e.sender.Follow(m, dir, all)
 	}
 	dumped, err := e.Checkpointer.Dump(ctx, m)
 	if err != nil || ctx.Err() != nil { // nobody will send it
@@ -54,10 +64,17 @@ func (e early) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error)
 	return dumped, err
 }
 
-func (e early) precopy(ctx context.Context, m migrate.Move, size model.Bytes, log *slog.Logger) error {
-	ahead, err := e.sender.Ahead(ctx, m, min(size, transfer.MostAhead))
+func (e early) precopy(ctx context.Context, m migrate.Move, memory, inFiles model.Bytes, log *slog.Logger) error {
+	most := min(memory+inFiles, transfer.MostAhead)
+	ahead, err := e.sender.Ahead(ctx, m, most)
 	if err != nil {
 		return err
+	}
+	// Memory comes last, for it changes most, and is left its room.
+	if room := most - memory; inFiles > 0 && room > 0 {
+		if err := e.filesAhead(ctx, m, ahead, room, log); err != nil {
+			log.Warn("files were not all sent before the freeze", "err", err)
+		}
 	}
 	stats, err := precopy.Copy(ctx, func() ([]int, error) { return e.processes(m) }, ahead, e.limits)
 	if errors.Is(err, transfer.ErrFull) {
@@ -66,6 +83,35 @@ func (e early) precopy(ctx context.Context, m migrate.Move, size model.Bytes, lo
 	err = errors.Join(err, ahead.Close())
 	log.Info("memory was read before the freeze", "bytes", stats.Read, "new in each round", stats.Fresh, "took", stats.Took)
 	return err
+}
+
+// filesAhead sends files, of which room bytes at most.
+func (e early) filesAhead(ctx context.Context, m migrate.Move, ahead precopy.Sink, room model.Bytes, log *slog.Logger) error {
+	began, to := time.Now(), &bounded{ahead, room}
+	err := precopy.Files(ctx, func(ctx context.Context, add func([]byte) error) error {
+		_, err := e.hint(ctx, m, add)
+		return err
+	}, to, e.limits.Time)
+	if errors.Is(err, transfer.ErrFull) {
+		err = nil
+	}
+	log.Info("files were read before the freeze", "bytes", room-to.left, "took", time.Since(began))
+	return err
+}
+
+// bounded is a sink that takes so many bytes more.
+type bounded struct {
+	precopy.Sink
+	left model.Bytes
+}
+
+func (b *bounded) Add(pages []byte) (model.Bytes, error) {
+	n := model.Bytes(len(pages))
+	if n > b.left {
+		return 0, transfer.ErrFull
+	}
+	b.left -= n
+	return b.Sink.Add(pages)
 }
 
 // Release implements migrate.Checkpointer.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/precopy"
 	"github.com/drover-project/drover/nodeagent/transfer"
@@ -20,15 +23,18 @@ func TestEarlyIsNoCondition(t *testing.T) {
 	away := errors.New("away")
 	limits := precopy.Limits{Rounds: 1, Time: time.Minute}
 	for name, c := range map[string]struct {
-		size    model.Bytes
-		sizeErr error
-		limits  precopy.Limits
-		asked   int
+		size, files model.Bytes
+		sizeErr     error
+		filesErr    error
+		limits      precopy.Limits
+		asked       int
 	}{
-		"not reached":  {size: model.GiB, limits: limits, asked: 2},
-		"little":       {size: worthwhile - 1, limits: limits, asked: 1},
-		"switched off": {size: model.GiB, asked: 1},
-		"not known":    {size: model.GiB, sizeErr: away, limits: limits, asked: 0},
+		"not reached":         {size: model.GiB, limits: limits, asked: 2},
+		"little":              {size: worthwhile - 1, limits: limits, asked: 1},
+		"much in files":       {size: 1, files: model.GiB, limits: limits, asked: 2},
+		"switched off":        {size: model.GiB, files: model.GiB, asked: 1},
+		"not known":           {size: model.GiB, sizeErr: away, limits: limits, asked: 0},
+		"files are not known": {size: model.GiB, files: model.GiB, filesErr: away, limits: limits, asked: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &dumper{}
@@ -40,8 +46,12 @@ func TestEarlyIsNoCondition(t *testing.T) {
 					return "", away
 				}},
 				size:      func(migrate.Move) (model.Bytes, error) { return c.size, c.sizeErr },
+				files:     func(context.Context, migrate.Move) (model.Bytes, error) { return c.files, c.filesErr },
 				processes: func(migrate.Move) ([]int, error) { return nil, away },
-				images:    func(migrate.Move) (string, error) { return t.TempDir(), nil },
+				hint: func(context.Context, migrate.Move, func([]byte) error) (files.Packed, error) {
+					return files.Packed{}, away
+				},
+				images: func(migrate.Move) (string, error) { return t.TempDir(), nil },
 			}
 			if _, err := e.Dump(context.Background(), migrate.Move{UID: "uid-1"}); err != nil || d.dumps != 1 {
 				t.Errorf("%d dumps, %v", d.dumps, err)
@@ -72,6 +82,7 @@ func TestEarlyOfACancelledDump(t *testing.T) {
 		}},
 		sender: sender, log: slog.New(slog.DiscardHandler),
 		size:   func(migrate.Move) (model.Bytes, error) { return model.GiB, nil },
+		files:  func(context.Context, migrate.Move) (model.Bytes, error) { return 0, nil },
 		images: func(migrate.Move) (string, error) { return t.TempDir(), nil },
 	}
 	if _, err := e.Dump(ctx, m); err != nil {
@@ -79,5 +90,60 @@ func TestEarlyOfACancelledDump(t *testing.T) {
 	}
 	if sender.Progress(m) != nil {
 		t.Error("what follows the dump is left")
+	}
+}
+
+// taken is what was added to a sink.
+type taken struct{ pages []byte }
+
+func (x *taken) Add(pages []byte) (model.Bytes, error) {
+	x.pages = append(x.pages, pages...)
+	return model.Bytes(len(pages)), nil
+}
+
+func (*taken) Round() {}
+
+// Files go ahead as far as there is room for them beside memory; that there is no more, or no more
+// time, is no error, and anything else is.
+func TestFilesAhead(t *testing.T) {
+	broken := errors.New("broken")
+	page := make([]byte, 4096)
+	for name, c := range map[string]struct {
+		pages int // that there are
+		then  error
+		stuck bool
+		want  int
+	}{
+		"all":       {pages: 3, want: 3},
+		"no room":   {pages: 9, want: 4},
+		"an error":  {pages: 2, then: broken, want: 2},
+		"no time":   {pages: 2, stuck: true, want: 2},
+		"no files":  {},
+		"one error": {then: broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := early{log: slog.New(slog.DiscardHandler), limits: precopy.Limits{Time: time.Minute},
+					hint: func(ctx context.Context, _ migrate.Move, add func([]byte) error) (files.Packed, error) {
+						for range c.pages {
+							if err := add(page); err != nil {
+								return files.Packed{}, fmt.Errorf("pack: %w", err)
+							}
+						}
+						if c.stuck {
+							<-ctx.Done()
+							return files.Packed{}, fmt.Errorf("pack: %w", ctx.Err())
+						}
+						return files.Packed{}, c.then
+					}}
+				to := &taken{}
+				if err := e.filesAhead(t.Context(), migrate.Move{}, to, 4*4096, e.log); !errors.Is(err, c.then) {
+					t.Errorf("%v, want %v", err, c.then)
+				}
+				if got := len(to.pages) / len(page); got != c.want {
+					t.Errorf("%d pages went ahead, want %d", got, c.want)
+				}
+			})
+		})
 	}
 }

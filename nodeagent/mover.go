@@ -77,7 +77,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	metrics := transfer.NewMetrics()
 	a.registry.MustRegister(metrics, a.refusals)
 	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics, Log: a.log}
-	ahead := early{Checkpointer: dumps, sender: a.sender, size: dumps.Memory, processes: dumps.Processes, images: dumps.Images, log: a.log}
+	ahead := early{Checkpointer: dumps, sender: a.sender, size: dumps.Memory, files: dumps.Files, processes: dumps.Processes, hint: dumps.HintFiles, images: dumps.Images, log: a.log}
 	if a.cfg.Precopy {
 		ahead.limits = defaultPrecopy
 	}

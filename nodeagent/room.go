@@ -19,7 +19,8 @@ type spacious struct {
 	// loaded waits until the processes have all of their memory, of which some may come later.
 	loaded func(context.Context, migrate.Move) error
 	// size is about how large the images of a move's processes will be, files those of its files.
-	size, files func(migrate.Move) (model.Bytes, error)
+	size  func(migrate.Move) (model.Bytes, error)
+	files func(context.Context, migrate.Move) (model.Bytes, error)
 	// own is how much the agent itself may write, which packs the files.
 	own func() (model.Bytes, error)
 	// here is how much this node has room for, there asks the target.
@@ -52,7 +53,7 @@ func (s spacious) fits(ctx context.Context, m migrate.Move) error {
 	if err != nil {
 		return err
 	}
-	files, err := s.files(m)
+	files, err := s.files(ctx, m)
 	if err != nil {
 		return err
 	}

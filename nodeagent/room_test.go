@@ -56,7 +56,7 @@ func TestOnlyWhatFitsIsDumped(t *testing.T) {
 		s := spacious{Checkpointer: d,
 			loaded: func(context.Context, migrate.Move) error { return c.loadErr },
 			size:   func(migrate.Move) (model.Bytes, error) { return c.size, c.sizeErr },
-			files:  func(migrate.Move) (model.Bytes, error) { return c.files, c.filesErr },
+			files:  func(context.Context, migrate.Move) (model.Bytes, error) { return c.files, c.filesErr },
 			own: func() (model.Bytes, error) {
 				if c.limited {
 					return 50 * mib, nil
@@ -88,7 +88,7 @@ func TestMemoryIsLoadedBeforeItIsCounted(t *testing.T) {
 	s := spacious{Checkpointer: d,
 		loaded: func(context.Context, migrate.Move) error { memory = model.GiB; return nil },
 		size:   func(migrate.Move) (model.Bytes, error) { return memory, nil },
-		files:  func(migrate.Move) (model.Bytes, error) { return 0, nil },
+		files:  func(context.Context, migrate.Move) (model.Bytes, error) { return 0, nil },
 		own:    func() (model.Bytes, error) { return model.GiB, nil },
 		here:   func() (model.Bytes, error) { return 512 * model.MiB, nil },
 		there:  func(context.Context, migrate.Move, model.Bytes) error { return nil },

@@ -10,9 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Data takes the content of a tree: written from the beginning to the end, each write at a page
+// boundary. *os.File fits.
+type Data interface {
+	io.WriterAt
+	Truncate(size int64) error
+}
+
 // Pack packs the tree at root: its content into data, which is empty, and the rest into the index that is
 // returned. An error that wraps ErrUnfit names a file that cannot be packed, or the limit.
-func Pack(ctx context.Context, root string, o Options, data *os.File) (*Index, error) {
+func Pack(ctx context.Context, root string, o Options, data Data) (*Index, error) {
 	p := packer{data: data, most: o.Limits.Bytes, left: o.Limits.Bytes, live: o.Live, ctx: ctx}
 	w := walker{ctx: ctx, Options: o, content: p.file}
 	if err := w.walk(root); err != nil {
@@ -27,7 +34,7 @@ func Pack(ctx context.Context, root string, o Options, data *os.File) (*Index, e
 
 type packer struct {
 	ctx    context.Context
-	data   *os.File
+	data   Data
 	at     int64 // where the next extent goes
 	most   int64 // the limit, in bytes
 	left   int64 // of it

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/files"
@@ -22,7 +20,7 @@ func (d *Dumps) packFiles(ctx context.Context, parts []part) error {
 	if err != nil {
 		return err
 	}
-	packed, err := d.cfg.Files.Pack(ctx, all, false)
+	packed, err := d.cfg.Files.Pack(ctx, all)
 	if err != nil {
 		return fmt.Errorf("take the files of pod %s along: %w", parts[0].move.Source.Name, err)
 	}
@@ -30,24 +28,18 @@ func (d *Dumps) packFiles(ctx context.Context, parts []part) error {
 	return nil
 }
 
-// HintFiles packs what m's containers have in files while they run, into a directory for each
-// below dir, under the names that the dump will use. It is a hint: what is the same at the freeze
-// need not be sent again.
-func (d *Dumps) HintFiles(ctx context.Context, m migrate.Move, dir string) (files.Packed, error) {
+// HintFiles gives to add what m's containers have in files while they run, in whole pages. It is a
+// hint: what is the same at the freeze need not be sent again.
+func (d *Dumps) HintFiles(ctx context.Context, m migrate.Move, add func(pages []byte) error) (files.Packed, error) {
 	_, parts, err := d.parts(m)
 	if err != nil || d.cfg.Files == nil {
 		return files.Packed{}, err
 	}
-	for _, p := range parts {
-		if err := os.MkdirAll(filepath.Join(dir, p.Name), 0o700); err != nil {
-			return files.Packed{}, err
-		}
-	}
-	all, err := d.withFiles(parts, func(p part) string { return filepath.Join(dir, p.Name) })
+	all, err := d.withFiles(parts, part.images)
 	if err != nil {
 		return files.Packed{}, err
 	}
-	return d.cfg.Files.Pack(ctx, all, true)
+	return d.cfg.Files.Hint(ctx, all, add)
 }
 
 func (d *Dumps) withFiles(parts []part, images func(part) string) ([]files.Container, error) {
@@ -62,8 +54,9 @@ func (d *Dumps) withFiles(parts []part, images func(part) string) ([]files.Conta
 	return all, nil
 }
 
-// Files is about how large the image files of what m's containers have in files will be.
-func (d *Dumps) Files(m migrate.Move) (model.Bytes, error) {
+// Files is about how large the image files of what m's containers have in files will be. It looks at
+// every file, and ends with ctx.
+func (d *Dumps) Files(ctx context.Context, m migrate.Move) (model.Bytes, error) {
 	_, parts, err := d.parts(m)
 	if err != nil || d.cfg.Files == nil {
 		return 0, err
@@ -73,6 +66,6 @@ func (d *Dumps) Files(m migrate.Move) (model.Bytes, error) {
 		return 0, err
 	}
 	// What cannot be taken along is the guard's to find, and the packing's.
-	bytes, _, err := d.cfg.Files.Survey(context.Background(), all)
+	bytes, _, err := d.cfg.Files.Survey(ctx, all)
 	return bytes, err
 }

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,7 +115,7 @@ func TestTrees(t *testing.T) {
 	if err != nil || len(found) != 0 || size < 4*filetree.Page {
 		t.Errorf("surveyed %d bytes, %v, %v", size, found, err)
 	}
-	p, err := n.Pack(t.Context(), all, false)
+	p, err := n.Pack(t.Context(), all)
 	if err != nil || p.Bytes != 4*filetree.Page {
 		t.Errorf("packed %+v, %v", p, err)
 	}
@@ -138,6 +139,45 @@ func TestTrees(t *testing.T) {
 	}
 }
 
+// What is given while the pod runs is, page by page, what is packed when it stands still.
+func TestHint(t *testing.T) {
+	n := node(t)
+	n.write(t, volumes+"scratch/page", strings.Repeat("p", filetree.Page))
+	n.write(t, volumes+"scratch/more", strings.Repeat("m", 2*filetree.Page+5))
+	n.write(t, volumes+"scratch/none", "")
+	n.write(t, "/snapshots/7/fs/etc/e", "e")
+	app := n.container(t, uid, "app", false, volumes+"scratch:/scratch")
+	n.overlay(t, app, "/snapshots/7/fs")
+	proxy := n.container(t, uid, "proxy", true, volumes+"scratch:/scratch")
+	all := []Container{app, proxy}
+	var early, packed []byte
+	p, err := n.Hint(t.Context(), all, func(pages []byte) error {
+		if len(pages)%filetree.Page != 0 {
+			t.Errorf("%d bytes are no whole pages", len(pages))
+		}
+		early = append(early, pages...)
+		return nil
+	})
+	try(t, err)
+	if got := n.images(app) + n.images(proxy); got != "" {
+		t.Errorf("a hint leaves images: %s", got)
+	}
+	_, err = n.Pack(t.Context(), all)
+	try(t, err)
+	for _, name := range []string{"drover-volume-scratch.data", "drover-layer.data"} {
+		data, err := os.ReadFile(filepath.Join(app.Images, name))
+		try(t, err)
+		packed = append(packed, data...)
+	}
+	if !bytes.Equal(early, packed) || p.Bytes != model.Bytes(len(packed)) || len(packed) != 5*filetree.Page {
+		t.Errorf("%d bytes given, %d of them counted, %d packed", len(early), p.Bytes, len(packed))
+	}
+	full := errors.New("full")
+	if _, err := n.Hint(t.Context(), all, func([]byte) error { return full }); !errors.Is(err, full) {
+		t.Errorf("nobody takes them: %v", err)
+	}
+}
+
 // The target makes the files of volumes where its own kubelet has them, once.
 func TestUnpack(t *testing.T) {
 	source, target := node(t), node(t)
@@ -146,7 +186,7 @@ func TestUnpack(t *testing.T) {
 	app := source.container(t, uid, "app", false, volumes+"scratch:/scratch")
 	source.overlay(t, app, "/snapshots/7/fs")
 	proxy := source.container(t, uid, "proxy", false, volumes+"scratch:/scratch")
-	_, err := source.Pack(t.Context(), []Container{app, proxy}, false)
+	_, err := source.Pack(t.Context(), []Container{app, proxy})
 	try(t, err)
 
 	const theirs = kubelet + "9e9e/volumes/kubernetes.io~empty-dir/scratch"
@@ -193,7 +233,7 @@ func TestHostileImages(t *testing.T) {
 			n.write(t, "/snapshots/7/fs/etc/e", "e")
 			app := n.container(t, uid, "app", false, volumes+"scratch:/scratch")
 			n.overlay(t, app, "/snapshots/7/fs")
-			_, err := n.Pack(t.Context(), []Container{app}, false)
+			_, err := n.Pack(t.Context(), []Container{app})
 			try(t, err, c.change(app.Images))
 			target := n.container(t, uid, "target", c.readonly, c.mounts...)
 			target.Images = app.Images
@@ -238,7 +278,7 @@ func TestSubPathOfAFile(t *testing.T) {
 	if _, found, err := n.Survey(t.Context(), all); err != nil || len(found) != 1 || !strings.Contains(found[0].Message, "by subPath at /etc/file") {
 		t.Errorf("found %v, %v", found, err)
 	}
-	if _, err := n.Pack(t.Context(), all, false); !errors.Is(err, filetree.ErrUnfit) {
+	if _, err := n.Pack(t.Context(), all); !errors.Is(err, filetree.ErrUnfit) {
 		t.Errorf("packed: %v", err)
 	}
 	if _, found, err := n.Survey(t.Context(), all[:1]); err != nil || len(found) != 0 {
@@ -252,7 +292,7 @@ func TestOtherVolumeAtShm(t *testing.T) {
 	const config = kubelet + uid + "/volumes/kubernetes.io~configmap/config"
 	n.write(t, config+"/c", "c")
 	app := n.container(t, uid, "app", true, config+":/dev/shm")
-	if _, err := n.Pack(t.Context(), []Container{app}, false); err != nil || n.images(app) != "" {
+	if _, err := n.Pack(t.Context(), []Container{app}); err != nil || n.images(app) != "" {
 		t.Errorf("packed %q, %v", n.images(app), err)
 	}
 }
@@ -266,7 +306,7 @@ func TestVolumeInMemory(t *testing.T) {
 	source := node(t)
 	source.write(t, volumes+"cache/a", strings.Repeat("a", 3*filetree.Page))
 	app := source.container(t, uid, "app", true, volumes+"cache:/cache")
-	_, err := source.Pack(t.Context(), []Container{app}, false)
+	_, err := source.Pack(t.Context(), []Container{app})
 	try(t, err)
 	for own, fits := range map[model.Bytes]bool{3 * filetree.Page: true, 3*filetree.Page - 1: false} {
 		target := node(t)
@@ -293,7 +333,7 @@ func TestGrownSinceTheSurvey(t *testing.T) {
 		n.Own = func() (model.Bytes, error) { return own, nil }
 		n.write(t, volumes+"scratch/a", strings.Repeat("a", 3*filetree.Page))
 		app := n.container(t, uid, "app", true, volumes+"scratch:/scratch")
-		if _, err := n.Pack(t.Context(), []Container{app}, false); (err == nil) != fits || !fits && !errors.Is(err, filetree.ErrUnfit) {
+		if _, err := n.Pack(t.Context(), []Container{app}); (err == nil) != fits || !fits && !errors.Is(err, filetree.ErrUnfit) {
 			t.Errorf("with %d bytes left: %v", own, err)
 		}
 	}

@@ -20,14 +20,45 @@ type Packed struct {
 	Took    time.Duration
 }
 
-// Pack packs the files of a pod's containers, in the order in which kubelet creates them:
-// what several have goes with the first. When the containers run meanwhile (live), what comes
-// of it is only a hint, whose pages need not be sent again at the freeze.
-func (n Node) Pack(ctx context.Context, all []Container, live bool) (Packed, error) {
+// Pack packs the files of a pod's containers, which stand still, in the order in which kubelet
+// creates them: what several have goes with the first.
+func (n Node) Pack(ctx context.Context, all []Container) (Packed, error) {
+	return n.packAll(all, func(c Container, t tree) (*filetree.Index, error) { return n.pack(ctx, c, t) })
+}
+
+// Hint gives to add the content of the files of a pod's containers, which run, in whole pages as
+// Pack would lay it out: what is the same when they stand still need not be sent then.
+func (n Node) Hint(ctx context.Context, all []Container, add func(pages []byte) error) (Packed, error) {
+	return n.packAll(all, func(_ Container, t tree) (*filetree.Index, error) {
+		return filetree.Pack(ctx, t.path, filetree.Options{Layer: t.layer, Live: true, Limits: n.Limits}, pages(add))
+	})
+}
+
+// pages takes what is packed and keeps none of it.
+type pages func([]byte) error
+
+// WriteAt gives b as whole pages; what is missing of the last is a hole in a data file.
+func (p pages) WriteAt(b []byte, _ int64) (int, error) {
+	whole := len(b) / filetree.Page * filetree.Page
+	err := p(b[:whole])
+	if rest := b[whole:]; err == nil && len(rest) > 0 {
+		last := make([]byte, filetree.Page)
+		copy(last, rest)
+		err = p(last)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func (pages) Truncate(int64) error { return nil }
+
+func (n Node) packAll(all []Container, pack func(Container, tree) (*filetree.Index, error)) (Packed, error) {
 	began := time.Now()
 	var p Packed
 	err := n.each(all, func(c Container, t tree) error {
-		x, err := n.pack(ctx, c, t, live)
+		x, err := pack(c, t)
 		if err = errors.Join(t.unfit, err); err != nil {
 			return fmt.Errorf("pack %s: %w", t.what, err)
 		}
@@ -60,7 +91,7 @@ func (n Node) each(all []Container, do func(Container, tree) error) error {
 	return nil
 }
 
-func (n Node) pack(ctx context.Context, c Container, t tree, live bool) (*filetree.Index, error) {
+func (n Node) pack(ctx context.Context, c Container, t tree) (*filetree.Index, error) {
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	data, err := os.OpenFile(filepath.Join(c.Images, t.image+dataSuffix), flags, 0o600)
 	if err != nil {
@@ -75,7 +106,7 @@ func (n Node) pack(ctx context.Context, c Container, t tree, live bool) (*filetr
 		}
 		limits.Bytes = min(limits.Bytes, int64(own))
 	}
-	x, err := filetree.Pack(ctx, t.path, filetree.Options{Layer: t.layer, Live: live, Limits: limits}, data)
+	x, err := filetree.Pack(ctx, t.path, filetree.Options{Layer: t.layer, Limits: limits}, data)
 	if err := errors.Join(err, data.Close()); err != nil {
 		return nil, err
 	}

@@ -1,5 +1,5 @@
-// Package precopy reads the memory of processes that run, so that most of it is at the target
-// before they are frozen. What it reads is a guess at what the dump will hold, and nothing
+// Package precopy reads the memory of processes that run, and their files, so that most of both is at the
+// target before they are frozen. What it reads is a guess at what the dump will hold, and nothing
 // depends on it: a page that is written later, or half of which was, is dumped and sent as any
 // other; a process that ends, or memory that cannot be read, is left out.
 //
@@ -68,8 +68,28 @@ type Stats struct {
 func Copy(ctx context.Context, list func() ([]int, error), sink Sink, l Limits) (Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Time)
 	defer cancel()
+	return quietly(ctx, sink, func(s Sink) (Stats, error) { return rounds(ctx, list, s, l) })
+}
+
+// Files has read give the content of files, in whole pages, to the sink, as Copy does with memory:
+// at the same priority, left alone if it does not end with its time, which is no error.
+func Files(ctx context.Context, read func(ctx context.Context, add func(pages []byte) error) error, sink Sink, most time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	_, err := quietly(ctx, sink, func(s Sink) (struct{}, error) {
+		return struct{}{}, read(ctx, func(pages []byte) error { _, err := s.Add(pages); return err })
+	})
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// quietly calls f on a thread of its own, at the lowest priority, and returns what it does, or an error
+// if it goes on for long after ctx has ended.
+func quietly[T any](ctx context.Context, sink Sink, f func(Sink) (T, error)) (T, error) {
 	type result struct {
-		stats Stats
+		value T
 		err   error
 	}
 	done := make(chan result, 1)
@@ -77,26 +97,26 @@ func Copy(ctx context.Context, list func() ([]int, error), sink Sink, l Limits) 
 	go func() {
 		// The thread is not given back: it ends with this goroutine, and its priority with it.
 		runtime.LockOSThread()
-		err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), lowest)
-		if err != nil {
-			done <- result{err: fmt.Errorf("read memory at priority %d: %w", lowest, err)}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), lowest); err != nil {
+			done <- result{err: fmt.Errorf("read ahead of the freeze at priority %d: %w", lowest, err)}
 			return
 		}
-		stats, err := rounds(ctx, list, g, l)
-		done <- result{stats, err}
+		value, err := f(g)
+		done <- result{value, err}
 	}()
 	select {
 	case r := <-done:
-		return r.stats, r.err
+		return r.value, r.err
 	case <-ctx.Done():
 	}
 	select {
 	case r := <-done:
-		return r.stats, r.err
+		return r.value, r.err
 	case <-time.After(patience):
 	}
 	g.shut()
-	return Stats{}, fmt.Errorf("read memory: a read has not ended %v after the time for it was over; it is left alone", patience)
+	var none T
+	return none, fmt.Errorf("read ahead of the freeze: a read has not ended %v after the time for it was over; it is left alone", patience)
 }
 
 // patience is for how long a read that goes on when the time is over is waited for.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -111,6 +112,39 @@ func TestCopy(t *testing.T) {
 	}
 	if stats.Read > model.GiB {
 		t.Errorf("%d bytes were read: pages that are not there, too", stats.Read)
+	}
+}
+
+// Files are read at the lowest priority. That the time for it is over is no error; what fails is one.
+func TestFiles(t *testing.T) {
+	s := &sink{pages: map[string]bool{}}
+	content := bytes.Repeat([]byte("f"), page)
+	broken := errors.New("broken")
+	for what, c := range map[string]struct {
+		then func(ctx context.Context) error
+		want error
+	}{
+		"all":     {func(context.Context) error { return nil }, nil},
+		"fails":   {func(context.Context) error { return broken }, broken},
+		"no time": {func(ctx context.Context) error { <-ctx.Done(); return fmt.Errorf("pack: %w", ctx.Err()) }, nil},
+	} {
+		clear(s.pages)
+		nice := 0
+		err := Files(t.Context(), func(ctx context.Context, add func([]byte) error) (err error) {
+			nice, err = unix.Getpriority(unix.PRIO_PROCESS, unix.Gettid())
+			return errors.Join(err, add(content), c.then(ctx))
+		}, s, 100*time.Millisecond)
+		if !errors.Is(err, c.want) || c.want == nil && err != nil {
+			t.Errorf("%s: %v, want %v", what, err, c.want)
+		}
+		s.wants(t, content)
+		if nice != 20-lowest { // as the system call tells it
+			t.Errorf("%s: read at %d", what, nice)
+		}
+	}
+	s.err = broken
+	if err := Files(t.Context(), func(_ context.Context, add func([]byte) error) error { return add(content) }, s, time.Minute); !errors.Is(err, broken) {
+		t.Errorf("the sink fails: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -204,12 +205,17 @@ func TestHintOfFiles(t *testing.T) {
 	a := startAgent(t)
 	source, last := scribble(t, a)
 	m := move(source, nil)
-	hint := t.TempDir()
-	if _, err := a.dumps.HintFiles(within(t), m, hint); err != nil {
+	early := map[string]bool{}
+	if _, err := a.dumps.HintFiles(within(t), m, func(pages []byte) error {
+		for page := range slices.Chunk(pages, 4096) {
+			early[string(page)] = true
+		}
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	last = source.next()
-	bytes, err := a.dumps.Files(m)
+	bytes, err := a.dumps.Files(within(t), m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +226,6 @@ func TestHintOfFiles(t *testing.T) {
 	last = source.mustRest(last)
 	var total int64
 	for _, name := range []string{"layer", "shm", "volume-scratch", "volume-parts", "volume-mem"} {
-		early := pages(t, filepath.Join(hint, "main", "drover-"+name+".data"))
 		all, known := 0, 0
 		for page := range pages(t, filepath.Join(d.Dir, "main", "drover-"+name+".data")) {
 			if all++; early[page] {
