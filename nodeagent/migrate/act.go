@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -69,16 +70,23 @@ func (w *worker) reread(ctx context.Context, confirm bool) letter {
 	ctx, done := context.WithTimeout(ctx, w.d.cfg.CallTimeout)
 	defer done()
 	lost := letter{event: handoff.Event{Kind: handoff.Read, Outcome: handoff.Unknown}}
+	e := handoff.Event{Kind: handoff.Read, Outcome: handoff.OK}
+	var asked sync.WaitGroup
+	var unknown error
+	if confirm { // beside the record: a pod stands frozen meanwhile
+		asked.Go(func() { e.Unwanted, unknown = w.d.ports.Cluster.Unwanted(ctx, w.move) })
+	}
 	pm, err := w.get(ctx)
+	asked.Wait()
 	if err != nil {
 		w.log.Warn("cannot read the record of the move; what is held stays held", "err", err)
 		return lost
 	}
-	e := handoff.Event{Kind: handoff.Read, Outcome: handoff.OK, Record: RecordOf(pm)}
+	e.Record = RecordOf(pm)
 	if confirm {
 		e.Confirmed = true
-		if e.Unwanted, err = w.d.ports.Cluster.Unwanted(ctx, w.move); err != nil {
-			w.log.Warn("cannot tell whether the move is still wanted", "err", err)
+		if unknown != nil {
+			w.log.Warn("cannot tell whether the move is still wanted", "err", unknown)
 			return lost
 		}
 		if pm.DeletionTimestamp != nil {

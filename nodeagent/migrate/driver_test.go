@@ -1,7 +1,9 @@
 package migrate
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -546,4 +548,38 @@ func TestRefusedAfterAbort(t *testing.T) {
 			t.Errorf("the second create was answered %q, want refuse", got)
 		}
 	}, abortedEarly, nil)
+}
+
+// abreast is an API server that answers who asks for the record and who asks for the pods only once both
+// have asked.
+type abreast struct {
+	*cluster
+	record, pods chan struct{}
+}
+
+func (a abreast) Get(ctx context.Context, namespace, name string) (*v1alpha1.PodMigration, error) {
+	close(a.record)
+	<-a.pods
+	return a.cluster.Get(ctx, namespace, name)
+}
+
+func (a abreast) Unwanted(ctx context.Context, m Move) (string, error) {
+	close(a.pods)
+	<-a.record
+	return a.cluster.Unwanted(ctx, m)
+}
+
+// TestConfirmReadsAllAtOnce: while a pod stands frozen no answer is waited for before the next is
+// asked for.
+func TestConfirmReadsAllAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.unwanted = "pod web is being deleted"
+		a := abreast{c, make(chan struct{}), make(chan struct{})}
+		w := newWorker(New(Config{Node: "b"}, Ports{Records: a, Cluster: a, Log: slog.New(slog.DiscardHandler)}), MoveOf(c.pm), RoleTarget)
+		e := w.reread(t.Context(), true).event
+		if e.Outcome != handoff.OK || !e.Confirmed || e.Unwanted != c.unwanted || e.Record != RecordOf(c.pm) {
+			t.Errorf("%+v", e)
+		}
+	})
 }

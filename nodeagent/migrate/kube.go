@@ -1,9 +1,11 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,14 +50,24 @@ func (k Kube) UpdateStatus(ctx context.Context, pm *v1alpha1.PodMigration) (*v1a
 	return nil, handoff.Unknown, err
 }
 
-// Unwanted reads the source pod, its ReplicaSet if it has one, and the replacement. What
-// other owners want shows in the pod, which they delete.
+// Unwanted reads the source pod, its ReplicaSet if it has one, and beside them the replacement:
+// a pod stands frozen meanwhile. What other owners want shows in the pod, which they delete.
 func (k Kube) Unwanted(ctx context.Context, m Move) (string, error) {
+	var leaves, comes string
+	var both errgroup.Group
+	both.Go(func() (err error) { leaves, err = k.leaves(ctx, m); return err })
+	both.Go(func() (err error) { comes, err = k.away(ctx, m.Target, new(corev1.Pod)); return err })
+	err := both.Wait()
+	if why := cmp.Or(leaves, comes); why != "" {
+		return why, nil
+	}
+	return "", err
+}
+
+// leaves is Unwanted of the source pod and its owner.
+func (k Kube) leaves(ctx context.Context, m Move) (string, error) {
 	var source corev1.Pod
 	if why, err := k.away(ctx, m.Source, &source); why != "" || err != nil {
-		return why, err
-	}
-	if why, err := k.away(ctx, m.Target, new(corev1.Pod)); why != "" || err != nil {
 		return why, err
 	}
 	ref := metav1.GetControllerOf(&source)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -124,6 +125,41 @@ func TestUnwanted(t *testing.T) {
 			got, err := k.Unwanted(context.Background(), m)
 			if err != nil || got != c.want && (c.want == "" || !strings.Contains(got, c.want)) {
 				t.Errorf("%q, %v; want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+// The two pods are read beside each other, and one that cannot be read hides nothing that speaks
+// against the move.
+func TestUnwantedReadsBothAtOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		fails, want string
+	}{
+		"both there":                  {"", ""},
+		"source unknown, target gone": {"web", "pod web-dm2 is gone"},
+		"target unknown, source gone": {"web-dm2", "pod web is gone"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			read := map[string]chan bool{"web": make(chan bool), "web-dm2": make(chan bool)}
+			away := errors.New("the API server is away")
+			k := kube(t, interceptor.Funcs{Get: func(_ context.Context, _ client.WithWatch, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
+				close(read[key.Name])
+				for _, other := range read {
+					<-other
+				}
+				switch {
+				case c.fails == key.Name:
+					return away
+				case c.fails != "":
+					return apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, key.Name)
+				}
+				o.SetUID(types.UID(key.Name))
+				return nil
+			}})
+			m := Move{Source: Pod{Namespace: "default", Name: "web", UID: "web"}, Target: Pod{Namespace: "default", Name: "web-dm2", UID: "web-dm2"}}
+			if got, err := k.Unwanted(t.Context(), m); got != c.want || err != nil {
+				t.Errorf("%s: %q, %v; want %q", name, got, err, c.want)
 			}
 		})
 	}
