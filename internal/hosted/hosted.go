@@ -9,12 +9,9 @@ package hosted
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
@@ -40,12 +37,12 @@ var environment = []string{"PATH=" + path}
 // Command is what to run.
 type Command struct {
 	// Program is drover-runc as the caller reaches it.
-	Program string
+	Program string `json:"-"`
 	// Dir is a directory for this command alone, the same for the caller and the node. It
 	// must exist and hold no earlier command.
 	Dir string
 	// Cgroup is the path of the control group to run in.
-	Cgroup string
+	Cgroup string `json:"-"`
 	// Guard is the linux.cgroupsPath of a container that must not live on when the command fails;
 	// or empty. Such a command says that it is ready by a byte on its descriptor 3, and Start
 	// returns then. See guard.
@@ -59,31 +56,6 @@ type Exit struct {
 	Code int `json:"code"`
 	// Error is set when the command could not be run.
 	Error string `json:"error,omitempty"`
-}
-
-// Start runs the command and returns when it is noted in Dir, from where Wait finds it.
-func Start(c Command) error {
-	args := append([]string{Verb, c.Dir, c.Cgroup, c.Guard}, c.Args...)
-	cmd := exec.Command(c.Program, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = environment
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	cmd.ExtraFiles = []*os.File{w} // descriptor 3: closed when it is on its way
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return fmt.Errorf("run %q on the node: %w", c.Args, err)
-	}
-	go cmd.Wait() // reaps; how it ended is told by the file
-	message := make([]byte, 4096)
-	if n, _ := r.Read(message); n > 0 {
-		return fmt.Errorf("run %q on the node: %s", c.Args, message[:n])
-	}
-	return nil
 }
 
 // Running tells whether the command that was started in dir still runs.

@@ -1,6 +1,7 @@
 package hosted
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,19 +16,21 @@ import (
 	"github.com/drover-project/drover/internal/process"
 )
 
-// Main is the hidden verb: args are the directory, the control group's path, the container
-// group's or nothing, and the command. It returns the process's exit code.
+// Main is the hidden verb: args are the control group's path; the command comes by descriptor 4.
+// It returns the process's exit code.
 func Main(args []string) int {
-	started := os.NewFile(3, "started")
+	started, orders := os.NewFile(3, "started"), os.NewFile(4, "command")
 	unix.CloseOnExec(3)
-	if len(args) < 4 {
-		fmt.Fprintf(os.Stderr, "usage: drover-runc %s DIR CGROUP GUARD COMMAND...\n", Verb)
+	unix.CloseOnExec(4)
+	if len(args) != 1 {
+		usage := fmt.Sprintf("usage: drover-runc %s CGROUP, with a command on descriptor 4; the agent is of another version", Verb)
+		fmt.Fprintln(os.Stderr, usage)
+		fmt.Fprint(started, usage)
 		return 2
 	}
-	dir, group, guarded, command := args[0], args[1], args[2], args[3:]
 	// Namespaces are a thread's; the command is a child of this one.
 	runtime.LockOSThread()
-	err := enter(dir, group)
+	err := enter(args[0])
 	if err == nil {
 		// What the command leaves behind when it is killed comes to this process.
 		err = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -36,29 +39,47 @@ func Main(args []string) int {
 		fmt.Fprint(started, err)
 		return 1
 	}
-	exit, err := runIn(dir, guarded, command, started)
+	var c Command
+	if json.NewDecoder(orders).Decode(&c) != nil {
+		return 0 // whoever kept this process ready has ended, or needs it no more
+	}
+	orders.Close()
+	if err = note(c.Dir); err != nil {
+		fmt.Fprint(started, err)
+		return 1
+	}
+	exit, err := runIn(c, started)
 	if err != nil {
 		fmt.Fprint(started, err)
 		return 1
 	}
 	waitForOrphans()
-	if err := layout.WriteNote(filepath.Join(dir, exitFile), exit); err != nil {
+	if err := layout.WriteNote(filepath.Join(c.Dir, exitFile), exit); err != nil {
 		return 1
 	}
 	return 0
 }
 
+// note says in dir which process this is.
+func note(dir string) error {
+	self, err := process.Of(os.Getpid())
+	if err != nil {
+		return err
+	}
+	return layout.WriteNote(filepath.Join(dir, pidFile), self)
+}
+
 // runIn runs the command, and closes started when it is on its way. An error: it never was.
-func runIn(dir, guarded string, command []string, started *os.File) (Exit, error) {
-	out, err := os.OpenFile(filepath.Join(dir, outputFile), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+func runIn(c Command, started *os.File) (Exit, error) {
+	out, err := os.OpenFile(filepath.Join(c.Dir, outputFile), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return Exit{}, err
 	}
 	defer out.Close()
-	cmd := exec.Command(command[0], command[1:]...)
+	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = out, out
-	if guarded != "" {
-		return guard(cmd, dir, guarded, started)
+	if c.Guard != "" {
+		return guard(cmd, c.Dir, c.Guard, started)
 	}
 	if err := cmd.Start(); err != nil {
 		return Exit{}, err
@@ -85,9 +106,8 @@ func waitForOrphans() {
 	}
 }
 
-// enter leaves the caller's control groups and namespaces for the node's, and notes this
-// process in dir.
-func enter(dir, group string) error {
+// enter leaves the caller's control groups and namespaces for the node's.
+func enter(group string) error {
 	groups, err := cgroup.Host()
 	if err != nil {
 		return err
@@ -107,11 +127,7 @@ func enter(dir, group string) error {
 			return err
 		}
 	}
-	self, err := process.Of(os.Getpid())
-	if err != nil {
-		return err
-	}
-	return layout.WriteNote(filepath.Join(dir, pidFile), self)
+	return nil
 }
 
 func join(name string, kind int) error {

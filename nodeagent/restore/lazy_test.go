@@ -15,9 +15,11 @@ import (
 )
 
 // silent is what hosted starts, without a word that it is on its way: it notes its PID and start
-// in its directory, $2, and says on the FIFO beside it that it has a child.
+// in the directory of its command, and says on the FIFO beside it that it has a child.
 const silent = `#!/bin/sh
-set -- "$2" "$0" $(cat /proc/$$/stat)
+read -r command <&4
+dir=${command#*\"Dir\":\"}
+set -- "${dir%%\"*}" "$0" $(cat /proc/$$/stat)
 echo "{\"pid\":$$,\"start\":${24}}" > "$1/pid"
 sleep 600 &
 echo > "$2.fifo"

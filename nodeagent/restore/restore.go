@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/files"
@@ -78,6 +79,8 @@ type Copies struct {
 	words map[string]string
 	// follows are closed when follow has ended, by container ID.
 	follows map[string]chan struct{}
+	// spare is ready to load a copy's memory; nil: none is.
+	spare *hosted.Spare
 	// unpacking are the restores that make files, by the pod's UID: each pod has one at a time.
 	unpacking map[string]*unpacking
 	// changed is closed and made anew when a waiter or hold comes or goes.

@@ -26,6 +26,9 @@ func (c *Copies) Await(ctx context.Context, create runtimeapi.Create, send func(
 	c.waiters[req.GetContainerId()] = w
 	c.signal()
 	c.mu.Unlock()
+	if !req.GetRestoring() {
+		go c.makeReady()
+	}
 	c.told(func(to Notices) { to.CreateWaits(w.describe()) })
 	defer c.leave(w)
 	for {
@@ -56,6 +59,7 @@ func (c *Copies) leave(w *waiter) {
 		return
 	}
 	delete(c.waiters, id)
+	c.dropSpare()
 	_, told := c.words[id]
 	c.signal()
 	c.mu.Unlock()
