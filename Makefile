@@ -50,7 +50,7 @@ test-unit: lab-build ## Tests that need no cluster (some load eBPF programs or r
 	$(GO) test -timeout 15m $(UNIT)
 
 .PHONY: test-kernels
-test-kernels: prerequisites ## eBPF programs and readers of control groups under Debian's kernels in QEMU, some 6 min (root)
+test-kernels: prerequisites ## eBPF programs, readers of control groups, and dumps in rounds under Debian's kernels in QEMU, some 10 min (root)
 	$(GO) test -count=1 -timeout 30m -v ./test/kernels
 
 .PHONY: test-e2e
@@ -140,9 +140,13 @@ bench-scheduler: lab-build ## What RouteTime costs kube-scheduler, beside other 
 # Pieces of it: make bench-migrate MIGRATE_ARGS='-sizes 16,64 -rounds 1 -sides drover,bare'
 MIGRATE_ARGS ?=
 
+.PHONY: bench-dirty
+bench-dirty: prerequisites ## For how long a container stands still for a dump where the kernel tracks what it writes to, beside a dump of all, on a kernel in QEMU; writes out/bench/dirty.json (root)
+	$(GO) test -count=1 -timeout 30m -v ./test/kernels -run TestFrozen -args -kernels.bench $(CURDIR)/out/bench/dirty.json
+
 .PHONY: bench-migrate
-bench-migrate: lab-build ## For how long a process is not felt to run when it moves, beside the standard path, a new start and bare CRIU, some 30 min on a quiet machine; writes out/bench/migrate.json
-	$(GO) run ./test/bench/migrate -out $(CURDIR)/out/bench/migrate.json $(MIGRATE_ARGS)
+bench-migrate: lab-build bench-dirty ## For how long a process is not felt to run when it moves, beside the standard path, a new start and bare CRIU, some 30 min on a quiet machine; writes out/bench/migrate.json
+	$(GO) run ./test/bench/migrate -out $(CURDIR)/out/bench/migrate.json -dirty-tracking $(CURDIR)/out/bench/dirty.json $(MIGRATE_ARGS)
 
 .PHONY: lab-build
 lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout

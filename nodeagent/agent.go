@@ -47,22 +47,23 @@ import (
 
 // agent is the parts of a running agent.
 type agent struct {
-	cfg      Config
-	log      *slog.Logger
-	registry *prometheus.Registry
-	bootID   string
-	cpu      model.CPU
-	proc     examine.Proc // the node's: the agent shares its process namespace
-	files    files.Node
-	names    names
-	asked    map[types.UID]model.Resources // by open moves, by their UIDs; of the deciding goroutine alone
-	unable   atomic.Pointer[string]        // why this node cannot restore; nil: not looked yet
-	notLater atomic.Pointer[string]        // why copies need all of their memory before they run; nil: not looked yet
-	blind    atomic.Pointer[string]        // why contention is not measured here; nil: it is, or is about to be
-	deaf     atomic.Pointer[string]        // why connections are not followed here; nil likewise
-	ranged   atomic.Bool                   // pods have addresses of their Node's ranges, as it was last
-	running  atomic.Bool                   // every part was started
-	joined   atomic.Bool                   // gossip was set up
+	cfg        Config
+	log        *slog.Logger
+	registry   *prometheus.Registry
+	bootID     string
+	cpu        model.CPU
+	proc       examine.Proc // the node's: the agent shares its process namespace
+	files      files.Node
+	names      names
+	asked      map[types.UID]model.Resources // by open moves, by their UIDs; of the deciding goroutine alone
+	unable     atomic.Pointer[string]        // why this node cannot restore; nil: not looked yet
+	notTracked atomic.Pointer[string]        // why memory is not written in rounds before pods are frozen; nil: not looked yet
+	notLater   atomic.Pointer[string]        // why copies need all of their memory before they run; nil: not looked yet
+	blind      atomic.Pointer[string]        // why contention is not measured here; nil: it is, or is about to be
+	deaf       atomic.Pointer[string]        // why connections are not followed here; nil likewise
+	ranged     atomic.Bool                   // pods have addresses of their Node's ranges, as it was last
+	running    atomic.Bool                   // every part was started
+	joined     atomic.Bool                   // gossip was set up
 
 	lastNode atomic.Pointer[corev1.Node] // the own one, as it was last
 	cluster  *cluster

@@ -67,6 +67,9 @@ type Config struct {
 
 	// Precopy: memory is read and sent before a pod is frozen.
 	Precopy bool
+	// DirtyTracking: where the kernel tracks which pages are written to, CRIU writes memory in rounds
+	// before a pod is frozen. Precopy is wanted, too.
+	DirtyTracking bool
 	// RouteXDP asks for probes to be turned round by XDP: docs/route-times.md says what it costs.
 	RouteXDP bool
 

@@ -30,6 +30,8 @@ type early struct {
 	// limits bound what is read before the freeze, and the time for files as for memory; no
 	// rounds: nothing is.
 	limits precopy.Limits
+	// rounds are tried first. May be nil.
+	rounds *tracked
 	log    *slog.Logger
 }
 
@@ -48,20 +50,35 @@ func (e early) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error)
 	if ferr != nil {
 		inFiles = 0
 	}
-	all := memory + inFiles
-	if err == nil && all >= worthwhile && e.limits.Rounds > 0 {
-		if err := e.precopy(ctx, m, memory, inFiles, log); err != nil {
-			log.Warn("not all was sent before the freeze: the rest goes after it", "err", err)
+	dir, derr := e.images(m)
+	if err = errors.Join(err, derr); err == nil {
+		there := e.ahead(ctx, m, memory, inFiles, dir, log)
+		if ctx.Err() == nil {
+			e.sender.Follow(m, dir, there+memory+inFiles)
 		}
-	}
-	if dir, derr := e.images(m); err == nil && derr == nil && ctx.Err() == nil {
-		e.sender.Follow(m, dir, all)
 	}
 	dumped, err := e.Checkpointer.Dump(ctx, m)
 	if err != nil || ctx.Err() != nil { // nobody will send it
 		e.sender.Drop(m)
 	}
 	return dumped, err
+}
+
+// ahead sends memory, and the content of files, while the processes run, and gives how much of the memory is in
+// images already. Files do not go ahead of a dump in rounds.
+func (e early) ahead(ctx context.Context, m migrate.Move, memory, inFiles model.Bytes, dir string, log *slog.Logger) model.Bytes {
+	if memory+inFiles < worthwhile || e.limits.Rounds == 0 {
+		return 0
+	}
+	if e.rounds != nil && memory >= worthwhile {
+		if there := e.rounds.ahead(ctx, m, memory, dir, log); there > 0 || ctx.Err() != nil {
+			return there
+		}
+	}
+	if err := e.precopy(ctx, m, memory, inFiles, log); err != nil {
+		log.Warn("not all was sent before the freeze: the rest goes after it", "err", err)
+	}
+	return 0
 }
 
 func (e early) precopy(ctx context.Context, m migrate.Move, memory, inFiles model.Bytes, log *slog.Logger) error {

@@ -25,6 +25,25 @@ func (a *agent) watchLazy(ctx context.Context) {
 	}
 }
 
+// watchTracking asks whether memory can be written in rounds here while pods run.
+func (a *agent) watchTracking(ctx context.Context) {
+	why := "--dirty-tracking is off"
+	if a.cfg.DirtyTracking {
+		why = checkpoint.CannotTrack(ctx)
+	}
+	if was := a.notTracked.Swap(&why); (was == nil || *was != why) && ctx.Err() == nil {
+		a.log.Info("whether the memory of pods that leave here is written in rounds before they are frozen", "obstacle", why)
+	}
+}
+
+// cannotTrack says why memory is not written in rounds here; empty: it is.
+func (a *agent) cannotTrack() string {
+	if why := a.notTracked.Load(); why != nil {
+		return *why
+	}
+	return "whether the node can track what is written to has not been looked at yet"
+}
+
 // eager says why a copy must have all of its memory before it runs; empty: what is left is
 // loaded while it does.
 func (a *agent) eager(images string) string {

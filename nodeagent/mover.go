@@ -18,6 +18,7 @@ import (
 	"github.com/drover-project/drover/internal/filetree"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/refusals"
+	"github.com/drover-project/drover/nodeagent/chain"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
 	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/inspect"
@@ -70,7 +71,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Eager: a.eager, Lost: a.memoryLost})
 	a.marks = migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun"))
 	kube := migrate.Kube{Client: a.cluster.direct}
-	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy}
+	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy, Join: chain.Join}
 	if err := images.Sweep(); err != nil {
 		return err
 	}
@@ -80,6 +81,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	ahead := early{Checkpointer: dumps, sender: a.sender, size: dumps.Memory, files: dumps.Files, processes: dumps.Processes, hint: dumps.HintFiles, images: dumps.Images, log: a.log}
 	if a.cfg.Precopy {
 		ahead.limits = defaultPrecopy
+		ahead.rounds = &tracked{cannot: a.cannotTrack, room: a.roomForRounds, write: dumps.PreDump, push: a.sender.Push, limits: defaultRounds}
 	}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
 		Records: kube, Cluster: evidence{kube, a},
@@ -176,6 +178,7 @@ func (a *agent) watchAbility(ctx context.Context) error {
 		}
 		if why == "" {
 			a.watchLazy(ctx)
+			a.watchTracking(ctx)
 		}
 		if was := a.unable.Swap(&why); (was == nil || *was != why) && ctx.Err() == nil {
 			a.log.Info("whether this node can take moved pods", "obstacle", why)

@@ -78,3 +78,19 @@ func (s spacious) fits(ctx context.Context, m migrate.Move) error {
 	defer cancel()
 	return s.there(ctx, m, size)
 }
+
+// roomForRounds asks whether so much memory, in rounds and a dump after them, fits here and at a target
+// that joins them.
+func (a *agent) roomForRounds(ctx context.Context, m migrate.Move, size model.Bytes) error {
+	room, err := a.vault.ForDump()
+	if err != nil {
+		return err
+	}
+	if size > room-spare {
+		return fmt.Errorf("rounds of memory and the dump after them, of up to %d MiB, do not fit on this node: there is room for %d MiB, of which %d stay free",
+			size/model.MiB, room/model.MiB, spare/model.MiB)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return a.sender.RoomForRounds(ctx, m, size)
+}

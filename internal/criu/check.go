@@ -99,6 +99,15 @@ func CannotLoadLater(ctx context.Context, run Runner, runc string) string {
 	return ""
 }
 
+// CannotTrack checks that CRIU can tell which pages were written to: that the kernel marks them as
+// soft-dirty. It is empty when that is so, or else the reason in one line.
+func CannotTrack(ctx context.Context, run Runner) string {
+	if out, err := run(ctx, "criu", "check", "--feature", "mem_dirty_track"); err != nil {
+		return fmt.Sprintf("criu check --feature mem_dirty_track: %s", oneLine(out))
+	}
+	return ""
+}
+
 // oneLine keeps what the last line that is not empty says.
 func oneLine(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")

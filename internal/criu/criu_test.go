@@ -86,6 +86,18 @@ func TestCannotLoadLater(t *testing.T) {
 	}
 }
 
+func TestCannotTrack(t *testing.T) {
+	const check = "criu check --feature mem_dirty_track"
+	for name, test := range map[string]struct{ said, want string }{
+		"it can":         {"mem_dirty_track is supported", ""},
+		"no such kernel": {"!Warn  (criu/cr-check.c:1): Dirty tracking is OFF. Memory snapshot will not work.\nmem_dirty_track is not supported", check + ": mem_dirty_track is not supported"},
+	} {
+		if got := CannotTrack(context.Background(), node{check: test.said}.run); got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dump.log")
 	log := "(00.000) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self\n" +

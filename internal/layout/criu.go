@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -126,4 +127,24 @@ func (l Layout) OwnImages(dir string) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// RoundDir is the directory of a round that CRIU writes of a container's memory while it runs, counted
+// from 1: beside that of the container's images.
+func RoundDir(images string, n int) string { return images + "." + strconv.Itoa(n) }
+
+// MostRounds is how many rounds a container may have.
+const MostRounds = 8
+
+// Round tells which container's a directory is, and which of its rounds, if it is that of one.
+func Round(name string) (container string, n int, ok bool) {
+	i := strings.LastIndexByte(name, '.')
+	if i <= 0 {
+		return "", 0, false
+	}
+	n, err := strconv.Atoi(name[i+1:])
+	if err != nil || n < 1 || n > MostRounds || RoundDir(name[:i], n) != name {
+		return "", 0, false
+	}
+	return name[:i], n, true
 }

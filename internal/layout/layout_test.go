@@ -148,3 +148,16 @@ func TestOwnImages(t *testing.T) {
 		t.Error("a directory that cannot be resolved: no error")
 	}
 }
+
+func TestRoundDirs(t *testing.T) {
+	for n := 1; n <= MostRounds; n++ {
+		if c, got, ok := Round(filepath.Base(RoundDir("/x/main", n))); c != "main" || got != n || !ok {
+			t.Errorf("round %d: %q, %d, %v", n, c, got, ok)
+		}
+	}
+	for _, name := range []string{"main", "main.0", "main.9", "main.01", "main.+1", "main.x", ".1", "main."} {
+		if c, n, ok := Round(name); ok {
+			t.Errorf("%q is round %d of %q", name, n, c)
+		}
+	}
+}

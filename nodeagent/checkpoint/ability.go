@@ -25,3 +25,7 @@ func CannotRestore(ctx context.Context, runc string) string {
 func CannotLoadLater(ctx context.Context, runc string) string {
 	return criu.CannotLoadLater(ctx, hosted.Call, runc)
 }
+
+// CannotTrack checks this node's CRIU and kernel: empty when memory can be written in rounds while a
+// container runs, or else the reason in one line.
+func CannotTrack(ctx context.Context) string { return criu.CannotTrack(ctx, hosted.Call) }

@@ -74,6 +74,10 @@ type Dumps struct {
 	mu      sync.Mutex
 	holds   map[string]*hold // by directory of images
 	changed chan struct{}
+	// written are the rounds that a dump has, by its directory; untracked the containers of which
+	// rounds have failed, by ID.
+	written   map[string]int
+	untracked map[string]bool
 }
 
 // hold is a connected action script.
@@ -93,7 +97,8 @@ type note struct {
 
 // New makes the state of a node without dumps. It does no I/O.
 func New(cfg Config) *Dumps {
-	return &Dumps{cfg: cfg, holds: map[string]*hold{}, changed: make(chan struct{}), ready: make(chan struct{})}
+	return &Dumps{cfg: cfg, holds: map[string]*hold{}, changed: make(chan struct{}), ready: make(chan struct{}),
+		written: map[string]int{}, untracked: map[string]bool{}}
 }
 
 // Run tells notices when a container that is being moved has ended, and returns when ctx
@@ -134,6 +139,9 @@ func (d *Dumps) watch(ctx context.Context, n note) {
 	if err := n.Init.Wait(ctx); err != nil {
 		return
 	}
+	d.mu.Lock()
+	delete(d.untracked, n.ContainerID)
+	d.mu.Unlock()
 	d.notices.ContainerEnded(n.ContainerID)
 }
 
@@ -190,6 +198,14 @@ func partsOf(dump string) ([]string, error) {
 	return filepath.Glob(filepath.Join(dump, partDir, "*"))
 }
 
+// remove removes a dump that is over.
+func (d *Dumps) remove(dump string) error {
+	d.mu.Lock()
+	delete(d.written, dump)
+	d.mu.Unlock()
+	return os.RemoveAll(dump)
+}
+
 func readNote(dir string) (*note, error) {
 	var n note
 	ok, err := layout.ReadNote(filepath.Join(dir, noteFile), &n)
@@ -208,13 +224,16 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	if err := d.Loaded(ctx, m); err != nil {
 		return migrate.Dumped{}, err
 	}
+	if err := ctx.Err(); err != nil {
+		return migrate.Dumped{}, err // a round may still be being written
+	}
 	began := time.Now()
 	groups, err := d.prepare(dump, parts)
 	if err != nil {
 		return migrate.Dumped{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return migrate.Dumped{}, errors.Join(err, os.RemoveAll(dump))
+		return migrate.Dumped{}, errors.Join(err, d.remove(dump))
 	}
 	for _, g := range groups {
 		if len(groups) == 1 {
@@ -233,6 +252,9 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	}
 	for i, p := range parts {
 		if err := d.untilHeld(p); err != nil {
+			if d.rounds(dump) > 0 {
+				d.distrust(p)
+			}
 			return migrate.Dumped{}, err
 		}
 		if frozen, err := groups[i].Frozen(); err != nil || !frozen {
@@ -264,11 +286,13 @@ func (d *Dumps) Loaded(ctx context.Context, m migrate.Move) error {
 }
 
 func (d *Dumps) start(p part) error {
+	args := []string{d.cfg.Runc, "--root", d.cfg.Root, "checkpoint", "--leave-running",
+		"--manage-cgroups-mode", "ignore",
+		"--image-path", p.images(), "--work-path", filepath.Join(p.dir, workDir)}
+	args = append(append(args, parent(p, d.rounds(p.dump))...), p.ID)
 	err := hosted.Start(hosted.Command{
 		Program: filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper), Dir: filepath.Join(p.dir, runDir), Cgroup: d.cfg.Cgroup,
-		Args: []string{d.cfg.Runc, "--root", d.cfg.Root, "checkpoint", "--leave-running",
-			"--manage-cgroups-mode", "ignore",
-			"--image-path", p.images(), "--work-path", filepath.Join(p.dir, workDir), p.ID},
+		Args: args,
 	})
 	if err != nil {
 		return fmt.Errorf("dump container %s: %w", p.ID, err)
@@ -290,7 +314,8 @@ func (d *Dumps) container(p part) (*layout.Container, error) {
 	return c, nil
 }
 
-// prepare checks that the dumps will come to a hold, and makes their directories.
+// prepare checks that the dumps will come to a hold, and makes their directories. What rounds have
+// written into them stays.
 func (d *Dumps) prepare(dump string, parts []part) ([]cgroup.Group, error) {
 	groups, notes := make([]cgroup.Group, len(parts)), make([]note, len(parts))
 	for i, p := range parts {
@@ -308,8 +333,11 @@ func (d *Dumps) prepare(dump string, parts []part) ([]cgroup.Group, error) {
 		return nil, err
 	}
 	hook = filepath.Join(filepath.Dir(d.cfg.Wrapper), filepath.Base(hook))
-	if err := os.RemoveAll(dump); err != nil {
-		return nil, err
+	first := d.rounds(dump) == 0
+	if first {
+		if err := os.RemoveAll(dump); err != nil {
+			return nil, err
+		}
 	}
 	<-d.ready
 	for i, p := range parts {
@@ -324,7 +352,9 @@ func (d *Dumps) prepare(dump string, parts []part) ([]cgroup.Group, error) {
 		if err := layout.WriteNote(filepath.Join(p.dir, noteFile), notes[i]); err != nil {
 			return nil, err
 		}
-		go d.watch(d.life, notes[i])
+		if first {
+			go d.watch(d.life, notes[i])
+		}
 	}
 	return groups, durable.SyncDir(filepath.Dir(dump))
 }
@@ -381,7 +411,7 @@ func (d *Dumps) untilHeld(p part) error {
 			if e.err != nil {
 				return fmt.Errorf("dump container %s: %w", p.ID, e.err)
 			}
-			return fmt.Errorf("dump container %s: %s", p.ID, why(p.dir, e.exit, e.ok))
+			return fmt.Errorf("dump container %s: %s", p.ID, why(filepath.Join(p.dir, runDir), filepath.Join(p.dir, workDir, "dump.log"), e.exit, e.ok))
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -126,7 +125,7 @@ func (d *Dumps) look(p part) (alive, frozen, dumping bool, err error) {
 	d.mu.Lock()
 	held := d.holds[p.images()] != nil
 	d.mu.Unlock()
-	running, err := hosted.Running(filepath.Join(p.dir, runDir))
+	running, err := working(p.dir)
 	// A script that has not called again yet left its group frozen.
 	dumping = running && !held && !frozen
 	return alive, frozen, dumping, err
@@ -143,7 +142,7 @@ func (d *Dumps) Release(ctx context.Context, m migrate.Move) error {
 			return fmt.Errorf("release container %s: %w", p.ID, err)
 		}
 	}
-	return os.RemoveAll(dump)
+	return d.remove(dump)
 }
 
 func (d *Dumps) release(ctx context.Context, p part) error {
@@ -153,6 +152,9 @@ func (d *Dumps) release(ctx context.Context, p part) error {
 	}
 	group, err := d.group(p)
 	if err != nil {
+		return err
+	}
+	if err := d.roundsEnd(ctx, p.dir); err != nil {
 		return err
 	}
 	if err := d.letGo(ctx, p, group.Thaw, false); err != nil {
@@ -198,7 +200,7 @@ func (d *Dumps) End(ctx context.Context, m migrate.Move) error {
 			return fmt.Errorf("end container %s: %w", p.ID, err)
 		}
 	}
-	return os.RemoveAll(dump)
+	return d.remove(dump)
 }
 
 func (d *Dumps) end(ctx context.Context, p part) error {
@@ -217,6 +219,9 @@ func (d *Dumps) end(ctx context.Context, p part) error {
 		}
 	}
 	if err := group.Kill(ctx); err != nil {
+		return err
+	}
+	if err := d.roundsEnd(ctx, p.dir); err != nil {
 		return err
 	}
 	if err := d.letGo(ctx, p, func() error { return group.Kill(ctx) }, true); err != nil {

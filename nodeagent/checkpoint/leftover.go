@@ -36,11 +36,21 @@ func (d *Dumps) over(dump string) bool {
 		if err != nil || n != nil && n.Init.Alive() {
 			return false
 		}
-		if running, err := hosted.Running(filepath.Join(dir, runDir)); err != nil || running {
+		if running, err := working(dir); err != nil || running {
 			return false
 		}
 	}
 	return true
+}
+
+// working tells whether anything that was started for a part still runs.
+func working(dir string) (bool, error) {
+	for _, run := range runs(dir) {
+		if running, err := hosted.Running(run); err != nil || running {
+			return running, err
+		}
+	}
+	return false, nil
 }
 
 // Forget removes a dump that Leftovers has named, by that name.

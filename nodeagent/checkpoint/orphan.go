@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
@@ -25,7 +24,7 @@ func (d *Dumps) Pods() ([]string, error) {
 			return nil, fmt.Errorf("look for the container of dump %s: %w", p.dir, err)
 		}
 		// A script that waits keeps CRIU and runc, also when the container has ended.
-		running, err := hosted.Running(filepath.Join(p.dir, runDir))
+		running, err := working(p.dir)
 		if err != nil {
 			return nil, err
 		}

@@ -54,8 +54,9 @@ func (d *Dumps) unlockNetwork(init process.Process) error {
 	return err
 }
 
-// why says in one line how a dump ended that never came to its hold.
-func why(dir string, exit hosted.Exit, ok bool) string {
+// why says in one line how a dump ended that never came to its hold, or a round that failed: run is
+// where it was started, log is CRIU's.
+func why(run, log string, exit hosted.Exit, ok bool) string {
 	var parts []string
 	switch {
 	case !ok:
@@ -67,9 +68,9 @@ func why(dir string, exit hosted.Exit, ok bool) string {
 	default:
 		parts = append(parts, fmt.Sprintf("runc checkpoint: exit code %d", exit.Code))
 	}
-	reason := criu.Errors(filepath.Join(dir, workDir, "dump.log"))
+	reason := criu.Errors(log)
 	if reason == "" {
-		reason = strings.ReplaceAll(hosted.Output(filepath.Join(dir, runDir), 400), "\n", "; ")
+		reason = strings.ReplaceAll(hosted.Output(run, 400), "\n", "; ")
 	}
 	if reason != "" {
 		parts = append(parts, reason)

@@ -1,10 +1,14 @@
 package transfer
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -47,6 +51,15 @@ func checkManifest(files []*agentv1.FileDigest, limit uint64) (manifest, error) 
 	return m, nil
 }
 
+// sum is the digest of all that a manifest says.
+func (m manifest) sum() digest {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		fmt.Fprintf(h, "%q %d %x\n", name, m[name].GetSize(), m[name].GetSha256())
+	}
+	return digest(h.Sum(nil))
+}
+
 // complete holds what came against the manifest, and makes it durable. From then on nothing
 // more is taken. Everything else that came was a guess of the sender's, and goes.
 func (c *coming) complete(m manifest) error {
@@ -62,6 +75,11 @@ func (c *coming) complete(m manifest) error {
 	}
 	if err := c.settle(m); err != nil {
 		return diskError(err)
+	}
+	if c.store.Join != nil {
+		if err := c.store.Join(filepath.Join(c.store.Dir, c.name+partialSuffix)); err != nil {
+			return refuse(damaged, "%w", err)
+		}
 	}
 	c.spoil(errLate)
 	return nil
@@ -157,7 +175,7 @@ func compare(path string, m manifest) error {
 		return diskError(err)
 	}
 	defer dir.Close()
-	images, _, err := listImages(dir)
+	images, _, err := listImages(dir, false)
 	if err != nil {
 		return diskError(err)
 	}

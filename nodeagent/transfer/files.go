@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,11 +62,13 @@ func openRegular(dir *os.File, name string) (*os.File, uint64, error) {
 	return f, uint64(fi.Size()), nil
 }
 
+const parentLink = "parent"
+
 // listImages gives the files of a directory and of those right below it by name, and the sum
 // of their sizes. Anything but plain files is an error: left out silently, it would be missed
-// at the restore.
-func listImages(dir *os.File) ([]image, uint64, error) {
-	names, err := listNames(dir)
+// at the restore. So is a directory without files, unless they are still to come.
+func listImages(dir *os.File, more bool) ([]image, uint64, error) {
+	names, err := listNames(dir, more)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -91,7 +94,7 @@ func listImages(dir *os.File) ([]image, uint64, error) {
 	return images, total, nil
 }
 
-func listNames(dir *os.File) ([]string, error) {
+func listNames(dir *os.File, more bool) ([]string, error) {
 	entries, err := dir.ReadDir(maxFiles + 1)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -106,10 +109,15 @@ func listNames(dir *os.File) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(below) == 0 {
+		if len(below) == 0 && !more {
 			return nil, fmt.Errorf("%s holds no images", filepath.Join(dir.Name(), e.Name()))
 		}
 		for _, f := range below {
+			// CRIU's link from a dump to the round that it builds on. It does not travel: the target
+			// joins them.
+			if f.Name() == parentLink && f.Type() == fs.ModeSymlink {
+				continue
+			}
 			names = append(names, e.Name()+"/"+f.Name())
 		}
 	}

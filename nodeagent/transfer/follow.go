@@ -89,6 +89,10 @@ func (f *follower) more(path string) bool {
 	}
 	file := f.session.file(name, i.id, i.size/chunkSize)
 	for n := f.queued[name]; n < i.size/chunkSize; n++ {
+		if f.session.there(file, n) { // pushed before
+			f.queued[name] = n + 1
+			continue
+		}
 		if f.left < chunkSize {
 			return false
 		}

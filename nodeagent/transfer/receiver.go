@@ -126,6 +126,8 @@ func (r *Receiver) complete(c *call, req *agentv1.CompleteRequest) error {
 	switch {
 	case ferr != nil:
 		return ferr
+	case err == nil && kept && r.Store.same(c.name, m):
+		return nil
 	case err == nil && kept:
 		return compare(filepath.Join(r.Store.Dir, c.name), m)
 	case err == nil && co == nil:
@@ -134,7 +136,7 @@ func (r *Receiver) complete(c *call, req *agentv1.CompleteRequest) error {
 		err = co.complete(m)
 	}
 	if err == nil {
-		return r.Store.finish(c)
+		return r.Store.finish(c, m)
 	}
 	if co != nil {
 		r.spoiled(co, err)

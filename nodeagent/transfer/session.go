@@ -93,7 +93,7 @@ func (x *session) send(ctx context.Context, path string) error {
 		return err
 	}
 	defer dir.Close()
-	images, total, err := listImages(dir)
+	images, total, err := listImages(dir, false)
 	if err != nil {
 		return err
 	}
@@ -282,6 +282,13 @@ func (x *session) change(f *goingFile, i uint64, change func(*goingChunk)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	change(&f.chunks[i])
+}
+
+// there tells whether the target has verified a chunk.
+func (x *session) there(f *goingFile, i uint64) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return f.chunks[i].there
 }
 
 // known tells whether the target has a content.

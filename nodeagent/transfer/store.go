@@ -32,12 +32,18 @@ type Store struct {
 	Room func() (model.Bytes, error)
 	// Reserve is what stays free of it. Default 256 MiB.
 	Reserve model.Bytes
+	// Join makes images that build on no others of those in a directory, once all have come and are
+	// verified: chain.Join. An error: they are not taken. May be nil.
+	Join func(dir string) error
 
 	mu sync.Mutex
 	// calls in progress, and what has come of images that are not complete, by the name of
 	// the directory that they are for.
 	calls  map[string][]*call
 	coming map[string]*coming
+	// named are the digests of the manifests of images that were joined, by the name of their
+	// directory: they are not those that came any more.
+	named map[string]digest
 }
 
 var _ migrate.Images = (*Store)(nil)
@@ -301,18 +307,30 @@ func (s *Store) fits(bytes uint64) error {
 }
 
 // finish makes the partial directory the complete one, durably.
-func (s *Store) finish(c *call) error {
+func (s *Store) finish(c *call, m manifest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.discarded {
 		return errDiscarded
 	}
+	if s.named == nil {
+		s.named = map[string]digest{}
+	}
+	s.named[c.name] = m.sum()
 	err := s.inRoot(func(r *os.Root) error { return r.Rename(c.name+partialSuffix, c.name) })
 	if err == nil {
 		s.forget(c.name)
 		err = durable.SyncDir(s.Dir)
 	}
 	return diskError(err)
+}
+
+// same tells that complete images came by that manifest, and to this life of the agent.
+func (s *Store) same(name string, m manifest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum, ok := s.named[name]
+	return ok && sum == m.sum()
 }
 
 // complete needs the mutex.
@@ -334,6 +352,7 @@ func (s *Store) complete(name string) (bool, error) {
 // be taken for all.
 func (s *Store) remove(name string) error {
 	s.forget(name)
+	delete(s.named, name)
 	return s.inRoot(func(r *os.Root) error {
 		if err := r.RemoveAll(name + partialSuffix); err != nil {
 			return err

@@ -33,7 +33,7 @@ var boots = []struct {
 }
 
 // patience ends a machine that hangs; nothing is measured by it.
-const patience = 10 * time.Minute
+const patience = 20 * time.Minute
 
 // readers are packages that read control groups and processes or speak to the kernel's firewall, beside
 // all of bpf.
@@ -48,31 +48,29 @@ const (
 var (
 	onlyPackages = flag.String("kernels.packages", "", "run the tests of these packages alone: a regular expression")
 	onlyTests    = flag.String("kernels.tests", "", "run these tests alone: a regular expression")
+	onlyMachine  = flag.String("kernels.machine", "", "boot these machines alone, by release and layout: a regular expression")
 )
 
 func TestKernels(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("needs root: it unpacks Debian packages, and tries the features of the running kernel")
 	}
-	if err := cache.Prerequisites(t.Context(), t.Logf); err != nil {
-		t.Fatal(err)
-	}
-	tools, err := cache.KernelTools(t.Context(), t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	disk, err := cache.RootDisk(t.Context(), t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tools, disk := parts(t)
 	dir := t.TempDir()
 	init, tests := filepath.Join(dir, "init"), filepath.Join(dir, "tests")
 	goTool(t, "build", "-ldflags", "-s -w", "-o", init, "./test/kernels/guest/init")
 	packages := buildTests(t, tests)
+	if regexp.MustCompile(*onlyPackages).MatchString(nodePackage) {
+		buildNode(t, tests)
+		packages = append(packages, nodePackage)
+	}
 
 	shown := make([]column, len(boots))
 	t.Run("boot", func(t *testing.T) { // ends when all machines have
 		for i, b := range boots {
+			if !regexp.MustCompile(*onlyMachine).MatchString(b.release + " " + string(b.layout)) {
+				continue
+			}
 			k, err := tools.DebianKernel(t.Context(), b.release, t.Logf)
 			if err != nil {
 				t.Fatal(err)
@@ -83,7 +81,8 @@ func TestKernels(t *testing.T) {
 				t.Parallel()
 				ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("not done after %s", patience))
 				defer cancel()
-				m := machine{tools: tools, kernel: k, layout: b.layout, dir: t.TempDir(), rootDisk: disk, init: init, tests: tests, packages: packages}
+				packages, node := withNode(b.layout, packages)
+				m := machine{tools: tools, kernel: k, layout: b.layout, dir: t.TempDir(), rootDisk: disk, init: init, tests: tests, packages: packages, node: node, memory: "1G"}
 				began := time.Now()
 				got, err := m.boot(ctx, t.Logf)
 				if err != nil {
@@ -97,6 +96,23 @@ func TestKernels(t *testing.T) {
 	})
 	ran := slices.DeleteFunc(shown, func(c column) bool { return c.features == nil })
 	t.Log("\n" + table(packages, append(ran, here(t))))
+}
+
+// parts are what every machine is made of.
+func parts(t *testing.T) (cache.Tools, string) {
+	t.Helper()
+	if err := cache.Prerequisites(t.Context(), t.Logf); err != nil {
+		t.Fatal(err)
+	}
+	tools, err := cache.KernelTools(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, err := cache.RootDisk(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tools, disk
 }
 
 // here is the running kernel: its tests are those of "make test-unit".

@@ -25,6 +25,8 @@ type machine struct {
 	init     string // the guest's program
 	tests    string // a directory with one for each package
 	packages []string
+	node     *guest.Node // of a package among them
+	memory   string      // as QEMU takes it
 }
 
 // boot runs the machine, and again when the emulator was at fault.
@@ -46,7 +48,7 @@ func (m machine) boot(ctx context.Context, report cache.Report) (results, error)
 // of its console, and wraps errEmulator where that was at fault.
 func (m machine) run(ctx context.Context) (results, error) {
 	disk := func(file string) string { return "if=virtio,format=raw,snapshot=on,file=" + file }
-	qemu := m.tools.QEMU(ctx, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1G",
+	qemu := m.tools.QEMU(ctx, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", m.memory,
 		"-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", m.kernel.Image, "-initrd", m.file("initramfs"), "-append", "console=ttyS0 panic=-1 oops=panic softlockup_panic=1",
 		"-drive", disk(m.rootDisk), "-drive", disk(m.file("plan.ext4")),
@@ -110,7 +112,7 @@ func (m machine) prepare(ctx context.Context) error {
 	if err := os.WriteFile(m.file("initramfs"), ram, 0o644); err != nil {
 		return err
 	}
-	plan, err := json.Marshal(guest.Plan{Layout: m.layout, Packages: m.packages, Tests: *onlyTests})
+	plan, err := json.Marshal(guest.Plan{Layout: m.layout, Packages: m.packages, Tests: *onlyTests, Node: m.node})
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,9 @@ func (x *RoomRequest) GetBegin() *Begin {
 }
 
 type RoomResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// joins: images may come with the rounds that they build on, each in a directory beside them.
+	Joins         bool `protobuf:"varint,1,opt,name=joins,proto3" json:"joins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +153,13 @@ func (x *RoomResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RoomResponse.ProtoReflect.Descriptor instead.
 func (*RoomResponse) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RoomResponse) GetJoins() bool {
+	if x != nil {
+		return x.Joins
+	}
+	return false
 }
 
 // Begin says which move, and how much at most: of images, and of blocks ahead of them.
@@ -1286,8 +1295,9 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x18api/agent/v1/agent.proto\x12\x0fdrover.agent.v1\";\n" +
 	"\vRoomRequest\x12,\n" +
-	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginR\x05begin\"\x0e\n" +
-	"\fRoomResponse\"\xc0\x01\n" +
+	"\x05begin\x18\x01 \x01(\v2\x16.drover.agent.v1.BeginR\x05begin\"$\n" +
+	"\fRoomResponse\x12\x14\n" +
+	"\x05joins\x18\x01 \x01(\bR\x05joins\"\xc0\x01\n" +
 	"\x05Begin\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1c\n" +
 	"\tmigration\x18\x02 \x01(\tR\tmigration\x12#\n" +

@@ -34,17 +34,20 @@ func main() {
 }
 
 type settings struct {
-	out    string
-	sizes  []int     // MiB
-	dirty  []float64 // MiB/s
-	sides  []side
-	rounds int
-	random float64
+	out string
+	// tracking is a file with the figures of "make bench-dirty", or empty.
+	tracking string
+	sizes    []int     // MiB
+	dirty    []float64 // MiB/s
+	sides    []side
+	rounds   int
+	random   float64
 }
 
 func parse(args []string) (s settings, err error) {
 	fs := flag.NewFlagSet("migrate", flag.ContinueOnError)
 	fs.StringVar(&s.out, "out", "out/bench/migrate.json", "`file` for the figures")
+	fs.StringVar(&s.tracking, "dirty-tracking", "", "`file` with the figures of make bench-dirty, to be written with these")
 	fs.IntVar(&s.rounds, "rounds", 5, "rounds, in each of which every side moves every process once; medians are told")
 	fs.Float64Var(&s.random, "random", .3, "share of the memory that cannot be compressed")
 	sizes := fs.String("sizes", "16,64,256,1024", "of the processes' memory, in MiB")
@@ -92,6 +95,12 @@ func bench(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	var tracking []report.Metric
+	if s.tracking != "" {
+		if tracking, err = report.Read(s.tracking); err != nil {
+			return err
+		}
+	}
 	l, err := up(ctx, s.random)
 	if err != nil {
 		return err
@@ -120,6 +129,7 @@ func bench(ctx context.Context, args []string) (err error) {
 	}
 	all.tell(os.Stdout, s)
 	metrics := all.judge(s)
+	metrics = append(metrics, tracking...)
 	return errors.Join(report.Print(os.Stdout, metrics), report.Write(s.out, metrics))
 }
 

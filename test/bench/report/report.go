@@ -70,3 +70,18 @@ func WriteWith(file string, metrics []Metric, more map[string]any) error {
 	}
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
+
+// Read reads the metrics that Write has written.
+func Read(file string) ([]Metric, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var all struct {
+		Metrics []Metric `json:"metrics"`
+	}
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return all.Metrics, nil
+}

@@ -5,7 +5,9 @@
 // Command counter is what the tests of checkpoint and restore move: it counts, keeps a
 // random heap and looks after it, listens, echoes, and writes a line for every count. With SHARED=1 it
 // shares memory with a child, with RESTLESS=1 some of its memory does not stay where it is, with
-// TELL=1 it looks at another page for every count.
+// TELL=1 it looks at another page for every count, with LEDGER=N it writes N pages of its heap anew
+// for every count, with LATE=1 it starts a child when there is a file /fork, with TRACK=1 it
+// has the file open by which a program tracks what it writes to.
 package main
 
 import (
@@ -15,7 +17,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"strconv"
 	"time"
 )
 
@@ -23,12 +24,23 @@ func main() {
 	if os.Getenv("SHARED") == "child" {
 		countInShared()
 	}
-	mib, _ := strconv.Atoi(os.Getenv("HEAP_MIB"))
+	mib := number("HEAP_MIB")
 	var more []interface{ intact() bool }
 	if os.Getenv("TELL") != "" {
 		t, err := newTold(mib)
 		check(err)
 		more, mib = append(more, t), 0
+	}
+	if os.Getenv("LEDGER") != "" {
+		l, err := newLedger(mib, number("LEDGER"))
+		check(err)
+		more, mib = append(more, l), 0
+	}
+	if os.Getenv("LATE") != "" {
+		more = append(more, &late{file: "/fork", begin: func() (interface{ intact() bool }, error) { return share() }})
+	}
+	if os.Getenv("TRACK") != "" {
+		track()
 	}
 	heap := make([]byte, mib<<20)
 	random := rand.NewChaCha8([32]byte{})

@@ -18,6 +18,17 @@ type Plan struct {
 	// program called test.
 	Packages []string
 	Tests    string // which of their tests: -test.run
+	// Node is one of them, or empty: its tests want a node, and are run in their own way. What lies in
+	// its directory's "root" is copied to the machine's.
+	Node *Node
+}
+
+// Node is what is run of a package whose tests want a node.
+type Node struct {
+	Package string
+	// Arguments are the test program's beside the usual ones.
+	Arguments []string
+	Env       []string
 }
 
 // What begins a line that is not a test's own.

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -89,13 +90,44 @@ func runPlan(line io.Writer, self []byte) error {
 	for _, p := range plan.Packages {
 		fmt.Fprintf(line, "\n%s%s\n", MarkBegin, p)
 		began, failed := time.Now(), ""
-		dir := filepath.Join("/plan/tests", p)
-		if err := command(line, dir, "./test", "-test.v", "-test.timeout=5m", "-test.run="+plan.Tests).Run(); err != nil {
+		if err := runTests(line, plan, p); err != nil {
 			failed = err.Error()
 		}
 		fmt.Fprintf(line, "\n%s%s\t%s\t%s\n", MarkEnd, p, time.Since(began).Round(100*time.Millisecond), failed)
 	}
 	return nil
+}
+
+func runTests(line io.Writer, plan Plan, p string) error {
+	dir := filepath.Join("/plan/tests", p)
+	cmd := command(line, dir, "./test", "-test.v", "-test.timeout=5m", "-test.run="+plan.Tests)
+	if n := plan.Node; n != nil && n.Package == p {
+		if out, err := exec.Command("cp", "-a", filepath.Join(dir, "root")+"/.", "/").CombinedOutput(); err != nil {
+			return fmt.Errorf("copy what %s needs: %w: %s", p, err, out)
+		}
+		cmd = command(line, dir, "./test", append([]string{"-test.v", "-test.timeout=15m"}, n.Arguments...)...)
+		cmd.Env = append(os.Environ(), n.Env...)
+		return reapUntil(cmd)
+	}
+	return cmd.Run()
+}
+
+// reapUntil runs a command, and reaps what is orphaned meanwhile, as a node's process 1 does.
+func reapUntil(cmd *exec.Cmd) error {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	for {
+		var status unix.WaitStatus
+		switch got, err := unix.Wait4(-1, &status, 0, nil); {
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		case got == cmd.Process.Pid && status.ExitStatus() != 0:
+			return fmt.Errorf("exit status %d (%v)", status.ExitStatus(), status.Signal())
+		case got == cmd.Process.Pid:
+			return nil
+		}
+	}
 }
 
 func command(out io.Writer, dir, name string, args ...string) *exec.Cmd {

@@ -1,0 +1,233 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+)
+
+// memory is that of one process, or one piece of shared memory, in the rounds and in the dump,
+// which is the last.
+type memory struct {
+	root *os.Root
+	// name is the pagemap's, dirs are the directories that may have one.
+	name   string
+	dirs   []string
+	layers []*layer // nil: it was not there in that round
+}
+
+// join makes the dump need no round any more.
+func (m *memory) join() error {
+	top := len(m.dirs) - 1
+	for i, dir := range m.dirs {
+		l, err := readLayer(m.root, dir, m.name)
+		if errors.Is(err, fs.ErrNotExist) && i < top {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		m.layers[i] = l
+	}
+	if !m.layers[top].needsParent() {
+		return nil
+	}
+	later, err := readLoadable(m.root, m.dirs[top], m.name)
+	if err != nil {
+		return err
+	}
+	pieces, err := m.pieces(later)
+	if err != nil {
+		return err
+	}
+	if err := m.move(pieces); err != nil {
+		return err
+	}
+	return writeMap(m.root, m.dirs[top]+"/"+m.name, m.layers[top].id, pieces)
+}
+
+// piece is pages of the joined dump, and the layer that they are of.
+type piece struct {
+	span
+	layer int
+}
+
+// pieces are all pages of the dump, in the order of their addresses.
+func (m *memory) pieces(later loadable) ([]piece, error) {
+	top := len(m.layers) - 1
+	var all []piece
+	for _, s := range m.layers[top].spans {
+		if !s.parent {
+			all = append(all, piece{s, top})
+			continue
+		}
+		from := len(all)
+		var err error
+		if all, err = m.resolve(top-1, s, all); err != nil {
+			return nil, err
+		}
+		found := slices.Clone(all[from:])
+		all = all[:from]
+		for _, p := range found {
+			all = later.split(p, all)
+		}
+	}
+	return all, nil
+}
+
+// resolve appends where the pages of a span are, as seen from a layer.
+func (m *memory) resolve(layer int, s span, to []piece) ([]piece, error) {
+	for s.pages > 0 {
+		if layer < 0 || m.layers[layer] == nil {
+			return nil, fmt.Errorf("%d pages at %#x are in no round", s.pages, s.start)
+		}
+		spans := m.layers[layer].spans
+		i, ok := slices.BinarySearchFunc(spans, s.start, func(have span, at uint64) int {
+			switch {
+			case have.end() <= at:
+				return -1
+			case have.start > at:
+				return 1
+			}
+			return 0
+		})
+		if !ok {
+			return nil, fmt.Errorf("the page at %#x is not in round %d", s.start, layer+1)
+		}
+		have := spans[i]
+		skip := (s.start - have.start) / page
+		part := span{start: s.start, pages: min(s.pages, have.pages-skip), at: have.at + skip}
+		if have.parent {
+			var err error
+			if to, err = m.resolve(layer-1, part, to); err != nil {
+				return nil, err
+			}
+		} else {
+			to = append(to, piece{part, layer})
+		}
+		s.start, s.pages = part.end(), s.pages-part.pages
+	}
+	return to, nil
+}
+
+// split appends the pieces of a piece of which all pages are loadable, or none.
+func (l loadable) split(p piece, to []piece) []piece {
+	for p.pages > 0 {
+		part := p
+		end, can := l.until(p.start, p.end())
+		part.pages, part.lazy = (end-p.start)/page, can
+		to = append(to, part)
+		p.start, p.pages, p.at = end, p.pages-part.pages, p.at+part.pages
+	}
+	return to
+}
+
+// move brings the pages of all pieces into the dump's file, one after the other.
+func (m *memory) move(pieces []piece) (err error) {
+	top := len(m.layers) - 1
+	count := make([]uint64, len(m.layers))
+	for _, p := range pieces {
+		count[p.layer] += p.pages
+	}
+	base := slices.Index(count, slices.Max(count))
+	files := make([]*os.File, len(m.layers))
+	defer func() {
+		for _, f := range files {
+			if f != nil {
+				err = errors.Join(err, f.Close())
+			}
+		}
+	}()
+	for i, n := range count {
+		if n == 0 {
+			continue
+		}
+		if files[i], err = m.root.OpenFile(m.file(i), os.O_RDWR, 0); err != nil {
+			return err
+		}
+	}
+	if err := gather(files, base, pieces); err != nil || base == top {
+		return err
+	}
+	return m.root.Rename(m.file(base), m.file(top))
+}
+
+func (m *memory) file(layer int) string { return pagesFile(m.dirs[layer], m.layers[layer].id) }
+
+// gather makes the file of the layer base hold all pieces, one after the other, and nothing else.
+//
+// Pages keep their order, so those that move down are only ever in the way of others that do, and
+// likewise up: from the first on down, then from the last on up, nothing is overwritten that is still
+// to be read. What is not from this file comes last, for its place may be one that was just left.
+func gather(files []*os.File, base int, pieces []piece) error {
+	to := make([]uint64, len(pieces))
+	var total uint64
+	for i, p := range pieces {
+		to[i] = total
+		total += p.pages
+	}
+	buffer := make([]byte, bufferPages*page)
+	own := files[base]
+	for i, p := range pieces {
+		if p.layer == base && to[i] < p.at {
+			if err := down(own, own, p.at, to[i], p.pages, buffer); err != nil {
+				return err
+			}
+		}
+	}
+	for i, p := range slices.Backward(pieces) {
+		if p.layer == base && to[i] > p.at {
+			if err := up(own, p.at, to[i], p.pages, buffer); err != nil {
+				return err
+			}
+		}
+	}
+	for i, p := range pieces {
+		if p.layer != base {
+			if err := down(files[p.layer], own, p.at, to[i], p.pages, buffer); err != nil {
+				return err
+			}
+		}
+	}
+	if err := own.Truncate(int64(total * page)); err != nil {
+		return err
+	}
+	return own.Sync()
+}
+
+// bufferPages are copied at once.
+const bufferPages = 128
+
+// down copies pages from the first on.
+func down(from, to *os.File, at, dest, pages uint64, buffer []byte) error {
+	for pages > 0 {
+		n := min(pages, bufferPages)
+		if err := copyPages(from, to, at, dest, buffer[:n*page]); err != nil {
+			return err
+		}
+		at, dest, pages = at+n, dest+n, pages-n
+	}
+	return nil
+}
+
+// up moves pages from the last on.
+func up(f *os.File, at, dest, pages uint64, buffer []byte) error {
+	for pages > 0 {
+		n := min(pages, bufferPages)
+		pages -= n
+		if err := copyPages(f, f, at+pages, dest+pages, buffer[:n*page]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyPages(from, to *os.File, at, dest uint64, b []byte) error {
+	if n, err := from.ReadAt(b, int64(at*page)); n < len(b) {
+		return fmt.Errorf("read %d bytes of %s at page %d: %w", len(b), from.Name(), at, err)
+	}
+	_, err := to.WriteAt(b, int64(dest*page))
+	return err
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ledger is memory of which every count writes some pages anew and looks at some, each in turn: a page
+// that is lost, or is as it was before, is found.
+type ledger struct {
+	memory   []byte
+	versions []uint64
+	writes   int
+	at, seen int
+}
+
+// looks is at how many pages each count looks.
+const looks = 64
+
+func newLedger(mib, writes int) (*ledger, error) {
+	memory, err := unix.Mmap(-1, 0, mib<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, err
+	}
+	l := &ledger{memory: memory, versions: make([]uint64, len(memory)/pageSize), writes: writes}
+	for i := range l.versions {
+		l.write(i)
+	}
+	return l, nil
+}
+
+func (l *ledger) page(i int) *[pageSize / 8]uint64 {
+	return (*[pageSize / 8]uint64)(unsafe.Pointer(&l.memory[i*pageSize]))
+}
+
+func (l *ledger) write(i int) {
+	l.versions[i]++
+	for k, p := 0, l.page(i); k < len(p); k += 8 {
+		p[k] = uint64(i)<<40 | uint64(k)<<24 | l.versions[i]
+	}
+}
+
+func (l *ledger) holds(i int) bool {
+	for k, p := 0, l.page(i); k < len(p); k += 8 {
+		if p[k] != uint64(i)<<40|uint64(k)<<24|l.versions[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *ledger) intact() bool {
+	for range l.writes {
+		l.at = (l.at + 1) % len(l.versions)
+		l.write(l.at)
+	}
+	good := true
+	for range looks {
+		l.seen = (l.seen + 1) % len(l.versions)
+		good = good && l.holds(l.seen)
+	}
+	return good
+}
+
+// late is what begins only when a file is there.
+type late struct {
+	file  string
+	begin func() (interface{ intact() bool }, error)
+	begun interface{ intact() bool }
+}
+
+func (l *late) intact() bool {
+	if l.begun != nil {
+		return l.begun.intact()
+	}
+	if _, err := os.Stat(l.file); err != nil {
+		return true
+	}
+	var err error
+	l.begun, err = l.begin()
+	check(err)
+	return true
+}
+
+// track opens what a program clears the kernel's marks of its written pages by.
+func track() {
+	_, err := os.OpenFile("/proc/self/clear_refs", os.O_WRONLY, 0)
+	check(err)
+}
+
+func number(name string) int {
+	n, _ := strconv.Atoi(os.Getenv(name))
+	return n
+}

@@ -1,0 +1,326 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-project/drover/internal/criu"
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/chain"
+	"github.com/drover-project/drover/nodeagent/checkpoint"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// tracks skips where the kernel does not track which pages are written to. "make test-kernels" has
+// kernels that do.
+func tracks(t testing.TB) {
+	t.Helper()
+	if why := checkpoint.CannotTrack(context.Background()); why != "" {
+		t.Skip(why)
+	}
+}
+
+// preDump writes a round, and fails if the container is not running afterwards.
+func preDump(t testing.TB, a *agent, c *container, m migrate.Move) model.Bytes {
+	t.Helper()
+	n, err := a.dumps.PreDump(context.Background(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := c.group.Frozen(); err != nil || frozen {
+		t.Fatalf("after a round the container is frozen: %v, %v", frozen, err)
+	}
+	return n
+}
+
+// counts reads what the counter has written, and then so many counts more.
+func (c *container) counts(n int) (last count) {
+	c.t.Helper()
+	for n > 0 {
+		if len(c.lines) == 0 {
+			n--
+		}
+		last = c.next()
+	}
+	return last
+}
+
+// Whatever a container does between the rounds, its copy goes on with the memory that it had in the
+// end: of it the last dump holds what had changed, and the target has the rest from the rounds.
+func TestRounds(t *testing.T) {
+	tracks(t)
+	touch := func(name string) func(*testing.T, *container) {
+		return func(t *testing.T, c *container) { run(t, "touch", filepath.Join(c.bundle, "rootfs", name)) }
+	}
+	for name, test := range map[string]struct {
+		counter string
+		lazy    bool
+		between func(*testing.T, *container) // the first round and the second
+	}{
+		"written":      {counter: "LEDGER=10"},
+		"loaded later": {counter: "LEDGER=10", lazy: true},
+		"restless":     {counter: "LEDGER=5 RESTLESS=1", between: touch("go")},
+		"shared":       {counter: "LEDGER=5 SHARED=1"},
+		"forked":       {counter: "LEDGER=5 LATE=1", between: touch("fork")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("HEAP_MIB", "48")
+			t.Setenv("COUNTER", test.counter)
+			if test.lazy {
+				lazily(t)
+			}
+			at := inRounds(t, test.between)
+			if err := at.a.copies.Restore(within(t), at.m, at.target.id, at.images); err != nil {
+				t.Fatal(err)
+			}
+			at.a.expect("held " + at.target.id)
+			at.mustBeHeld(t)
+			at.let(t)
+			at.target.start()
+			if first := at.target.next(); first.n != at.last.n+1 {
+				t.Errorf("the copy went on with %d after %d", first.n, at.last.n)
+			}
+			at.target.counts(2*48*256/64 + 10) // over two looks at all pages
+			if err := at.a.copies.Loaded(within(t), at.m); err != nil {
+				t.Error(err)
+			}
+			if err := at.a.dumps.End(within(t), at.m); err != nil {
+				t.Fatal(err)
+			}
+			if now := at.source.drain(at.last); now != at.last {
+				t.Errorf("the source ran: %d, then %d", at.last.n, now.n)
+			}
+		})
+	}
+}
+
+// inRounds is an attempt whose images were written and sent in two rounds and a dump, and joined.
+func inRounds(t *testing.T, between func(*testing.T, *container)) *attempt {
+	t.Helper()
+	a := startAgent(t)
+	c := newContainer(t, "src", nil)
+	c.run()
+	c.counts(5)
+	m := move(c, nil)
+	m.Source.Node, m.Target.Node = "a", "b"
+	sender, store := receiving(t, m)
+	store.Join = chain.Join
+	dir, err := a.dumps.Images(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rounds []model.Bytes
+	for i := range 2 {
+		rounds = append(rounds, preDump(t, a, c, m))
+		if err := sender.Push(within(t), m, dir); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 && between != nil {
+			between(t, c)
+		}
+		c.counts(8)
+	}
+	before := sender.Progress(m).Wire
+	sender.Follow(m, dir, rounds[0])
+	d, err := a.dumps.Dump(within(t), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := c.mustRest(count{})
+	s, err := criu.ReadDumpStats(filepath.Join(filepath.Dir(d.Dir), "parts", "main", "work"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := sender.Send(within(t), m, d.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("rounds of %d bytes, then %d pages; %d bytes on the link before the freeze and %d after it", rounds, s.Pages, before, sent.Wire-before)
+	if model.Bytes(s.Pages)*4*model.KiB > rounds[0]*3/4 {
+		t.Errorf("%d pages were dumped after a first round of %d bytes: what had not changed, too", s.Pages, rounds[0])
+	}
+	images, err := store.Complete(within(t), m)
+	if err != nil || images == "" {
+		t.Fatal(images, err)
+	}
+	t.Cleanup(func() { _ = store.Discard(context.Background(), m) })
+	target := newContainer(t, "dst", map[string]string{"drover.dev/migration": m.Name})
+	at := &attempt{a: a, source: c, target: target, m: move(c, target), images: images, last: last, frozenAt: d.FrozenAt}
+	at.wait(t)
+	return at
+}
+
+// A round in the middle of which CRIU dies leaves the container running and unhurt, whenever that is, and
+// the dump after it holds all.
+func TestRoundIsKilled(t *testing.T) {
+	tracks(t)
+	t.Setenv("HEAP_MIB", "48")
+	t.Setenv("COUNTER", "LEDGER=20")
+	a := startAgent(t)
+	c := newContainer(t, "src", nil)
+	c.run()
+	c.counts(5)
+	began := time.Now()
+	preDump(t, a, c, move(c, nil))
+	took := time.Since(began)
+	if err := a.dumps.Release(within(t), move(c, nil)); err != nil {
+		t.Fatal(err)
+	}
+	const times = 8
+	for i := range times {
+		m := move(c, nil)
+		m.Epoch = int64(i + 2)
+		a := a
+		if i > 0 { // an agent that remembers does not try again
+			a = a.restart()
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := a.dumps.PreDump(context.Background(), m)
+			done <- err
+		}()
+		killed := killSoon(t, took*time.Duration(i)/times, done)
+		t.Logf("killed after %d/%d of %v: %v", i, times, took, killed)
+		c.counts(48*256/64 + 10) // over a look at all pages
+		d, err := a.dumps.Dump(within(t), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if killed != nil {
+			if found, _ := filepath.Glob(filepath.Join(d.Dir, "main", "parent")); len(found) > 0 {
+				t.Error("the dump builds on a round that failed")
+			}
+		}
+		if err := a.dumps.Release(within(t), m); err != nil {
+			t.Fatal(err)
+		}
+		c.counts(10)
+		a.stop()
+	}
+}
+
+// killSoon kills CRIU some time after it has begun, and gives what came of the round.
+func killSoon(t *testing.T, after time.Duration, done chan error) error {
+	t.Helper()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(time.Millisecond):
+		}
+		if len(find("criu")) > 0 {
+			break
+		}
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(after):
+	}
+	for _, p := range find("criu") {
+		_ = p.Kill()
+	}
+	return <-done
+}
+
+// A round that fails is not tried again for the container, which runs on; its dump needs none.
+func TestRoundFails(t *testing.T) {
+	tracks(t)
+	a := startAgent(t)
+	c := newContainer(t, "src", nil)
+	c.run()
+	c.counts(5)
+	m := move(c, nil)
+	preDump(t, a, c, m)
+	run(t, "mv", "/usr/sbin/criu", "/usr/sbin/criu.away")
+	_, err := a.dumps.PreDump(within(t), m)
+	run(t, "mv", "/usr/sbin/criu.away", "/usr/sbin/criu")
+	if err == nil {
+		t.Fatal("a round without CRIU")
+	}
+	t.Log(err)
+	if _, err := a.dumps.PreDump(within(t), m); !errors.Is(err, checkpoint.ErrUntracked) {
+		t.Errorf("tried again: %v", err)
+	}
+	c.counts(60)
+	d, err := a.dumps.Dump(within(t), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, _ := filepath.Glob(filepath.Join(filepath.Dir(d.Dir), "images", "main*")); len(found) != 1 {
+		t.Errorf("a round is left: %q", found)
+	}
+	released(t, a, c, m, c.mustRest(count{}))
+}
+
+// An agent that comes back in the middle of a move with rounds undoes it, and the container runs on.
+func TestRoundsAreReleased(t *testing.T) {
+	tracks(t)
+	a := startAgent(t)
+	c := newContainer(t, "src", nil)
+	c.run()
+	c.counts(5)
+	m := move(c, nil)
+	preDump(t, a, c, m)
+	preDump(t, a, c, m)
+	a = a.restart()
+	last := c.counts(1)
+	if err := a.dumps.Release(within(t), m); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(layout.Default.Dumps()); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if now := c.counts(60); now.n <= last.n {
+		t.Errorf("the counter went on with %d after %d", now.n, last.n)
+	}
+}
+
+// No rounds are written where that would not be safe: nothing is done to the container.
+func TestNoRounds(t *testing.T) {
+	for name, test := range map[string]struct {
+		counter string
+		prepare func(*testing.T, *container, *migrate.Move)
+		says    string
+	}{
+		"tracks itself": {counter: "TRACK=1", says: "clear_refs open"},
+		"by exec":       {prepare: func(t *testing.T, c *container, _ *migrate.Move) { c.enter("/counter").next() }, says: "was brought into container"},
+		"paused": {prepare: func(t *testing.T, c *container, _ *migrate.Move) {
+			if err := c.group.Freeze(within(t)); err != nil {
+				t.Fatal(err)
+			}
+		}, says: "is paused"},
+		"two containers": {prepare: func(_ *testing.T, _ *container, m *migrate.Move) {
+			m.Containers = append(m.Containers, migrate.Container{Name: "other", ID: "other"})
+		}, says: "2 containers"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("COUNTER", test.counter)
+			a := startAgent(t)
+			c := newContainer(t, "src", nil)
+			c.run()
+			c.counts(5)
+			m := move(c, nil)
+			if test.prepare != nil {
+				test.prepare(t, c, &m)
+			}
+			_, err := a.dumps.PreDump(within(t), m)
+			if !errors.Is(err, checkpoint.ErrUntracked) || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("got %v, want %q", err, test.says)
+			}
+			if left, _ := os.ReadDir(layout.Default.Dumps()); len(left) != 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			if err := c.group.Thaw(); err != nil {
+				t.Fatal(err)
+			}
+			c.counts(5)
+		})
+	}
+}
