@@ -82,7 +82,7 @@ func TestKernels(t *testing.T) {
 				ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("not done after %s", patience))
 				defer cancel()
 				packages, node := withNode(b.layout, packages)
-				m := machine{tools: tools, kernel: k, layout: b.layout, dir: t.TempDir(), rootDisk: disk, init: init, tests: tests, packages: packages, node: node, memory: "1G"}
+				m := machine{tools: tools, kernel: k, layout: b.layout, dir: t.TempDir(), rootDisk: disk, init: init, tests: tests, packages: packages, node: node, memory: "2G"}
 				began := time.Now()
 				got, err := m.boot(ctx, t.Logf)
 				if err != nil {

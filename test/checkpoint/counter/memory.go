@@ -69,10 +69,14 @@ type part struct {
 	seed   uint64
 }
 
-const partSize = 4 << 20
+// partSize is that of a part: PART_KIB, or 4 MiB.
+var partSize uintptr = 4 << 20
 
 func newRestless() (*restless, error) {
 	r := &restless{}
+	if kib := number("PART_KIB"); kib > 0 {
+		partSize = uintptr(kib) << 10
+	}
 	for i := range 16 {
 		p, err := newPart(uint64(i))
 		if err != nil {
@@ -84,7 +88,7 @@ func newRestless() (*restless, error) {
 }
 
 func newPart(seed uint64) (part, error) {
-	memory, err := unix.Mmap(-1, 0, partSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	memory, err := unix.Mmap(-1, 0, int(partSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	p := part{memory, seed}
 	if err == nil {
 		p.fill()
@@ -171,7 +175,7 @@ func (p *part) givenBack() bool {
 }
 
 func (p *part) moved() bool {
-	to, err := unix.Mmap(-1, 0, partSize, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	to, err := unix.Mmap(-1, 0, int(partSize), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return false
 	}
