@@ -114,6 +114,7 @@ func TestRoundsOrPrecopy(t *testing.T) {
 				Checkpointer: d, limits: precopy.Limits{Rounds: 1, Time: time.Minute}, log: slog.New(slog.DiscardHandler),
 				sender:    &transfer.Sender{Address: func(string) (string, error) { return "127.0.0.1:1", nil }, TLS: func(model.NodeID) *tls.Config { return &tls.Config{} }},
 				size:      func(migrate.Move) (model.Bytes, error) { return model.GiB, nil },
+				files:     func(context.Context, migrate.Move) (model.Bytes, error) { return 0, nil },
 				processes: func(migrate.Move) ([]int, error) { reads = true; return nil, nil },
 				images:    func(migrate.Move) (string, error) { return t.TempDir(), nil },
 				rounds: &tracked{
