@@ -54,7 +54,6 @@ func TestLongStretchesMove(t *testing.T) {
 		for i := range uint64(900) {
 			w.write(w.areas[0].start + (50+i)*page)
 		}
-		w.sp = w.areas[0].start + 60*page
 		w.dump(t, filepath.Join(dir, "main.1"), r)
 		if d > 0 {
 			w.write(w.areas[0].start)

@@ -2,14 +2,11 @@ package chain
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -17,11 +14,7 @@ import (
 
 // loadable tells which pages CRIU may load when the process runs already. It marks those that a
 // dump holds, and not those that a round does: what was true of these may be so no more.
-type loadable struct {
-	areas []area
-	// stacks are the pages that threads' stack pointers are in, in order.
-	stacks []uint64
-}
+type loadable struct{ areas []area }
 
 // area is a mapping.
 type area struct {
@@ -59,55 +52,9 @@ func readLoadable(root *os.Root, dir, name string) (l loadable, err error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return l, err
-	}
 	slices.SortFunc(l.areas, func(a, b area) int { return cmp.Compare(a.start, b.start) })
-	l.stacks, err = readStacks(root, dir)
 	return l, err
 }
-
-var errRegisters = errors.New("the registers are of a processor that is not known here")
-
-// readStacks gives the pages of all threads' stack pointers, whichever process they are of.
-func readStacks(root *os.Root, dir string) (stacks []uint64, err error) {
-	entries, err := fs.ReadDir(root.FS(), dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "core-") {
-			continue
-		}
-		err := readImage(root, dir+"/"+e.Name(), coreMagic, func(entry []byte) error {
-			var c criu_core.CoreEntry
-			if err := proto.Unmarshal(entry, &c); err != nil {
-				return err
-			}
-			var sp uint64
-			switch {
-			case c.GetThreadInfo() != nil:
-				sp = c.GetThreadInfo().GetGpregs().GetSp()
-			case c.GetTiAarch64() != nil:
-				sp = c.GetTiAarch64().GetGpregs().GetSp()
-			case c.GetTc().GetTaskState() == dead:
-				return nil
-			default:
-				return errRegisters
-			}
-			stacks = append(stacks, sp/page*page)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	slices.Sort(stacks)
-	return slices.Compact(stacks), nil
-}
-
-// dead is the state of a process that has ended and was not waited for: it has no registers.
-const dead = 2
 
 // until tells whether the page at an address is loadable, and up to where, at most end, that is so.
 func (l loadable) until(at, end uint64) (to uint64, can bool) {
@@ -121,19 +68,8 @@ func (l loadable) until(at, end uint64) (to uint64, can bool) {
 		return end, false
 	}
 	a := l.areas[i]
-	switch {
-	case at < a.start:
+	if at < a.start {
 		return min(end, a.start), false
-	case !a.lazy:
-		return min(end, a.end), false
 	}
-	k, stack := slices.BinarySearch(l.stacks, at)
-	if stack {
-		return min(end, at+page), false
-	}
-	end = min(end, a.end)
-	if k < len(l.stacks) {
-		end = min(end, l.stacks[k])
-	}
-	return end, true
+	return min(end, a.end), a.lazy
 }

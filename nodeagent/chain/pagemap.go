@@ -15,7 +15,6 @@ const (
 	commonMagic  = 0x54564319
 	pagemapMagic = 0x56084025
 	mmMagic      = 0x57492820
-	coreMagic    = 0x55053847
 )
 
 // Flags of an entry of a pagemap (CRIU's pagemap.h).

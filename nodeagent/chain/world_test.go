@@ -9,8 +9,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pagemap"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
@@ -27,7 +25,6 @@ type world struct {
 	pages map[uint64]uint64 // address to content
 	dirty map[uint64]bool
 	areas []area
-	sp    uint64
 	next  uint64 // content that no page has had
 	dumps int
 }
@@ -80,10 +77,6 @@ func (w *world) live(r *rand.Rand, times int) {
 			}
 		}
 	}
-	w.sp = w.any(r) + 8
-	if w.pages[w.sp/page*page] == 0 {
-		w.write(w.sp / page * page)
-	}
 }
 
 func (w *world) inside(at uint64) bool {
@@ -92,7 +85,7 @@ func (w *world) inside(at uint64) bool {
 
 func (w *world) lazy(at uint64) bool {
 	i := slices.IndexFunc(w.areas, func(a area) bool { return a.start <= at && at < a.end })
-	return w.areas[i].lazy && at != w.sp/page*page
+	return w.areas[i].lazy
 }
 
 func content(n uint64) []byte {
@@ -152,9 +145,6 @@ func (w *world) rest(t testing.TB, dir string) {
 		m.Vmas = append(m.Vmas, &vma.VmaEntry{Start: &a.start, End: &a.end, Flags: &flags, Status: proto.Uint32(1)})
 	}
 	write(t, filepath.Join(dir, "mm-7.img"), image(t, mmMagic, m))
-	regs := &core_x86.UserX86RegsEntry{Sp: &w.sp}
-	write(t, filepath.Join(dir, "core-7.img"), image(t, coreMagic, &criu_core.CoreEntry{
-		ThreadInfo: &core_x86.ThreadInfoX86{Gpregs: regs, Fpregs: &core_x86.UserX86FpregsEntry{}}}))
 }
 
 func write(t testing.TB, file string, data []byte) {

@@ -48,12 +48,18 @@ func TestJoined(t *testing.T) {
 			pages, later := 0, 0
 			for file, w := range want {
 				got := readMemory(t, file)
-				if !slices.Equal(got.pages, w.pages) || !bytes.Equal(got.content, w.content) {
-					t.Errorf("%s: %d pages, %d bytes, want %d and %d as CRIU had dumped them", file, len(got.pages), len(got.content), len(w.pages), len(w.content))
+				if len(got.pages) != len(w.pages) || !bytes.Equal(got.content, w.content) {
+					t.Fatalf("%s: %d pages, %d bytes, want %d and %d as CRIU had dumped them", file, len(got.pages), len(got.content), len(w.pages), len(w.content))
 				}
-				for _, p := range w.pages {
-					pages++
-					later += int(p.flags >> 1 & 1)
+				// CRIU 4.2.1 marks none where a stack pointer happens to be at the beginning of a page.
+				marked := slices.ContainsFunc(w.pages, func(p pageAt) bool { return p.flags&lazy != 0 })
+				for i, p := range w.pages {
+					if g := got.pages[i]; g.at != p.at || marked && g != p {
+						t.Errorf("the page at %#x is at %#x and has the flags %#x, CRIU says %#x", p.at, g.at, g.flags, p.flags)
+					}
+					if pages++; p.flags&lazy != 0 {
+						later++
+					}
 				}
 			}
 			t.Logf("%d pages in %d maps, of which %d can be loaded later", pages, len(maps), later)
@@ -78,8 +84,9 @@ type pageAt struct {
 }
 
 const (
-	// inParent is the flag of pages that the round before has (CRIU's pagemap.h).
+	// Flags of pages (CRIU's pagemap.h): the round before has them; they can be loaded later.
 	inParent  = 1 << 0
+	lazy      = 1 << 1
 	pageBytes = 4096
 )
 

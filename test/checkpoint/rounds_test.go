@@ -306,14 +306,14 @@ func TestNoRounds(t *testing.T) {
 		prepare func(*testing.T, *container, *migrate.Move)
 		says    string
 	}{
-		"tracks itself": {counter: "TRACK=1", says: "clear_refs open"},
-		"by exec":       {prepare: func(t *testing.T, c *container, _ *migrate.Move) { c.enter("/counter").next() }, says: "was brought into container"},
+		"itself": {counter: "TRACK=1", says: "clear_refs open"},
+		"exec":   {prepare: func(t *testing.T, c *container, _ *migrate.Move) { c.enter("/counter").next() }, says: "was brought into container"},
 		"paused": {prepare: func(t *testing.T, c *container, _ *migrate.Move) {
 			if err := c.group.Freeze(within(t)); err != nil {
 				t.Fatal(err)
 			}
 		}, says: "is paused"},
-		"two containers": {prepare: func(_ *testing.T, _ *container, m *migrate.Move) {
+		"two": {prepare: func(_ *testing.T, _ *container, m *migrate.Move) {
 			m.Containers = append(m.Containers, migrate.Container{Name: "other", ID: "other"})
 		}, says: "2 containers"},
 	} {

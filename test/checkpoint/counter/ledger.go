@@ -87,9 +87,13 @@ func (l *late) intact() bool {
 
 // track opens what a program clears the kernel's marks of its written pages by.
 func track() {
-	_, err := os.OpenFile("/proc/self/clear_refs", os.O_WRONLY, 0)
+	var err error
+	tracker, err = os.OpenFile("/proc/self/clear_refs", os.O_WRONLY, 0)
 	check(err)
 }
+
+// tracker stays open as long as somebody has it.
+var tracker *os.File
 
 func number(name string) int {
 	n, _ := strconv.Atoi(os.Getenv(name))
