@@ -72,6 +72,26 @@ func TestAWorkloadIsItsOwnPeer(t *testing.T) {
 	}
 }
 
+// A share is of what a pod carries as much as of what all of them do: nothing is to be divided by the number
+// of replicas, on however many nodes they are.
+func TestReplicasChangeNoShare(t *testing.T) {
+	for _, replicas := range []int{1, 3, 10} {
+		for _, nodes := range []int{1, replicas} {
+			var all []*model.NodeState
+			for i := range nodes {
+				each := model.Bytes(replicas / nodes)
+				all = append(all, says(model.NodeID(fmt.Sprint("n", i)), map[string]int{"web": replicas / nodes},
+					edge(web, db, 300*each), edge(web, of("cache"), 60*each), edge(web, web, 40*each)))
+			}
+			all = append(all, says("of db", map[string]int{"db": 1}, edge(db, web, model.Bytes(300*replicas))))
+			want := []Peer{{db, .75}, {of("cache"), .15}, {web, .1}}
+			if got := index(all...).Peers(web); !reflect.DeepEqual(got, want) {
+				t.Errorf("%d replicas on %d nodes: %v, want %v", replicas, nodes, got, want)
+			}
+		}
+	}
+}
+
 func TestOfManyPeersTheHeaviestStay(t *testing.T) {
 	s, sum := says("n1", nil), 0.0
 	for i := range 40 {
