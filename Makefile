@@ -137,6 +137,13 @@ SCHEDULER_ARGS ?=
 bench-scheduler: lab-build ## What RouteTime costs kube-scheduler, beside other plugins, against a real kube-apiserver, some 40 min on a quiet machine; writes out/bench/scheduler.json
 	$(GO) run ./test/bench/scheduler -out $(CURDIR)/out/bench/scheduler.json $(SCHEDULER_ARGS)
 
+# Pieces of it: make bench-outcome OUTCOME_ARGS='-cost 500us -seeds 3'
+OUTCOME_ARGS ?=
+
+.PHONY: bench-outcome
+bench-outcome: lab-build ## How long users wait for a chain of services that RouteTime, others and oracles place in 20 worlds, by a model that is held against a lab, some 15 min on a quiet machine; goes on where its lab was interrupted; writes out/bench/outcome.json
+	$(GO) run ./test/bench/outcome -out $(CURDIR)/out/bench/outcome.json $(OUTCOME_ARGS)
+
 # Pieces of it: make bench-migrate MIGRATE_ARGS='-sizes 16,64 -rounds 1 -sides drover,bare'
 MIGRATE_ARGS ?=
 

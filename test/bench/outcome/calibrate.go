@@ -2,20 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-
 	"github.com/drover-project/drover/hack/lab"
-	labcgroup "github.com/drover-project/drover/hack/lab/cgroup"
-	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/test/cluster"
 )
 
@@ -46,42 +42,125 @@ var trialChain = []service{
 }
 
 const (
-	trialCalls       = 1500
-	neighbourRequest = .1 // cores, of each neighbour
+	trialRounds      = 3
+	trialCalls       = 500 // of each round
+	neighbourRequest = .1  // cores, of each neighbour
+
+	// calm is by how much the rounds' medians of one trial may differ; where it is more, something else ran
+	// on the machine, and the trial is played again, so many times at most. The calmest counts.
+	calm     = .15
+	attempts = 3
 )
 
-// outcome is what a trial took in the lab and in the model.
+// outcome is what a trial took in the lab, round by round, and in the model.
 type outcome struct {
 	trial
-	lab, model []time.Duration
+	rounds [][]time.Duration
+	model  []time.Duration
 }
 
-// calibrate plays the trials in a lab and in the model, and gives the cost of a call that the
+// found is what a trial took in the lab, as it is kept in a file.
+type found struct {
+	Trial  string            `json:"trial"` // all of it
+	Rounds [][]time.Duration `json:"rounds"`
+	Trip   [][]time.Duration `json:"trip"` // as Drover has measured it meanwhile
+}
+
+func (t trial) String() string {
+	return fmt.Sprintf("%s: %v beside %v, %v one way, %v/s; %+v, %d rounds of %d", t.name, t.place, t.neighbours, t.oneWay, t.demand,
+		trialChain, trialRounds, trialCalls)
+}
+
+// calibrate plays the trials in a lab, but those that are kept, and in the model, and gives the cost of a call that the
 // model takes from the first.
-func calibrate(ctx context.Context) (cost time.Duration, all []outcome, err error) {
-	c, err := cluster.Up(ctx, cluster.Options{
-		Lab: lab.Config{Name: "outcome", Nodes: []lab.Node{{Name: "n1"}, {Name: "n2"}, {Name: "n3"}}}, Log: os.Stderr,
-	})
+func calibrate(ctx context.Context, name, file string) (cost time.Duration, all []outcome, err error) {
+	kept, err := read(file)
 	if err != nil {
 		return 0, nil, err
 	}
-	defer func() { err = errors.Join(err, c.Down()) }()
-	if err := c.Measured(ctx); err != nil {
+	if err := playMissing(ctx, name, file, kept); err != nil {
 		return 0, nil, err
 	}
 	for i, t := range trials {
-		fmt.Fprintf(os.Stderr, "lab: %s\n", t.name)
-		took, w, err := t.play(ctx, c, fmt.Sprintf("trial%d", i))
-		if err != nil {
-			return 0, nil, fmt.Errorf("%s: %w", t.name, err)
-		}
+		f := kept[t.String()]
+		w := t.world(f.Trip)
 		if i == 0 {
-			cost = fit(w, t.place, took)
+			cost = fit(w, t.place, slices.Concat(f.Rounds...))
 		}
 		w.cost = cost
-		all = append(all, outcome{t, took, open(&w, t.place, 20*trialCalls, uint64(i))})
+		all = append(all, outcome{t, f.Rounds, times(open(&w, t.place, 20*trialRounds*trialCalls, uint64(i)))})
 	}
 	return cost, all, nil
+}
+
+// playMissing brings up a lab if a trial is not kept, and plays and keeps those that are not.
+func playMissing(ctx context.Context, name, file string, kept map[string]found) (err error) {
+	if !slices.ContainsFunc(trials, func(t trial) bool { _, known := kept[t.String()]; return !known }) {
+		fmt.Fprintf(os.Stderr, "lab: all trials are kept in %s\n", file)
+		return nil
+	}
+	c, err := cluster.Up(ctx, cluster.Options{
+		Lab: lab.Config{Name: name, Nodes: []lab.Node{{Name: "n1"}, {Name: "n2"}, {Name: "n3"}}}, Log: os.Stderr,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Down()) }()
+	if err := c.Measured(ctx); err != nil {
+		return err
+	}
+	for i, t := range trials {
+		if _, known := kept[t.String()]; known {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "lab: %s, %d of %d\n", t.name, i+1, len(trials))
+		f, err := t.play(ctx, c, fmt.Sprintf("trial%d", i))
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+		kept[t.String()] = f
+		if err := write(file, kept); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read gives what is kept, by the trials; nothing if there is no such file.
+func read(file string) (map[string]found, error) {
+	kept := map[string]found{}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return kept, nil
+	}
+	var all []found
+	if err == nil {
+		err = json.Unmarshal(b, &all)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what was found in the lab (remove the file to begin anew): %w", err)
+	}
+	for _, f := range all {
+		kept[f.Trial] = f
+	}
+	return kept, nil
+}
+
+func write(file string, kept map[string]found) error {
+	var all []found
+	for _, t := range trials {
+		if f, known := kept[t.String()]; known {
+			all = append(all, f)
+		}
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o644)
 }
 
 // fit finds the cost of a call with which the model's median is the lab's.
@@ -90,7 +169,7 @@ func fit(w world, place []int, took []time.Duration) time.Duration {
 	low, high := time.Duration(0), 5*time.Millisecond
 	for high-low > time.Microsecond {
 		w.cost = (low + high) / 2
-		if quantile(open(&w, place, 20*trialCalls, 0), .5) < want {
+		if quantile(times(open(&w, place, 20*len(took), 0)), .5) < want {
 			low = w.cost
 		} else {
 			high = w.cost
@@ -99,131 +178,13 @@ func fit(w world, place []int, took []time.Duration) time.Duration {
 	return high
 }
 
-// play plays a trial in the lab, and gives the world that it was.
-func (t trial) play(ctx context.Context, c *cluster.Cluster, ns string) ([]time.Duration, world, error) {
-	remove, err := c.Namespace(ctx, ns)
-	if err != nil {
-		return nil, world{}, err
-	}
-	defer remove()
-	nodes := c.Nodes()
-	for _, ab := range [][2]string{{nodes[0], nodes[1]}, {nodes[0], nodes[2]}, {nodes[1], nodes[2]}} {
-		if err := c.Lab.SetDelay(ctx, ab[0], ab[1], t.oneWay); err != nil {
-			return nil, world{}, err
+// between are the least and the greatest of the rounds' quantiles.
+func between(rounds [][]time.Duration, q float64) (low, high time.Duration) {
+	for i, r := range rounds {
+		at := quantile(r, q)
+		if high = max(high, at); i == 0 || at < low {
+			low = at
 		}
 	}
-	var pods []*corev1.Pod
-	start := func(p *corev1.Pod) (*corev1.Pod, error) {
-		if err := c.Client.Create(ctx, p); err != nil {
-			return nil, err
-		}
-		p, err := c.Ready(ctx, p.Namespace, p.Name)
-		pods = append(pods, p)
-		return p, err
-	}
-	for node, threads := range t.neighbours {
-		if threads == 0 {
-			continue
-		}
-		request := resource.MustParse(fmt.Sprintf("%dm", int(neighbourRequest*float64(threads)*1000)))
-		if _, err := start(c.Busy(ns, "busy-"+nodes[node], nodes[node], threads, request)); err != nil {
-			return nil, world{}, err
-		}
-	}
-	url := ""
-	for i := len(trialChain) - 1; i >= 0; i-- {
-		s := trialChain[i]
-		p, err := start(c.Link(cluster.Link{
-			Namespace: ns, Name: s.name, Node: nodes[t.place[i]], CPU: "250m", Work: s.work, Next: url, Calls: s.calls,
-		}))
-		if err != nil {
-			return nil, world{}, err
-		}
-		url = fmt.Sprintf("http://%s:8080/", p.Status.PodIP)
-	}
-	users, err := start(c.Link(cluster.Link{Namespace: ns, Name: "users", Node: nodes[2], CPU: "250m"}))
-	if err != nil {
-		return nil, world{}, err
-	}
-	for core := range 2 {
-		if err := keepOn(c, nodes[core], core); err != nil {
-			return nil, world{}, err
-		}
-	}
-	if _, err := c.Load(ctx, users, url, t.demand, trialCalls/10); err != nil { // connections are made
-		return nil, world{}, err
-	}
-	took, err := c.Load(ctx, users, url, t.demand, trialCalls)
-	if err != nil {
-		return nil, world{}, err
-	}
-	w, err := t.world(ctx, c)
-	for _, p := range pods {
-		err = errors.Join(err, c.Client.Delete(ctx, p))
-	}
-	return took, w, err
-}
-
-// world is the model's of a trial: the route times are those that Drover has measured meanwhile.
-func (t trial) world(ctx context.Context, c *cluster.Cluster) (world, error) {
-	w := world{users: 2, chain: trialChain, demand: t.demand}
-	nodes := c.Nodes()
-	views, err := c.Views(ctx)
-	if err != nil {
-		return w, err
-	}
-	for i, name := range nodes {
-		n := node{name: name, cores: 1}
-		if i < 2 {
-			n.used, n.requested = float64(t.neighbours[i]), float64(t.neighbours[i])*neighbourRequest
-		}
-		w.nodes = append(w.nodes, n)
-		w.trip = append(w.trip, make([]time.Duration, len(nodes)))
-		for j, to := range nodes {
-			w.trip[i][j] = loopback
-			if i != j {
-				w.trip[i][j] = views[name].Nodes[model.NodeID(name)].State.PodRoutes[model.NodeID(to)].RTT
-			}
-		}
-	}
-	return w, nil
-}
-
-// keepOn keeps every thread of a node's pods on one CPU.
-func keepOn(c *cluster.Cluster, node string, cpu int) error {
-	group, err := c.Lab.PodsGroup(node)
-	if err != nil {
-		return err
-	}
-	tree, err := labcgroup.Detect()
-	if err != nil {
-		return err
-	}
-	var set unix.CPUSet
-	set.Set(cpu)
-	pids, err := tree.Processes(group)
-	if err != nil {
-		return err
-	}
-	kept := 0
-	for _, pid := range pids {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
-		if err != nil {
-			return err
-		}
-		for _, t := range threads {
-			tid, err := strconv.Atoi(filepath.Base(t))
-			if err != nil {
-				return err
-			}
-			if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("keep thread %d on CPU %d: %w", tid, cpu, err)
-			}
-			kept++
-		}
-	}
-	if kept == 0 {
-		return fmt.Errorf("keep the pods of %s on CPU %d: no threads in %s", node, cpu, group)
-	}
-	return nil
+	return low, high
 }

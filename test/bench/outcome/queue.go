@@ -142,13 +142,15 @@ func (r *run) step() bool {
 	return true
 }
 
-// call has a service called from a node; done when the answer is there.
-func (r *run) call(from, link int, now float64, done func(now float64)) {
+// call has a service called from a node; done when the answer is there. What the CPU worked for it, and for
+// the calls that it makes, is added to worked.
+func (r *run) call(from, link int, now float64, worked *float64, done func(now float64)) {
 	on, s := r.pods[link].node, r.w.chain[link]
 	half := r.w.trip[from][on].Seconds() / 2
 	answer := func(now float64) { r.at(now+half, done) }
-	part := (r.draw.ExpFloat64()*s.work.Seconds() + r.w.cost.Seconds()) / float64(s.calls+1)
-	left := s.calls
+	work := r.draw.ExpFloat64()*s.work.Seconds() + r.w.cost.Seconds()
+	*worked += work
+	part, left := work/float64(s.calls+1), s.calls
 	var stretch func(now float64)
 	stretch = func(now float64) {
 		r.work(link, part, now, func(now float64) {
@@ -157,24 +159,30 @@ func (r *run) call(from, link int, now float64, done func(now float64)) {
 				return
 			}
 			left--
-			r.call(on, link+1, now, stretch)
+			r.call(on, link+1, now, worked, stretch)
 		})
 	}
 	r.at(now+half, stretch)
 }
 
-// open has requests come in at the world's rate, whatever becomes of those before, and gives how
-// long each took, in the order in which they came in.
-func open(w *world, place []int, requests int, seed uint64) []time.Duration {
+// answer is what became of a request.
+type answer struct {
+	took   time.Duration
+	worked time.Duration // of the CPU, all services together
+}
+
+// open has requests come in at the world's rate, whatever becomes of those before, and gives what
+// became of each, in the order in which they came in.
+func open(w *world, place []int, requests int, seed uint64) []answer {
 	r := newRun(w, place, seed)
-	took := make([]time.Duration, requests)
+	answers, worked := make([]answer, requests), make([]float64, requests)
 	sent, ended := 0, 0
 	var arrive func(now float64)
 	arrive = func(now float64) {
 		i := sent
 		sent++
-		r.call(w.users, 0, now, func(end float64) {
-			took[i] = seconds(end - now)
+		r.call(w.users, 0, now, &worked[i], func(end float64) {
+			answers[i] = answer{seconds(end - now), seconds(worked[i])}
 			ended++
 		})
 		if sent < requests {
@@ -184,6 +192,15 @@ func open(w *world, place []int, requests int, seed uint64) []time.Duration {
 	r.at(0, arrive)
 	for ended < requests && r.step() {
 	}
+	return answers
+}
+
+// times are how long requests took.
+func times(of []answer) []time.Duration {
+	took := make([]time.Duration, len(of))
+	for i, a := range of {
+		took[i] = a.took
+	}
 	return took
 }
 
@@ -191,10 +208,10 @@ func open(w *world, place []int, requests int, seed uint64) []time.Duration {
 // second.
 func closed(w *world, place []int, users, requests int, seed uint64) float64 {
 	r := newRun(w, place, seed)
-	ended, last := 0, 0.
+	ended, last, worked := 0, 0., 0.
 	var send func(now float64)
 	send = func(now float64) {
-		r.call(w.users, 0, now, func(now float64) {
+		r.call(w.users, 0, now, &worked, func(now float64) {
 			ended, last = ended+1, now
 			send(now)
 		})
@@ -207,8 +224,18 @@ func closed(w *world, place []int, users, requests int, seed uint64) float64 {
 	return float64(ended) / last
 }
 
-// mean is about how long a request takes: what the oracle sorts all placements by before it
-// simulates the best.
+// ways is how long a request is on its ways, which is the same for all.
+func ways(w *world, place []int) time.Duration {
+	sum, from, visits := time.Duration(0), w.users, 1
+	for i, s := range w.chain {
+		sum += time.Duration(visits) * w.trip[from][place[i]]
+		from, visits = place[i], visits*s.calls
+	}
+	return sum
+}
+
+// mean is about how long a request takes: what the oracles sort all placements by before they
+// simulate the best.
 func mean(w *world, place []int) time.Duration {
 	load := make([]float64, len(place))
 	visits := 1.
@@ -216,7 +243,7 @@ func mean(w *world, place []int) time.Duration {
 		load[i] = visits * (s.work + w.cost).Seconds() * w.demand
 		visits *= float64(s.calls)
 	}
-	sum, from := 0., w.users
+	sum := ways(w, place).Seconds()
 	visits = 1
 	for i, s := range w.chain {
 		n := w.nodes[place[i]]
@@ -228,8 +255,8 @@ func mean(w *world, place []int) time.Duration {
 		}
 		// What it would get if it always wanted all, less what it uses, is what a call finds.
 		free := max(divide(n.cores, claims)[0]-load[i], .05)
-		sum += visits * (w.trip[from][place[i]].Seconds() + (s.work+w.cost).Seconds()/min(1, free))
-		from, visits = place[i], visits*float64(s.calls)
+		sum += visits * (s.work + w.cost).Seconds() / min(1, free)
+		visits *= float64(s.calls)
 	}
 	return seconds(sum)
 }

@@ -70,7 +70,7 @@ func average(times []time.Duration) float64 {
 func TestSharedProcessor(t *testing.T) {
 	const work, load = 2 * time.Millisecond, .6
 	w := lone(1, claim{}, work, load/work.Seconds())
-	got, want := average(open(&w, []int{0}, 400_000, 1)), work.Seconds()/(1-load)
+	got, want := average(times(open(&w, []int{0}, 400_000, 1))), work.Seconds()/(1-load)
 	if math.Abs(got-want) > .03*want {
 		t.Errorf("a request takes %v s, want %v", got, want)
 	}
@@ -83,9 +83,26 @@ func TestSharedProcessor(t *testing.T) {
 func TestNeighboursTakeTheirPart(t *testing.T) {
 	const work = 2 * time.Millisecond
 	w := lone(2, claim{1.75, 3}, work, 1) // hardly ever two at a time
-	got, want := average(open(&w, []int{0}, 100_000, 1)), work.Seconds()/.25
+	got, want := average(times(open(&w, []int{0}, 100_000, 1))), work.Seconds()/.25
 	if math.Abs(got-want) > .03*want {
 		t.Errorf("a request takes %v s, want %v", got, want)
+	}
+}
+
+// What a request takes is its ways, the work for it, and what it waits because others have the CPU.
+func TestWhereTheTailComesFrom(t *testing.T) {
+	const work, way = 2 * time.Millisecond, 10 * time.Millisecond
+	for name, c := range map[string]struct {
+		neighbours claim
+		waits      float64 // of what is worked
+	}{"alone": {claim{}, 0}, "with a quarter of a core": {claim{.75, 3}, 3}} {
+		w := lone(1, c.neighbours, work, 1)
+		w.trip[0][0] = way
+		f := simulated(&w, []int{0}, 20_000)
+		want := c.waits * f.worked.Seconds()
+		if f.ways != way || f.worked < 4*work || math.Abs(f.waited().Seconds()-want) > .05*f.worked.Seconds()+.05*want {
+			t.Errorf("%s: of %v %v were ways, %v work, %v waiting, want %v s", name, f.p99, f.ways, f.worked, f.waited(), want)
+		}
 	}
 }
 
@@ -99,7 +116,7 @@ func TestWays(t *testing.T) {
 	for place, want := range map[[2]int]time.Duration{
 		{0, 0}: 0, {1, 1}: 10 * time.Millisecond, {0, 1}: 30 * time.Millisecond, {1, 0}: 40 * time.Millisecond,
 	} {
-		took := open(&w, place[:], 10, 1)
+		took := times(open(&w, place[:], 10, 1))
 		if q := quantile(took, .5); (q - want).Abs() > time.Microsecond {
 			t.Errorf("%v: %v, want %v", place, q, want)
 		}
@@ -118,7 +135,7 @@ func TestOracle(t *testing.T) {
 		w.chain = w.chain[:2]
 		w.chain[1].calls = 0
 		short, all := oracle(&w, requests, seed, shortlist/10), oracle(&w, requests, seed, size*size)
-		if s, a := quantile(open(&w, short, requests, seed), .5), quantile(open(&w, all, requests, seed), .5); float64(s) > 1.02*float64(a) {
+		if s, a := quantile(times(open(&w, short, requests, seed)), .5), quantile(times(open(&w, all, requests, seed)), .5); float64(s) > 1.02*float64(a) {
 			t.Errorf("seed %d: %v takes %v, %v only %v", seed, short, s, all, a)
 		}
 	}
