@@ -55,3 +55,21 @@ func (c *Cluster) Load(ctx context.Context, from *corev1.Pod, url string, rate f
 	}
 	return took, nil
 }
+
+// Spent is what a service has used of the CPU since it started, and how much of that was work for calls.
+func (c *Cluster) Spent(ctx context.Context, service *corev1.Pod) (cpu, work time.Duration, err error) {
+	cmd, err := c.kubectl(ctx, "exec", "-n", service.Namespace, service.Name, "--", "/chain", "spent")
+	if err != nil {
+		return 0, 0, err
+	}
+	cmd.Stderr = c.log
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, 0, fmt.Errorf("ask %s what it has spent: %w", service.Name, err)
+	}
+	var spent struct{ CPU, Work time.Duration }
+	if err := json.Unmarshal(out, &spent); err != nil {
+		return 0, 0, fmt.Errorf("what %s has spent: %w in %.100q", service.Name, err, out)
+	}
+	return spent.CPU, spent.Work, nil
+}

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,7 +33,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New(`what to do is missing: "serve" or "load"`)
+		return errors.New(`what to do is missing: "serve", "load" or "spent"`)
 	}
 	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -55,8 +56,14 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return l.run(ctx, os.Stdout)
+	case "spent":
+		url := fs.String("url", "http://127.0.0.1:8080", "`URL` of a service")
+		if err := fs.Parse(args[1:]); err != nil {
+			return err
+		}
+		return ask(ctx, *url+"/spent", os.Stdout)
 	}
-	return fmt.Errorf(`%q is nothing to do: "serve" or "load"`, args[0])
+	return fmt.Errorf(`%q is nothing to do: "serve", "load" or "spent"`, args[0])
 }
 
 // service answers calls when it has worked for them and its calls of the next are answered.
@@ -70,6 +77,7 @@ func (s service) serve(ctx context.Context, address string) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", s)
 	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/spent", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(spentNow()) })
 	server := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -115,8 +123,42 @@ func call(ctx context.Context, url string) error {
 func burn(d time.Duration) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	for end := used() + d; used() < end; {
+	begin, now := used(), time.Duration(0)
+	for now = used(); now < begin+d; now = used() {
 	}
+	burnt.Add(int64(now - begin))
+}
+
+// burnt is for how long this process has worked for calls.
+var burnt atomic.Int64
+
+// spent is what this process has used of the CPU, and how much of it was work for calls.
+type spent struct {
+	CPU  time.Duration `json:"cpu"`
+	Work time.Duration `json:"work"`
+}
+
+func spentNow() spent {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+		panic(err) // every kernel has it
+	}
+	return spent{time.Duration(t.Nano()), time.Duration(burnt.Load())}
+}
+
+// ask copies what is at a URL.
+func ask(ctx context.Context, url string, to io.Writer) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(to, response.Body)
+	return err
 }
 
 // used is what this thread has used of the CPU.

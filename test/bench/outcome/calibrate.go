@@ -25,7 +25,7 @@ type trial struct {
 	demand     float64
 }
 
-// trials; the first is what the cost of a call is taken from.
+// trials; the first is what the cost of a call is taken from: the CPU time of its services beyond their work.
 var trials = []trial{
 	{name: "together, alone", place: []int{0, 0, 0}, demand: 20},
 	{name: "apart, alone", place: []int{0, 1, 0}, oneWay: time.Millisecond, demand: 20},
@@ -64,6 +64,8 @@ type found struct {
 	Trial  string            `json:"trial"` // all of it
 	Rounds [][]time.Duration `json:"rounds"`
 	Trip   [][]time.Duration `json:"trip"` // as Drover has measured it meanwhile
+	// Cost is what a call took of the CPU, at both ends, beyond its work.
+	Cost time.Duration `json:"cost"`
 }
 
 func (t trial) String() string {
@@ -85,7 +87,7 @@ func calibrate(ctx context.Context, name, file string) (cost time.Duration, all 
 		f := kept[t.String()]
 		w := t.world(f.Trip)
 		if i == 0 {
-			cost = fit(w, t.place, slices.Concat(f.Rounds...))
+			cost = f.Cost
 		}
 		w.cost = cost
 		all = append(all, outcome{t, f.Rounds, times(open(&w, t.place, 20*trialRounds*trialCalls, uint64(i)))})
@@ -161,21 +163,6 @@ func write(file string, kept map[string]found) error {
 		return err
 	}
 	return os.WriteFile(file, b, 0o644)
-}
-
-// fit finds the cost of a call with which the model's median is the lab's.
-func fit(w world, place []int, took []time.Duration) time.Duration {
-	want := quantile(took, .5)
-	low, high := time.Duration(0), 5*time.Millisecond
-	for high-low > time.Microsecond {
-		w.cost = (low + high) / 2
-		if quantile(times(open(&w, place, 20*len(took), 0)), .5) < want {
-			low = w.cost
-		} else {
-			high = w.cost
-		}
-	}
-	return high
 }
 
 // between are the least and the greatest of the rounds' quantiles.

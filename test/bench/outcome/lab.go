@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -41,7 +42,7 @@ func (t trial) play(ctx context.Context, c *cluster.Cluster, ns string) (found, 
 			return f, err
 		}
 	}
-	if f.Rounds, err = t.load(ctx, c, users, url); err != nil {
+	if f.Rounds, f.Cost, err = t.load(ctx, c, pods, users, url); err != nil {
 		return f, err
 	}
 	f.Trip, err = trips(ctx, c)
@@ -81,38 +82,71 @@ func (t trial) start(ctx context.Context, c *cluster.Cluster, ns string) (pods [
 		}
 		url = fmt.Sprintf("http://%s:8080/", p.Status.PodIP)
 	}
-	users, err = start(c.Link(cluster.Link{Namespace: ns, Name: "users", Node: nodes[2], CPU: "250m"}))
+	users, err = start(c.Link(cluster.Link{Namespace: ns, Name: usersName, Node: nodes[2], CPU: "250m"}))
 	return pods, users, url, err
 }
 
+// beyond is what the services have used of the CPU until now beyond their work.
+func beyond(ctx context.Context, c *cluster.Cluster, pods []*corev1.Pod) (sum time.Duration, err error) {
+	for _, p := range pods {
+		if !slices.ContainsFunc(trialChain, func(s service) bool { return s.name == p.Name }) {
+			continue // a neighbour, or who calls
+		}
+		cpu, work, err := c.Spent(ctx, p)
+		if err != nil {
+			return 0, err
+		}
+		sum += cpu - work
+	}
+	return sum, nil
+}
+
+// calls is how many calls of services a request makes.
+func calls(chain []service) int {
+	sum, visits := 0, 1
+	for _, s := range chain {
+		sum += visits
+		visits *= s.calls
+	}
+	return sum
+}
+
 // load calls the chain round by round, until the rounds agree or there were attempts enough, and gives
-// what agrees best.
-func (t trial) load(ctx context.Context, c *cluster.Cluster, users *corev1.Pod, url string) ([][]time.Duration, error) {
-	var calmest [][]time.Duration
+// what agrees best, with what a call took of the CPU beyond its work.
+func (t trial) load(ctx context.Context, c *cluster.Cluster, pods []*corev1.Pod, users *corev1.Pod, url string) (calmest [][]time.Duration, cost time.Duration, err error) {
 	least := 0.
 	for range attempts {
 		if _, err := c.Load(ctx, users, url, t.demand, trialCalls/4); err != nil { // connections are made
-			return nil, err
+			return nil, 0, err
+		}
+		before, err := beyond(ctx, c, pods)
+		if err != nil {
+			return nil, 0, err
 		}
 		var rounds [][]time.Duration
 		for range trialRounds {
 			took, err := c.Load(ctx, users, url, t.demand, trialCalls)
 			if err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 			rounds = append(rounds, took)
+		}
+		after, err := beyond(ctx, c, pods)
+		if err != nil {
+			return nil, 0, err
 		}
 		low, high := between(rounds, .5)
 		apart := float64(high)/float64(low) - 1
 		if calmest == nil || apart < least {
 			calmest, least = rounds, apart
+			cost = (after - before) / time.Duration(trialRounds*trialCalls*calls(trialChain))
 		}
 		if least <= calm {
 			break
 		}
 		fmt.Fprintf(os.Stderr, "lab: the medians of the rounds are between %v and %v: something else runs on this machine\n", low, high)
 	}
-	return calmest, nil
+	return calmest, cost, nil
 }
 
 // trips are the round trips that Drover has measured between the nodes' pods.

@@ -156,21 +156,19 @@ func rows(all []result) (told []row) {
 
 // tellTrials tells how far the model is off the lab, and the lab off itself.
 func tellTrials(to io.Writer, cost time.Duration, all []outcome) []report.Metric {
-	fmt.Fprintf(to, "a call costs %v of the CPU beyond its work, by the first trial\n", cost)
+	fmt.Fprintf(to, "a call costs %v of the CPU beyond its work, in the first trial\n", cost)
 	t := table(to)
 	fmt.Fprintln(t, "in the lab\tp50 (ms)\trounds\tmodel\tp99 (ms)\trounds\tmodel\t")
 	var off, apart []float64
-	for i, o := range all {
+	for _, o := range all {
 		fmt.Fprintf(t, "%s\t", o.name)
 		pooled := slices.Concat(o.rounds...)
 		for _, q := range []float64{.5, .99} {
 			lab, model := quantile(pooled, q), quantile(o.model, q)
 			low, high := between(o.rounds, q)
 			fmt.Fprintf(t, "%.2f\t%.2f-%.2f\t%.2f\t", milliseconds(lab), milliseconds(low), milliseconds(high), milliseconds(model))
-			if i > 0 || q != .5 {
-				off = append(off, max(float64(model)/float64(lab), float64(lab)/float64(model))-1)
-				apart = append(apart, float64(high)/float64(low)-1)
-			}
+			off = append(off, max(float64(model)/float64(lab), float64(lab)/float64(model))-1)
+			apart = append(apart, float64(high)/float64(low)-1)
 		}
 		fmt.Fprintln(t)
 	}
