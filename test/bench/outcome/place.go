@@ -61,7 +61,11 @@ func (w *world) running() []*corev1.Pod {
 	for _, n := range w.nodes {
 		all = append(all, podObject("neighbours-"+n.name, n.name, cores(n.requested), gibibytes(n.held)))
 	}
-	return append(all, podObject(usersName, w.nodes[w.users].name, resource.MustParse("0"), resource.MustParse("0")))
+	all = append(all, podObject(usersName, w.nodes[w.users].name, resource.MustParse("0"), resource.MustParse("0")))
+	for _, p := range all {
+		p.Status.Phase = corev1.PodRunning // else they count as pods that have just come, beside the loads that tell of them
+	}
+	return all
 }
 
 // waiting are the pods of the chain, in the order in which they are placed.
