@@ -263,3 +263,54 @@ func TestDeadCopyIsClearedAway(t *testing.T) {
 		}
 	}
 }
+
+// A look that cannot be acted on at once is of no use later: somebody may have let a copy run since.
+func TestALookIsNotKept(t *testing.T) {
+	t0 := time.Unix(1_700_000_000, 0)
+	r := committedRecord()
+	frozen := []Copy{{ID: "c", Alive: true, Frozen: true}}
+	m := NewTarget(DefaultConfig(), r, TargetFacts{BootID: "b", Copy: "c", Waiter: "c", Deadline: t0.Add(time.Minute), Held: true, Alive: true, Frozen: true})
+	for _, step := range []struct {
+		e    Event
+		want string
+	}{
+		{Event{Kind: Seen, Record: r}, "resume ; "},
+		{Event{Kind: Failed, Op: OpResume}, "look ; "},
+		{Event{Kind: Read, Outcome: Unknown}, ""}, // asked for before
+		{Event{Kind: Looked, Copies: frozen}, ""},
+		{Event{Kind: Tick}, "read ; "},
+		{Event{Kind: Read, Outcome: OK, Record: r}, "look ; "},
+		{Event{Kind: Looked, Copies: frozen}, "kill ; "},
+	} {
+		if got := ops(m.Step(t0, step.e)); got != step.want {
+			t.Errorf("%s %s%s: %q, want %q", step.e.Kind, step.e.Op, step.e.Outcome, got, step.want)
+		}
+	}
+}
+
+// What a copy that has ended means depends on whether the record says that it was starting: the
+// record is read first when that is not known.
+func TestTheRecordIsReadBeforeALook(t *testing.T) {
+	t0 := time.Unix(1_700_000_000, 0)
+	r := committedRecord()
+	r.Target.Starting, r.Containers = false, 2
+	held := Copy{ID: "p", Alive: true, Frozen: true}
+	m := NewTarget(DefaultConfig(), r, TargetFacts{BootID: "b", Copy: "c", Waiter: "c", Deadline: t0.Add(time.Minute), Held: true, Alive: true, Frozen: true, Passed: []Copy{held}})
+	started := r
+	started.Version, started.Target.Starting = "10", true
+	for _, step := range []struct {
+		e    Event
+		want string
+	}{
+		{Event{Kind: Seen, Record: r}, "look ; "},
+		{Event{Kind: Looked, Copies: []Copy{held, {ID: "c", Alive: true, Frozen: true}}}, "write start; "},
+		{Event{Kind: Died, ID: "c"}, ""}, // by kubelet, while "p" was let run by somebody, and ended too
+		{Event{Kind: Wrote, Outcome: Unknown}, "read ; "},
+		{Event{Kind: Read, Outcome: OK, Record: started}, "look ; "},
+		{Event{Kind: Looked, Copies: []Copy{{ID: "p"}}}, "write resume; "}, // it may have run
+	} {
+		if got := ops(m.Step(t0, step.e)); got != step.want {
+			t.Errorf("%s %s%s: %q, want %q", step.e.Kind, step.e.Op, step.e.Outcome, got, step.want)
+		}
+	}
+}

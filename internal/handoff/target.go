@@ -200,6 +200,9 @@ func (t *Target) local(e Event) {
 	case Looked:
 		t.doing = Action{}
 		t.see(e.Copies)
+		if t.pause {
+			t.look = "" // it is acted on later: then there has to be another
+		}
 	case Unwanted:
 		t.giveUp("Unwanted", e.Reason)
 	case Done:
@@ -485,6 +488,9 @@ func (t *Target) own(now time.Time) []Action {
 		return t.start()
 	case t.mutant.freshEarly && f.Stranger != "":
 		return t.do(Action{Op: OpFresh, ID: f.Stranger})
+	case t.stale || t.calling:
+		// Whether it says that the copies are starting decides what a look means.
+		return t.reread()
 	case t.attempt() && !t.ending && t.unseen(Fail):
 		return t.do(Action{Op: OpLook})
 	case t.attempt() && !t.mutant.failAlive:
@@ -492,8 +498,6 @@ func (t *Target) own(now time.Time) []Action {
 		return t.do(Action{Op: OpKill})
 	case !f.Fence && !t.mutant.noTargetFence:
 		return t.do(Action{Op: OpFence})
-	case t.stale:
-		return t.reread()
 	}
 	t.giveUp("NotRestored", "the copy was gone when the move was committed")
 	return t.write(Change{Verb: Fail, Reason: t.why, Message: t.detail})
