@@ -29,6 +29,12 @@ const (
 	AnnotationOnRestoreFailure = "drover.dev/on-restore-failure"
 	// OnRestoreFailureRestart is its only value.
 	OnRestoreFailureRestart = "restart"
+	// AnnotationKeepConnections asks that the pod takes its address and its open connections along:
+	// a duration ("10m"), for which at most the old address is kept. Package movable reads it.
+	AnnotationKeepConnections = "drover.dev/keep-connections"
+	// AnnotationKeepConnectionsRequired ("true") asks that a move is aborted, before anything is
+	// frozen, that would close them.
+	AnnotationKeepConnectionsRequired = "drover.dev/keep-connections-required"
 	// AnnotationStartedCold is set on a pod that was started so: the UID of the PodMigration.
 	AnnotationStartedCold = "drover.dev/started-cold"
 
@@ -63,6 +69,10 @@ const (
 
 	// LabelReplacement marks a replacement until it is handed to its owner: the UID of the PodMigration.
 	LabelReplacement = "drover.dev/replacement"
+
+	// LabelLease marks a source pod that has been taken out of its owner's hands and out of every
+	// Service, and is kept for its address alone: the UID of the PodMigration whose lease that is.
+	LabelLease = "drover.dev/lease"
 
 	// PauseConfigMap, in Drover's namespace: data["paused"]="true" stops all new moves.
 	PauseConfigMap = "drover-pause"

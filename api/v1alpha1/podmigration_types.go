@@ -154,6 +154,9 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.adopted) || !oldSelf.adopted || (has(self.adopted) && self.adopted)",message="an adoption cannot be taken back"
 // +kubebuilder:validation:XValidation:rule="!has(self.adopted) || !self.adopted || (has(self.target) && has(self.target.resumed) && self.target.resumed)",message="a pod can be adopted only after it has resumed on the target"
 // +kubebuilder:validation:XValidation:rule="!has(self.source) || !has(self.source.ended) || !self.source.ended || !has(self.source.keepUntilAdopted) || !self.source.keepUntilAdopted || (has(self.adopted) && self.adopted) || (has(self.lost) && self.lost)",message="a source that is kept until it is adopted cannot end before"
+// +kubebuilder:validation:XValidation:rule="!has(self.connections) || !has(self.connections.leaseEnded) || !self.connections.leaseEnded || (self.connections.state == 'Kept' && has(self.target) && has(self.target.resumed) && self.target.resumed)",message="a lease ends only after the pod has resumed with its connections"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.connections) || has(self.connections)",message="what becomes of the connections cannot be taken away"
+// +kubebuilder:validation:XValidation:rule="has(oldSelf.connections) || !has(self.connections) || !has(self.target) || !has(self.target.waiting) || !self.target.waiting",message="that connections are to be kept is said before the target waits"
 type PodMigrationStatus struct {
 	// Phase, derived from the rest by whoever writes.
 	// +optional
@@ -216,6 +219,11 @@ type PodMigrationStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=2048
 	LostMessage string `json:"lostMessage,omitempty"`
+
+	// Connections is what becomes of the pod's old address and its open connections. Absent: the
+	// pod does not ask to keep them, and they are closed.
+	// +optional
+	Connections *ConnectionsStatus `json:"connections,omitempty"`
 
 	// Bytes of checkpoint images sent. Source's agent.
 	// +optional

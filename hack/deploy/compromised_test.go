@@ -172,6 +172,7 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		s.Epoch = 2
 		s.Source = v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u1", Containers: []v1alpha1.MovingContainer{{Name: "c", ID: "c1"}}, Origin: "u1"}
 		s.Target = v1alpha1.TargetStatus{Node: "n2", PodName: "p-dm2", PodUID: "u2"}
+		s.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, OldAddresses: []string{"10.0.0.1"}, KeepFor: metav1.Duration{Duration: time.Minute}}
 		s.Timeline = []v1alpha1.TimelineEntry{{Step: "Accepted", By: "controller", At: at}}
 	})(t.Context())
 	if err != nil {
@@ -189,6 +190,10 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		{"the target forges an epoch", write(agents["n2"], func(s *st) { s.Epoch = 3 }), "takes a pod back"},
 		{"the target tells what the source measured", write(agents["n2"], func(s *st) { s.Bytes = 1 }), "what the source measured"},
 		{"the target tells how far the source is", write(agents["n2"], func(s *st) { s.Transfer = &v1alpha1.TransferStatus{SentBytes: 1} }), "what the source measured"},
+		{"the source says that connections are kept", write(agents["n1"], func(s *st) { s.Connections.State, s.Connections.NewAddress = "Kept", "10.0.1.1" }), "that connections are kept"},
+		{"the source says where they go", write(agents["n1"], func(s *st) { s.Connections.NewAddress = "10.0.1.1" }), "between which addresses"},
+		{"the target keeps it for longer", write(agents["n2"], func(s *st) { s.Connections.Until = &at }), "by drover-controller alone"},
+		{"the target has another image let through", write(agents["n2"], func(s *st) { s.Connections.HolderImage = "x" }), "by drover-controller alone"},
 		{"the source decides in another's name", write(agents["n1"], func(s *st) {
 			s.Decision, s.DecisionBy = "Abort", "target n2"
 		}), "own node's name"},
@@ -211,11 +216,19 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 	if got := c.denied() - before; got < len(attacks) {
 		t.Errorf("the API server counted %d refusals of %d", got, len(attacks))
 	}
+	c.run([]attack{ // by the schema, which comes before the policies
+		{"the target takes another's address along", write(agents["n2"], func(s *st) { s.Connections.OldAddresses[0] = "10.0.0.9" }), "cannot be changed"},
+		{"the target ends a lease that there is not", write(agents["n2"], func(s *st) { s.Connections.LeaseEnded = true }), "only after the pod has resumed"},
+	})
 	// And its own side's word goes through.
 	for name, err := range map[string]error{
 		"the target waits": write(agents["n2"], func(s *st) { s.Target.Waiting = true; s.Timeline = append(s.Timeline, step("n2")) })(t.Context()),
-		"an order":         c.order(t.Context(), agents["n1"], "good", "n2", "n1"),
-		"an event":         c.event(t.Context(), agents["n1"], "good", "n1", "drover-agent"),
+		"they are kept": write(agents["n2"], func(s *st) {
+			s.Connections.State, s.Connections.NewAddress = v1alpha1.ConnectionsKept, "10.0.1.1"
+			s.Conditions = append(s.Conditions, metav1.Condition{Type: v1alpha1.ConditionConnectionsKept, Status: metav1.ConditionTrue, Reason: "Probed", LastTransitionTime: metav1.Now()})
+		})(t.Context()),
+		"an order": c.order(t.Context(), agents["n1"], "good", "n2", "n1"),
+		"an event": c.event(t.Context(), agents["n1"], "good", "n1", "drover-agent"),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
