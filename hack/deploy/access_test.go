@@ -165,8 +165,10 @@ func TestResolvingChangesNothingElse(t *testing.T) {
 		Transfer: &v1alpha1.TransferStatus{AheadBytes: 1, Rounds: 1, SentBytes: 1, TotalBytes: 2, WireBytes: 1, BytesPerSecond: 1, TimeLeft: &metav1.Duration{Duration: time.Second}},
 		Source: v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u", Offered: true, Origin: "u", OwnerUID: "o", BootID: "b",
 			Containers: []v1alpha1.MovingContainer{{Name: "c", ID: "i"}}},
-		Target:     v1alpha1.TargetStatus{Node: "n2", PodName: "q", PodUID: "v", Waiting: true, BootID: "b", Deadline: &at},
-		Budget:     &v1alpha1.BudgetReservation{Name: "b", UID: "u", ReservedAt: now},
+		Target: v1alpha1.TargetStatus{Node: "n2", PodName: "q", PodUID: "v", Waiting: true, BootID: "b", Deadline: &at},
+		Budget: &v1alpha1.BudgetReservation{Name: "b", UID: "u", ReservedAt: now},
+		Connections: &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, Reason: "X", Message: "x", KeepFor: metav1.Duration{Duration: time.Minute},
+			OldAddresses: []string{"10.0.0.1"}, HolderImage: "x", Until: &at},
 		Timeline:   []v1alpha1.TimelineEntry{{Step: "Accepted", By: "controller", At: at}, {Step: "Frozen", By: "n1", At: at, Message: "x"}},
 		Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", Message: "x", LastTransitionTime: now, ObservedGeneration: 1}},
 	}
@@ -187,9 +189,11 @@ func TestResolvingChangesNothingElse(t *testing.T) {
 	} {
 		m := c.wish(x.name, "p", "")
 		c.make(m)
-		m.Status = *x.from.DeepCopy()
-		if err := c.admin.Status().Update(t.Context(), m); err != nil {
-			t.Fatal(err)
+		for _, s := range []v1alpha1.PodMigrationStatus{{Connections: x.from.Connections}, x.from} { // asked for before the target waits
+			m.Status = *s.DeepCopy()
+			if err := c.admin.Status().Update(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
 		}
 		c.until("the policy does not come into force", func(ctx context.Context) bool {
 			other := m.DeepCopy()
@@ -251,6 +255,9 @@ func tamper(v reflect.Value, path string, visit func(path string)) {
 		return
 	case v1alpha1.Decision:
 		try(path, reflect.ValueOf(map[v1alpha1.Decision]v1alpha1.Decision{v1alpha1.Abort: v1alpha1.Commit, v1alpha1.Commit: v1alpha1.Abort}[is]))
+		return
+	case v1alpha1.ConnectionsState:
+		try(path, reflect.ValueOf(v1alpha1.ConnectionsClosed))
 		return
 	case metav1.ConditionStatus:
 		try(path, reflect.ValueOf(metav1.ConditionUnknown))
