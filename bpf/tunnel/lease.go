@@ -96,13 +96,53 @@ func (l *Lease) SetLeft(to Left) error { return l.set(tunnelLease{Left: uint64(t
 func (l *Lease) Open(d time.Duration) error {
 	var state tunnelLease
 	if d > 0 {
-		var now unix.Timespec
-		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-			return fmt.Errorf("read the time since boot: %w", err)
+		now, err := sinceBoot()
+		if err != nil {
+			return err
 		}
-		state.Until = uint64(now.Nano() + d.Nanoseconds())
+		state.Until = uint64(now + d)
 	}
 	return l.set(state)
+}
+
+// Left is for how long packets are let through at the end that the pod is in now; 0: they are not.
+func (l *Lease) Left() (time.Duration, error) {
+	var state tunnelLease
+	if err := l.state.Lookup(uint32(0), &state); err != nil {
+		return 0, fmt.Errorf("read until when an address is leased: %w", err)
+	}
+	now, err := sinceBoot()
+	return max(0, time.Duration(state.Until)-now), err
+}
+
+// Peers is how many have sent datagrams to an old address in the last so long.
+func (l *Lease) Peers(within time.Duration) (int, error) {
+	now, err := sinceBoot()
+	if err != nil {
+		return 0, err
+	}
+	var peer tunnelPeer
+	var at uint64
+	n, all := 0, l.peers.Iterate()
+	for all.Next(&peer, &at) {
+		if now-time.Duration(at) <= within {
+			n++
+		}
+	}
+	// One that is broken off because peers come and go has seen the others at least.
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return 0, fmt.Errorf("list the peers of an old address: %w", err)
+	}
+	return n, nil
+}
+
+// sinceBoot is the clock by which the programs go.
+func sinceBoot() (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, fmt.Errorf("read the time since boot: %w", err)
+	}
+	return time.Duration(now.Nano()), nil
 }
 
 func (l *Lease) set(state tunnelLease) error {

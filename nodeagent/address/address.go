@@ -73,6 +73,26 @@ func (l Lease) String() string {
 	return fmt.Sprintf("drover %s %v", strings.Join(old, ","), l.New)
 }
 
+// parse reads such a mark; ErrNoEnd: it is none, for the end is not complete.
+func parse(mark string) (l Lease, err error) {
+	words := strings.Split(mark, " ")
+	if len(words) != 3 || words[0] != "drover" {
+		return Lease{}, ErrNoEnd
+	}
+	for _, a := range strings.Split(words[1], ",") {
+		old, err := netip.ParseAddr(a)
+		if err != nil {
+			return Lease{}, fmt.Errorf("the mark %q of the tunnel: %w", mark, err)
+		}
+		l.Old = append(l.Old, old)
+	}
+	l.New, err = netip.ParseAddr(words[2])
+	if err == nil {
+		err = l.Valid()
+	}
+	return l, err
+}
+
 // overhead is what the tunnel adds to a packet: IP, UDP, VXLAN, Ethernet.
 func (l Lease) overhead() int {
 	if l.New.Is4() {
@@ -81,5 +101,5 @@ func (l Lease) overhead() int {
 	return 40 + 8 + 8 + 14
 }
 
-// errNoEnd: the sandbox is no end of this lease's tunnel.
-var errNoEnd = errors.New("the tunnel of this lease does not end here")
+// ErrNoEnd: the sandbox is no end of this lease's tunnel.
+var ErrNoEnd = errors.New("the tunnel of this lease does not end here")

@@ -81,14 +81,17 @@ func (s *sandbox) holder(a netip.Addr) (netlink.Link, error) {
 			return s.LinkByIndex(found.LinkIndex)
 		}
 	}
-	return nil, fmt.Errorf("no device in %s has the address %v", s.path, a)
+	return nil, fmt.Errorf("%w %v: in %s", errNobody, a, s.path)
 }
 
-// end finds the tunnel's device if it is complete and this lease's; errNoEnd: it is not.
+// errNobody: an address is not in the sandbox.
+var errNobody = errors.New("no device has the address")
+
+// end finds the tunnel's device if it is complete and this lease's; ErrNoEnd: it is not.
 func (s *sandbox) end(l Lease) (netlink.Link, error) {
 	link, err := s.LinkByName(device)
 	if errors.As(err, new(netlink.LinkNotFoundError)) || err == nil && link.Attrs().Alias != l.String() {
-		return nil, errNoEnd
+		return nil, ErrNoEnd
 	}
 	return link, err
 }
@@ -140,6 +143,24 @@ func (s *sandbox) complete(link netlink.Link, l Lease) error {
 // clear takes away all that is Drover's, of whatever lease and however much of it is there. What
 // lets packets through goes last.
 func (s *sandbox) clear() error {
+	if err := s.remove(); err != nil {
+		return err
+	}
+	links, err := s.LinkList()
+	if err != nil {
+		return fmt.Errorf("list the devices in %s: %w", s.path, err)
+	}
+	for _, link := range links {
+		if err := tunnel.Detach(s.Handle, link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove takes away the tunnel, with the addresses that are on it, and the ways to it. What the
+// other devices let through stays as it is.
+func (s *sandbox) remove() error {
 	if err := s.clearRoutes(); err != nil {
 		return err
 	}
@@ -150,15 +171,6 @@ func (s *sandbox) clear() error {
 		}
 		if err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("remove %s: %w", name, err)
-		}
-	}
-	links, err := s.LinkList()
-	if err != nil {
-		return fmt.Errorf("list the devices in %s: %w", s.path, err)
-	}
-	for _, link := range links {
-		if err := tunnel.Detach(s.Handle, link); err != nil {
-			return err
 		}
 	}
 	return nil

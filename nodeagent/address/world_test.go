@@ -162,11 +162,16 @@ func meet(t *testing.T, p, q pod) {
 func moved(t *testing.T, first string) *world {
 	t.Helper()
 	w := newWorld(t, first)
+	w.move(t)
+	return w
+}
+
+func (w *world) move(t *testing.T) {
+	t.Helper()
 	must(t, Hold(w.left.path(), w.lease))
 	must(t, Arrive(w.new.path(), w.lease))
 	must(t, Open(w.new.path(), w.lease, time.Hour))
 	must(t, Forward(w.left.path(), w.lease, nil))
-	return w
 }
 
 func must(t *testing.T, err error) {

@@ -1,0 +1,242 @@
+package address
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/thread"
+)
+
+// Addresses are those by which the sandbox at path is known outside, in the kernel's order.
+func Addresses(path string) ([]netip.Addr, error) {
+	s, err := enter(path)
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	all, err := s.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses in %s: %w", path, err)
+	}
+	var found []netip.Addr
+	for _, a := range all {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap().IsGlobalUnicast() {
+			found = append(found, ip.Unmap())
+		}
+	}
+	return found, nil
+}
+
+// Stands is ErrNoEnd if the sandbox at path is not the old end any more: its device has the old
+// addresses no more, or its tunnel is gone.
+func Stands(path string, l Lease) error {
+	s, err := l.enter(path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	for _, a := range l.Old {
+		if _, err := s.holder(a); errors.Is(err, errNobody) {
+			return fmt.Errorf("%w: %w", ErrNoEnd, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	_, err = s.end(l)
+	return err
+}
+
+// LeaseOf is the lease of which the sandbox at path is an end; ErrNoEnd: of none.
+func LeaseOf(path string) (Lease, error) {
+	s, err := enter(path)
+	if err != nil {
+		return Lease{}, err
+	}
+	defer s.leave()
+	link, err := s.LinkByName(device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return Lease{}, ErrNoEnd
+	}
+	if err != nil {
+		return Lease{}, fmt.Errorf("look for %s in %s: %w", device, path, err)
+	}
+	return parse(link.Attrs().Alias)
+}
+
+// Use is what there is of a lease in the new sandbox.
+type Use struct {
+	// Connections are TCP's from or to an old address, but for those of which nothing but a last
+	// answer is left (TIME-WAIT).
+	Connections int
+	// Peers have sent datagrams to an old address of late.
+	Peers int
+	// Left is for how long the kernel lets packets through yet; 0: it does not.
+	Left time.Duration
+}
+
+// Used tells what still uses the old addresses in the new sandbox at path; a peer is one that has
+// sent something in the last so long.
+func Used(path string, l Lease, within time.Duration) (Use, error) {
+	s, err := l.enter(path)
+	if err != nil {
+		return Use{}, err
+	}
+	defer s.leave()
+	u, err := s.used(l, within)
+	if err != nil {
+		return Use{}, fmt.Errorf("look for what uses %v in %s: %w", l.Old, path, err)
+	}
+	return u, nil
+}
+
+func (s *sandbox) used(l Lease, within time.Duration) (u Use, err error) {
+	lease, err := s.lease(l)
+	if err != nil {
+		return Use{}, err
+	}
+	defer lease.Close()
+	if u.Left, err = lease.Left(); err != nil {
+		return Use{}, err
+	}
+	if u.Peers, err = lease.Peers(within); err != nil {
+		return Use{}, err
+	}
+	all, err := s.connections(l)
+	u.Connections = len(all)
+	return u, err
+}
+
+// Leave ends the lease in the new sandbox at path: when it returns nil nothing passes from or to the
+// old addresses, and nothing will. Connections that are left are ended, so that both ends hear of
+// it, where the kernel can (CONFIG_INET_DIAG_DESTROY); where it cannot, what their sockets still
+// send is lost.
+func Leave(path string, l Lease) error {
+	s, err := l.enter(path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.part(l); err != nil && !errors.Is(err, ErrNoEnd) {
+		return fmt.Errorf("leave %v in %s: %w", l.Old, path, err)
+	}
+	return nil
+}
+
+func (s *sandbox) part(l Lease) error {
+	lease, err := s.lease(l)
+	if err != nil {
+		return err
+	}
+	defer lease.Close()
+	// Asked of a kernel that cannot do this, or say what there is, this comes to nothing.
+	tcp, err := s.sockets(l, unix.IPPROTO_TCP)
+	if err == nil {
+		err = s.destroy(slices.DeleteFunc(tcp, func(c *netlink.Socket) bool { return c.State == netlink.TCP_LISTEN }))
+	}
+	if err := lease.Open(0); err != nil {
+		return err
+	}
+	if err == nil && s.unbound(l) {
+		return s.clear()
+	}
+	// A socket that is left would send from an address which is not the pod's any more: what keeps
+	// that in stays at the other devices.
+	return s.remove()
+}
+
+// connections are the TCP sockets with an old address as their own that may still say something.
+func (s *sandbox) connections(l Lease) ([]*netlink.Socket, error) {
+	all, err := s.sockets(l, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(c *netlink.Socket) bool {
+		return c.State == netlink.TCP_LISTEN || c.State == netlink.TCP_TIME_WAIT || c.State == netlink.TCP_CLOSE
+	}), nil
+}
+
+// unbound tells that no socket has an old address as its own.
+func (s *sandbox) unbound(l Lease) bool {
+	tcp, err := s.sockets(l, unix.IPPROTO_TCP)
+	udp, err2 := s.sockets(l, unix.IPPROTO_UDP)
+	return err == nil && err2 == nil && len(tcp)+len(udp) == 0
+}
+
+// sockets lists those with an old address as their own. One of a socket for both families is IPv6's
+// to the kernel.
+func (s *sandbox) sockets(l Lease, protocol int) ([]*netlink.Socket, error) {
+	var found []*netlink.Socket
+	err := s.inside(func() error {
+		list := netlink.SocketDiagTCP
+		if protocol == unix.IPPROTO_UDP {
+			list = netlink.SocketDiagUDP
+		}
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			all, err := list(family)
+			if err != nil {
+				return fmt.Errorf("list the sockets in %s: %w", s.path, err)
+			}
+			found = append(found, slices.DeleteFunc(all, func(c *netlink.Socket) bool {
+				a, _ := netip.AddrFromSlice(c.ID.Source)
+				return !slices.Contains(l.Old, a.Unmap())
+			})...)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// inside calls f on a thread that is in the sandbox.
+func (s *sandbox) inside(f func() error) error {
+	return thread.Apart(func() error {
+		if err := netns.Set(s.ns); err != nil {
+			return fmt.Errorf("enter %s: %w", s.path, err)
+		}
+		return f()
+	})
+}
+
+// destroy has the kernel end connections: the peer gets a reset, the program an error.
+func (s *sandbox) destroy(all []*netlink.Socket) error {
+	return s.inside(func() error {
+		for _, c := range all {
+			req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+			req.AddData((*connection)(c))
+			if _, err := req.Execute(unix.NETLINK_INET_DIAG, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("end the connection from %v:%d to %v:%d: %w", c.ID.Source, c.ID.SourcePort, c.ID.Destination, c.ID.DestinationPort, err)
+			}
+		}
+		return nil
+	})
+}
+
+// connection is one as the kernel is asked for it: struct inet_diag_req_v2 (linux/inet_diag.h).
+type connection netlink.Socket
+
+func (c *connection) Len() int { return 56 }
+
+func (c *connection) Serialize() []byte {
+	b := make([]byte, 0, c.Len())
+	b = append(b, c.Family, unix.IPPROTO_TCP, 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, 1<<c.State)
+	b = binary.BigEndian.AppendUint16(b, c.ID.SourcePort)
+	b = binary.BigEndian.AppendUint16(b, c.ID.DestinationPort)
+	for _, a := range [][]byte{c.ID.Source, c.ID.Destination} {
+		if c.Family == unix.AF_INET {
+			a = append(slices.Clone(a[len(a)-4:]), make([]byte, 12)...)
+		}
+		b = append(b, a...)
+	}
+	b = binary.NativeEndian.AppendUint32(b, c.ID.Interface)
+	b = binary.NativeEndian.AppendUint32(b, c.ID.Cookie[0])
+	return binary.NativeEndian.AppendUint32(b, c.ID.Cookie[1])
+}
