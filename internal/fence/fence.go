@@ -29,6 +29,16 @@ type Fence struct {
 	Epoch uint64 `json:"epoch"`
 	// Migration is the PodMigration's namespace/name, for people.
 	Migration string `json:"migration"`
+	// Holder is the image, by digest (NAME@sha256:…), of which a container may be started all the
+	// same: a process that does nothing, and keeps the pod's sandbox and with it its address. Empty:
+	// none. It may be set only when no process of the pod is left, nor can come back.
+	Holder string `json:"holder,omitempty"`
+}
+
+// LetsThrough tells that a container of this image may be started although the pod is fenced.
+func (f Fence) LetsThrough(image string) bool {
+	_, digest, ok := strings.Cut(f.Holder, "@sha256:")
+	return ok && len(digest) == 64 && strings.Trim(digest, "0123456789abcdef") == "" && image == f.Holder
 }
 
 // ErrUnreadable: the directory of the fences cannot be read, so nobody knows whether the

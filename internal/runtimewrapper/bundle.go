@@ -116,7 +116,9 @@ func (b *bundle) save() error {
 // pod is what the container runtime says of the pod that a container belongs to.
 type pod struct {
 	namespace, name, uid, container string
-	sandbox                         bool
+	// image is the one that kubelet asked for, as the pod's spec names it.
+	image   string
+	sandbox bool
 	// optedIn: the pod may be moved, or is a replacement.
 	optedIn bool
 	// migration is the PodMigration that a replacement belongs to.
@@ -145,6 +147,7 @@ func (b *bundle) pod() (pod, error) {
 		name:      b.annotations["io.kubernetes.cri.sandbox-name"],
 		uid:       b.annotations["io.kubernetes.cri.sandbox-uid"],
 		container: b.annotations["io.kubernetes.cri.container-name"],
+		image:     b.annotations["io.kubernetes.cri.image-name"],
 		sandbox:   b.annotations["io.kubernetes.cri.container-type"] == "sandbox",
 		migration: b.annotations[annotationMigration],
 	}
@@ -153,6 +156,7 @@ func (b *bundle) pod() (pod, error) {
 		p.name = b.annotations["io.kubernetes.pod.name"]
 		p.uid = b.annotations["io.kubernetes.pod.uid"]
 		p.container = b.annotations["io.kubernetes.container.name"]
+		p.image = b.annotations["io.kubernetes.cri-o.ImageName"]
 		p.sandbox = b.annotations[crioType] == "sandbox"
 	}
 	p.optedIn = b.annotations[annotationMigrate] == "true" || p.migration != ""

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/layout"
 )
 
@@ -21,7 +22,17 @@ func (w *Wrapper) create(in invocation, args []string) error {
 	if p.sandbox {
 		return w.createCold(in, b, args)
 	}
-	if err := w.checkFence(p.uid, p.optedIn); err != nil {
+	f, err := w.fenceOf(p.uid, p.optedIn)
+	if err != nil {
+		return err
+	}
+	if f != nil && f.LetsThrough(p.image) {
+		if err := b.hold(); err != nil {
+			return err
+		}
+		return w.createCold(in, b, args)
+	}
+	if err := refusedBy(f, p.uid); err != nil {
 		return err
 	}
 	if !p.optedIn {
@@ -62,18 +73,31 @@ func (w *Wrapper) createCold(in invocation, b *bundle, args []string) error {
 	return w.passOn(args)
 }
 
-// checkFence refuses a pod that has moved away from this node. What cannot be known keeps
-// only pods from running that opted in to being moved.
-func (w *Wrapper) checkFence(podUID string, optedIn bool) error {
+// checkFence refuses a pod that has moved away from this node.
+func (w *Wrapper) checkFence(podUID string) error {
+	f, err := w.fenceOf(podUID, true)
+	if err != nil {
+		return err
+	}
+	return refusedBy(f, podUID)
+}
+
+func refusedBy(f *fence.Fence, podUID string) error {
+	if f == nil {
+		return nil
+	}
+	return fmt.Errorf("pod %s moved away from this node (migration %s, epoch %d) and is fenced: it is not started here again", podUID, f.Migration, f.Epoch)
+}
+
+// fenceOf is the pod's fence; nil: it has none. What cannot be known keeps only pods from running
+// that opted in to being moved.
+func (w *Wrapper) fenceOf(podUID string, optedIn bool) (*fence.Fence, error) {
 	if podUID == "" && !optedIn {
-		return nil // not a pod's container
+		return nil, nil // not a pod's container
 	}
 	f, err := w.layout.Fences().Check(podUID)
-	switch {
-	case f != nil:
-		return fmt.Errorf("pod %s moved away from this node (migration %s, epoch %d) and is fenced: it is not started here again", podUID, f.Migration, f.Epoch)
-	case err != nil && optedIn:
-		return fmt.Errorf("cannot tell whether pod %s moved away from this node, so it is not started: %w; is drover-agent installed here?", podUID, err)
+	if f == nil && err != nil && optedIn {
+		return nil, fmt.Errorf("cannot tell whether pod %s moved away from this node, so it is not started: %w; is drover-agent installed here?", podUID, err)
 	}
-	return nil
+	return f, nil
 }

@@ -2,10 +2,11 @@
 // the manner of nvidia-container-runtime. Almost every call becomes runc by exec. It takes
 // part in these:
 //
-//   - create refuses a fenced pod, takes away org.criu annotations, and turns the create of
-//     a replacement's container into the restore of its checkpoint, after the node's agent
-//     has said so; without that it fails: a replacement is never created cold. Only when its
-//     checkpoint was restored before and the container crashed later, it starts fresh;
+//   - create refuses a fenced pod, but for a process that does nothing and keeps the pod's
+//     address; takes away org.criu annotations, and turns the create of a replacement's container
+//     into the restore of its checkpoint, after the node's agent has said so; without that it
+//     fails: a replacement is never created cold. Only when its checkpoint was restored before and
+//     the container crashed later, it starts fresh;
 //   - start says yes to a container that was restored and so runs already;
 //   - kill and resume are refused as long as a move holds the container frozen;
 //   - delete clears away what a failed restore may have left, then has runc delete; a container

@@ -21,7 +21,7 @@ func (w *Wrapper) start(in invocation, args []string) error {
 	if note == nil {
 		return w.passOn(args)
 	}
-	if err := w.checkFence(note.PodUID, true); err != nil {
+	if err := w.checkFence(note.PodUID); err != nil {
 		return err
 	}
 	if !note.Restored {
