@@ -22,6 +22,7 @@ import (
 	"github.com/drover-project/drover/nodeagent/checkpoint"
 	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/inspect"
+	"github.com/drover-project/drover/nodeagent/lease"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/restore"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
@@ -78,7 +79,8 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	metrics := transfer.NewMetrics()
 	a.registry.MustRegister(metrics, a.refusals)
 	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics, Log: a.log}
-	ahead := early{Checkpointer: dumps, sender: a.sender, size: dumps.Memory, files: dumps.Files, processes: dumps.Processes, hint: dumps.HintFiles, images: dumps.Images, log: a.log}
+	ends := lease.New(a.cfg.Layout, a.cfg.HostRoot, a.log)
+	ahead := early{Checkpointer: migrate.Holding{Checkpointer: dumps, Addresses: ends}, sender: a.sender, size: dumps.Memory, files: dumps.Files, processes: dumps.Processes, hint: dumps.HintFiles, images: dumps.Images, log: a.log}
 	if a.cfg.Precopy {
 		ahead.limits = defaultPrecopy
 		ahead.rounds = &tracked{cannot: a.cannotTrack, room: a.roomForRounds, write: dumps.PreDump, push: a.sender.Push, limits: defaultRounds}
@@ -87,7 +89,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		Records: kube, Cluster: evidence{kube, a},
 		Checkpointer: spacious{Checkpointer: ahead, loaded: dumps.Loaded, size: dumps.Memory, files: dumps.Files, own: a.vault.Own, here: a.vault.ForDump, there: a.sender.Room, refusals: a.refusals}, Sender: a.sender, Images: stillNeeded{images, copies}, Runtime: copies,
 		Fences: a.cfg.Layout.Fences(), Arrivals: a.cfg.Layout.Restored(),
-		Marks: a.marks, Guard: guard{a}, Log: a.log,
+		Marks: a.marks, Guard: guard{a}, Addresses: ends, Log: a.log,
 	})
 	if err := a.driver.Register(a.registry); err != nil {
 		return err
@@ -102,6 +104,9 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { return a.servePeers(ctx) })
 	group.Go(func() error { return a.driver.Run(ctx) })
+	leases := lease.NewWatch(lease.Config{Node: a.cfg.Node, Ends: ends, Records: kube, Fences: a.cfg.Layout.Fences(), Log: a.log,
+		List: func(ctx context.Context) ([]v1alpha1.PodMigration, error) { return a.cluster.moves(ctx, false) }})
+	group.Go(func() error { return leases.Run(ctx) })
 	group.Go(func() error { return a.watchAbility(ctx) })
 	group.Go(func() error { return a.keepForgetting(ctx) })
 	group.Go(func() error { return a.keepForgettingImages(ctx, images, dumps) })

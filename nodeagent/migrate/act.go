@@ -104,9 +104,13 @@ func (w *worker) swap(ctx context.Context, a handoff.Action) {
 		w.box.put(refused)
 		return
 	}
+	if a.Change.Verb == handoff.Wait {
+		w.meet(base)
+	}
 	next, err := write{
 		change: a.Change, role: w.role, node: w.d.cfg.Node, now: w.d.cfg.Now(),
 		steps: w.steps, sent: w.sent, frozen: w.frozenFor(), judgement: w.judgement,
+		address: w.connections.address, verdict: w.connections.verdict,
 	}.apply(base)
 	if err != nil {
 		w.log.Error("not written", "change", string(a.Change.Verb), "err", err)

@@ -54,6 +54,8 @@ type Config struct {
 	// Grace is how long wrappers and hooks get to call again after the agent's start, before
 	// they count as gone. Default 3 s.
 	Grace time.Duration
+	// ProbeTime is how long a target asks whether the network carries the connections. Default 3 s.
+	ProbeTime time.Duration
 	// CallTimeout is after how long a call to the API server counts as lost. Default 10 s.
 	CallTimeout time.Duration
 	// Now is the clock; time.Now if nil.
@@ -73,6 +75,7 @@ func (c Config) withDefaults() Config {
 	}
 	span(&c.Tick, time.Second)
 	span(&c.Grace, 3*time.Second)
+	span(&c.ProbeTime, 3*time.Second)
 	span(&c.CallTimeout, 10*time.Second)
 	if c.Now == nil {
 		c.Now = time.Now
@@ -80,7 +83,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Ports are what a Driver works with. All but Guard are needed.
+// Ports are what a Driver works with. All but Guard and Addresses are needed; without Addresses
+// connections are closed.
 type Ports struct {
 	Records      Records
 	Cluster      Cluster
@@ -92,6 +96,7 @@ type Ports struct {
 	Arrivals     Arrivals
 	Marks        Marks
 	Guard        Guard
+	Addresses    Addresses
 	Log          *slog.Logger
 }
 
@@ -121,6 +126,9 @@ type side struct {
 
 // New makes a Driver. It starts nothing.
 func New(cfg Config, p Ports) *Driver {
+	if p.Addresses == nil {
+		p.Addresses = stay{}
+	}
 	d := &Driver{cfg: cfg.withDefaults(), ports: p, workers: map[side]*worker{}, creates: map[string][]Create{}}
 	d.holdings = &holdings{now: d.cfg.Now, since: map[*worker]time.Time{}}
 	d.metrics = newMetrics(d.held, d.holdings)

@@ -20,6 +20,7 @@ type (
 	arrivals     node
 	marks        node
 	guard        node
+	addresses    node
 )
 
 func (x *guard) Leaves(context.Context, Move) ([]movable.Finding, error) {
@@ -39,8 +40,12 @@ func (x *checkpointer) Inspect(context.Context, Move) (handoff.SourceFacts, erro
 	return x.source, nil
 }
 
-func (x *checkpointer) Dump(ctx context.Context, _ Move) (Dumped, error) {
+func (x *checkpointer) Dump(ctx context.Context, m Move) (Dumped, error) {
 	x.mu.Lock()
+	x.c.called("a dump")
+	if x.kept = m.KeepsConnections; x.kept != (x.net == "held") {
+		x.c.t.Errorf("dumped with connections kept: %v, and the sandbox is %q", x.kept, x.net)
+	}
 	block, err := x.blockDump, x.dumpErr
 	x.source.Frozen = true
 	x.mu.Unlock()
@@ -57,9 +62,13 @@ func (x *checkpointer) Dump(ctx context.Context, _ Move) (Dumped, error) {
 	return Dumped{Dir: "/images"}, nil
 }
 
-func (x *checkpointer) Release(context.Context, Move) error {
+func (x *checkpointer) Release(_ context.Context, m Move) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.c.called("a release")
+	if x.kept && !m.KeepsConnections {
+		x.c.t.Error("released as if its sockets had not been dumped")
+	}
 	if f, ok := x.fences[sourcePod]; ok && f.Migration != "another/move" {
 		x.c.t.Error("thawed before the fence was lifted")
 	}
@@ -73,6 +82,7 @@ func (x *checkpointer) Release(context.Context, Move) error {
 func (x *checkpointer) End(context.Context, Move) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.c.called("a end")
 	if r := x.c.record(); !r.Target.Resumed && !r.Lost {
 		x.c.t.Error("the source was ended before the acknowledgement")
 	}
@@ -130,8 +140,12 @@ func (x *copies) Inspect(context.Context, Move) (Copy, error) {
 	return x.copy, nil
 }
 
-func (x *copies) Restore(ctx context.Context, _ Move, id, _ string) error {
+func (x *copies) Restore(ctx context.Context, m Move, id, _ string) error {
 	x.mu.Lock()
+	x.c.called("b restore")
+	if m.KeepsConnections != (x.net == "arrived") || m.KeepsConnections != x.c.nodes["a"].kept {
+		x.c.t.Errorf("restored with connections kept: %v, and the sandbox is %q", m.KeepsConnections, x.net)
+	}
 	if x.blockRestore {
 		x.atWork = true
 		x.mu.Unlock()
@@ -173,13 +187,22 @@ func (x *copies) Resume(_ context.Context, _ Move, id string, mark func() error)
 		x.c.t.Errorf("the copy was resumed, and the record says %q", r.Decision)
 	}
 	x.mu.Lock()
-	x.copy.Frozen, x.copy.Held = false, false
-	for i := range x.copy.Passed {
-		x.copy.Passed[i].Frozen = false
-	}
+	(*node)(x).letRun()
 	x.mu.Unlock()
 	(*node)(x).endCreate(id)
 	return nil
+}
+
+// letRun thaws the copies. The lock is held.
+func (n *node) letRun() {
+	n.c.called("b thaw")
+	if n.net == "arrived" && n.openErr == nil {
+		n.c.t.Error("the copy runs before its address is open")
+	}
+	n.copy.Frozen, n.copy.Held = false, false
+	for i := range n.copy.Passed {
+		n.copy.Passed[i].Frozen = false
+	}
 }
 
 func (x *copies) Pass(ctx context.Context, _ Move, id string) error {
@@ -211,10 +234,7 @@ func (x *copies) ResumeRest(context.Context, Move) error {
 		x.c.t.Error("copies are let go without a mark")
 	}
 	id := x.copy.ID
-	x.copy.Frozen, x.copy.Held = false, false
-	for i := range x.copy.Passed {
-		x.copy.Passed[i].Frozen = false
-	}
+	(*node)(x).letRun()
 	x.mu.Unlock()
 	(*node)(x).endCreate(id)
 	return nil
@@ -225,6 +245,7 @@ func (x *copies) Kill(context.Context, Move) error {
 	if x.atWork {
 		x.c.t.Error("the copy is ended while its restore is still at work")
 	}
+	x.c.called("b kill")
 	id := x.copy.ID
 	x.copy = Copy{Creates: x.copy.Creates}
 	x.mu.Unlock()

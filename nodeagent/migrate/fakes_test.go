@@ -45,6 +45,7 @@ type cluster struct {
 	leaves, comes []movable.Finding
 	boot          map[string]string // of Node objects; absent: gone
 	ends          []Report
+	calls         []string // of what was done, in order
 	// at is called before a change is stored, without the lock.
 	at func(verb string)
 }
@@ -73,7 +74,11 @@ type node struct {
 	answers              map[string]string
 	fences               map[string]fence.Fence
 	begun                bool
-	arrivals             map[string]bool
+	// net is what the sandbox of the pod is: held, forwards, arrived, open; kept: it was dumped so.
+	net                                                       string
+	kept                                                      bool
+	findErr, answerErr, probeErr, holdErr, arriveErr, openErr error
+	arrivals                                                  map[string]bool
 }
 
 const (
@@ -97,6 +102,13 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
+// called notes what was done.
+func (c *cluster) called(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, what)
+}
+
 // start starts a node's agent, and shows it what there is.
 func (n *node) start() {
 	d := New(Config{Node: n.name, BootID: n.boot, Ended: func(r Report) {
@@ -104,7 +116,7 @@ func (n *node) start() {
 		defer n.c.mu.Unlock()
 		n.c.ends = append(n.c.ends, r)
 	}}, Ports{
-		Records: n.c, Cluster: n.c, Checkpointer: (*checkpointer)(n), Sender: (*sender)(n), Images: (*images)(n),
+		Records: n.c, Cluster: n.c, Checkpointer: Holding{(*checkpointer)(n), (*addresses)(n)}, Addresses: (*addresses)(n), Sender: (*sender)(n), Images: (*images)(n),
 		Runtime: (*copies)(n), Fences: (*fences)(n), Arrivals: (*arrivals)(n), Marks: (*marks)(n),
 		Guard: (*guard)(n), Log: slog.New(slog.NewTextHandler(n.c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.name),
 	})

@@ -10,7 +10,8 @@ import (
 	"github.com/drover-project/drover/internal/handoff"
 )
 
-// Move is one move, as every port sees it. It does not change while the move lasts.
+// Move is one move, as every port sees it. It does not change while the move lasts, but for what
+// is found out of its connections before the dump.
 type Move struct {
 	// Namespace, Name and UID of the PodMigration.
 	Namespace, Name, UID string
@@ -22,8 +23,10 @@ type Move struct {
 	// OwnerUID of the source pod's controlling owner; empty for a bare pod.
 	OwnerUID string
 	// KeepsConnections: the old address travels, is held on the source before Dump and is on the
-	// target before Restore (package address). Nobody sets it yet.
+	// target before Restore. Keep is which, and where to; what is still being found out of it, if
+	// the pod asks for that.
 	KeepsConnections bool
+	Keep             Keep
 }
 
 // Container is one that moves.

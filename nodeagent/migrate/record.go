@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"net/netip"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +40,7 @@ func MoveOf(pm *v1alpha1.PodMigration) Move {
 		Source:     Pod{Node: s.Source.Node, Namespace: pm.Namespace, Name: s.Source.PodName, UID: string(s.Source.PodUID)},
 		Target:     Pod{Node: s.Target.Node, Namespace: pm.Namespace, Name: s.Target.PodName, UID: string(s.Target.PodUID)},
 		Containers: containers(s), OwnerUID: string(s.Source.OwnerUID),
+		KeepsConnections: s.Connections != nil && s.Connections.State == v1alpha1.ConnectionsKept, Keep: keepOf(s.Connections),
 	}
 }
 
@@ -90,6 +92,9 @@ type write struct {
 	frozen time.Duration
 	// judgement is the guard's; the zero one: none.
 	judgement judgement
+	// address is the new sandbox's, verdict what becomes of the connections, as far as is known.
+	address netip.Addr
+	verdict *verdict
 }
 
 // apply gives pm as the change leaves it, or handoff.ErrForbidden. pm stays as it is.
@@ -103,6 +108,10 @@ func (w write) apply(pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, error) 
 	w.facts(&next.Status, r)
 	w.words(&next.Status)
 	w.judgement.record(&next.Status, w.change)
+	if c := next.Status.Connections; c != nil && w.change.Verb == handoff.Wait && w.address.IsValid() {
+		c.NewAddress = w.address.String()
+	}
+	w.verdict.record(&next.Status, w.now)
 	for _, e := range w.steps {
 		addStep(&next.Status, e)
 	}

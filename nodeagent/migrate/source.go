@@ -33,9 +33,16 @@ func (w *worker) doSource(ctx context.Context, a handoff.Action) {
 		dir := w.dumped.Dir
 		w.start(ctx, func(ctx context.Context) letter { return w.send(ctx, dir) })
 	case handoff.OpThaw:
-		w.try(ctx, a.Op, func(ctx context.Context) error { return p.Checkpointer.Release(ctx, w.move) })
+		clear := w.clearing()
+		w.try(ctx, a.Op, func(ctx context.Context) error {
+			if err := p.Checkpointer.Release(ctx, w.moving()); err != nil {
+				return err
+			}
+			return clear()
+		})
 	case handoff.OpEnd:
-		w.try(ctx, a.Op, func(ctx context.Context) error { return p.Checkpointer.End(ctx, w.move) })
+		resumed := w.machine.Record().Target.Resumed
+		w.try(ctx, a.Op, func(ctx context.Context) error { return w.end(ctx, resumed) })
 	}
 }
 
@@ -45,8 +52,12 @@ func (w *worker) dump(ctx context.Context) letter {
 		w.log.Warn("the pod cannot be moved; nothing was frozen", "finding", examined.event.Reason)
 		return examined
 	}
+	m, refused, ok := w.agreed(ctx)
+	if !ok {
+		return refused
+	}
 	defer w.telling(ctx)()
-	dumped, err := w.d.ports.Checkpointer.Dump(ctx, w.move)
+	dumped, err := w.d.ports.Checkpointer.Dump(ctx, m)
 	if err != nil {
 		return w.answer(handoff.OpDump, err)
 	}
@@ -76,4 +87,17 @@ func (w *worker) send(ctx context.Context, dir string) letter {
 		}
 	}
 	return l
+}
+
+// end ends the source. Only when nothing of it is left, and the copy is known to run, is what comes
+// for its address sent on; that it could not be is tried again by who looks after leases.
+func (w *worker) end(ctx context.Context, resumed bool) error {
+	m := w.moving()
+	if err := w.d.ports.Checkpointer.End(ctx, m); err != nil || !m.KeepsConnections || !resumed {
+		return err
+	}
+	if err := w.d.ports.Addresses.Forward(m); err != nil {
+		w.log.Error("what comes for the pod's old address is not sent on yet", "err", err)
+	}
+	return nil
 }

@@ -80,12 +80,15 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 		w.try(ctx, a.Op, func(ctx context.Context) error { return w.resume(ctx, a.ID) })
 	case handoff.OpKill:
 		// What still looks at the images or makes files would begin a copy after its end.
-		breakOff := w.breakOff
+		breakOff, clear := w.breakOff, w.clearing()
 		w.try(ctx, a.Op, func(ctx context.Context) error {
 			if breakOff != nil {
 				breakOff()
 			}
-			return w.kill(ctx)
+			if err := w.kill(ctx); err != nil {
+				return err
+			}
+			return clear() // what the copy's sockets said at their end met the hold
 		})
 	case handoff.OpRefuse:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Refuse(ctx, w.move, a.ID, a.Reason) })
@@ -132,12 +135,26 @@ func (w *worker) fresh(ctx context.Context, id string) error {
 
 // restore only begins it: Held or HookGone tells what came of it.
 func (w *worker) restore(ctx context.Context, id string) letter {
+	// The images are there, so the source has read what becomes of the connections.
+	select {
+	case <-ctx.Done():
+		return w.answer(handoff.OpRestore, context.Cause(ctx))
+	case <-w.connections.settled:
+	}
+	m := w.moving()
 	dir, err := w.d.ports.Images.Complete(ctx, w.move)
 	if err == nil && dir == "" {
 		err = errors.New("the images are not complete any more")
 	}
+	switch {
+	case err != nil:
+	case m.KeepsConnections:
+		err = w.d.ports.Addresses.Arrive(m)
+	default:
+		err = w.d.ports.Addresses.Clear(m, RoleTarget) // this side had found that it could, the other that it could not
+	}
 	if err == nil {
-		err = w.d.ports.Runtime.Restore(ctx, w.move, id, dir)
+		err = w.d.ports.Runtime.Restore(ctx, m, id, dir)
 	}
 	if err != nil {
 		return w.answer(handoff.OpRestore, fmt.Errorf("restore container %s from %q: %w", id, dir, err))
@@ -148,8 +165,14 @@ func (w *worker) restore(ctx context.Context, id string) letter {
 // resume lets the copies run. Once the mark is left it cannot fail any more: it is tried
 // until they run, or are found to be gone.
 func (w *worker) resume(ctx context.Context, id string) error {
-	p, marked := w.d.ports, false
+	p, marked, m := w.d.ports, false, w.moving()
 	mark := func() error {
+		// The source holds the address until it is ended: nothing passes by this alone.
+		if m.KeepsConnections {
+			if err := p.Addresses.Open(m); err != nil {
+				return err
+			}
+		}
 		if err := p.Marks.Begin(w.move); err != nil {
 			return err
 		}
@@ -172,6 +195,12 @@ func (w *worker) resume(ctx context.Context, id string) error {
 func (w *worker) resumeRest(ctx context.Context) error {
 	if err := w.d.ports.Marks.Begin(w.move); err != nil {
 		return err
+	}
+	if m := w.moving(); m.KeepsConnections {
+		// The pod may have run, and comes first: without its connections rather than not at all.
+		if err := w.d.ports.Addresses.Open(m); err != nil {
+			w.log.Error("the pod goes on without its old address", "err", err)
+		}
 	}
 	return w.d.ports.Runtime.ResumeRest(ctx, w.move)
 }
@@ -196,6 +225,9 @@ func (w *worker) tidyTarget(ctx context.Context) {
 		w.log.Warn("cannot remove the images of the move", "err", err)
 	}
 	if !w.machine.Record().Target.Resumed {
+		if err := w.clearing()(); err != nil {
+			w.log.Warn("cannot clear away what was made in the sandbox for the pod's old address; trying again", "err", err)
+		}
 		if err := w.d.ports.Marks.Forget(w.move); err != nil {
 			w.log.Warn("cannot remove the mark of the copy", "err", err)
 		}

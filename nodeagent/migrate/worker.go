@@ -56,9 +56,10 @@ type worker struct {
 	arrived bool
 
 	// judgement is the guard's.
-	judgement judgement
-	steps     []v1alpha1.TimelineEntry
-	dumped    Dumped
+	judgement   judgement
+	connections connections
+	steps       []v1alpha1.TimelineEntry
+	dumped      Dumped
 	// sent is what the transfer took; told: its progress is being written.
 	sent     *Progress
 	told     bool
@@ -69,7 +70,8 @@ type worker struct {
 func newWorker(d *Driver, m Move, role Role) *worker {
 	return &worker{
 		d: d, move: m, role: role, box: newMailbox(), objects: map[string]*v1alpha1.PodMigration{},
-		log: d.ports.Log.With("migration", m.Namespace+"/"+m.Name, "epoch", m.Epoch, "role", string(role)),
+		connections: connections{settled: make(chan struct{})},
+		log:         d.ports.Log.With("migration", m.Namespace+"/"+m.Name, "epoch", m.Epoch, "role", string(role)),
 	}
 }
 
@@ -87,6 +89,7 @@ func (w *worker) keep(pm *v1alpha1.PodMigration) {
 		w.versions = append(w.versions, v)
 	}
 	w.objects[v] = pm
+	w.learn(pm)
 	if len(w.versions) > 32 {
 		delete(w.objects, w.versions[0])
 		w.versions = w.versions[1:]
@@ -219,6 +222,7 @@ func (w *worker) step(ctx context.Context, e handoff.Event) {
 	for _, a := range actions {
 		w.do(ctx, a)
 	}
+	w.weigh(ctx)
 	if w.machine.Done() && !w.counted {
 		w.counted = true
 		w.report()

@@ -1,0 +1,285 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/fence"
+	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/nodeagent/address"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// ended fails unless the record says that the lease is over for that reason.
+func (w *world) ended(reason string) {
+	w.Helper()
+	if c := w.pm.Status.Connections; c.LeaseEnded != (reason != "") || c.LeaseReason != reason {
+		w.Errorf("ended: %v, %s (%s); want %q", c.LeaseEnded, c.LeaseReason, c.LeaseMessage, reason)
+	}
+}
+
+// A lease ends when nothing has used the old address for a while, and not before; then the new
+// sandbox is as it was, and the old one silent for as long as there is one.
+func TestLastConnection(t *testing.T) {
+	w := newWorld(t)
+	w.moved(true)
+	client, server := w.connect()
+	for range 3 {
+		w.look()
+		w.now = w.now.Add(quiet)
+	}
+	w.ended("")
+	client.Close()
+	server.Close()
+	// What was used until a moment ago is not quiet yet. The last look found it in use.
+	w.now = w.now.Add(-quiet)
+	w.until("a closed connection counts", func() bool {
+		u, err := address.Used(w.fresh.path(), of(w.move()), 0)
+		must(t, err)
+		return u.Connections == 0
+	})
+	w.look()
+	w.ended("")
+	w.now = w.now.Add(quiet)
+	w.look()
+	w.ended(v1alpha1.ReasonLastConnection)
+	w.is(true, false)
+	w.look()
+	w.notes(1)
+	if err := w.answers(); err == nil {
+		t.Error("somebody answers at the old address")
+	} else if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("who connects to the old address hears %v, want nothing", err)
+	}
+	w.left.end()
+	w.look()
+	w.notes(0)
+}
+
+// until waits for what the kernel does in its own time.
+func (w *world) until(otherwise string, is func() bool) {
+	w.Helper()
+	for begun := time.Now(); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(begun) > patience {
+			w.Fatal(otherwise)
+		}
+	}
+}
+
+// The time is over: both ends hear of it. The agent may have been started anew since.
+func TestTimeOver(t *testing.T) {
+	w := newWorld(t)
+	w.pm.Status.Connections.KeepFor.Duration = early
+	w.moved(false)
+	w.newAgent()
+	w.pm.Status.Connections.KeepFor.Duration = time.Hour // so that it is open long enough to connect
+	must(t, w.ends.Open(w.move()))
+	must(t, w.watch.source(t.Context(), w.pm)) // the worker that should have forwarded is dead
+	client, server := w.connect()
+	w.pm.Status.Connections.KeepFor.Duration = early
+	must(t, w.ends.Open(w.move()))
+	w.look()
+	w.ended(v1alpha1.ReasonLeaseOver)
+	if !strings.Contains(w.pm.Status.Connections.LeaseMessage, "1 connections") {
+		t.Errorf("the record says %q", w.pm.Status.Connections.LeaseMessage)
+	}
+	for name, c := range map[string]interface {
+		SetReadDeadline(time.Time) error
+		Read([]byte) (int, error)
+	}{"client": client, "server": server} {
+		must(t, c.SetReadDeadline(time.Now().Add(patience)))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.ECONNABORTED) {
+			t.Errorf("the %s hears %v", name, err)
+		}
+	}
+	w.is(true, false)
+}
+
+// The old sandbox is gone, or another has its place: the lease is over, and the other end left.
+func TestSourceChanges(t *testing.T) {
+	for name, change := range map[string]func(*world){
+		"its first process is dead": func(w *world) { w.left.end() },
+		"the tunnel is gone":        func(w *world) { must(t, address.Clear(w.left.path())) },
+		"the node was booted":       func(w *world) { must(t, os.RemoveAll(w.ends.dir())) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.moved(true)
+			w.look()
+			w.ended("")
+			change(w)
+			w.look()
+			w.ended(v1alpha1.ReasonSourceChanged)
+			if name == "the node was booted" {
+				return // of both, here
+			}
+			w.look()
+			if _, err := address.LeaseOf(w.fresh.path()); !errors.Is(err, address.ErrNoEnd) {
+				t.Errorf("the new sandbox: %v, want it left", err)
+			}
+		})
+	}
+}
+
+func TestTargetGone(t *testing.T) {
+	w := newWorld(t)
+	w.moved(true)
+	w.fresh.end()
+	w.look()
+	w.ended(v1alpha1.ReasonTargetGone)
+	w.look()
+	w.notes(1)
+}
+
+// What is made in sandboxes is taken away when neither a move nor a lease names it; an agent that
+// comes back takes away what one before it made.
+func TestSweep(t *testing.T) {
+	moved := func(w *world) { w.moved(true) }
+	held := func(w *world) { w.probed(); must(t, w.ends.Hold(w.move())) }
+	fenced := func(w *world) {
+		must(t, w.ends.layout.Fences().Write(fence.Fence{PodUID: sourcePod, Epoch: 2, Migration: "default/move"}))
+	}
+	for name, c := range map[string]struct {
+		made        func(*world)
+		then        func(*world)
+		left, fresh bool
+		notes       int
+	}{
+		"nothing has happened":                      {held, func(*world) {}, true, true, 2},
+		"the lease lives":                           {moved, func(*world) {}, true, true, 2},
+		"aborted, and neither side has done so yet": {held, func(w *world) { w.pm.Status.Decision = v1alpha1.Abort }, true, true, 2},
+		"aborted, and both have":                    {held, func(w *world) { w.undone() }, false, false, 0},
+		"returned":                                  {held, func(w *world) { w.undone(); w.pm.Status.Decision, w.pm.Status.Returned = v1alpha1.Commit, true }, false, false, 0},
+		"closed, by the other end":                  {func(w *world) { w.probed() }, func(w *world) { w.pm.Status.Connections.State = v1alpha1.ConnectionsClosed }, false, false, 0},
+		"lost": {held, func(w *world) {
+			s := &w.pm.Status
+			s.Decision, s.Target.Starting, s.Lost, s.Source.Ended, s.Target.Cleaned = v1alpha1.Commit, true, true, true, true
+		}, true, false, 1},
+		"the record is gone, nothing was frozen":       {held, func(w *world) { w.gone = true }, false, false, 0},
+		"the record is gone, the pod is fenced":        {held, func(w *world) { fenced(w); w.gone = true }, true, false, 1},
+		"the record of a lease is gone":                {moved, func(w *world) { fenced(w); w.gone = true }, true, false, 1},
+		"another record has its name":                  {moved, func(w *world) { fenced(w); w.pm.UID = "uid-2"; w.pm.Status.Connections = nil }, true, false, 1},
+		"the lease was ended by the other end's agent": {moved, func(w *world) { w.pm.Status.Connections.LeaseEnded = true }, true, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			c.made(w)
+			w.newAgent()
+			c.then(w)
+			for range 2 {
+				w.look()
+				w.is(c.left, c.fresh)
+				w.notes(c.notes)
+			}
+			if !c.left {
+				// As before, it has its address, and is heard.
+				if err := w.answers(); !errors.Is(err, unix.ECONNREFUSED) {
+					t.Errorf("who connects to the old address hears %v, want that it is refused", err)
+				}
+			}
+		})
+	}
+}
+
+func (w *world) undone() {
+	s := &w.pm.Status
+	s.Decision, s.Source.Released, s.Target.Cleaned = v1alpha1.Abort, true, true
+}
+
+// The fence lets the holder's image through when the source has ended, and not before.
+func TestHolderBehindTheFence(t *testing.T) {
+	w := newWorld(t)
+	w.moved(true)
+	want := fence.Fence{PodUID: sourcePod, Epoch: 2, Migration: "default/move", Holder: "pause@sha256:x"}
+	before := want
+	before.Holder = ""
+	must(t, w.ends.layout.Fences().Write(before))
+	w.pm.Status.Connections.HolderImage = want.Holder
+	for _, ended := range []bool{false, true} {
+		w.pm.Status.Source.Ended = ended
+		w.look()
+		got, err := w.ends.layout.Fences().Check(sourcePod)
+		must(t, err)
+		if wants := map[bool]fence.Fence{false: before, true: want}[ended]; *got != wants {
+			t.Errorf("ended: %v; fence %+v, want %+v", ended, *got, wants)
+		}
+	}
+}
+
+// A pod is found by what the runtime made, and by nothing that has another's number.
+func TestSandboxOf(t *testing.T) {
+	w := newWorld(t)
+	w.container(targetPod, "a-before", sandbox{first: w.client.first}) // of a sandbox that was made anew
+	w.client.end()
+	if a, err := w.ends.Find(w.move()); err != nil || a != w.fresh.addr {
+		t.Errorf("found %v, %v; want %v", a, err, w.fresh.addr)
+	}
+	w.pm.Status.Connections.OldAddresses = []string{"fd00::1"}
+	if _, err := w.ends.Find(w.move()); err == nil || !strings.Contains(err.Error(), "family") {
+		t.Errorf("of another family: %v", err)
+	}
+	m := w.move()
+	m.Target.UID = "another"
+	if _, err := w.ends.Find(m); !errors.Is(err, errGone) {
+		t.Errorf("of another pod: %v", err)
+	}
+	n, err := w.ends.sandboxOf(w.move(), migrate.RoleSource)
+	must(t, err)
+	n.Holder = process.Process{PID: n.Holder.PID, Start: n.Holder.Start + 1}
+	if err := n.there("/"); !errors.Is(err, errGone) {
+		t.Errorf("a process that has its number: %v", err)
+	}
+}
+
+// Nobody answers for another move.
+func TestNonces(t *testing.T) {
+	w := newWorld(t)
+	w.pm.Status.Connections.NewAddress = w.fresh.addr.String()
+	other := w.move()
+	other.Epoch++
+	if a, b := nonce(w.move()), nonce(other); slices.Equal(a[:], b[:]) {
+		t.Error("two moves have one nonce")
+	}
+	ctx, done := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.ends.Answer(ctx, w.move()) }()
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := w.ends.Probe(short, other); err == nil {
+		t.Error("another move's probe is answered")
+	}
+	done()
+	must(t, <-ended)
+}
+
+// A sandbox is one tunnel's end: while a pod still uses the address of an earlier move, a next move
+// takes neither that nor the present one along, and does not touch them.
+func TestSecondMove(t *testing.T) {
+	w := newWorld(t)
+	w.moved(true)
+	second := w.move()
+	second.UID, second.Source, second.Target = "uid-2", second.Target, migrate.Pod{UID: "another"}
+	second.Keep = migrate.Keep{Old: []netip.Addr{w.fresh.addr}, New: w.client.addr, For: time.Hour}
+	ctx, done := context.WithTimeout(t.Context(), patience)
+	defer done()
+	for name, err := range map[string]error{"answer": w.ends.Answer(ctx, second), "hold": w.ends.Hold(second)} {
+		if err == nil || !strings.Contains(err.Error(), "earlier move") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.is(true, true)
+	w.notes(2)
+	w.connect()
+	// When the lease is over, it does.
+	must(t, address.Leave(w.fresh.path(), of(w.move())))
+	must(t, w.ends.Hold(second))
+}

@@ -1,0 +1,124 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/nodeagent/address"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// sweep takes away what no move or lease names, of this life of the agent or of an earlier one.
+func (w *Watch) sweep(ctx context.Context, recorded map[string]*v1alpha1.PodMigration) error {
+	notes, err := w.cfg.Ends.notes()
+	if err != nil {
+		return err
+	}
+	named := map[string]bool{}
+	var errs []error
+	for _, n := range notes {
+		named[n.UID] = true
+		if err := w.sweepOne(ctx, n, recorded[n.UID]); err != nil {
+			errs = append(errs, fmt.Errorf("what was made for an address in the sandbox of pod %s: %w", n.PodUID, err))
+		}
+	}
+	for _, known := range []map[string]bool{w.forwards, w.holds} {
+		for uid := range known {
+			if !named[uid] {
+				delete(known, uid)
+			}
+		}
+	}
+	for uid := range w.busy {
+		if !named[uid] {
+			delete(w.busy, uid)
+			delete(w.over, uid)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w *Watch) sweepOne(ctx context.Context, n note, pm *v1alpha1.PodMigration) error {
+	if pm == nil {
+		// The cache may not have it yet, but it was there before the note was.
+		now, err := w.cfg.Records.Get(ctx, n.Namespace, n.Name)
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+		if err == nil && string(now.UID) == n.UID {
+			pm = now
+		}
+	}
+	if errors.Is(n.there(w.cfg.Ends.host), errGone) {
+		return w.cfg.Ends.forget(n.UID, n.Role)
+	}
+	if n.Role == migrate.RoleTarget {
+		return w.sweepTarget(n, pm)
+	}
+	return w.sweepSource(n, pm)
+}
+
+// sweepTarget leaves a lease that is over and whose connections may still be there, and clears all
+// else.
+func (w *Watch) sweepTarget(n note, pm *v1alpha1.PodMigration) error {
+	switch {
+	case pm != nil && pm.Status.Target.Resumed && pm.Status.Connections != nil && pm.Status.Connections.LeaseEnded:
+		if err := address.Leave(n.path(w.cfg.Ends.host), of(migrate.MoveOf(pm))); err != nil {
+			return err
+		}
+		return w.cfg.Ends.forget(n.UID, n.Role)
+	case pm != nil && !pm.Status.Target.Cleaned && pm.Status.Connections != nil && pm.Status.Connections.State != v1alpha1.ConnectionsClosed:
+		return nil
+	}
+	if l, err := address.LeaseOf(n.path(w.cfg.Ends.host)); err == nil {
+		if err := address.Leave(n.path(w.cfg.Ends.host), l); err != nil {
+			return err
+		}
+	}
+	return w.cfg.Ends.clear(n.UID, n.Role)
+}
+
+// sweepSource clears the sandbox of a source that runs on. One that the pod has left, or that nobody
+// can tell of any more, stays silent: its sockets are no end of any connection now, and the new
+// address at the tunnel's other end may soon be somebody else's.
+func (w *Watch) sweepSource(n note, pm *v1alpha1.PodMigration) error {
+	if pm != nil {
+		s := &pm.Status
+		over := s.Source.Ended && (s.Lost || s.Connections != nil && s.Connections.LeaseEnded)
+		switch {
+		case s.Source.Released:
+			return w.cfg.Ends.clear(n.UID, n.Role)
+		case over:
+			return w.silence(n, of(migrate.MoveOf(pm)))
+		}
+		return nil
+	}
+	f, err := w.cfg.Fences.Check(n.PodUID)
+	if err != nil {
+		return err
+	}
+	if f == nil {
+		return w.cfg.Ends.clear(n.UID, n.Role)
+	}
+	l, err := address.LeaseOf(n.path(w.cfg.Ends.host))
+	if err != nil {
+		return err
+	}
+	return w.silence(n, l)
+}
+
+// silence holds the sandbox again, for as long as there is one.
+func (w *Watch) silence(n note, l address.Lease) error {
+	if w.holds[n.UID] {
+		return nil
+	}
+	if err := address.Hold(n.path(w.cfg.Ends.host), l); err != nil {
+		return err
+	}
+	w.holds[n.UID] = true
+	return nil
+}

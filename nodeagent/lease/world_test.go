@@ -1,0 +1,275 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/handoff"
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/nodeagent/address"
+	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/test/netspace"
+)
+
+// patience bounds every wait, so that a test that fails says where.
+const patience = 10 * time.Second
+
+const (
+	sourcePod = "5f0c0000-0000-0000-0000-000000000001"
+	targetPod = "5f0c0000-0000-0000-0000-000000000002"
+	port      = 8080
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sandbox is a pod's, with the process that it begins with, as containerd names it.
+type sandbox struct {
+	ns    netns.NsHandle
+	addr  netip.Addr
+	first *exec.Cmd
+}
+
+func (s sandbox) path() string { return fmt.Sprintf("/proc/self/fd/%d", int(s.ns)) }
+
+// world is one node with both ends of a move on it, and a client beside them.
+type world struct {
+	*testing.T
+	ends                *Ends
+	left, fresh, client sandbox
+	pm                  *v1alpha1.PodMigration
+	gone                bool // the record
+	now                 time.Time
+	watch               *Watch
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir := t.TempDir()
+	l := layout.Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	must(t, l.Prepare())
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	w := &world{T: t, ends: New(l, "/", log), now: time.Now()}
+	router := netspace.Make(t)
+	must(t, netspace.In(router, func() error {
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br"}}); err != nil {
+			return err
+		}
+		return netspace.Up("br")
+	}))
+	w.left, w.fresh, w.client = w.sandbox(router, 2), w.sandbox(router, 3), w.sandbox(router, 4)
+	w.container(sourcePod, "c-source", w.left)
+	w.container(targetPod, "c-target", w.fresh)
+	w.pm = &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "move", UID: "uid-1", ResourceVersion: "1"}}
+	s := &w.pm.Status
+	s.Epoch = 2
+	s.Source = v1alpha1.SourceStatus{Node: "n", PodName: "web", PodUID: sourcePod, Containers: []v1alpha1.MovingContainer{{Name: "web", ID: "c-source"}}}
+	s.Target = v1alpha1.TargetStatus{Node: "n", PodName: "web-dm2", PodUID: targetPod}
+	s.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, OldAddresses: []string{w.left.addr.String()},
+		KeepFor: metav1.Duration{Duration: time.Hour}}
+	w.newAgent()
+	return w
+}
+
+// newAgent is one that knows nothing but what is on the node.
+func (w *world) newAgent() {
+	w.ends = New(w.ends.layout, "/", w.ends.log)
+	w.watch = NewWatch(Config{Node: "n", Ends: w.ends, Records: w, Fences: w.ends.layout.Fences(), Log: w.ends.log,
+		Now: func() time.Time { return w.now },
+		List: func(context.Context) ([]v1alpha1.PodMigration, error) {
+			if w.gone {
+				return nil, nil
+			}
+			return []v1alpha1.PodMigration{*w.pm}, nil
+		}})
+}
+
+func (w *world) sandbox(router netns.NsHandle, number int) sandbox {
+	w.Helper()
+	s := sandbox{ns: netspace.Make(w), addr: netip.AddrFrom4([4]byte{10, 7, 0, byte(number)})}
+	must(w.T, netspace.In(router, func() error {
+		br, err := netlink.LinkByName("br")
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("v%d", number)
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MasterIndex: br.Attrs().Index}, PeerName: "eth0", PeerNamespace: netlink.NsFd(s.ns)}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return err
+		}
+		return netspace.Up(name)
+	}))
+	must(w.T, netspace.In(s.ns, func() error {
+		if err := netspace.Up("lo"); err != nil {
+			return err
+		}
+		if err := netspace.Up("eth0", netip.PrefixFrom(s.addr, 24)); err != nil {
+			return err
+		}
+		s.first = exec.Command("sleep", "600")
+		return s.first.Start()
+	}))
+	w.Cleanup(s.end)
+	return s
+}
+
+// end is that of the sandbox's first process; what has it open keeps the namespace.
+func (s sandbox) end() {
+	_ = s.first.Process.Kill()
+	_ = s.first.Wait()
+}
+
+// container is one of the pod, as drover-runc notes it at its create.
+func (w *world) container(pod, id string, s sandbox) {
+	w.Helper()
+	bundle := w.TempDir()
+	config := fmt.Sprintf(`{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/proc/%d/ns/net"}]}}`, s.first.Process.Pid)
+	must(w.T, os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600))
+	must(w.T, w.ends.layout.WriteContainer(layout.Container{ID: id, PodUID: pod, Bundle: bundle}))
+}
+
+func (w *world) move() migrate.Move { return migrate.MoveOf(w.pm) }
+
+// probed is the move when it is known that its connections go along.
+func (w *world) probed() {
+	w.Helper()
+	a, err := w.ends.Find(w.move())
+	must(w.T, err)
+	w.pm.Status.Connections.NewAddress = a.String()
+	ctx, done := context.WithTimeout(w.Context(), patience)
+	defer done()
+	answers, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- w.ends.Answer(answers, w.move()) }()
+	must(w.T, w.ends.Probe(ctx, w.move()))
+	must(w.T, w.ends.Arrive(w.move()))
+	w.pm.Status.Connections.State = v1alpha1.ConnectionsKept
+	w.pm.Status.Target.Waiting = true
+	stop()
+	must(w.T, <-ended)
+}
+
+// moved is the move when it is over; forwarded by its own worker, or not yet.
+func (w *world) moved(forwarded bool) {
+	w.Helper()
+	w.probed()
+	m := w.move()
+	must(w.T, w.ends.Hold(m))
+	must(w.T, w.ends.Arrive(m))
+	must(w.T, w.ends.Open(m))
+	s := &w.pm.Status
+	s.Decision, s.Target.Starting, s.Target.Resumed, s.Source.Offered, s.Source.Ended = v1alpha1.Commit, true, true, true, true
+	if forwarded {
+		must(w.T, w.ends.Forward(m))
+	}
+}
+
+// Get and UpdateStatus are Records.
+func (w *world) Get(context.Context, string, string) (*v1alpha1.PodMigration, error) {
+	if w.gone {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "podmigrations"}, "move")
+	}
+	return w.pm.DeepCopy(), nil
+}
+
+func (w *world) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, handoff.Outcome, error) {
+	w.pm = pm.DeepCopy()
+	return pm, handoff.OK, nil
+}
+
+func (w *world) look() {
+	w.Helper()
+	must(w.T, w.watch.look(w.Context()))
+}
+
+// connect is a client's connection to the old address, both ends of it.
+func (w *world) connect() (client, server *net.TCPConn) {
+	w.Helper()
+	var l *net.TCPListener
+	must(w.T, netspace.In(w.fresh.ns, func() (err error) {
+		l, err = net.ListenTCP("tcp", &net.TCPAddr{Port: port})
+		return err
+	}))
+	defer l.Close()
+	must(w.T, netspace.In(w.client.ns, func() error {
+		d := net.Dialer{Timeout: patience}
+		d.SetMultipathTCP(false)
+		c, err := d.Dial("tcp", netip.AddrPortFrom(w.left.addr, port).String())
+		if err == nil {
+			client = c.(*net.TCPConn)
+		}
+		return err
+	}))
+	must(w.T, l.SetDeadline(time.Now().Add(patience)))
+	server, err := l.AcceptTCP()
+	must(w.T, err)
+	w.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+// is fails unless both sandboxes are ends of the tunnel, or not.
+func (w *world) is(left, fresh bool) {
+	w.Helper()
+	for _, end := range []struct {
+		of   string
+		s    sandbox
+		want bool
+	}{{"source", w.left, left}, {"target", w.fresh, fresh}} {
+		_, err := address.LeaseOf(end.s.path())
+		if err != nil && !errors.Is(err, address.ErrNoEnd) {
+			w.Fatal(err)
+		}
+		if is := err == nil; is != end.want {
+			w.Errorf("the %s's sandbox is an end of the tunnel: %v, want %v", end.of, is, end.want)
+		}
+	}
+}
+
+// notes fails unless there are so many.
+func (w *world) notes(want int) {
+	w.Helper()
+	all, err := w.ends.notes()
+	must(w.T, err)
+	if len(all) != want {
+		w.Errorf("notes %+v, want %d", all, want)
+	}
+}
+
+// answers tells what somebody hears who connects to the old address; nothing within a moment is
+// os.ErrDeadlineExceeded.
+func (w *world) answers() error {
+	w.Helper()
+	return netspace.In(w.client.ns, func() error {
+		d := net.Dialer{Timeout: 500 * time.Millisecond}
+		d.SetMultipathTCP(false)
+		c, err := d.Dial("tcp", netip.AddrPortFrom(w.left.addr, port+1).String())
+		if err == nil {
+			return c.Close()
+		}
+		if timed := net.Error(nil); errors.As(err, &timed) && timed.Timeout() {
+			return os.ErrDeadlineExceeded
+		}
+		return err
+	})
+}
