@@ -282,6 +282,31 @@ func TestConnectionsLostAtResume(t *testing.T) {
 	}, moved, func(t *testing.T, c *cluster) { c.nets(t, "forwards", "arrived") })
 }
 
+// A source that is given up with its target sends nothing on: the other end may be cut off, and no
+// more than that.
+func TestConnectionsLost(t *testing.T) {
+	want := moved
+	want.Target.Resumed, want.Lost = false, true
+	run(t, func(c *cluster) {
+		keeping(c)
+		c.at = func(verb string) {
+			if verb != string(handoff.Resume) {
+				return
+			}
+			c.at = nil
+			b := c.nodes["b"]
+			b.cut()
+			c.mu.Lock()
+			c.drop = handoff.Resume
+			delete(c.boot, "b")
+			c.mu.Unlock()
+			b.mu.Lock()
+			b.copy = Copy{}
+			b.mu.Unlock()
+		}
+	}, nil, want, func(t *testing.T, c *cluster) { c.nets(t, "held", "open") })
+}
+
 // Whichever agent dies when, the sandboxes are as the record has it, but for what who looks after
 // leases does again: a source that ended without its agent's Forward.
 func TestConnectionsRestarts(t *testing.T) {
