@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,7 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-project/drover/internal/layout"
-	"github.com/drover-project/drover/nodeagent/address"
+	"github.com/drover-project/drover/nodeagent/lease"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -19,17 +20,19 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func space(c *container) string { return "/run/netns/" + c.id }
+// newEnds is what an agent has that knows nothing but what is on the node.
+func newEnds(t *testing.T) *lease.Ends {
+	return lease.New(layout.Default, "/", slog.New(slog.NewTextHandler(t.Output(), nil)))
+}
 
 // talked is a container that counts and is talked to by all that there is, and is dumped with
 // its connections while nothing reaches it.
 type talked struct {
 	lan
 	a      *agent
+	ends   *lease.Ends
 	source *container
 	m      migrate.Move
-	lease  address.Lease
-	kept   *address.Kept
 	dump   migrate.Dumped
 	last   count
 	talks  []*talk
@@ -39,25 +42,23 @@ func talkedTo(t *testing.T) *talked {
 	t.Helper()
 	k := &talked{lan: newLAN(t), a: startAgent(t), source: newContainer(t, "src", nil)}
 	k.plug(k.source.id, 2)
-	k.lease = address.Lease{Old: k.addresses(2), New: k.addresses(4)[0]}
+	k.ends = newEnds(t)
 	k.source.run()
 	k.last = k.source.next()
 	client := k.client(3)
 	for _, network := range []string{"tcp", "udp"} {
-		for _, to := range k.lease.Old {
+		for _, to := range k.addresses(2) {
 			k.talks = append(k.talks, k.talk(client, network, to))
 		}
 	}
 	for _, talk := range k.talks {
 		talk.goOn()
 	}
-	must(t, address.Hold(space(k.source), k.lease))
-	var err error
-	k.kept, err = address.Keep(space(k.source), k.lease, 8<<20)
-	must(t, err)
 	k.m = move(k.source, nil)
 	k.m.KeepsConnections = true
-	if k.dump, err = k.a.dumps.Dump(within(t), k.m); err != nil {
+	k.m.Keep = migrate.Keep{Old: k.addresses(2), New: k.addresses(4)[0], For: time.Hour}
+	var err error
+	if k.dump, err = (migrate.Holding{Checkpointer: k.a.dumps, Addresses: k.ends}).Dump(within(t), k.m); err != nil {
 		t.Fatal(err)
 	}
 	k.last = k.source.mustRest(k.last)
@@ -70,12 +71,15 @@ func (k *talked) arrived(t *testing.T) *attempt {
 	target := newContainer(t, "dst", map[string]string{"drover.dev/migration": k.m.Name})
 	k.plug(target.id, 4)
 	at := &attempt{a: k.a, source: k.source, target: target, m: move(k.source, target), last: k.last, frozenAt: k.dump.FrozenAt}
-	at.m.KeepsConnections = true
+	at.m.KeepsConnections, at.m.Keep = true, k.m.Keep
 	at.images = filepath.Join(layout.Default.Images(), at.m.UID+"-1")
 	must(t, os.CopyFS(at.images, os.DirFS(k.dump.Dir)))
 	t.Cleanup(func() { os.RemoveAll(at.images) })
 	at.wait(t)
-	must(t, address.Arrive(space(target), k.lease))
+	if found, err := k.ends.Find(at.m); err != nil || found != at.m.Keep.New {
+		t.Fatalf("the new sandbox has %v, %v; want %v", found, err, at.m.Keep.New)
+	}
+	must(t, k.ends.Arrive(at.m))
 	must(t, at.a.copies.Restore(within(t), at.m, target.id, at.images))
 	at.a.expect("held " + target.id)
 	at.mustBeHeld(t)
@@ -97,10 +101,9 @@ func unlocked(t *testing.T, all ...*container) {
 func TestConnectionsMove(t *testing.T) {
 	k := talkedTo(t)
 	at := k.arrived(t)
-	must(t, address.Open(space(at.target), k.lease, time.Hour))
-	must(t, at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return nil }))
+	must(t, at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return k.ends.Open(at.m) }))
 	must(t, at.a.dumps.End(within(t), at.m))
-	must(t, address.Forward(space(at.source), k.lease, k.kept))
+	must(t, k.ends.Forward(at.m))
 	must(t, <-at.created)
 	at.target.start()
 	if first := at.target.next(); first.n != k.last.n+1 {
@@ -123,17 +126,16 @@ func TestConnectionsAbort(t *testing.T) {
 			at := k.arrived(t)
 			must(t, at.a.copies.Kill(within(t), at.m))
 			at.mustBeGone(t)
-			must(t, address.Clear(space(at.target)))
+			must(t, k.ends.Clear(at.m, migrate.RoleTarget))
 		},
 		"criu-is-dead":  func(t *testing.T, _ *talked) { kill(t, "criu") },
-		"agent-is-dead": func(_ *testing.T, k *talked) { k.a = k.a.restart() },
+		"agent-is-dead": func(t *testing.T, k *talked) { k.a, k.ends = k.a.restart(), newEnds(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := talkedTo(t)
 			until(t, k)
-			must(t, k.kept.Close())
 			must(t, k.a.dumps.Release(within(t), k.m))
-			must(t, address.Clear(space(k.source)))
+			must(t, k.ends.Clear(k.m, migrate.RoleSource))
 			if now := k.source.next(); now.n != k.last.n+1 {
 				t.Errorf("the counter went on with %d after %d", now.n, k.last.n)
 			}
