@@ -199,9 +199,8 @@ func (w *worker) weigh(ctx context.Context) {
 		m := MoveOf(pm)
 		switch {
 		case !m.Keep.New.IsValid():
-			if w.role == RoleTarget {
-				c.verdict = closed(v1alpha1.ReasonUnable, fmt.Errorf("node %s announced the create without an address", w.d.cfg.Node))
-			}
+			// Its agent is of a version that knows nothing of this, and will not say so.
+			c.verdict = closed(v1alpha1.ReasonUnable, fmt.Errorf("the agent of node %s says that the create waits, and not where", m.Target.Node))
 		case w.role == RoleTarget:
 			w.inquire(ctx, func(ctx context.Context) *verdict { return w.probe(ctx, m) })
 		default:

@@ -159,6 +159,10 @@ func TestConnectionsClosed(t *testing.T) {
 		"the target cannot":       {func(c *cluster) { c.nodes["b"].arriveErr = bad }, v1alpha1.ReasonUnable, "node b: bad luck"},
 		"the sandbox has no such": {func(c *cluster) { c.nodes["b"].findErr = bad }, v1alpha1.ReasonUnable, "find the new sandbox's address: bad luck"},
 		"the controller says so":  {func(c *cluster) { closeThem(c) }, v1alpha1.ReasonNotLeasable, "no image"},
+		"the target's agent is older": {func(c *cluster) {
+			c.pm.Status.Target.Waiting, c.pm.Status.Target.BootID = true, "boot-b"
+			c.nodes["b"].findErr = bad // which it does not ask for
+		}, v1alpha1.ReasonUnable, "the agent of node b"},
 		"the write of it is lost": {func(c *cluster) { c.nodes["b"].probeErr = bad; c.loseAll(2) }, v1alpha1.ReasonNotCarried, ""},
 		"the source cannot, and the target has found that it can": {func(c *cluster) {
 			c.at = func(verb string) { // the first write after that it waits
