@@ -74,9 +74,9 @@ func LeaseOf(path string) (Lease, error) {
 
 // Use is what there is of a lease in the new sandbox.
 type Use struct {
-	// Connections are TCP's from or to an old address, but for those of which nothing but a last
-	// answer is left (TIME-WAIT).
-	Connections int
+	// Connections are TCP's from or to an old address, by the kernel's cookies, but for those of which
+	// nothing but a last answer is left (TIME-WAIT).
+	Connections []uint64
 	// Peers have sent datagrams to an old address of late.
 	Peers int
 	// Left is for how long the kernel lets packets through yet; 0: it does not.
@@ -111,7 +111,9 @@ func (s *sandbox) used(l Lease, within time.Duration) (u Use, err error) {
 		return Use{}, err
 	}
 	all, err := s.connections(l)
-	u.Connections = len(all)
+	for _, c := range all {
+		u.Connections = append(u.Connections, uint64(c.ID.Cookie[1])<<32|uint64(c.ID.Cookie[0]))
+	}
 	return u, err
 }
 

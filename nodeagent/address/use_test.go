@@ -50,7 +50,7 @@ func use(t *testing.T, w *world) Use {
 func TestUsed(t *testing.T) {
 	w := moved(t, "IPv4")
 	accepted := served(t, w.new)
-	if u := use(t, w); u.Connections != 0 || u.Peers != 0 || u.Left <= time.Hour-patience || u.Left > time.Hour {
+	if u := use(t, w); len(u.Connections) != 0 || u.Peers != 0 || u.Left <= time.Hour-patience || u.Left > time.Hour {
 		t.Errorf("at first %+v", u)
 	}
 	for i, a := range w.lease.Old {
@@ -60,7 +60,7 @@ func TestUsed(t *testing.T) {
 		must(t, err)
 		defer mine.Close()
 		ends := []*net.TCPConn{<-accepted, <-accepted}
-		if u := use(t, w); u.Connections != 1 {
+		if u := use(t, w); len(u.Connections) != 1 {
 			t.Errorf("%v: with one connection %+v", a, u)
 		}
 		// The peer closes first, so that the last that is left is with it.
@@ -73,7 +73,7 @@ func TestUsed(t *testing.T) {
 			}
 			end.Close()
 		}
-		eventually(t, "a closed connection counts", func() bool { return use(t, w).Connections == 0 })
+		eventually(t, "a closed connection counts", func() bool { return len(use(t, w).Connections) == 0 })
 		udp := w.far.udp(t, netip.AddrPortFrom(w.far.like(a), 0))
 		_, err = udp.WriteToUDPAddrPort([]byte{1}, netip.AddrPortFrom(a, ours))
 		must(t, err)

@@ -36,6 +36,7 @@ func (w *Watch) sweep(ctx context.Context, recorded map[string]*v1alpha1.PodMigr
 	for uid := range w.busy {
 		if !named[uid] {
 			delete(w.busy, uid)
+			delete(w.seen, uid)
 			delete(w.over, uid)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -45,9 +46,10 @@ type Config struct {
 // names.
 type Watch struct {
 	cfg Config
-	// busy is when something used the old address last, by the PodMigration's UID; of this agent's
-	// life alone.
+	// busy is when something used the old address last, seen the connections that the last look found,
+	// by the PodMigration's UID; of this agent's life alone.
 	busy map[string]time.Time
+	seen map[string][]uint64
 	// forwards and holds are the sources' sandboxes for which that has been done in this life.
 	forwards, holds map[string]bool
 	// over are the leases that have ended here, until the record says so.
@@ -65,7 +67,7 @@ func NewWatch(c Config) *Watch {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Watch{cfg: c, busy: map[string]time.Time{}, forwards: map[string]bool{}, holds: map[string]bool{}, over: map[string]end{}}
+	return &Watch{cfg: c, busy: map[string]time.Time{}, seen: map[string][]uint64{}, forwards: map[string]bool{}, holds: map[string]bool{}, over: map[string]end{}}
 }
 
 // Run looks until ctx ends.
@@ -164,13 +166,17 @@ func (w *Watch) target(ctx context.Context, pm *v1alpha1.PodMigration) error {
 	case err != nil:
 		return err // the kernel closes it by itself
 	}
-	if u.Connections+u.Peers > 0 || w.busy[m.UID].IsZero() {
+	// One that comes and goes between two looks is none that was taken along: kubelet's probes of the
+	// old pod are such, and would have the lease never end.
+	lasts := slices.ContainsFunc(u.Connections, func(c uint64) bool { return slices.Contains(w.seen[m.UID], c) })
+	w.seen[m.UID] = u.Connections
+	if lasts || u.Peers > 0 || w.busy[m.UID].IsZero() {
 		w.busy[m.UID] = now
 	}
 	var why end
 	switch {
 	case u.Left <= early:
-		why = end{v1alpha1.ReasonLeaseOver, fmt.Sprintf("%v is over; %d connections and %d peers still used %v", m.Keep.For, u.Connections, u.Peers, m.Keep.Old)}
+		why = end{v1alpha1.ReasonLeaseOver, fmt.Sprintf("%v is over; %d connections and %d peers still used %v", m.Keep.For, len(u.Connections), u.Peers, m.Keep.Old)}
 	case now.Sub(w.busy[m.UID]) >= quiet:
 		why = end{v1alpha1.ReasonLastConnection, fmt.Sprintf("for %v no connection has used %v", quiet, m.Keep.Old)}
 	default:
