@@ -88,13 +88,28 @@ const (
 	Forward
 )
 
-// SetLeft opens the end that the pod has left, or holds it.
-func (l *Lease) SetLeft(to Left) error { return l.set(tunnelLease{Left: uint64(to)}) }
+// SetLeft opens the end that the pod has left for so long from now on, or holds it. The kernel
+// holds it then.
+func (l *Lease) SetLeft(to Left, d time.Duration) error {
+	if to == Held {
+		return l.set(tunnelLease{})
+	}
+	return l.open(to, d)
+}
+
+// Forwards tells that the end that the pod has left was opened for everything, and not held since
+// but by the kernel.
+func (l *Lease) Forwards() (bool, error) {
+	state, err := l.read()
+	return Left(state.Left) == Forward, err
+}
 
 // Open opens the end that the pod is in now for so long from now on. The kernel closes it
 // then; 0 closes it at once.
-func (l *Lease) Open(d time.Duration) error {
-	var state tunnelLease
+func (l *Lease) Open(d time.Duration) error { return l.open(Held, d) }
+
+func (l *Lease) open(to Left, d time.Duration) error {
+	state := tunnelLease{Left: uint64(to)}
 	if d > 0 {
 		now, err := sinceBoot()
 		if err != nil {
@@ -107,9 +122,9 @@ func (l *Lease) Open(d time.Duration) error {
 
 // Left is for how long packets are let through at the end that the pod is in now; 0: they are not.
 func (l *Lease) Left() (time.Duration, error) {
-	var state tunnelLease
-	if err := l.state.Lookup(uint32(0), &state); err != nil {
-		return 0, fmt.Errorf("read until when an address is leased: %w", err)
+	state, err := l.read()
+	if err != nil {
+		return 0, err
 	}
 	now, err := sinceBoot()
 	return max(0, time.Duration(state.Until)-now), err
@@ -143,6 +158,13 @@ func sinceBoot() (time.Duration, error) {
 		return 0, fmt.Errorf("read the time since boot: %w", err)
 	}
 	return time.Duration(now.Nano()), nil
+}
+
+func (l *Lease) read() (state tunnelLease, err error) {
+	if err = l.state.Lookup(uint32(0), &state); err != nil {
+		err = fmt.Errorf("read until when an address is leased: %w", err)
+	}
+	return state, err
 }
 
 func (l *Lease) set(state tunnelLease) error {

@@ -39,10 +39,18 @@ enum {
 	ETH_P_IP = 0x0800,
 	ETH_P_ARP = 0x0806,
 	ETH_P_IPV6 = 0x86dd,
+	ETH_P_8021Q = 0x8100,
+	ETH_P_8021AD = 0x88a8,
+	ARP_SENDER = ETHER + 14,
 	ARP_TARGET = ETHER + 24,
+	IPPROTO_HOPOPTS = 0,
 	IPPROTO_UDP = 17,
+	IPPROTO_ROUTING = 43,
 	IPPROTO_FRAGMENT = 44,
+	IPPROTO_AH = 51,
 	IPPROTO_ICMPV6 = 58,
+	IPPROTO_DSTOPTS = 60,
+	IPPROTO_MH = 135,
 	ND_FIRST = 133, // router solicitation to redirect (RFC 4861)
 	ND_LAST = 137,
 	UDP_CHECK = 6,
@@ -70,7 +78,7 @@ enum left {
 
 // What an agent changes while the programs run.
 struct lease {
-	// until is when the new sandbox's end closes, in ns of CLOCK_BOOTTIME. 0: held.
+	// until is when this end closes, in ns of CLOCK_BOOTTIME. 0: held.
 	__u64 until;
 	__u64 left; // enum left
 };
@@ -101,9 +109,18 @@ struct packet {
 	struct address source, destination;
 	__u32 payload; // where it begins
 	__u8 protocol;
-	__u8 fragment; // any but a whole packet: it may have no ports
+	__u8 fragment; // any but a whole packet
+	__u8 later;    // a fragment that is not the first: it has no ports
 	__u8 known;    // it is IP, and could be read
 	__be16 ports[2];
+};
+
+// What IPv6 may have before what it carries (RFC 8200, 4), but for options of each hop. All else
+// that begins so is laid out alike as far as is read here.
+struct extension {
+	__u8 next;
+	__u8 length; // in 8 bytes beyond the first 8
+	__be16 offset; // of a fragment
 };
 
 struct ipv6 {
@@ -135,12 +152,22 @@ static __always_inline void read_v4(struct __sk_buff *skb, struct packet *p)
 	p->destination.word[3] = h.destination;
 	p->protocol = h.protocol;
 	p->fragment = !!(h.fragment & bpf_htons(0x3fff)); // more to come, or an offset
+	p->later = !!(h.fragment & bpf_htons(0x1fff));
 	p->payload = ETHER + (h.version_length & 0xf) * 4;
 	p->known = true;
 }
 
+static __always_inline int is_extension(__u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT ||
+	       next == IPPROTO_AH || next == IPPROTO_DSTOPTS || next == IPPROTO_MH;
+}
+
+// Options of each hop are read past, as questions for groups have them; a packet with other
+// extensions than those and a fragment's is not known.
 static __always_inline void read_v6(struct __sk_buff *skb, struct packet *p)
 {
+	struct extension x;
 	struct ipv6 h;
 
 	if (bpf_skb_load_bytes(skb, ETHER, &h, sizeof(h)))
@@ -149,10 +176,21 @@ static __always_inline void read_v6(struct __sk_buff *skb, struct packet *p)
 	p->destination = h.destination;
 	p->protocol = h.next;
 	p->payload = ETHER + sizeof(h);
-	p->fragment = h.next == IPPROTO_FRAGMENT;
-	p->known = true;
-	if (p->fragment && bpf_skb_load_bytes(skb, p->payload, &p->protocol, 1))
-		p->known = false;
+	if (p->protocol == IPPROTO_HOPOPTS) {
+		if (bpf_skb_load_bytes(skb, p->payload, &x, sizeof(x)))
+			return;
+		p->protocol = x.next;
+		p->payload += 8 + x.length * 8;
+	}
+	if (p->protocol == IPPROTO_FRAGMENT) {
+		if (bpf_skb_load_bytes(skb, p->payload, &x, sizeof(x)))
+			return;
+		p->fragment = true;
+		p->later = !!(x.offset & bpf_htons(0xfff8));
+		p->protocol = x.next;
+		p->payload += 8;
+	}
+	p->known = !is_extension(p->protocol);
 }
 
 static __always_inline struct packet read(struct __sk_buff *skb)
@@ -163,7 +201,7 @@ static __always_inline struct packet read(struct __sk_buff *skb)
 		read_v4(skb, &p);
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		read_v6(skb, &p);
-	if (p.known && p.protocol == IPPROTO_UDP && !p.fragment &&
+	if (p.known && p.protocol == IPPROTO_UDP && !p.later &&
 	    bpf_skb_load_bytes(skb, p.payload, p.ports, sizeof(p.ports)))
 		p.known = false;
 	return p;
@@ -174,12 +212,25 @@ static __always_inline bool is_ip(struct __sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
 }
 
+// Of what is neither IP, which is looked at, nor a question for a neighbour: to the filters a second
+// tag hides what is below, and the stack takes tags of VLAN 0 off afterwards.
+static __always_inline bool is_tagged(struct __sk_buff *skb)
+{
+	return skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD);
+}
+
 // Later fragments have no port; nobody else sends datagrams from the one sandbox to the other.
 static __always_inline bool is_tunnel(const struct packet *p, const volatile struct address *from,
 				      const volatile struct address *to)
 {
 	return p->known && p->protocol == IPPROTO_UDP && same(&p->source, from) &&
-	       same(&p->destination, to) && (p->fragment || p->ports[1] == port);
+	       same(&p->destination, to) && (p->later || p->ports[1] == port);
+}
+
+// To the new sandbox's stack all that comes to this port, at whichever address, is the tunnel's.
+static __always_inline bool is_for_port(const struct packet *p)
+{
+	return p->known && p->protocol == IPPROTO_UDP && !p->later && p->ports[1] == port;
 }
 
 static __always_inline bool is_neighbour(struct __sk_buff *skb, const struct packet *p)
@@ -197,11 +248,18 @@ static __always_inline struct lease *lease(void)
 	return bpf_map_lookup_elem(&drover_lease, &zero);
 }
 
+static __always_inline bool open(void)
+{
+	struct lease *l = lease();
+
+	return l && bpf_ktime_get_boot_ns() < l->until;
+}
+
 static __always_inline bool left_is(enum left least)
 {
 	struct lease *l = lease();
 
-	return l && l->left >= least;
+	return l && l->left >= least && open();
 }
 
 // What comes to the old sandbox from outside.
@@ -211,9 +269,12 @@ int drover_left_in(struct __sk_buff *skb)
 	struct packet p = read(skb);
 	__u8 ether[12];
 
+	if (is_tagged(skb))
+		return TC_ACT_SHOT;
 	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &there, &here))
 		return TC_ACT_UNSPEC;
-	if (!p.known || !is_old(&p.destination) || !left_is(LEFT_OPEN))
+	// The new sandbox would take out of it what somebody has wrapped as the tunnel does.
+	if (!p.known || !is_old(&p.destination) || is_for_port(&p) || !left_is(LEFT_OPEN))
 		return TC_ACT_SHOT;
 #pragma unroll
 	for (int i = 0; i < sizeof(ether); i++)
@@ -268,11 +329,13 @@ int drover_new_in(struct __sk_buff *skb)
 			return TC_ACT_SHOT;
 		return target && target == old4.word[3] ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 	}
-	if (!is_ip(skb))
-		return TC_ACT_UNSPEC;
-	if (p.known && is_old(&p.destination))
+	if (is_tagged(skb))
 		return TC_ACT_SHOT;
-	if (p.known && p.protocol == IPPROTO_UDP && !p.fragment) {
+	if (!is_ip(skb) || is_tunnel(&p, &there, &here))
+		return TC_ACT_UNSPEC;
+	if (!p.known || is_old(&p.destination) || is_for_port(&p))
+		return TC_ACT_SHOT;
+	if (p.protocol == IPPROTO_UDP && !p.fragment) {
 		// It asks the new address now, and wants its answer from there.
 		peer.address = p.source;
 		peer.port = p.ports[0];
@@ -319,12 +382,18 @@ int drover_new_out(struct __sk_buff *skb)
 {
 	struct packet p = read(skb);
 	struct peer peer = {};
+	__be32 sender = 0;
 
+	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
+		if (bpf_skb_load_bytes(skb, ARP_SENDER, &sender, sizeof(sender)))
+			return TC_ACT_SHOT;
+		return sender && sender == old4.word[3] ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	}
 	if (!is_ip(skb))
 		return TC_ACT_UNSPEC;
 	if (!p.known || is_old(&p.source))
 		return TC_ACT_SHOT;
-	if (p.protocol != IPPROTO_UDP || p.fragment)
+	if (p.protocol != IPPROTO_UDP || p.fragment || !open())
 		return TC_ACT_UNSPEC;
 	peer.address = p.destination;
 	peer.port = p.ports[1];
@@ -332,13 +401,6 @@ int drover_new_out(struct __sk_buff *skb)
 	if (!bpf_map_lookup_elem(&drover_peers, &peer))
 		return TC_ACT_UNSPEC;
 	return skb->protocol == bpf_htons(ETH_P_IP) ? answer_v4(skb, &p) : answer_v6(skb, &p);
-}
-
-static __always_inline bool open(void)
-{
-	struct lease *l = lease();
-
-	return l && bpf_ktime_get_boot_ns() < l->until;
 }
 
 // What the tunnel brings to the new sandbox.
@@ -349,7 +411,7 @@ int drover_new_from(struct __sk_buff *skb)
 	struct peer peer = {};
 	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (!p.known || !is_old(&p.destination) || is_old(&p.source) || !open())
+	if (!p.known || !is_old(&p.destination) || is_old(&p.source) || is_for_port(&p) || !open())
 		return TC_ACT_SHOT;
 	if (p.protocol == IPPROTO_UDP && !p.fragment) {
 		peer.address = p.source;

@@ -36,7 +36,7 @@ func TestKeep(t *testing.T) {
 				send(t, c, to, strings.Repeat("y", 1200)+"too much")
 				seen(t, tap, bears("too much"))
 				must(t, Open(w.new.path(), w.lease, time.Hour))
-				must(t, Forward(w.left.path(), w.lease, k))
+				must(t, Forward(w.left.path(), w.lease, k, time.Hour))
 				send(t, c, to, "later")
 				for _, text := range []string{"one", "two", strings.Repeat("x", 1200), "three"} {
 					receive(t, server, from, text)

@@ -3,6 +3,7 @@ package address
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -27,7 +28,7 @@ func Hold(path string, l Lease) error {
 func (s *sandbox) hold(l Lease) error {
 	if lease, err := s.lease(l); err == nil {
 		defer lease.Close()
-		return lease.SetLeft(tunnel.Held)
+		return lease.SetLeft(tunnel.Held, 0)
 	}
 	if err := s.clear(); err != nil {
 		return err
@@ -89,32 +90,37 @@ func (s *sandbox) bridge(port netlink.Link) error {
 // Forward sends what is for the old addresses on to the new sandbox, and what comes back out into
 // the network. It is held until then. Only when the new end is open, and nothing of the pod is
 // left in the old sandbox, may it be called. What was kept until then, if anything, goes first.
-func Forward(path string, l Lease, kept *Kept) error {
+// After d the kernel holds it again, for the new address may soon be somebody else's; called again,
+// it is not sent on for longer.
+func Forward(path string, l Lease, kept *Kept, d time.Duration) error {
 	s, err := enter(path)
 	if err != nil {
 		return err
 	}
 	defer s.leave()
-	if err := s.forward(l, kept); err != nil {
+	if err := s.forward(l, kept, d); err != nil {
 		return fmt.Errorf("forward what is for %v from %s: %w", l.Old, path, err)
 	}
 	return nil
 }
 
-func (s *sandbox) forward(l Lease, kept *Kept) error {
+func (s *sandbox) forward(l Lease, kept *Kept, d time.Duration) error {
 	lease, err := s.lease(l)
 	if err != nil {
 		return err
 	}
 	defer lease.Close()
+	if does, err := lease.Forwards(); does || err != nil {
+		return err
+	}
 	if kept != nil {
 		// Its answers have to come back, and nothing newer may come before it.
-		if err := lease.SetLeft(tunnel.Back); err != nil {
+		if err := lease.SetLeft(tunnel.Back, d); err != nil {
 			return err
 		}
 		if err := kept.send(s); err != nil {
 			return err
 		}
 	}
-	return lease.SetLeft(tunnel.Forward)
+	return lease.SetLeft(tunnel.Forward, d)
 }

@@ -95,7 +95,7 @@ func TestHeldIsNotRefused(t *testing.T) {
 				t.Fatalf("the connection was there before the address was: %v", err)
 			default:
 			}
-			must(t, Forward(w.left.path(), w.lease, nil))
+			must(t, Forward(w.left.path(), w.lease, nil, time.Hour))
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
@@ -357,7 +357,7 @@ func TestNothingIsLeft(t *testing.T) {
 			for found, leave := range half {
 				must(t, leave())
 				must(t, Hold(w.left.path(), w.lease))
-				must(t, Forward(w.left.path(), w.lease, nil))
+				must(t, Forward(w.left.path(), w.lease, nil, time.Hour))
 				must(t, Hold(w.left.path(), w.lease))
 				must(t, Clear(w.left.path()))
 				must(t, Clear(w.left.path()))
@@ -409,7 +409,7 @@ func TestRefused(t *testing.T) {
 		"the old address is not there":    Hold(w.near.path(), w.lease),
 		"the new address is not there":    Arrive(w.far.path(), w.lease),
 		"the old address is there":        Arrive(w.left.path(), Lease{Old: []netip.Addr{w.left.v4}, New: w.left.v4.Next()}),
-		"forwarded without a hold":        Forward(w.left.path(), w.lease, nil),
+		"forwarded without a hold":        Forward(w.left.path(), w.lease, nil, time.Hour),
 		"opened before it has arrived":    Open(w.new.path(), w.lease, time.Hour),
 		"a lease that leads nowhere":      Hold(w.left.path(), Lease{Old: w.lease.Old}),
 		"a namespace that is not there":   Hold("/proc/self/fd/none", w.lease),

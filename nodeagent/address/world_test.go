@@ -58,7 +58,9 @@ func newWorld(t *testing.T, first string) *world {
 		}
 		for i := range 2 {
 			name := fmt.Sprintf("br%d", i)
-			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
+			// By itself it takes one of its ports', and a next pod would change the gateway's.
+			mac := net.HardwareAddr{2, 'b', 'r', 0, 0, byte(i)}
+			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac}}); err != nil {
 				return err
 			}
 			if err := up(name, at(i, 1)); err != nil {
@@ -171,7 +173,7 @@ func (w *world) move(t *testing.T) {
 	must(t, Hold(w.left.path(), w.lease))
 	must(t, Arrive(w.new.path(), w.lease))
 	must(t, Open(w.new.path(), w.lease, time.Hour))
-	must(t, Forward(w.left.path(), w.lease, nil))
+	must(t, Forward(w.left.path(), w.lease, nil, time.Hour))
 }
 
 func must(t *testing.T, err error) {
@@ -374,8 +376,13 @@ func datagram(from, to netip.AddrPort, text string) []byte {
 // inject sends a frame out by the sandbox's end of the tunnel.
 func (p pod) inject(t *testing.T, frame []byte) {
 	t.Helper()
+	p.sendFrame(t, device, frame)
+}
+
+func (p pod) sendFrame(t *testing.T, by string, frame []byte) {
+	t.Helper()
 	must(t, netspace.In(p.ns, func() error {
-		link, err := netlink.LinkByName(device)
+		link, err := netlink.LinkByName(by)
 		if err != nil {
 			return err
 		}

@@ -177,7 +177,7 @@ func (e *Ends) Forward(m migrate.Move) error {
 	if err != nil {
 		return err
 	}
-	return address.Forward(n.path(e.host), of(m), e.take(m.UID))
+	return address.Forward(n.path(e.host), of(m), e.take(m.UID), m.Keep.For)
 }
 
 // Clear implements migrate.Addresses.
