@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,7 +26,10 @@ const (
 )
 
 // End takes all sockets of the process that are in repair mode out of it, and gives their number.
-// What is shared with other processes is theirs as well. A process that is gone has none.
+// What is shared with other processes is theirs as well. A process that is gone has none. An error
+// that is not ErrSockets: none was looked at.
+//
+// What cannot be done of one socket keeps nobody from the others: ErrSockets tells of all of those.
 func End(pid int) (ended int, err error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -43,25 +47,36 @@ func End(pid int) (ended int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("list the files of process %d: %w", pid, err)
 	}
+	var sockets []int
 	for _, e := range entries {
 		to, err := os.Readlink(filepath.Join(dir, e.Name()))
 		if err != nil || !strings.HasPrefix(to, "socket:") {
 			continue // closed meanwhile, or no socket
 		}
-		n, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
+		if n, err := strconv.Atoi(e.Name()); err == nil {
+			sockets = append(sockets, n)
 		}
-		was, err := end(pidfd, n)
+	}
+	return each(pid, sockets, func(n int) (bool, error) { return end(pidfd, n) })
+}
+
+// each goes through the files of a process, and tells of how many end said so.
+func each(pid int, files []int, end func(n int) (bool, error)) (ended int, err error) {
+	var errs []error
+	for _, n := range files {
+		was, err := end(n)
 		if err != nil {
-			return ended, fmt.Errorf("end the repair mode of file %d of process %d: %w", n, pid, err)
+			errs = append(errs, fmt.Errorf("%w: file %d of process %d: %w", ErrSockets, n, pid, err))
 		}
-		if was {
+		if was && err == nil {
 			ended++
 		}
 	}
-	return ended, nil
+	return ended, errors.Join(errs...)
 }
+
+// ErrSockets: some sockets could not be looked at, or be taken out of repair mode.
+var ErrSockets = errors.New("end the repair mode of a socket")
 
 // end tells whether file n is a socket that was in repair mode.
 func end(pidfd, n int) (bool, error) {
@@ -73,9 +88,18 @@ func end(pidfd, n int) (bool, error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	if err != nil || protocol != unix.IPPROTO_TCP {
-		return false, err
+	// Other domains count their protocols anew, and a raw socket may be of TCP's.
+	for _, is := range []struct {
+		option int
+		one    []int
+	}{
+		{unix.SO_DOMAIN, []int{unix.AF_INET, unix.AF_INET6}},
+		{unix.SO_TYPE, []int{unix.SOCK_STREAM}},
+		{unix.SO_PROTOCOL, []int{unix.IPPROTO_TCP}},
+	} {
+		if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, is.option); err != nil || !slices.Contains(is.one, got) {
+			return false, err
+		}
 	}
 	if mode, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR); err != nil || mode != on {
 		return false, err

@@ -179,7 +179,10 @@ func (d *Dumps) mend(p part, group cgroup.Group) error {
 	}
 	for _, pid := range pids {
 		ended, err := repair.End(pid)
-		if err != nil {
+		if errors.Is(err, repair.ErrSockets) {
+			// A connection less, and not a pod that stays frozen for it.
+			d.cfg.Log.Error("a connection that CRIU left may neither send nor close", "container", p.ID, "process", pid, "err", err)
+		} else if err != nil {
 			return err
 		}
 		if ended > 0 {
