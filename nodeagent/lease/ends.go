@@ -59,11 +59,11 @@ func (e *Ends) Find(m migrate.Move) (netip.Addr, error) {
 	if len(m.Keep.Old) == 0 {
 		return netip.Addr{}, fmt.Errorf("the record of move %s/%s tells no old address", m.Namespace, m.Name)
 	}
-	n, err := e.sandboxOf(m, migrate.RoleTarget)
+	_, at, err := e.sandboxOf(m, migrate.RoleTarget)
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	all, err := address.Addresses(n.path(e.host))
+	all, err := address.Addresses(at)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -79,20 +79,20 @@ func (e *Ends) Answer(ctx context.Context, m migrate.Move) error {
 	if err := address.Able(); err != nil {
 		return err
 	}
-	n, err := e.sandboxOf(m, migrate.RoleSource)
+	_, at, err := e.sandboxOf(m, migrate.RoleSource)
 	if err != nil {
 		return err
 	}
-	if err := e.free(n, m); err != nil {
+	if err := e.free(at, m); err != nil {
 		return err
 	}
-	return address.Answer(ctx, n.path(e.host), of(m), nonce(m))
+	return address.Answer(ctx, at, of(m), nonce(m))
 }
 
 // free tells that the pod that leaves uses no old address of an earlier move any more: the sandbox
 // can be an end of one tunnel.
-func (e *Ends) free(n note, m migrate.Move) error {
-	l, err := address.LeaseOf(n.path(e.host))
+func (e *Ends) free(at string, m migrate.Move) error {
+	l, err := address.LeaseOf(at)
 	switch {
 	case errors.Is(err, address.ErrNoEnd):
 		return nil
@@ -104,29 +104,29 @@ func (e *Ends) free(n note, m migrate.Move) error {
 
 // Probe implements migrate.Addresses.
 func (e *Ends) Probe(ctx context.Context, m migrate.Move) error {
-	n, err := e.sandboxOf(m, migrate.RoleTarget)
+	_, at, err := e.sandboxOf(m, migrate.RoleTarget)
 	if err != nil {
 		return err
 	}
-	return address.Probe(ctx, n.path(e.host), of(m), nonce(m))
+	return address.Probe(ctx, at, of(m), nonce(m))
 }
 
 // Hold implements migrate.Addresses. What comes meanwhile is kept, if the agent may.
 func (e *Ends) Hold(m migrate.Move) error {
-	n, err := e.sandboxOf(m, migrate.RoleSource)
+	n, at, err := e.sandboxOf(m, migrate.RoleSource)
 	if err != nil {
 		return err
 	}
-	if err := e.free(n, m); err != nil {
+	if err := e.free(at, m); err != nil {
 		return err
 	}
 	if err := e.begin(n); err != nil {
 		return err
 	}
-	if err := address.Hold(n.path(e.host), of(m)); err != nil {
+	if err := address.Hold(at, of(m)); err != nil {
 		return err
 	}
-	kept, err := address.Keep(n.path(e.host), of(m), room)
+	kept, err := address.Keep(at, of(m), room)
 	if err != nil {
 		e.log.Warn("what comes for an address while it is held is lost, and sent again by who sent it", "addresses", m.Keep.Old, "err", err)
 		return nil
@@ -152,32 +152,32 @@ func (e *Ends) take(uid string) *address.Kept {
 
 // Arrive implements migrate.Addresses.
 func (e *Ends) Arrive(m migrate.Move) error {
-	n, err := e.sandboxOf(m, migrate.RoleTarget)
+	n, at, err := e.sandboxOf(m, migrate.RoleTarget)
 	if err != nil {
 		return err
 	}
 	if err := e.begin(n); err != nil {
 		return err
 	}
-	return address.Arrive(n.path(e.host), of(m))
+	return address.Arrive(at, of(m))
 }
 
 // Open implements migrate.Addresses.
 func (e *Ends) Open(m migrate.Move) error {
-	n, err := e.noted(m.UID, migrate.RoleTarget)
+	_, at, err := e.noted(m.UID, migrate.RoleTarget)
 	if err != nil {
 		return err
 	}
-	return address.Open(n.path(e.host), of(m), m.Keep.For)
+	return address.Open(at, of(m), m.Keep.For)
 }
 
 // Forward implements migrate.Addresses.
 func (e *Ends) Forward(m migrate.Move) error {
-	n, err := e.noted(m.UID, migrate.RoleSource)
+	_, at, err := e.noted(m.UID, migrate.RoleSource)
 	if err != nil {
 		return err
 	}
-	return address.Forward(n.path(e.host), of(m), e.take(m.UID), m.Keep.For)
+	return address.Forward(at, of(m), e.take(m.UID), m.Keep.For)
 }
 
 // Clear implements migrate.Addresses.
@@ -193,14 +193,14 @@ func (e *Ends) clear(uid string, role migrate.Role) error {
 			}
 		}
 	}
-	n, err := e.noted(uid, role)
+	_, at, err := e.noted(uid, role)
 	if errors.Is(err, errGone) {
 		return e.forget(uid, role)
 	}
 	if err != nil {
 		return err
 	}
-	if err := address.Clear(n.path(e.host)); err != nil {
+	if err := address.Clear(at); err != nil {
 		return err
 	}
 	return e.forget(uid, role)

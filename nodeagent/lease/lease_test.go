@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -234,10 +235,10 @@ func TestSandboxOf(t *testing.T) {
 	if _, err := w.ends.Find(m); !errors.Is(err, errGone) {
 		t.Errorf("of another pod: %v", err)
 	}
-	n, err := w.ends.sandboxOf(w.move(), migrate.RoleSource)
+	n, _, err := w.ends.sandboxOf(w.move(), migrate.RoleSource)
 	must(t, err)
 	n.Holder = process.Process{PID: n.Holder.PID, Start: n.Holder.Start + 1}
-	if err := n.there("/"); !errors.Is(err, errGone) {
+	if _, err := n.find("/"); !errors.Is(err, errGone) {
 		t.Errorf("a process that has its number: %v", err)
 	}
 }
@@ -284,4 +285,40 @@ func TestSecondMove(t *testing.T) {
 	// When the lease is over, it does.
 	must(t, address.Leave(w.fresh.path(), of(w.move())))
 	must(t, w.ends.Hold(second))
+}
+
+// A sandbox is looked for where the node has it, not the agent, also by way of links that name it
+// from the node's root; and it is gone only where its directory tells so.
+func TestNodesPaths(t *testing.T) {
+	w := newWorld(t)
+	host := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(host, "run/netns"), 0o755))
+	must(t, os.MkdirAll(filepath.Join(host, "var"), 0o755))
+	must(t, os.Symlink("/run", filepath.Join(host, "var/run")))
+	must(t, os.Symlink("/run", filepath.Join(host, "far")))
+	must(t, os.Symlink(w.fresh.path(), filepath.Join(host, "link"))) // of the agent's, not of the node's
+	must(t, os.WriteFile(filepath.Join(host, "run/netns/cni-1"), nil, 0o600))
+	w.ends = New(w.ends.layout, host, w.ends.log)
+	for network, want := range map[string]struct{ is, gone bool }{
+		"/run/netns/cni-1":            {is: true},
+		"/var/run/netns/cni-1":        {is: true},
+		"/far/../run/netns/cni-1":     {is: true},
+		"/../../var/run/netns/cni-1":  {is: true},
+		"/var/run/netns/cni-2":        {gone: true},
+		"/var/run/docker/netns/cni-1": {},
+		"/var/lib/netns/cni-1":        {},
+		"/link":                       {},
+	} {
+		n := note{UID: "uid-1", Role: migrate.RoleSource, PodUID: sourcePod, Network: network}
+		_, err := n.find(host)
+		if (err == nil) != want.is || errors.Is(err, errGone) != want.gone {
+			t.Errorf("%s: %v, want there: %v, gone: %v", network, err, want.is, want.gone)
+		}
+		// What is not known to be gone is not forgotten.
+		must(t, w.ends.begin(n))
+		if err := w.ends.clear(n.UID, n.Role); (err == nil) != want.gone {
+			t.Errorf("clear %s: %v", network, err)
+		}
+		must(t, w.ends.forget(n.UID, n.Role))
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
+
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
@@ -33,29 +35,32 @@ type note struct {
 // errGone: there is no such sandbox any more, or nothing was made in one.
 var errGone = errors.New("the pod's sandbox is gone, or nothing was made in it")
 
-// path is how the agent, which is in the node's process namespace, reaches the network namespace.
-func (n note) path(host string) string {
+// find gives the network namespace as the agent, which is in the node's process namespace, reaches
+// it: links lead where they do on the node. errGone: the directory is there that it was in, and it
+// is not.
+func (n note) find(host string) (string, error) {
 	if n.Holder.PID > 0 {
-		return n.Network
+		if !n.Holder.Alive() {
+			return "", fmt.Errorf("%w: its first process, %d, has ended", errGone, n.Holder.PID)
+		}
+		return n.Network, nil
 	}
-	return filepath.Join(host, n.Network)
+	path, err := securejoin.SecureJoin(host, n.Network)
+	if err != nil {
+		return "", fmt.Errorf("find %s on the node: %w", n.Network, err)
+	}
+	if _, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return "", fmt.Errorf("whether the network namespace %s is still there cannot be told: %v", n.Network, err) // not that it is not
+		}
+		return "", fmt.Errorf("%w: %s", errGone, n.Network)
+	}
+	return path, err
 }
 
-// there is errGone if the sandbox is not any more.
-func (n note) there(host string) error {
-	if n.Holder.PID > 0 && !n.Holder.Alive() {
-		return fmt.Errorf("%w: its first process, %d, has ended", errGone, n.Holder.PID)
-	}
-	if _, err := os.Stat(n.path(host)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %s", errGone, n.Network)
-	} else if err != nil {
-		return err
-	}
-	return nil
-}
-
-// sandboxOf finds the sandbox of a move's pod on this node, by what drover-runc noted of its containers.
-func (e *Ends) sandboxOf(m migrate.Move, role migrate.Role) (note, error) {
+// sandboxOf finds the sandbox of a move's pod on this node, by what drover-runc noted of its
+// containers, and where it is.
+func (e *Ends) sandboxOf(m migrate.Move, role migrate.Role) (note, string, error) {
 	pod := m.Source
 	if role == migrate.RoleTarget {
 		pod = m.Target
@@ -63,30 +68,35 @@ func (e *Ends) sandboxOf(m migrate.Move, role migrate.Role) (note, error) {
 	n := note{Namespace: m.Namespace, Name: m.Name, UID: m.UID, Role: role, PodUID: pod.UID}
 	ids, err := e.layout.Containers()
 	if err != nil {
-		return n, err
+		return n, "", err
 	}
 	for _, id := range ids {
 		c, err := e.layout.ReadContainer(id)
 		if err != nil || c == nil || c.PodUID != pod.UID {
 			continue // of another pod, or gone meanwhile
 		}
+		at := ""
 		found, err := n.in(e.host, c.Bundle)
 		if err == nil {
-			err = found.there(e.host)
+			at, err = found.find(e.host)
 		}
 		if err == nil {
-			return found, nil
+			return found, at, nil
 		}
 		if !errors.Is(err, errGone) && !errors.Is(err, fs.ErrNotExist) {
-			return n, fmt.Errorf("find the sandbox of pod %s by its container %s: %w", pod.UID, id, err)
+			return n, "", fmt.Errorf("find the sandbox of pod %s by its container %s: %w", pod.UID, id, err)
 		}
 	}
-	return n, fmt.Errorf("pod %s has no container with a sandbox on this node: %w", pod.UID, errGone)
+	return n, "", fmt.Errorf("pod %s has no container with a sandbox on this node: %w", pod.UID, errGone)
 }
 
 // in is the note of the sandbox that a container's bundle names.
 func (n note) in(host, bundle string) (note, error) {
-	data, err := os.ReadFile(filepath.Join(host, bundle, "config.json"))
+	file, err := securejoin.SecureJoin(host, filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return n, err
+	}
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return n, err
 	}
@@ -130,21 +140,23 @@ func (e *Ends) begin(n note) error {
 	return layout.WriteNote(path, n)
 }
 
-// noted is the sandbox in which something was made for a move; errGone: there is none.
-func (e *Ends) noted(uid string, role migrate.Role) (note, error) {
+// noted is the sandbox in which something was made for a move, and where it is; errGone: there is
+// none.
+func (e *Ends) noted(uid string, role migrate.Role) (note, string, error) {
 	path, err := e.file(uid, role)
 	if err != nil {
-		return note{}, err
+		return note{}, "", err
 	}
 	var n note
 	is, err := layout.ReadNote(path, &n)
 	if err != nil {
-		return n, err
+		return n, "", err
 	}
 	if !is {
-		return n, errGone
+		return n, "", errGone
 	}
-	return n, n.there(e.host)
+	at, err := n.find(e.host)
+	return n, at, err
 }
 
 func (e *Ends) forget(uid string, role migrate.Role) error {

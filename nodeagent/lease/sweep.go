@@ -54,29 +54,33 @@ func (w *Watch) sweepOne(ctx context.Context, n note, pm *v1alpha1.PodMigration)
 			pm = now
 		}
 	}
-	if errors.Is(n.there(w.cfg.Ends.host), errGone) {
+	at, err := n.find(w.cfg.Ends.host)
+	if errors.Is(err, errGone) {
 		return w.cfg.Ends.forget(n.UID, n.Role)
 	}
-	if n.Role == migrate.RoleTarget {
-		return w.sweepTarget(n, pm)
+	if err != nil {
+		return err
 	}
-	return w.sweepSource(n, pm)
+	if n.Role == migrate.RoleTarget {
+		return w.sweepTarget(n, at, pm)
+	}
+	return w.sweepSource(n, at, pm)
 }
 
 // sweepTarget leaves a lease that is over and whose connections may still be there, and clears all
 // else.
-func (w *Watch) sweepTarget(n note, pm *v1alpha1.PodMigration) error {
+func (w *Watch) sweepTarget(n note, at string, pm *v1alpha1.PodMigration) error {
 	switch {
 	case pm != nil && pm.Status.Target.Resumed && pm.Status.Connections != nil && pm.Status.Connections.LeaseEnded:
-		if err := address.Leave(n.path(w.cfg.Ends.host), of(migrate.MoveOf(pm))); err != nil {
+		if err := address.Leave(at, of(migrate.MoveOf(pm))); err != nil {
 			return err
 		}
 		return w.cfg.Ends.forget(n.UID, n.Role)
 	case pm != nil && !pm.Status.Target.Cleaned && pm.Status.Connections != nil && pm.Status.Connections.State != v1alpha1.ConnectionsClosed:
 		return nil
 	}
-	if l, err := address.LeaseOf(n.path(w.cfg.Ends.host)); err == nil {
-		if err := address.Leave(n.path(w.cfg.Ends.host), l); err != nil {
+	if l, err := address.LeaseOf(at); err == nil {
+		if err := address.Leave(at, l); err != nil {
 			return err
 		}
 	}
@@ -86,7 +90,7 @@ func (w *Watch) sweepTarget(n note, pm *v1alpha1.PodMigration) error {
 // sweepSource clears the sandbox of a source that runs on. One that the pod has left, or that nobody
 // can tell of any more, stays silent: its sockets are no end of any connection now, and the new
 // address at the tunnel's other end may soon be somebody else's.
-func (w *Watch) sweepSource(n note, pm *v1alpha1.PodMigration) error {
+func (w *Watch) sweepSource(n note, at string, pm *v1alpha1.PodMigration) error {
 	if pm != nil {
 		s := &pm.Status
 		over := s.Source.Ended && (s.Lost || s.Connections != nil && s.Connections.LeaseEnded)
@@ -94,7 +98,7 @@ func (w *Watch) sweepSource(n note, pm *v1alpha1.PodMigration) error {
 		case s.Source.Released:
 			return w.cfg.Ends.clear(n.UID, n.Role)
 		case over:
-			return w.silence(n, of(migrate.MoveOf(pm)))
+			return w.silence(n, at, of(migrate.MoveOf(pm)))
 		}
 		return nil
 	}
@@ -105,19 +109,19 @@ func (w *Watch) sweepSource(n note, pm *v1alpha1.PodMigration) error {
 	if f == nil {
 		return w.cfg.Ends.clear(n.UID, n.Role)
 	}
-	l, err := address.LeaseOf(n.path(w.cfg.Ends.host))
+	l, err := address.LeaseOf(at)
 	if err != nil {
 		return err
 	}
-	return w.silence(n, l)
+	return w.silence(n, at, l)
 }
 
 // silence holds the sandbox again, for as long as there is one.
-func (w *Watch) silence(n note, l address.Lease) error {
+func (w *Watch) silence(n note, at string, l address.Lease) error {
 	if w.holds[n.UID] {
 		return nil
 	}
-	if err := address.Hold(n.path(w.cfg.Ends.host), l); err != nil {
+	if err := address.Hold(at, l); err != nil {
 		return err
 	}
 	w.holds[n.UID] = true

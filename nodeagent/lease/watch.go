@@ -119,9 +119,9 @@ func leased(pm *v1alpha1.PodMigration) bool {
 // nothing, as long as it is the sandbox that has the address.
 func (w *Watch) source(ctx context.Context, pm *v1alpha1.PodMigration) error {
 	m := migrate.MoveOf(pm)
-	n, err := w.cfg.Ends.noted(m.UID, migrate.RoleSource)
+	_, at, err := w.cfg.Ends.noted(m.UID, migrate.RoleSource)
 	if err == nil {
-		err = address.Stands(n.path(w.cfg.Ends.host), of(m))
+		err = address.Stands(at, of(m))
 	}
 	if err != nil && !errors.Is(err, errGone) && !errors.Is(err, address.ErrNoEnd) {
 		return err
@@ -155,10 +155,10 @@ func (w *Watch) target(ctx context.Context, pm *v1alpha1.PodMigration) error {
 	if why, is := w.over[m.UID]; is {
 		return w.end(ctx, pm, why)
 	}
-	n, err := w.cfg.Ends.noted(m.UID, migrate.RoleTarget)
+	_, at, err := w.cfg.Ends.noted(m.UID, migrate.RoleTarget)
 	var u address.Use
 	if err == nil {
-		u, err = address.Used(n.path(w.cfg.Ends.host), of(m), talks)
+		u, err = address.Used(at, of(m), talks)
 	}
 	switch {
 	case errors.Is(err, errGone), errors.Is(err, address.ErrNoEnd):
@@ -182,7 +182,7 @@ func (w *Watch) target(ctx context.Context, pm *v1alpha1.PodMigration) error {
 	default:
 		return nil
 	}
-	if err := address.Leave(n.path(w.cfg.Ends.host), of(m)); err != nil {
+	if err := address.Leave(at, of(m)); err != nil {
 		return err
 	}
 	w.over[m.UID] = why
