@@ -42,6 +42,10 @@ func AbortReason(m *v1alpha1.PodMigration, f Facts, c Config) *Refusal {
 	if r := targetSpeaksAgainst(m, f); r != nil {
 		return r
 	}
+	if c := m.Status.Connections; c != nil && c.Required && c.State == v1alpha1.ConnectionsClosed {
+		return refuse(ReasonConnectionsNotKept, "the move would close the pod's connections (%s: %s), and annotation %s asks for none that does",
+			c.Reason, c.Message, v1alpha1.AnnotationKeepConnectionsRequired)
+	}
 	if took := since(m, f.Now, v1alpha1.ConditionAccepted); took > c.PrepareDeadline {
 		return refuse(ReasonPrepareDeadline, "not ready to commit %s after it was accepted, at most %s",
 			took.Round(time.Second), c.PrepareDeadline)

@@ -18,7 +18,17 @@ import (
 
 // judge accepts or rejects a wish.
 func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	if err := r.lookSelectors(ctx, m, &f); err != nil {
+		return ctrl.Result{}, err
+	}
 	if why := Admit(m, f); why != nil {
+		return r.reject(ctx, m, f, why)
+	}
+	connections, why, err := r.connections(ctx, m, f)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if why != nil {
 		return r.reject(ctx, m, f, why)
 	}
 	if controllerutil.AddFinalizer(m, v1alpha1.Finalizer) {
@@ -40,6 +50,9 @@ func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		Containers: moving,
 		Origin:     types.UID(v1alpha1.OriginOf(f.Pod)), OwnerUID: ownerUID(f.Pod), BootID: f.SourceNode.Status.NodeInfo.BootID,
 		KeepUntilAdopted: ofJob(f.Pod),
+	}
+	if m.Status.Connections = connections; connections != nil && connections.State == v1alpha1.ConnectionsClosed {
+		setCondition(m, f.Now, v1alpha1.ConditionConnectionsKept, false, connections.Reason, connections.Message)
 	}
 	m.Status.Target.PodName = nameFor(m, f.Pod, epoch)
 	m.Status.Phase = v1alpha1.PhaseReserving

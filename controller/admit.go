@@ -19,6 +19,7 @@ const (
 	ReasonPodTerminating       = movable.ReasonPodTerminating
 	ReasonNotScheduled         = movable.ReasonNotScheduled
 	ReasonNotOptedIn           = movable.ReasonNotOptedIn
+	ReasonHoldsAddress         = movable.ReasonHoldsAddress
 	ReasonWrongRuntimeClass    = movable.ReasonWrongRuntimeClass
 	ReasonAlreadyMigrating     = "AlreadyMigrating"
 	ReasonNotSecondStep        = "NotSecondStep"
@@ -75,7 +76,7 @@ func Judge(m *v1alpha1.PodMigration, f Facts) []movable.Finding {
 		all = found(refuse(ReasonPaused, "all new moves are paused: ConfigMap %s says paused", v1alpha1.PauseConfigMap))
 	}
 	all = append(all, movable.Pod(f.Pod, f.Claims)...)
-	for _, judge := range []func(*v1alpha1.PodMigration, Facts) *Refusal{admitOrder, admitOwner, admitBudget, admitRestart, admitHolder, admitContainers, admitSource, admitTarget} {
+	for _, judge := range []func(*v1alpha1.PodMigration, Facts) *Refusal{admitOrder, admitOwner, admitBudget, admitRestart, admitKeep, admitHolder, admitContainers, admitSource, admitTarget} {
 		all = append(all, found(judge(m, f))...)
 	}
 	return all

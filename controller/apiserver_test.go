@@ -105,7 +105,8 @@ func roles() []client.Object {
 			rule("apps", "replicasets/finalizers statefulsets/finalizers", "update"),
 			rule("apps", "replicasets statefulsets daemonsets", "list"),
 			rule("batch", "jobs", "list"),
-			rule("", "replicationcontrollers", "list"),
+			rule("", "replicationcontrollers services", "list"),
+			rule("networking.k8s.io", "networkpolicies", "list"),
 			rule("batch", "jobs", "get"),
 			rule("batch", "jobs/finalizers", "update"),
 			rule("policy", "poddisruptionbudgets", "get list"),
@@ -318,7 +319,7 @@ func runController(t *testing.T, config *rest.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := controller.Setup(mgr, controller.Config{Namespace: system}); err != nil {
+	if err := controller.Setup(mgr, controller.Config{Namespace: system, PauseImage: pauseImage}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

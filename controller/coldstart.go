@@ -103,6 +103,7 @@ func coldPod(m *v1alpha1.PodMigration, p *corev1.Pod) (*corev1.Pod, error) {
 	}
 	for k, v := range p.Annotations {
 		if !strings.HasPrefix(k, "drover.dev/") || k == v1alpha1.AnnotationMigrate || k == v1alpha1.AnnotationPeers || k == v1alpha1.AnnotationOnRestoreFailure ||
+			k == v1alpha1.AnnotationKeepConnections || k == v1alpha1.AnnotationKeepConnectionsRequired ||
 			k == v1alpha1.AnnotationLogPattern || strings.HasPrefix(k, v1alpha1.AnnotationLogPattern+".") {
 			fresh.Annotations[k] = v
 		}

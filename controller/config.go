@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -34,11 +35,17 @@ type Config struct {
 	// SettleDeadline: this long after an abort before any create waited, the agents are not
 	// waited for any more. Default 10 s.
 	SettleDeadline time.Duration
+	// PauseImage holds the old addresses of pods that keep their connections: an image by its
+	// digest, NAME@sha256:…, whose program does nothing. Empty: no address is held.
+	PauseImage string
 	// KeepFor is how long a finished PodMigration is kept. Default 1 h; negative: for ever.
 	KeepFor time.Duration
 	// Poll is how often an unfinished move is looked at when no event comes. Default 1 s.
 	Poll time.Duration
 }
+
+// byDigest is an image that cannot be another tomorrow.
+var byDigest = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
 
 // DefaultAgentSelector is the label that the chart gives the agents' pods.
 const DefaultAgentSelector = "app.kubernetes.io/name=drover-agent"
@@ -69,6 +76,9 @@ func (c Config) WithDefaults() Config {
 func (c Config) Validate() error {
 	if c.Namespace == "" {
 		return errors.New("namespace is empty: name the one that Drover runs in")
+	}
+	if c.PauseImage != "" && !byDigest.MatchString(c.PauseImage) {
+		return fmt.Errorf("pause-image is %q: want an image by its digest, NAME@sha256:…, for that is all that the fence of a node lets through", c.PauseImage)
 	}
 	for name, d := range map[string]time.Duration{
 		"unschedulable-after": c.UnschedulableAfter, "bind-deadline": c.BindDeadline,

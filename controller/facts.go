@@ -38,6 +38,9 @@ type Facts struct {
 	Job *batchv1.Job
 	// Budgets are the PodDisruptionBudgets that select the pod.
 	Budgets []policyv1.PodDisruptionBudget
+	// Takers select pods by labels and count them for something, Policies by what they may send and
+	// receive. Read only for pods that ask to keep their connections.
+	Takers, Policies []adopter
 	// SourceNode is the pod's node.
 	SourceNode *corev1.Node
 	// TargetNode is the spec's before the replacement has a node, then the replacement's.

@@ -80,8 +80,10 @@ func replicaSet() *appsv1.ReplicaSet {
 func deployment() *appsv1.Deployment {
 	return &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "web", UID: "uid-web"},
-		Spec:       appsv1.DeploymentSpec{Replicas: ptr(int32(1)), Template: template()},
-		Status:     appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: ptr(int32(1)), Template: template(), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
+		},
+		Status: appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -75,7 +76,9 @@ func (w *world) refusal(p *corev1.Pod) error {
 }
 
 // patched holds the precondition on the UID, which the fake client does not know.
-func (w *world) patched(ctx context.Context, o client.Object, p client.Patch) error {
+func (w *world) patched(ctx context.Context, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+	var options client.PatchOptions
+	options.ApplyOptions(opts)
 	body, err := p.Data(o)
 	if err != nil {
 		return err
@@ -99,9 +102,16 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch) er
 	if u := meta.Metadata.UID; u != "" && u != now.UID {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, o.GetName(), errors.New("precondition: UID"))
 	}
+	if strings.Contains(string(body), pauseImage) && w.refusesImage != nil {
+		return w.refusesImage
+	}
+	if len(options.DryRun) > 0 {
+		return nil
+	}
 	if err := w.api.Patch(ctx, o, p); err != nil {
 		return err
 	}
+	w.leasePatched(&now, o.(*corev1.Pod))
 	if o.GetLabels()[v1alpha1.LabelReplacement] == "" && now.Labels[v1alpha1.LabelReplacement] != "" {
 		w.adopting = o.GetUID()
 		w.adopted(controllerOf(o) != nil)
@@ -117,7 +127,7 @@ func (w *world) adopted(owned bool) {
 	}
 	source := w.pod(m.Status.Source.PodName)
 	if owned && w.job() != nil {
-		if source != nil && (ofJob(source) || len(source.Labels) > 0) {
+		if source != nil && !released(source) && (ofJob(source) || len(source.Labels) > 0) {
 			w.t.Error("the Job was given the replacement while it had the source")
 		}
 		return
@@ -126,8 +136,11 @@ func (w *world) adopted(owned bool) {
 		return // it takes none in place of another
 	}
 	// The owner does not choose among pods that are terminating.
-	if owned && source != nil && source.DeletionTimestamp == nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
+	if owned && source != nil && !released(source) && source.DeletionTimestamp == nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
 		w.t.Error("the replacement was handed over while the source was not the first to lose")
+	}
+	if source != nil && leasing(m) && !released(source) {
+		w.t.Error("the replacement was handed over while its owner could still delete the pod that holds the old address")
 	}
 }
 
@@ -161,6 +174,9 @@ func (w *world) delete(ctx context.Context, o client.Object, opts ...client.Dele
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, o.GetName(), errors.New("precondition: UID"))
 	}
 	for _, m := range w.moves() {
+		if pod.UID == m.Status.Source.PodUID {
+			w.leaseDeleted(&m)
+		}
 		if pod.UID == m.Status.Source.PodUID && !m.Status.Target.Resumed && !m.Status.Lost && m.Status.Decision != v1alpha1.Abort && !m.Status.Returned {
 			w.t.Errorf("the source was deleted before the target resumed (phase %s)", m.Status.Phase)
 		}

@@ -30,6 +30,9 @@ const (
 // replacement in one write; delete the source; take the cost off. Each step is skipped
 // when it is seen to be done.
 func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
+	if changed, err := r.watchLease(ctx, m, f); changed || err != nil {
+		return ctrl.Result{RequeueAfter: again}, err
+	}
 	p, source := f.replacement(m), f.source(m)
 	if holdsName(m) {
 		if done, result, err := r.named(ctx, m, f); done || err != nil {
@@ -55,6 +58,10 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 			return ctrl.Result{}, err
 		}
 		if keepsName(m, p, hand) {
+			if leasing(m) { // it did not when the move was accepted
+				why := refuse(ReasonNameNeeded, "pod %s shall have its name back, which the object that holds its old address would have to keep", m.Status.Source.PodName)
+				return ctrl.Result{RequeueAfter: again}, r.endLease(ctx, m, f, *why)
+			}
 			return r.giveName(ctx, m, f, p, source, hand)
 		}
 		if done, result, err := r.adopt(ctx, m, f, p, source, hand); !done {
@@ -64,8 +71,21 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 	if changed, err := r.letEnd(ctx, m, f, "the owner has pod "+p.Name); changed || err != nil {
 		return ctrl.Result{RequeueAfter: again}, err
 	}
-	if source != nil {
+	if keepsAddress(m) {
+		if err := r.unhold(ctx, m, ""); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	if source != nil && !leasing(m) {
 		return r.removeSource(ctx, m, f, source)
+	}
+	if source != nil {
+		if why := r.unended(m, f); why != nil {
+			return r.await(ctx, m, f, why)
+		}
+		if changed, err := r.quiet(ctx, m, f, source); changed || err != nil {
+			return ctrl.Result{RequeueAfter: again}, err
+		}
 	}
 	if why, err := r.surplus(ctx, p); err != nil {
 		return ctrl.Result{}, err
@@ -102,7 +122,16 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		result, err := r.await(ctx, m, f, why)
 		return false, result, err
 	}
-	if owned && source != nil && source.DeletionTimestamp == nil {
+	switch {
+	case source == nil, released(source):
+	case leasing(m):
+		if held, result, err := r.onHold(ctx, m, f, p, hand); !held || err != nil {
+			return false, result, err
+		}
+		if done, err := r.letGo(ctx, m, f, source); !done || err != nil {
+			return false, ctrl.Result{RequeueAfter: again}, err
+		}
+	case owned && source.DeletionTimestamp == nil:
 		if err := r.cheapen(ctx, source); err != nil {
 			return false, ctrl.Result{}, err
 		}
@@ -119,7 +148,7 @@ func whatToHand(p, source *corev1.Pod) (HandOver, error) {
 	if err := json.Unmarshal([]byte(p.Annotations[v1alpha1.AnnotationHandOver]), &saved); err != nil {
 		return saved, fmt.Errorf("replacement %s/%s: annotation %s: %w", p.Namespace, p.Name, v1alpha1.AnnotationHandOver, err)
 	}
-	if source == nil || releasedFromJob(source, saved) {
+	if source == nil || released(source) || releasedFromJob(source, saved) {
 		return saved, nil
 	}
 	now := handOverOf(source)
@@ -183,7 +212,7 @@ func (r *Reconciler) surplus(ctx context.Context, p *corev1.Pod) (*Refusal, erro
 // its pods with it. The replacement goes too, once the source has shown that it does:
 // a source that is left behind as an orphan comes here no more, for it has no owner.
 func (r *Reconciler) withoutOwner(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p, source *corev1.Pod) (ctrl.Result, error) {
-	if source != nil && source.DeletionTimestamp == nil {
+	if source != nil && source.DeletionTimestamp == nil && !released(source) {
 		return r.await(ctx, m, f, refuse("WaitingForOwner", "the owner of pod %s is gone or scaled to 0; waiting for what becomes of the pod", source.Name))
 	}
 	return r.discard(ctx, m, f, p, refuse(ReasonOwnerGone,
@@ -233,11 +262,22 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 	if changed, err := r.letEnd(ctx, m, f, "pod "+source.Name+" is deleted, too"); changed || err != nil {
 		return ctrl.Result{RequeueAfter: again}, err
 	}
-	late := sinceDecided(m, f.Now) > r.Config.EndDeadline
-	if !m.Status.Source.Ended && f.SourceNode != nil && f.AgentOnSource && !late {
-		return r.await(ctx, m, f, refuse("WaitingForSource", "the agent on node %s has not ended the source yet", m.Status.Source.Node))
+	if why := r.unended(m, f); why != nil {
+		return r.await(ctx, m, f, why)
+	}
+	if left := leaseLeft(m, f.Now); left > 0 {
+		return ctrl.Result{RequeueAfter: left}, nil
 	}
 	return r.remove(ctx, source)
+}
+
+// unended tells that the source's agent is waited for, which has not ended the processes yet.
+func (r *Reconciler) unended(m *v1alpha1.PodMigration, f Facts) *Refusal {
+	late := sinceDecided(m, f.Now) > r.Config.EndDeadline
+	if m.Status.Source.Ended || f.SourceNode == nil || !f.AgentOnSource || late {
+		return nil
+	}
+	return refuse("WaitingForSource", "the agent on node %s has not ended the source yet", m.Status.Source.Node)
 }
 
 // discarded are the reasons for which the replacement of a pod that ran is deleted.

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -62,6 +63,31 @@ func (r *Reconciler) hold(ctx context.Context, m *v1alpha1.PodMigration, key str
 		return false, err, nil
 	}
 	return false, nil, fmt.Errorf("ask the API server whether %s is on hold, by a dry run of a creation: %w", key, err)
+}
+
+// onHold keeps the owner, if there is one, from making a pod while it is one short. held: go on.
+// Should the hold not come into force the hand-over goes on without it, late: the worst is a pod
+// that the owner starts and takes away again.
+func (r *Reconciler) onHold(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p *corev1.Pod, hand HandOver) (held bool, _ ctrl.Result, _ error) {
+	ref := ownerIn(hand)
+	if ref == nil {
+		return true, ctrl.Result{}, nil
+	}
+	probe := nameProbe(p, p.Name)
+	probe.OwnerReferences = hand.Owners
+	held, no, err := r.hold(ctx, m, ownerHold(ref.UID), probe)
+	switch late := sinceDecided(m, f.Now) > r.Config.EndDeadline; {
+	case late:
+		return true, ctrl.Result{}, nil
+	case err != nil:
+		return false, ctrl.Result{}, err
+	case no != nil:
+		result, err := r.await(ctx, m, f, refuse("WaitingForHold",
+			"the pod runs on node %s as %s; whether %s %s is kept from making another meanwhile is not known, for the API server refuses a pod of it (asked by a dry run); the hand-over goes on without that %s after the commit. It says: %v",
+			m.Status.Target.Node, p.Name, ref.Kind, ref.Name, r.Config.EndDeadline, no))
+		return false, result, err
+	}
+	return held, ctrl.Result{RequeueAfter: again}, nil
 }
 
 // isRefusal tells the answers of an API server that only people can change: admission says

@@ -47,7 +47,7 @@ func (r *Reconciler) inspect(m *v1alpha1.PodMigration, f Facts, stored *corev1.P
 // the source's, but files that it opens from now on are not. That can be seen only once the
 // container runs, and only of images that could not be pinned.
 func (r *Reconciler) noticeImages(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p, source *corev1.Pod) error {
-	if source == nil || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionImagesPinned) {
+	if source == nil || quieted(m, source) || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionImagesPinned) {
 		return nil
 	}
 	others := otherImages(p, source)

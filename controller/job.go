@@ -87,20 +87,15 @@ func (r *Reconciler) adoptByJob(ctx context.Context, m *v1alpha1.PodMigration, f
 		result, err := r.withoutJob(ctx, m, f, p, source, hand, job, why)
 		return false, result, err
 	}
-	held, no, err := r.holdJob(ctx, m, f, p, hand)
-	switch {
-	case err != nil:
-		return false, ctrl.Result{}, err
-	case no != nil:
-		result, err := r.await(ctx, m, f, refuse("WaitingForHold",
-			"the pod runs on node %s as %s; whether Job %s is kept from making another meanwhile is not known, for the API server refuses a pod of it (asked by a dry run); the hand-over goes on without that %s after the commit. It says: %v",
-			m.Status.Target.Node, p.Name, job.Name, r.Config.EndDeadline, no))
+	if held, result, err := r.onHold(ctx, m, f, p, hand); !held || err != nil {
 		return false, result, err
-	case !held:
-		return false, ctrl.Result{RequeueAfter: again}, nil
 	}
 	if source != nil && ofJob(source) {
-		if err := r.releaseFromJob(ctx, source); err != nil {
+		if leasing(m) {
+			if done, err := r.letGo(ctx, m, f, source); !done || err != nil {
+				return false, ctrl.Result{RequeueAfter: again}, err
+			}
+		} else if err := r.releaseFromJob(ctx, source); err != nil {
 			return false, ctrl.Result{}, err
 		}
 	}
@@ -108,21 +103,6 @@ func (r *Reconciler) adoptByJob(ctx context.Context, m *v1alpha1.PodMigration, f
 		return false, ctrl.Result{}, err
 	}
 	return true, ctrl.Result{}, nil
-}
-
-// holdJob keeps the Job from making a pod while it is one short. Should the hold not come
-// into force the hand-over goes on without it, late: the worst is a pod that the Job starts
-// and takes away again.
-func (r *Reconciler) holdJob(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p *corev1.Pod, hand HandOver) (held bool, no, _ error) {
-	probe := &corev1.Pod{Spec: *p.Spec.DeepCopy()}
-	probe.Namespace, probe.Name, probe.OwnerReferences = p.Namespace, p.Name, hand.Owners
-	probe.Spec.NodeName = ""
-	probe.Spec.Priority, probe.Spec.PreemptionPolicy, probe.Spec.Overhead = nil, nil, nil
-	held, no, err := r.hold(ctx, m, ownerHold(ownerIn(hand).UID), probe)
-	if late := sinceDecided(m, f.Now) > r.Config.EndDeadline; late {
-		return true, nil, nil
-	}
-	return held, no, err
 }
 
 // withoutJob: the Job wants no more pods. Its own pods it deletes, and with them goes the

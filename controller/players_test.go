@@ -54,6 +54,15 @@ type players struct {
 	apart bool
 	// later is how many replacements are made beside the first, at most.
 	later int
+	// notCarried: the network does not carry what the target's agent sends to the old address.
+	notCarried bool
+	// notAsked: the agents know nothing of connections.
+	notAsked bool
+	// endless connections of the old address, or how long there have been none.
+	endless bool
+	idle    int
+	// refusesImage is what is said to another image of the source.
+	refusesImage error
 	// adopting is the replacement that was given away last.
 	adopting types.UID
 }
@@ -114,6 +123,8 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 		return
 	case s.Decision == v1alpha1.Undecided && !dst.Waiting:
 		dst.Waiting, dst.BootID, dst.Deadline = true, "boot-"+dst.Node, &at
+	case s.Decision == v1alpha1.Undecided && s.Connections != nil && s.Connections.State == v1alpha1.ConnectionsProbing && !w.notAsked:
+		w.probe(s.Connections)
 	case s.Decision == v1alpha1.Undecided && !src.Offered:
 		src.Offered = true
 	case s.Decision == v1alpha1.Undecided && !w.noCommit:
@@ -131,8 +142,13 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 	case s.Decision == v1alpha1.Commit && !dst.Resumed && !s.Lost:
 		dst.Starting, dst.Resumed = true, true
 	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds && (!src.KeepUntilAdopted || s.Adopted || s.Lost):
-		w.endSource(src.PodName)
+		w.endSource(m)
 		src.Ended, s.Bytes, s.FrozenTime = true, 1<<20, &metav1.Duration{Duration: 300 * time.Millisecond}
+	case leasing(m) && s.HandedOver && !w.endless:
+		if w.idle++; w.idle < 3 {
+			return
+		}
+		s.Connections.LeaseEnded, s.Connections.LeaseReason = true, v1alpha1.ReasonLastConnection
 	default:
 		return
 	}
@@ -140,11 +156,18 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 }
 
 // endSource kills the source's processes; kubelet on n1 reports that.
-func (w *world) endSource(name string) {
-	if p := w.pod(name); p != nil {
+func (w *world) endSource(m *v1alpha1.PodMigration) {
+	p := w.pod(m.Status.Source.PodName)
+	switch {
+	case p == nil:
+		return
+	case keepsAddress(m): // kubelet would start it anew, and drover-runc does not
+		p.Status.Conditions = nil
+		p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CreateContainerError"}}
+	default:
 		p.Status.Phase = corev1.PodFailed
-		w.must(w.api.Status().Update(context.Background(), p))
 	}
+	w.must(w.api.Status().Update(context.Background(), p))
 }
 
 // grace stands in for the grace period of a pod: it keeps the terminating object.
@@ -176,6 +199,7 @@ func (w *world) kubelet(m *v1alpha1.PodMigration) {
 	}
 	p.Status.Phase = corev1.PodRunning
 	p.Status.ContainerStatuses = sourcePod().Status.ContainerStatuses
+	p.Status.PodIPs = []corev1.PodIP{{IP: "10.0.2.9"}}
 	if w.endsSoon {
 		p.Status.Phase = corev1.PodSucceeded
 	}
@@ -208,7 +232,7 @@ func (w *world) owner() {
 		w.must(w.api.Delete(context.Background(), &own[0]))
 		own = own[1:]
 	}
-	if len(own) < int(*rs.Spec.Replicas) {
+	if len(own) < int(*rs.Spec.Replicas) && !w.held(ownerHold(rs.UID)) {
 		w.thirds++
 		p := sourcePod()
 		p.Name, p.UID = "web-5d4-third"+strconv.Itoa(w.thirds), "uid-third"

@@ -130,6 +130,9 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 			return ctrl.Result{}, err
 		}
 	}
+	if done, result, err := r.seeLease(ctx, m); !done || err != nil {
+		return result, err
+	}
 	if awaited, err := r.sourceAwaited(ctx, m); err != nil || awaited {
 		return ctrl.Result{RequeueAfter: r.Config.Poll}, err
 	}
@@ -141,7 +144,7 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	if m.DeletionTimestamp != nil || r.Config.KeepFor < 0 {
 		return ctrl.Result{}, nil
 	}
-	if left := r.Config.KeepFor - since(m, r.Now(), v1alpha1.ConditionComplete); left > 0 {
+	if left := r.Config.KeepFor - sinceLast(m, r.Now()); left > 0 {
 		return ctrl.Result{RequeueAfter: left}, nil
 	}
 	uid, version := m.UID, m.ResourceVersion

@@ -60,6 +60,15 @@ func since(m *v1alpha1.PodMigration, now time.Time, kind string) time.Duration {
 	return now.Sub(c.LastTransitionTime.Time)
 }
 
+// sinceLast is how long ago the last of a finished move was done: of a lease, if there was one.
+func sinceLast(m *v1alpha1.PodMigration, now time.Time) time.Duration {
+	last := since(m, now, v1alpha1.ConditionComplete)
+	if keepsAddress(m) {
+		return min(last, since(m, now, v1alpha1.ConditionAddressLeased))
+	}
+	return last
+}
+
 // sinceDecided is how long ago the decision was made; by the decider's clock, so it may
 // be wrong by the difference of the clocks, and never decides who runs.
 func sinceDecided(m *v1alpha1.PodMigration, now time.Time) time.Duration {
@@ -93,6 +102,12 @@ func outcome(m *v1alpha1.PodMigration) string {
 	}
 	if s.Bytes > 0 {
 		line += fmt.Sprintf("; %d bytes sent", s.Bytes)
+	}
+	switch c := s.Connections; {
+	case keepsAddress(m):
+		line += "; its connections went along"
+	case c != nil && c.State == v1alpha1.ConnectionsClosed:
+		line += fmt.Sprintf("; its connections were closed: %s", c.Reason)
 	}
 	return line
 }

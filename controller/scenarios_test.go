@@ -28,8 +28,14 @@ type scenario struct {
 	keep    bool
 	old     string // name of the source; empty: oldName
 	budget  *policyv1.PodDisruptionBudget
-	change  func(m *v1alpha1.PodMigration)
-	players players
+	// keeps is for how long the pod asks to keep its connections; required: rather no move. never:
+	// its processes are not started anew. closed is for what reason they are not kept, lease for
+	// what reason the lease of its old address ends.
+	keeps           string
+	required, never bool
+	closed, lease   string
+	change          func(m *v1alpha1.PodMigration)
+	players         players
 	// the end
 	phase  v1alpha1.Phase
 	reason string // of the condition Complete
@@ -128,7 +134,7 @@ func losesNode(w *world) {
 }
 
 func scenarios() []scenario {
-	return append(slices.Concat(jobScenarios(), nameScenarios(), budgetScenarios(), coldScenarios(), endScenarios()), []scenario{
+	return append(slices.Concat(jobScenarios(), nameScenarios(), budgetScenarios(), coldScenarios(), endScenarios(), leaseScenarios()), []scenario{
 		{name: "Deployment", phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
 		{name: "to a node", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "n2" },
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
@@ -220,6 +226,9 @@ func (s scenario) begin(t *testing.T, f fault) *world {
 	if s.budget != nil {
 		objects = append(objects, s.budget.DeepCopy(), sibling())
 	}
+	if s.keeps != "" {
+		objects = append(objects, s.asks(p)...)
+	}
 	w := newWorld(t, objects...)
 	w.players, w.fault = s.players, f
 	if s.old != "" {
@@ -251,6 +260,9 @@ func (w *world) state() map[string]any {
 		}
 		slices.Sort(conditions) // a map by type, whose order says nothing
 		m.Status.Timeline, m.Status.Conditions, m.Status.DecidedAt, m.Status.Target.Deadline = nil, nil, nil, nil
+		if m.Status.Connections != nil {
+			m.Status.Connections.Until = nil
+		}
 		if m.Status.Budget != nil {
 			m.Status.Budget.ReservedAt = metav1.Time{}
 		}
@@ -298,6 +310,7 @@ func (s scenario) check(t *testing.T, w *world, m *v1alpha1.PodMigration) {
 		t.Error("the source is still claimed")
 	}
 	w.checkJob(s)
+	w.checkLease(s, m)
 	if w.thirds != s.thirds {
 		t.Errorf("the owner made %d pods, want %d", w.thirds, s.thirds)
 	}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -43,18 +44,19 @@ func withhold(all map[string]string, by []adopter) (map[string]string, *Refusal)
 		if !a.selector.Matches(labels.Set(kept)) {
 			continue
 		}
-		key := telling(a.selector)
-		if key == "" {
+		keys := telling(a.selector)
+		if len(keys) == 0 {
 			return nil, refuse(ReasonUnsupportedOwner,
 				"%s %s selects pods by labels that they do not have: it would take a replacement for its own before it runs", a.kind, a.name)
 		}
-		delete(kept, key)
+		delete(kept, keys[0])
 	}
 	return kept, nil
 }
 
-// telling is the label without which a pod is not selected; empty: there is none.
-func telling(s labels.Selector) string {
+// telling are the labels without any of which a pod is not selected, those first that say
+// the least else. There may be none.
+func telling(s labels.Selector) []string {
 	all, _ := s.Requirements()
 	var keys []string
 	for _, r := range all {
@@ -63,13 +65,16 @@ func telling(s labels.Selector) string {
 			keys = append(keys, r.Key())
 		}
 	}
-	for _, k := range withheldFirst {
-		if slices.Contains(keys, k) {
-			return k
-		}
+	slices.SortFunc(keys, func(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b)) })
+	return keys
+}
+
+// rank is the place of a label among those to withhold first.
+func rank(key string) int {
+	if i := slices.Index(withheldFirst, key); i >= 0 {
+		return i
 	}
-	slices.Sort(keys)
-	return slices.Concat(keys, []string{""})[0]
+	return len(withheldFirst)
 }
 
 // label gives the new replacement those labels of the source that it can have.

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -51,7 +52,7 @@ var errLost = errors.New("connection reset by peer")
 
 var testScheme = sync.OnceValue(func() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, policyv1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, policyv1.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err)
 		}
@@ -67,7 +68,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	w.r = &Reconciler{
 		Reader: watched, Writer: watched, Status: watched, Events: &record.FakeRecorder{},
 		Now:    func() time.Time { return w.now },
-		Config: Config{Namespace: system, KeepFor: -1, BindDeadline: 5 * time.Second, BudgetDeadline: 5 * time.Second}.WithDefaults(),
+		Config: Config{Namespace: system, PauseImage: pauseImage, KeepFor: -1, BindDeadline: 5 * time.Second, BudgetDeadline: 5 * time.Second}.WithDefaults(),
 	}
 	return w
 }
@@ -122,7 +123,7 @@ func (w *world) funcs() interceptor.Funcs {
 			return w.call(ctx, func() error { return c.Update(ctx, o, opts...) })
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-			return w.call(ctx, func() error { return w.patched(ctx, o, p) })
+			return w.call(ctx, func() error { return w.patched(ctx, o, p, opts...) })
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
 			return w.call(ctx, func() error { return w.delete(ctx, o, opts...) })

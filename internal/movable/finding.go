@@ -25,6 +25,7 @@ const (
 	ReasonNotScheduled         = "NotScheduled"
 	ReasonNotRunning           = "NotRunning"
 	ReasonNotOptedIn           = "NotOptedIn"
+	ReasonHoldsAddress         = "HoldsAddress"
 	ReasonWrongRuntimeClass    = "WrongRuntimeClass"
 	ReasonEphemeralContainer   = "EphemeralContainer"
 	ReasonHostNamespace        = "HostNamespace"

@@ -30,6 +30,10 @@ func will(p *corev1.Pod) []Finding {
 	if p.DeletionTimestamp != nil {
 		all = append(all, Found(ReasonPodTerminating, "pod %s/%s is being deleted", p.Namespace, p.Name))
 	}
+	if p.Labels[v1alpha1.LabelLease] != "" {
+		all = append(all, Found(ReasonHoldsAddress, "pod %s/%s has moved away, and is kept for its address alone, which the moved pod has still",
+			p.Namespace, p.Name).But("move that pod"))
+	}
 	if p.Spec.NodeName == "" {
 		all = append(all, Found(ReasonNotScheduled, "pod %s/%s is on no node yet", p.Namespace, p.Name).
 			But("wait until it runs, or see why the scheduler leaves it"))

@@ -1,0 +1,179 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// A pod that has moved with its connections leases its old address from the source pod, whose
+// sandbox the cluster's network gave it to. So the source's object outlives the move: it is
+// let go by its owner (release.go) in place of being deleted, and deleted when the lease has ended.
+// The move is complete before that; only its record's finalizer waits.
+
+const (
+	// leaseMargin covers what is under way: packets when the pod on the target may send no more,
+	// and word of the end of a lease on the way to the agents.
+	leaseMargin = 10 * time.Second
+	// leaseLook is how often, in polls, a lease is looked at when no event comes.
+	leaseLook = 10
+)
+
+// ReasonNotProbed: connections were closed, for the agents knew nothing of the wish.
+const ReasonNotProbed = "NotProbed"
+
+// Reasons of the end of a lease, besides those that agents find.
+const (
+	// ReasonSourceGone: the source pod is gone or ended, or being deleted by others; or its node is.
+	ReasonSourceGone = "SourceGone"
+	// ReasonReplacementGone: the pod that has the address is gone or ended, or its node is.
+	ReasonReplacementGone = "ReplacementGone"
+	// ReasonNotReleased: the source could not be taken out of its owner's hands.
+	ReasonNotReleased = "NotReleased"
+)
+
+// keepsAddress tells that the pod runs on the target and has its old address, or had it.
+func keepsAddress(m *v1alpha1.PodMigration) bool {
+	c := m.Status.Connections
+	return c != nil && c.State == v1alpha1.ConnectionsKept && m.Status.Target.Resumed
+}
+
+// leasing tells that the source's sandbox has to stay.
+func leasing(m *v1alpha1.PodMigration) bool {
+	return keepsAddress(m) && !m.Status.Connections.LeaseEnded
+}
+
+// leaseOver tells why nobody needs the old address any more, or nobody holds it. What only the
+// nodes can see, above all that the last connection has ended, their agents say in the record.
+func leaseOver(m *v1alpha1.PodMigration, f Facts) *Refusal {
+	s, c := &m.Status, m.Status.Connections
+	source, p := f.source(m), f.replacement(m)
+	switch {
+	case source == nil:
+		return refuse(ReasonSourceGone, "pod %s on node %s, which held the address, was deleted", s.Source.PodName, s.Source.Node)
+	case source.DeletionTimestamp != nil:
+		why := whyTerminating(f, source)
+		return refuse(ReasonSourceGone, "%s, which held the address", why.Message)
+	case over(source):
+		return refuse(ReasonSourceGone, "pod %s on node %s, which held the address, has ended: %s %s", source.Name, s.Source.Node, source.Status.Reason, source.Status.Message)
+	case f.SourceNode == nil:
+		return refuse(ReasonSourceGone, "node %s, where the address was held, is gone", s.Source.Node)
+	case sourceBooted(m, f):
+		return refuse(ReasonSourceGone, "node %s, where the address was held, was booted", s.Source.Node)
+	case p == nil:
+		return refuse(ReasonReplacementGone, "pod %s, which had the address, is gone", s.Target.PodName)
+	case over(p):
+		return refuse(ReasonReplacementGone, "pod %s, which had the address, has ended", p.Name)
+	case f.TargetNode == nil:
+		return refuse(ReasonReplacementGone, "node %s of pod %s, which had the address, is gone", s.Target.Node, p.Name)
+	case s.Target.BootID != "" && f.TargetNode.Status.NodeInfo.BootID != s.Target.BootID:
+		return refuse(ReasonReplacementGone, "node %s of pod %s, which had the address, was booted", s.Target.Node, p.Name)
+	case m.DeletionTimestamp != nil:
+		return refuse(ReasonDeleted, "the PodMigration was deleted")
+	case c.Until != nil && !f.Now.Before(c.Until.Time):
+		return refuse(v1alpha1.ReasonLeaseOver, "the address was kept for %s, as annotation %s asks", c.KeepFor.Duration, v1alpha1.AnnotationKeepConnections)
+	}
+	return nil
+}
+
+func over(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
+}
+
+// watchLease writes into the record that a lease has begun, or ended. changed: it was written now.
+func (r *Reconciler) watchLease(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (changed bool, _ error) {
+	s, c := &m.Status, m.Status.Connections
+	if c != nil && c.State == v1alpha1.ConnectionsProbing && s.Target.Resumed {
+		c.State, c.Reason = v1alpha1.ConnectionsClosed, ReasonNotProbed
+		c.Message = fmt.Sprintf("the agents of nodes %s and %s have not asked the network whether it carries connections: are they of an older version?", s.Source.Node, s.Target.Node)
+		setCondition(m, f.Now, v1alpha1.ConditionConnectionsKept, false, c.Reason, c.Message)
+		return true, r.save(ctx, m)
+	}
+	if !keepsAddress(m) {
+		return false, nil
+	}
+	is := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAddressLeased)
+	switch {
+	case is == nil:
+		// Counted from now, which is after the target's kernel began to count.
+		until := metav1.NewMicroTime(f.Now.Add(c.KeepFor.Duration + leaseMargin))
+		c.Until = &until
+		says := fmt.Sprintf("pod %s on node %s holds %s for pod %s, until %s at most",
+			s.Source.PodName, s.Source.Node, strings.Join(c.OldAddresses, " and "), s.Target.PodName, until.UTC().Format(time.RFC3339))
+		setCondition(m, f.Now, v1alpha1.ConditionAddressLeased, true, "Leased", says)
+		note(m, f.Now, "AddressLeased", says)
+		if err := r.save(ctx, m); err != nil {
+			return false, err
+		}
+		r.event(m, corev1.EventTypeNormal, "AddressLeased", says, f.source(m), f.replacement(m))
+		return true, nil
+	case is.Status == metav1.ConditionTrue && c.LeaseEnded:
+		return true, r.endLease(ctx, m, f, Refusal{c.LeaseReason, c.LeaseMessage})
+	case is.Status == metav1.ConditionTrue:
+		if why := leaseOver(m, f); why != nil {
+			return true, r.endLease(ctx, m, f, *why)
+		}
+	}
+	return false, nil
+}
+
+// endLease writes down that a lease has ended, and why.
+func (r *Reconciler) endLease(ctx context.Context, m *v1alpha1.PodMigration, f Facts, why Refusal) error {
+	c := m.Status.Connections
+	c.LeaseEnded, c.LeaseReason, c.LeaseMessage = true, why.Reason, v1alpha1.Cut(why.Message)
+	setCondition(m, f.Now, v1alpha1.ConditionAddressLeased, false, word(why.Reason, "Ended"), why.Message)
+	note(m, f.Now, "LeaseEnded", why.Message)
+	if err := r.save(ctx, m); err != nil {
+		return err
+	}
+	r.event(m, corev1.EventTypeNormal, "AddressLeaseEnded",
+		fmt.Sprintf("the lease of %s has ended: %s", strings.Join(c.OldAddresses, " and "), why.Message), f.replacement(m))
+	return nil
+}
+
+// leaseLeft is for how long the source stays after the lease has ended, so that all have heard. Its
+// own time has such a margin in it.
+func leaseLeft(m *v1alpha1.PodMigration, now time.Time) time.Duration {
+	if !keepsAddress(m) || m.Status.Connections.Until == nil {
+		return 0
+	}
+	return min(leaseMargin-since(m, now, v1alpha1.ConditionAddressLeased), m.Status.Connections.Until.Sub(now))
+}
+
+// seeLease is what there is to do for a lease after the move: the record waits for its end, and
+// then for that of the source. done: there is no lease any more.
+func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (done bool, _ ctrl.Result, _ error) {
+	if !keepsAddress(m) {
+		return true, ctrl.Result{}, nil
+	}
+	f, err := r.look(ctx, m)
+	if err != nil {
+		return false, ctrl.Result{}, err
+	}
+	if changed, err := r.watchLease(ctx, m, f); changed || err != nil {
+		return false, ctrl.Result{RequeueAfter: again}, err
+	}
+	source := f.source(m)
+	switch {
+	case source == nil:
+		return true, ctrl.Result{}, nil
+	case leasing(m):
+		if changed, err := r.quiet(ctx, m, f, source); changed || err != nil {
+			return false, ctrl.Result{RequeueAfter: again}, err
+		}
+		return false, ctrl.Result{RequeueAfter: min(leaseLook*r.Config.Poll, m.Status.Connections.Until.Sub(f.Now))}, nil
+	}
+	if left := leaseLeft(m, f.Now); left > 0 {
+		return false, ctrl.Result{RequeueAfter: left}, nil
+	}
+	result, err := r.remove(ctx, source)
+	return false, result, err
+}

@@ -1,0 +1,380 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// pauseImage is what the controller gives pods that hold an address.
+const pauseImage = "registry.k8s.io/pause:3.10@sha256:ee6521f290b2168b6e0935a181d4cff9be1ac3f505666ef0e3c98fae8199917a"
+
+func handed(m *v1alpha1.PodMigration) bool { return m.Status.HandedOver }
+
+// settled tells that the source is quiet and there is nothing to do but to wait.
+func settled(w *world) bool {
+	m, p := w.move(), w.pod(oldName)
+	return v1alpha1.Finished(m) && leasing(m) && p != nil && runsOnly(p, pauseImage)
+}
+
+func service() *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "web"},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "web"}},
+	}
+}
+
+// policy selects by a label that nobody else selects by.
+func policy(by map[string]string) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "guard"},
+		Spec:       networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: by}},
+	}
+}
+
+// asks has the pod ask to keep its connections, where there is a Service and a NetworkPolicy.
+func (s scenario) asks(p *corev1.Pod) []client.Object {
+	p.Annotations[v1alpha1.AnnotationKeepConnections] = s.keeps
+	if s.required {
+		p.Annotations[v1alpha1.AnnotationKeepConnectionsRequired] = "true"
+	}
+	p.Labels["tier"] = "front"
+	p.Status.PodIPs = []corev1.PodIP{{IP: "10.0.1.5"}}
+	p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+	if s.never {
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+	}
+	return []client.Object{service(), policy(map[string]string{"tier": "front"})}
+}
+
+// probe is the target's agent asking the network.
+func (w *world) probe(c *v1alpha1.ConnectionsStatus) {
+	c.State, c.Reason, c.NewAddress = v1alpha1.ConnectionsKept, v1alpha1.ReasonProbed, "10.0.2.9"
+	if w.notCarried {
+		c.State, c.Reason, c.Message, c.NewAddress = v1alpha1.ConnectionsClosed, v1alpha1.ReasonNotCarried, "nothing came back", ""
+	}
+}
+
+// leasePatched looks at the moments in which the source changes hands, and its image.
+func (w *world) leasePatched(was, is *corev1.Pod) {
+	w.t.Helper()
+	var m *v1alpha1.PodMigration
+	for _, x := range w.moves() {
+		if x.Status.Source.PodUID == is.UID {
+			m = &x
+		}
+	}
+	if was.Spec.Containers[0].Image != is.Spec.Containers[0].Image && (m == nil || !leasing(m) || !m.Status.Source.Ended || !runsOnly(is, pauseImage)) {
+		w.t.Errorf("pod %s was given image %s", is.Name, is.Spec.Containers[0].Image)
+	}
+	if !released(is) || released(was) {
+		return
+	}
+	p := w.pod(m.Status.Target.PodName)
+	if !leasing(m) || p == nil || p.Labels[v1alpha1.LabelReplacement] == "" {
+		w.t.Errorf("the source was let go for no lease, or after its owner had the replacement %+v", p)
+	}
+	if ref := controllerOf(was); ref != nil && !w.held(ownerHold(ref.UID)) {
+		w.t.Error("the source was let go while its owner was not on hold")
+	}
+	if ref := controllerOf(is); ref == nil || ref.UID != m.UID || len(is.OwnerReferences) != 1 || len(is.Finalizers) > 0 {
+		w.t.Errorf("the source was let go with owners %v, finalizers %v", is.OwnerReferences, is.Finalizers)
+	}
+	if is.Labels["tier"] == "" {
+		w.t.Errorf("NetworkPolicies do not know the source any more: labels %v", is.Labels)
+	}
+	w.uncounted(was, is)
+}
+
+// uncounted: nobody counts a pod that holds an address.
+func (w *world) uncounted(was, is *corev1.Pod) {
+	w.t.Helper()
+	by := []map[string]string{{"app": "web"}} // the Service, the Deployment and the budget
+	switch ref := controllerOf(was); {
+	case ofJob(was):
+		by = append(by, map[string]string{batchv1.ControllerUidLabel: "uid-" + jobName})
+	case ref != nil:
+		by = append(by, map[string]string{"pod-template-hash": "5d4"})
+	}
+	for _, s := range by {
+		if labels.SelectorFromSet(s).Matches(labels.Set(is.Labels)) {
+			w.t.Errorf("labels %v: selected by %v", is.Labels, s)
+		}
+	}
+}
+
+// leaseDeleted: the source goes only when nobody has its address any more, and all know.
+func (w *world) leaseDeleted(m *v1alpha1.PodMigration) {
+	w.t.Helper()
+	if leasing(m) {
+		w.t.Errorf("the source was deleted while its address was leased: %+v", m.Status.Conditions)
+	}
+	is, p := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionAddressLeased), w.pod(m.Status.Source.PodName)
+	if is != nil && p != nil && p.DeletionTimestamp == nil && w.now.Before(is.LastTransitionTime.Add(10*time.Second)) && w.now.Before(m.Status.Connections.Until.Time) {
+		w.t.Errorf("the source was deleted at %s, the lease has ended at %s", w.now, is.LastTransitionTime)
+	}
+}
+
+func (w *world) checkLease(s scenario, m *v1alpha1.PodMigration) {
+	w.t.Helper()
+	if w.held(ownerHold("uid-web-5d4")) {
+		w.t.Error("the ReplicaSet is on hold still")
+	}
+	if m == nil {
+		return
+	}
+	reason := ""
+	if c := m.Status.Connections; c != nil && c.State == v1alpha1.ConnectionsClosed {
+		reason = c.Reason
+	}
+	if reason != s.closed {
+		w.t.Errorf("connections were closed for the reason %q, want %q", reason, s.closed)
+	}
+	is := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionAddressLeased)
+	switch {
+	case is == nil && s.lease == "":
+	case is == nil || is.Status != metav1.ConditionFalse || is.Reason != s.lease:
+		w.t.Errorf("the lease: %+v, want one that has ended for the reason %q", is, s.lease)
+	case !m.Status.Connections.LeaseEnded || m.Status.Connections.LeaseReason != s.lease:
+		w.t.Errorf("connections %+v, want a lease that has ended for the reason %q", m.Status.Connections, s.lease)
+	}
+}
+
+// reboots is a node that comes back.
+func reboots(name string) func(*world) {
+	return func(w *world) {
+		n := node(name)
+		w.must(w.api.Get(context.Background(), client.ObjectKeyFromObject(n), n))
+		n.Status.NodeInfo.BootID = "boot-again"
+		w.must(w.api.Status().Update(context.Background(), n))
+	}
+}
+
+// evictedByKubelet is what a node under pressure makes of a pod: its object stays.
+func evictedByKubelet(w *world) {
+	p := w.pod(oldName)
+	p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted"
+	w.must(w.api.Status().Update(context.Background(), p))
+}
+
+func guardsByApp(w *world) {
+	p := policy(map[string]string{"app": "web"})
+	p.Name = "late"
+	w.must(w.api.Create(context.Background(), p))
+}
+
+func completes(name string) func(*world) {
+	return func(w *world) {
+		p := w.pod(name)
+		p.Status.Phase = corev1.PodSucceeded
+		w.must(w.api.Status().Update(context.Background(), p))
+	}
+}
+
+func leaseScenarios() []scenario {
+	const (
+		last = v1alpha1.ReasonLastConnection
+		gone = ReasonSourceGone
+	)
+	moved := []string{newName}
+	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, oldName, errors.New("images from elsewhere are not allowed"))
+	during := func(then func(*world)) players { return players{endless: true, at: settled, then: then} }
+	all := []scenario{
+		{name: "lease", lease: last, pods: moved},
+		{name: "lease of a bare pod", bare: true, lease: last, pods: moved},
+		{name: "lease of a Job's pod", job: true, lease: last, pods: moved},
+		{name: "lease with a budget", calm: true, budget: budget(1), lease: last, pods: moved},
+		{name: "lease until its time is over", calm: true, players: players{endless: true}, lease: v1alpha1.ReasonLeaseOver, pods: moved},
+		{name: "lease whose source never ends", calm: true, players: players{endless: true, neverEnds: true}, lease: v1alpha1.ReasonLeaseOver, pods: moved},
+		{name: "lease whose holder is deleted", calm: true, players: during(gracefully(deletes(oldName))), lease: gone, pods: moved},
+		{name: "lease whose holder is deleted at once", calm: true, players: during(deletes(oldName)), lease: gone, pods: moved},
+		{name: "lease whose holder is evicted", calm: true, players: during(gracefully(evicts)), lease: gone, pods: moved},
+		{name: "lease whose holder's node is drained", calm: true, players: during(gracefully(drains)), lease: gone, pods: moved},
+		{name: "lease whose holder is evicted by kubelet", calm: true, players: during(evictedByKubelet), lease: gone, pods: moved},
+		{name: "lease whose holder's node is gone", calm: true, players: during(losesNode), lease: gone, pods: moved},
+		{name: "lease whose holder's node object is gone", calm: true, players: during(losesSourceNode), lease: gone, pods: moved},
+		{name: "lease whose holder's node boots", calm: true, players: during(reboots("n1")), lease: gone, pods: moved},
+		{name: "lease whose pod is deleted", calm: true, players: during(deletes(newName)), lease: ReasonReplacementGone, pods: []string{"web-5d4-third1"}, thirds: 1},
+		{name: "lease whose pod ends", calm: true, bare: true, players: during(completes(newName)), lease: ReasonReplacementGone, pods: moved},
+		{name: "lease whose pod's node boots", calm: true, players: during(reboots("n2")), lease: ReasonReplacementGone, pods: moved},
+		{name: "lease whose pod's node is gone", calm: true, players: during(func(w *world) { w.must(w.api.Delete(context.Background(), node("n2"))) }), lease: ReasonReplacementGone, pods: moved},
+		{name: "lease that is given up", players: during(cancels), gone: true, pods: moved},
+		{name: "lease, cancelled too late", calm: true, players: players{endless: true, when: committed, then: cancels}, gone: true, pods: moved},
+		{name: "lease, source deleted before the hand-over", calm: true, players: players{when: resumed, then: gracefully(deletes(oldName))},
+			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, lease: gone, pods: []string{"web-5d4-third1"}, thirds: 1},
+		{name: "lease, replacement deleted before the hand-over", calm: true, players: players{when: resumed, then: deletes(newName)},
+			phase: v1alpha1.PhaseAborted, reason: ReasonReplacementDeleted, lease: ReasonReplacementGone, pods: []string{"web-5d4-third1"}, thirds: 1},
+		{name: "lease, scaled to 0 before the hand-over", calm: true, players: players{when: resumed, then: gracefully(scales(0))},
+			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, lease: gone},
+		{name: "lease whose image is refused late", calm: true, players: players{when: committed, then: func(w *world) { w.refusesImage = denied }}, lease: ReasonHolderRefused, pods: moved},
+		{name: "lease, a policy comes between", calm: true, players: players{when: committed, then: guardsByApp}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease, hold refused", calm: true, players: players{refuses: refusals()[0], at: waitsFor("WaitingForHold", "a pod of it"), then: func(w *world) { w.refuses = nil }}, lease: last, pods: moved},
+		{name: "lease lost with the target", calm: true, players: players{targetLost: true}, phase: v1alpha1.PhaseLost, reason: "TargetLost", pods: []string{"web-5d4-third1"}, thirds: 1},
+		{name: "lease whose target dies after the commit", calm: true, players: players{targetDies: true}, phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},
+		{name: "no lease: not carried", calm: true, players: players{notCarried: true}, closed: v1alpha1.ReasonNotCarried, pods: moved},
+		{name: "no lease: older agents", calm: true, players: players{notAsked: true}, closed: ReasonNotProbed, pods: moved},
+		{name: "no lease: not carried, but required", calm: true, required: true, players: players{notCarried: true}, closed: v1alpha1.ReasonNotCarried,
+			phase: v1alpha1.PhaseAborted, reason: ReasonConnectionsNotKept, pods: []string{oldName}},
+		{name: "no lease: a StatefulSet's pod", calm: true, set: true, old: ownName, closed: ReasonNameNeeded, pods: []string{ownName}},
+		{name: "no lease: a pod that keeps its name", calm: true, bare: true, keep: true, closed: ReasonNameNeeded, pods: []string{oldName}},
+		{name: "no lease: never restarted", calm: true, job: true, never: true, closed: ReasonNeverRestarted, pods: moved},
+		{name: "no lease: image refused", calm: true, players: players{refusesImage: denied}, closed: ReasonHolderRefused, pods: moved},
+		{name: "no lease: image refused, but required", calm: true, required: true, players: players{refusesImage: denied},
+			phase: v1alpha1.PhaseRejected, reason: ReasonHolderRefused, pods: []string{oldName}},
+		{name: "no lease: a StatefulSet's pod, but required", calm: true, required: true, set: true, old: ownName,
+			phase: v1alpha1.PhaseRejected, reason: ReasonNameNeeded, pods: []string{ownName}},
+	}
+	for i := range all {
+		s := &all[i]
+		if s.keeps = "30s"; s.phase == "" && !s.gone {
+			s.phase, s.reason = v1alpha1.PhaseCompleted, "Moved"
+		}
+	}
+	return all
+}
+
+// The move is complete when the owner has the pod; its record stays as long as the lease, and then
+// as long as that of any other move.
+func TestRecordStaysWithTheLease(t *testing.T) {
+	w := named("lease").begin(t, fault{})
+	w.endless, w.r.Config.KeepFor = true, time.Minute
+	finished := false
+	for range 400 {
+		m := w.move()
+		if m == nil {
+			break
+		}
+		if v1alpha1.Finished(m) {
+			finished = true
+			if leasing(m) && !slices.Contains(m.Finalizers, v1alpha1.Finalizer) {
+				t.Fatal("nothing keeps the record while the lease lives")
+			}
+			if p := w.pod(oldName); leasing(m) && (p == nil || p.DeletionTimestamp != nil) {
+				t.Fatal("the source is gone while its address is leased")
+			}
+			if !leasing(m) && w.pod(oldName) == nil && since(m, w.now, v1alpha1.ConditionAddressLeased) > w.r.Config.KeepFor+2*time.Second {
+				t.Fatal("the record stays for ever")
+			}
+		}
+		if _, err := w.r.Reconcile(context.Background(), w.request()); err != nil {
+			t.Fatal(err)
+		}
+		w.play()
+		w.now = w.now.Add(time.Second)
+	}
+	if m := w.move(); !finished || m != nil {
+		t.Errorf("finished %t, the record is %+v", finished, m)
+	}
+}
+
+// The lease is counted from when the controller has seen that the pod runs, which is after the
+// target has begun to count, and a margin more.
+func TestLeaseTime(t *testing.T) {
+	w := named("lease until its time is over").begin(t, fault{})
+	m := w.run()
+	var begun, ended time.Time
+	for _, e := range m.Status.Timeline {
+		switch e.Step {
+		case "AddressLeased":
+			begun = e.At.Time
+		case "LeaseEnded":
+			ended = e.At.Time
+		}
+	}
+	until := m.Status.Connections.Until.Time
+	if want := begun.Add(30*time.Second + leaseMargin); begun.IsZero() || !until.Equal(want) || ended.Before(until) || ended.After(until.Add(2*time.Second)) {
+		t.Errorf("leased at %s until %s, ended at %s; want until %s", begun, until, ended, want)
+	}
+}
+
+// A pod that has an old address still cannot take it along on its next move, which goes on without,
+// or not at all; and the first lease ends with it.
+func TestSecondMoveDuringALease(t *testing.T) {
+	for _, required := range []bool{false, true} {
+		w := named("lease").begin(t, fault{})
+		w.endless = true
+		ctx := context.Background()
+		for !settled(w) {
+			if _, err := w.r.Reconcile(ctx, w.request()); err != nil {
+				t.Fatal(err)
+			}
+			w.play()
+			w.now = w.now.Add(time.Second)
+			if w.now.Sub(start) > time.Minute {
+				t.Fatalf("no lease: %+v", w.move().Status.Conditions)
+			}
+		}
+		if required {
+			p := w.pod(newName)
+			p.Annotations[v1alpha1.AnnotationKeepConnectionsRequired] = "true"
+			w.must(w.api.Update(ctx, p))
+		}
+		second := wish()
+		second.Name, second.UID, second.Spec.PodName = "move-2", "uid-second", newName
+		w.must(w.api.Create(ctx, second))
+		w.later = 1
+		first := w.run()
+		w.must(w.api.Get(ctx, client.ObjectKeyFromObject(second), second))
+		c := meta.FindStatusCondition(second.Status.Conditions, v1alpha1.ConditionConnectionsKept)
+		if required {
+			if second.Status.Phase != v1alpha1.PhaseRejected || first.Status.Connections.LeaseReason != v1alpha1.ReasonLeaseOver {
+				t.Errorf("required: phase %s, conditions %+v, first lease %+v", second.Status.Phase, second.Status.Conditions, first.Status.Connections)
+			}
+			continue
+		}
+		if second.Status.Phase != v1alpha1.PhaseCompleted || c == nil || c.Reason != ReasonLeaseHeld || first.Status.Connections.LeaseReason != ReasonReplacementGone {
+			t.Errorf("phase %s, condition %+v, first lease %+v", second.Status.Phase, c, first.Status.Connections)
+		}
+		if w.pod(oldName) != nil || w.pod(newName) != nil {
+			t.Error("a pod of before is left")
+		}
+	}
+}
+
+// An owner that goes between release and adoption takes the pod with it.
+func TestSetGoesBetweenReleaseAndAdoption(t *testing.T) {
+	w := named("lease").begin(t, fault{})
+	w.when, w.then = resumed, func(w *world) {
+		source := w.pod(oldName)
+		source.Labels, source.OwnerReferences = map[string]string{v1alpha1.LabelLease: "uid-move"}, []metav1.OwnerReference{leaseOwner(w.move())}
+		w.must(w.api.Update(context.Background(), source))
+		w.must(w.api.Delete(context.Background(), replicaSet()))
+	}
+	m := w.run()
+	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
+	if m.Status.Phase != v1alpha1.PhaseAborted || c.Reason != ReasonOwnerGone || w.pod(newName) != nil || w.pod(oldName) != nil {
+		t.Errorf("phase %s, %+v; pods left: %t, %t", m.Status.Phase, c, w.pod(newName) != nil, w.pod(oldName) != nil)
+	}
+}
+
+// A deletion of the source after it was let go is no wish about the pod that has moved.
+func TestReleasedSourceSaysNothing(t *testing.T) {
+	w := named("lease").begin(t, fault{})
+	w.when, w.then = resumed, func(w *world) {
+		source := w.pod(oldName)
+		source.Labels, source.OwnerReferences = map[string]string{v1alpha1.LabelLease: "uid-move"}, []metav1.OwnerReference{leaseOwner(w.move())}
+		w.must(w.api.Update(context.Background(), source))
+		var held corev1.ConfigMap
+		w.must(w.api.Get(context.Background(), client.ObjectKey{Namespace: system, Name: v1alpha1.HoldsConfigMap}, &held))
+		held.Data = map[string]string{ownerHold("uid-web-5d4"): holder(w.move())}
+		w.must(w.api.Update(context.Background(), &held))
+		gracefully(deletes(oldName))(w)
+	}
+	if m := w.run(); m.Status.Phase != v1alpha1.PhaseCompleted || w.pod(newName) == nil || m.Status.Connections.LeaseReason != ReasonSourceGone {
+		t.Errorf("phase %s, %+v", m.Status.Phase, m.Status.Conditions)
+	}
+}

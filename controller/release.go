@@ -1,0 +1,105 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/internal/movable"
+)
+
+// released tells that the source pod is its owner's no more, and is kept for its address.
+func released(source *corev1.Pod) bool {
+	return source != nil && source.Labels[v1alpha1.LabelLease] != ""
+}
+
+// letGo takes the source out of its owner's hands and out of everybody's count, in place of its
+// deletion: in the write before the one that gives the replacement to the owner. Had the owner
+// both, it would delete the one too many, and with it the address; while it has neither, it is on
+// hold. done: go on.
+func (r *Reconciler) letGo(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (done bool, _ error) {
+	if err := r.readSelectors(ctx, m, &f); err != nil {
+		return false, err
+	}
+	off, why := unlisted(source.Labels, f.Takers, f.Policies)
+	if why != nil { // since the move was accepted somebody has made such a thing
+		return false, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "%s (%s)", why.Message, why.Reason))
+	}
+	labels := map[string]any{v1alpha1.LabelLease: string(m.UID)}
+	for _, k := range off {
+		labels[k] = nil
+	}
+	err := r.patch(ctx, source, map[string]any{
+		"labels":          labels,
+		"ownerReferences": []metav1.OwnerReference{leaseOwner(m)},
+		"finalizers":      without(source.Finalizers, batchv1.JobTrackingFinalizer),
+		"annotations":     map[string]any{corev1.PodDeletionCost: nil},
+		// Lists are replaced as a whole: only if they are still as they were read.
+		"resourceVersion": source.ResourceVersion,
+	})
+	return err == nil, err
+}
+
+// leaseOwner is whose the source is while it is kept for its address: nobody else takes it, it goes
+// with the record, and kubectl drain leaves no pod alone that it could not evict.
+func leaseOwner(m *v1alpha1.PodMigration) metav1.OwnerReference {
+	is := true
+	return metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "PodMigration", Name: m.Name, UID: m.UID, Controller: &is}
+}
+
+// quiet gives the source's containers an image that does nothing, once their processes have ended: what they
+// were cannot be started again, whatever becomes of the fence. changed: it was done now, or the lease
+// was ended, for it cannot be.
+func (r *Reconciler) quiet(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (changed bool, _ error) {
+	image := m.Status.Connections.HolderImage
+	if !m.Status.Source.Ended || runsOnly(source, image) {
+		return false, nil
+	}
+	err := r.giveImage(ctx, source, image)
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
+		return true, r.endLease(ctx, m, f, *refuse(ReasonHolderRefused, "the API server does not take image %s for pod %s: %v", image, source.Name, err))
+	}
+	return err == nil, err
+}
+
+// quieted tells that the source's containers were given that image.
+func quieted(m *v1alpha1.PodMigration, source *corev1.Pod) bool {
+	c := m.Status.Connections
+	return c != nil && runsOnly(source, c.HolderImage)
+}
+
+func runsOnly(p *corev1.Pod, image string) bool {
+	other := func(c corev1.Container) bool { return c.Image != image }
+	return !slices.ContainsFunc(p.Spec.Containers, other) && !slices.ContainsFunc(movable.Sidecars(&p.Spec), other)
+}
+
+// giveImage has all that runs in the pod run another image.
+func (r *Reconciler) giveImage(ctx context.Context, p *corev1.Pod, image string, o ...client.PatchOption) error {
+	spec := map[string]any{}
+	for list, all := range map[string][]corev1.Container{"containers": p.Spec.Containers, "initContainers": movable.Sidecars(&p.Spec)} {
+		var set []map[string]any
+		for _, c := range all {
+			set = append(set, map[string]any{"name": c.Name, "image": image})
+		}
+		if len(set) > 0 { // none at all would take away those that have done their work
+			spec[list] = set
+		}
+	}
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.UID}, "spec": spec})
+	if err != nil {
+		return fmt.Errorf("encode the patch of pod %s/%s: %w", p.Namespace, p.Name, err)
+	}
+	if err := r.Writer.Patch(ctx, p, client.RawPatch(types.StrategicMergePatchType, body), o...); err != nil {
+		return fmt.Errorf("give pod %s/%s (UID %s) image %s: %w", p.Namespace, p.Name, p.UID, image, err)
+	}
+	return nil
+}
