@@ -84,15 +84,16 @@ func TestThresholdsOfContention(t *testing.T) {
 
 func TestChartRefusesBadValues(t *testing.T) {
 	for want, values := range map[string]map[string]any{
-		"mode":     {"mode": "sometimes"},
-		"tau":      {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
-		"gamma":    {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
-		"routeXDP": {"agent": map[string]any{"routeXDP": "native"}},
-		"weight":   {"scheduler": map[string]any{"weight": 0}},
-		"podPath":  {"podPath": map[string]any{"enabled": "perhaps"}},
-		"trigger":  {"agent": map[string]any{"contention": map[string]any{"cpu": map[string]any{"tight": map[string]any{"trigger": 50}}}}},
-		"grafana":  {"metrics": map[string]any{"dashboards": map[string]any{"labels": map[string]any{"grafana_dashboard": 1}}}},
-		"disk":     {"agent": map[string]any{"contention": map[string]any{"disk": map[string]any{}}}},
+		"mode":       {"mode": "sometimes"},
+		"tau":        {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
+		"pauseImage": {"controller": map[string]any{"pauseImage": "registry.k8s.io/pause:3.10"}},
+		"gamma":      {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
+		"routeXDP":   {"agent": map[string]any{"routeXDP": "native"}},
+		"weight":     {"scheduler": map[string]any{"weight": 0}},
+		"podPath":    {"podPath": map[string]any{"enabled": "perhaps"}},
+		"trigger":    {"agent": map[string]any{"contention": map[string]any{"cpu": map[string]any{"tight": map[string]any{"trigger": 50}}}}},
+		"grafana":    {"metrics": map[string]any{"dashboards": map[string]any{"labels": map[string]any{"grafana_dashboard": 1}}}},
+		"disk":       {"agent": map[string]any{"contention": map[string]any{"disk": map[string]any{}}}},
 	} {
 		_, err := render(t, values)
 		if err == nil || !strings.Contains(err.Error(), want) {

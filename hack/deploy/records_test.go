@@ -183,10 +183,12 @@ func TestRecordsPolicy(t *testing.T) {
 			t.Error(k, err)
 		}
 	}
-	if err := tenant.Create(ctx, pod("l", mm{"drover.dev/replacement": "u"}, nil)); err == nil || !strings.Contains(err.Error(), "the label") {
-		t.Error("label", err)
+	for _, k := range []string{"replacement", "lease"} {
+		if err := tenant.Create(ctx, pod("l-"+k, mm{"drover.dev/" + k: "u"}, nil)); err == nil || !strings.Contains(err.Error(), "the labels") {
+			t.Error("label", k, err)
+		}
 	}
-	made := pod("made", mm{"drover.dev/replacement": "u"}, mm{"drover.dev/migration": "m", "drover.dev/origin": "o", "drover.dev/epoch": "2"})
+	made := pod("made", mm{"drover.dev/replacement": "u", "drover.dev/lease": "u"}, mm{"drover.dev/migration": "m", "drover.dev/origin": "o", "drover.dev/epoch": "2"})
 	if err := controller.Create(ctx, made); err != nil {
 		t.Error("the controller's:", err)
 	}
@@ -198,6 +200,8 @@ func TestRecordsPolicy(t *testing.T) {
 		`{"metadata":{"annotations":{"drover.dev/origin":"victim"}}}`:                        false,
 		`{"metadata":{"annotations":{"drover.dev/epoch":null}}}`:                             false,
 		`{"metadata":{"labels":{"drover.dev/replacement":null}}}`:                            false,
+		`{"metadata":{"labels":{"drover.dev/lease":null}}}`:                                  false,
+		`{"metadata":{"annotations":{"drover.dev/keep-connections":"10m"}}}`:                 true,
 	} {
 		if err := patch(tenant, made, p); ok != (err == nil) {
 			t.Error(p, err)
