@@ -14,7 +14,7 @@ func TestWrongFlags(t *testing.T) {
 		{"--agent-service-account=root", "only \"drover-agent\" is supported"},
 		{"--agent-selector=a=b=c", "--agent-selector"},
 		{"--namespace=", "namespace is empty"},
-		{"--pause-image=registry.k8s.io/pause:3.10", "by its digest"},
+		{"--pause-image=registry.example/pause:3.10", "by its digest"},
 		{"--bind-deadline=-1s", "bind-deadline is -1s"},
 		{"--bind-deadline=soon", "bind-deadline"},
 		{"extra", "extra"},

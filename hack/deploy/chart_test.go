@@ -86,7 +86,7 @@ func TestChartRefusesBadValues(t *testing.T) {
 	for want, values := range map[string]map[string]any{
 		"mode":       {"mode": "sometimes"},
 		"tau":        {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
-		"pauseImage": {"controller": map[string]any{"pauseImage": "registry.k8s.io/pause:3.10"}},
+		"pauseImage": {"controller": map[string]any{"pauseImage": "registry.example/pause:3.10"}},
 		"gamma":      {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
 		"routeXDP":   {"agent": map[string]any{"routeXDP": "native"}},
 		"weight":     {"scheduler": map[string]any{"weight": 0}},

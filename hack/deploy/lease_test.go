@@ -23,7 +23,7 @@ import (
 	"github.com/drover-project/drover/controller"
 )
 
-const pause = "registry.k8s.io/pause:3.10@sha256:ee6521f290b2168b6e0935a181d4cff9be1ac3f505666ef0e3c98fae8199917a"
+const pause = "registry.example/pause:3.10@sha256:ee6521f290b2168b6e0935a181d4cff9be1ac3f505666ef0e3c98fae8199917a"
 
 // leasing is one move of a ReplicaSet's pod that asks to keep its connections: by the controller
 // with the chart's rights, under the chart's policies. Scheduler, kubelets and agents are played.

@@ -30,11 +30,11 @@ func TestHolder(t *testing.T) {
 		"there is no holder":               {pause, "", true},
 		"neither image nor holder":         {"", "", true},
 		"another digest":                   {strings.Replace(pause, "0123", "3210", 1), pause, true},
-		"by a tag":                         {"registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10", true},
+		"by a tag":                         {"registry.example/pause:3.10", "registry.example/pause:3.10", true},
 		"by a digest that is cut":          {pause[:len(pause)-1], pause[:len(pause)-1], true},
 		"a digest of what cannot be":       {"p@sha256:" + strings.Repeat("x", 64), "p@sha256:" + strings.Repeat("x", 64), true},
 		"the same digest, another's name":  {"evil" + digest, pause, true},
-		"the tag is named with the digest": {"registry.k8s.io/pause:3.10" + digest, pause, true},
+		"the tag is named with the digest": {"registry.example/pause:3.10" + digest, pause, true},
 	} {
 		b := newBench(t, podOf(map[string]string{"drover.dev/migrate": "true", "io.kubernetes.cri.image-name": c.image}))
 		if err := b.layout.Fences().Write(fence.Fence{PodUID: "uid-1", Epoch: 2, Holder: c.holder}); err != nil {
