@@ -34,15 +34,15 @@ func (p *Programs) AttachLeft(h *netlink.Handle, uplink, tunnel netlink.Link, re
 	return attach(h, all)
 }
 
-// AttachNew makes the network namespace of h the end that the pod is in now.
-func (p *Programs) AttachNew(h *netlink.Handle, uplink, tunnel netlink.Link) error {
+// AttachNew makes the network namespace of h the end that the pod is in now; outside are the devices
+// by which the pod is in networks.
+func (p *Programs) AttachNew(h *netlink.Handle, outside []netlink.Link, tunnel netlink.Link) error {
 	o := &p.objects
-	return attach(h, []filter{
-		{tunnel, In, o.DroverNewFrom, "drover_new_from"},
-		{tunnel, Out, o.DroverNewTo, "drover_new_to"},
-		{uplink, In, o.DroverNewIn, "drover_new_in"},
-		{uplink, Out, o.DroverNewOut, "drover_new_out"},
-	})
+	all := []filter{{tunnel, In, o.DroverNewFrom, "drover_new_from"}, {tunnel, Out, o.DroverNewTo, "drover_new_to"}}
+	for _, d := range outside {
+		all = append(all, filter{d, In, o.DroverNewIn, "drover_new_in"}, filter{d, Out, o.DroverNewOut, "drover_new_out"})
+	}
+	return attach(h, all)
 }
 
 type filter struct {

@@ -208,3 +208,37 @@ func TestAnswersWhenClosed(t *testing.T) {
 		receive(t, c, netip.AddrPortFrom(w.new.like(a), port), "answer")
 	}
 }
+
+// What comes by another device of the new sandbox is no more trusted.
+func TestForgedByAnotherDevice(t *testing.T) {
+	w := newWorld(t, "IPv4")
+	x := pod{ns: netspace.Make(t), v4: netip.MustParseAddr("10.10.0.1")}
+	ours, theirs := netip.MustParsePrefix("10.10.0.2/24"), netip.MustParsePrefix("10.10.0.1/24")
+	must(t, netspace.In(w.new.ns, func() error {
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "net1"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(x.ns)}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return err
+		}
+		return netspace.Up("net1", ours)
+	}))
+	must(t, netspace.In(x.ns, func() error {
+		if err := netspace.Up("eth0", theirs); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{Dst: host(w.left.v4), Gw: ours.Addr().AsSlice(), LinkIndex: link.Attrs().Index})
+	}))
+	w.move(t)
+	victim, own := w.new.udp(t, netip.AddrPortFrom(w.left.v4, port)), w.new.udp(t, netip.AddrPortFrom(ours.Addr(), 7070))
+	c := x.udp(t, netip.AddrPortFrom(x.v4, 7070))
+	send(t, c, netip.AddrPortFrom(ours.Addr(), Port), wrapped(netip.AddrPortFrom(w.near.v4, 9090), netip.AddrPortFrom(w.left.v4, port), "forged"))
+	send(t, c, netip.AddrPortFrom(w.left.v4, port), "past the tunnel")
+	send(t, c, netip.AddrPortFrom(ours.Addr(), 7070), "after it")
+	receive(t, own, netip.AddrPortFrom(x.v4, 7070), "after it")
+	near := w.near.udp(t, netip.AddrPortFrom(w.near.v4, 9090))
+	send(t, near, netip.AddrPortFrom(w.left.v4, port), "true")
+	receive(t, victim, netip.AddrPortFrom(w.near.v4, 9090), "true")
+}

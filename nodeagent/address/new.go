@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -66,6 +67,10 @@ func (s *sandbox) arrive(l Lease) error {
 	if err != nil {
 		return err
 	}
+	outside, err := s.outside()
+	if err != nil {
+		return err
+	}
 	link, err := s.makeTunnel(l.New, l.Old[0], uplink.Attrs().MTU-l.overhead(), newMAC)
 	if err != nil {
 		return err
@@ -76,7 +81,7 @@ func (s *sandbox) arrive(l Lease) error {
 		return err
 	}
 	defer programs.Close()
-	if err := programs.AttachNew(s.Handle, uplink, link); err != nil {
+	if err := programs.AttachNew(s.Handle, outside, link); err != nil {
 		return err
 	}
 	if err := s.lead(l, way, link); err != nil {
@@ -88,6 +93,16 @@ func (s *sandbox) arrive(l Lease) error {
 		}
 	}
 	return s.complete(link, l)
+}
+
+// outside are the devices by which anybody but the pod itself can send something here: the tunnel's
+// socket is bound to no address. The filters read Ethernet.
+func (s *sandbox) outside() ([]netlink.Link, error) {
+	all, err := s.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the devices: %w", err)
+	}
+	return slices.DeleteFunc(all, func(d netlink.Link) bool { return d.Attrs().EncapType != "ether" }), nil
 }
 
 // way is the route to the tunnel's other end as it is before that address is this sandbox's own.
