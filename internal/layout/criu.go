@@ -33,9 +33,12 @@ const (
 	Keep  Connections = true
 )
 
+// Lazily is an option of CRIU's for a restore that leaves memory to the daemon behind LazySocket.
+const Lazily = "lazy-pages"
+
 // WriteCriuConfig writes the options with which runc calls CRIU for this container, for a
-// dump and for a restore. hook is the action script's path on the node.
-func (l Layout) WriteCriuConfig(id, hook string, c Connections) error {
+// dump and for a restore, and more of them. hook is the action script's path on the node.
+func (l Layout) WriteCriuConfig(id, hook string, c Connections, more ...string) error {
 	if err := ValidContainerID(id); err != nil {
 		return err
 	}
@@ -59,6 +62,9 @@ func (l Layout) WriteCriuConfig(id, hook string, c Connections) error {
 		// the move, which CRIU takes away again.
 		"link-remap\n" +
 		fmt.Sprintf("ghost-limit %d\n", GhostLimit)
+	for _, o := range more {
+		options += o + "\n"
+	}
 	if err := os.WriteFile(l.CriuConfig(id), []byte(options), 0o600); err != nil {
 		return fmt.Errorf("write CRIU's options: %w", err)
 	}

@@ -37,7 +37,7 @@ const Hook = passthrough.Hook
 func (l Layout) Prepare() error {
 	for _, dir := range []string{
 		l.Run, l.criu(), l.containers(), filepath.Join(l.Run, "restores"), l.Work(""),
-		l.State, string(l.Fences()), string(l.Restored()), l.Images(), l.Dumps(),
+		l.State, string(l.Fences()), string(l.Restored()), l.Images(), l.Dumps(), l.Staged(""),
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("prepare the node's directories: %w", err)
@@ -72,6 +72,10 @@ func (l Layout) Images() string { return filepath.Join(l.Vault(), "images") }
 
 // Dumps is the directory under which images that leave this node lie.
 func (l Layout) Dumps() string { return filepath.Join(l.Vault(), "dumps") }
+
+// Staged is the directory from which a container is restored whose restore was begun before its images
+// were there: it gets their names when they are.
+func (l Layout) Staged(id string) string { return filepath.Join(l.Vault(), "staged", id) }
 
 // Work is the directory for the logs of one restore.
 func (l Layout) Work(id string) string { return filepath.Join(l.Run, "work", id) }

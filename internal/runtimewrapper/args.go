@@ -85,16 +85,12 @@ func (in *invocation) set(name, value string, joined bool) {
 
 // restoreArgs are the arguments by which runc restores what "create" asked for: the
 // container's standard streams are those of this process, as with create.
-// lazy: a daemon waits in the directory work for what shall be loaded later.
-func (in invocation) restoreArgs(b *bundle, images, work string, lazy bool) []string {
+func (in invocation) restoreArgs(b *bundle, images, work string) []string {
 	args := append([]string{}, in.global...)
 	args = append(args, "restore", "--detach",
 		"--bundle", in.bundle, "--image-path", images, "--work-path", work,
 		// The copy lives in its own pod's groups and knows nothing of the old ones.
 		"--manage-cgroups-mode", "ignore")
-	if lazy {
-		args = append(args, "--lazy-pages")
-	}
 	// Each pod has a label of SELinux's of its own; the images have the source's.
 	if b.processLabel != "" {
 		args = append(args, "--lsm-profile", "selinux:"+b.processLabel)

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
@@ -30,12 +29,17 @@ func (w *Wrapper) await(ctx context.Context, in invocation, b *bundle, p pod, no
 	}
 	life, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	// Without it the restore begins when the images are there: it takes longer, and that is all.
+	e, _ := w.beginEarly(ctx, in, note, b)
 	deadline, _ := ctx.Deadline()
 	answer, err := a.await(ctx, life, &agentv1.AwaitRestoreRequest{
 		Namespace: p.namespace, Pod: p.name, PodUid: p.uid, Container: p.container,
 		ContainerId: in.id, Migration: p.migration, Bundle: note.Bundle,
 		CgroupsPath: b.cgroupsPath, Pid: int32(os.Getpid()), DeadlineUnixNano: deadline.UnixNano(),
 	})
+	if answer.GetRestore() == "" {
+		w.undo(e, in, note)
+	}
 	if err != nil {
 		return fmt.Errorf("migration %s: no checkpoint to restore after %s of waiting, and a replacement is never started without one: %w",
 			p.migration, patience, err)
@@ -46,7 +50,7 @@ func (w *Wrapper) await(ctx context.Context, in invocation, b *bundle, p pod, no
 	case answer.GetRestore() == "":
 		return fmt.Errorf("migration %s: this container is not created: %s", p.migration, answer.GetRefuse())
 	}
-	pid, err := w.restore(in, b, note, answer.GetRestore())
+	pid, err := w.restore(in, b, note, answer.GetRestore(), e)
 	if err != nil {
 		err = fmt.Errorf("migration %s: restore the checkpoint: %w", p.migration, err)
 	}
@@ -68,9 +72,9 @@ func (w *Wrapper) tell(a *agent, note layout.Container, pid int, err error) {
 	})
 }
 
-// restore runs runc, which returns when the copy runs, or has failed. In between CRIU's
-// action script holds it until the move is decided.
-func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, images string) (pid int, err error) {
+// restore runs runc, which returns when the copy runs, or has failed; or lets the one go on that has
+// begun. In between CRIU's action script holds it until the move is decided.
+func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, images string, e *early) (pid int, err error) {
 	if err := b.save(); err != nil {
 		return 0, err
 	}
@@ -86,17 +90,27 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 	if err != nil {
 		return 0, err
 	}
-	if err := w.layout.WriteCriuConfig(in.id, hook, connections); err != nil {
+	var more []string
+	if _, err := os.Stat(w.layout.LazySocket(in.id)); err == nil {
+		more = append(more, layout.Lazily)
+	}
+	// CRIU reads it, whoever has begun runc, and when.
+	if err := w.layout.WriteCriuConfig(in.id, hook, connections, more...); err != nil {
 		return 0, err
 	}
 	work := w.layout.Work(in.id)
-	if err := os.MkdirAll(work, 0o700); err != nil {
-		return 0, err
+	began, err := e.goOn(images)
+	if !began {
+		w.undo(e, in, note)
+		if err := os.MkdirAll(work, 0o700); err != nil {
+			return 0, err
+		}
+		err = w.runRunc(in.restoreArgs(b, images, work))
 	}
-	_, lazy := os.Stat(w.layout.LazySocket(in.id))
-	if err := w.runRestore(in.restoreArgs(b, images, work, lazy == nil)); err != nil {
+	if err != nil {
+		err = fmt.Errorf("runc restore: %w", err)
 		w.cleanUp(in, note)
-		if why := criu.Errors(filepath.Join(work, "restore.log")); why != "" {
+		if why := criu.Errors(filepath.Join(work, restoreLog)); why != "" {
 			err = fmt.Errorf("%w: %s", err, why)
 		}
 		return 0, err
@@ -108,24 +122,13 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 	return readPid(in.pidFile)
 }
 
-// runRestore gives runc this process's own standard streams: they become the container's. When
-// the runtime shim kills this process, runc ends with it; CRIU and the copy are in the
-// container's group, which the agent empties.
-func (w *Wrapper) runRestore(args []string) error {
-	if err := w.runRunc(args); err != nil {
-		return fmt.Errorf("runc restore: %w", err)
-	}
-	return nil
-}
-
-// runRunc runs runc on this process's own standard streams. It ends with this process.
+// runRunc runs runc on this process's own standard streams: of a container that is restored they become
+// the container's. It ends with this process: when the runtime shim kills that in the middle of a restore, CRIU
+// and the copy are in the container's group, which the agent empties.
 func (w *Wrapper) runRunc(args []string) error {
-	cmd := exec.Command(w.runc, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	runtime.LockOSThread() // the signal is bound to the thread
 	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd.Run()
+	return w.command(args).Run()
 }
 
 // cleanUp removes what a failed restore leaves, so that the next create of this ID does not

@@ -60,13 +60,13 @@ func TestParse(t *testing.T) {
 func TestRestoreArgs(t *testing.T) {
 	in := parse(strings.Fields("--root /r --log /l --systemd-cgroup create --bundle /b --pid-file /p --no-pivot abc"))
 	want := "--root /r --log /l --systemd-cgroup restore --detach --bundle /b --image-path /i --work-path /w --manage-cgroups-mode ignore --pid-file /p --no-pivot abc"
-	if got := strings.Join(in.restoreArgs(&bundle{}, "/i", "/w", false), " "); got != want {
+	if got := strings.Join(in.restoreArgs(&bundle{}, "/i", "/w"), " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	labelled := &bundle{processLabel: "u:r:container_t:s0:c1,c2", mountLabel: "u:o:file_t:s0:c1,c2"}
 	want = "restore --detach --bundle /b --image-path /i --work-path /w --manage-cgroups-mode ignore" +
 		" --lsm-profile selinux:u:r:container_t:s0:c1,c2 --lsm-mount-context u:o:file_t:s0:c1,c2 abc"
-	if got := strings.Join(parse(strings.Fields("create --bundle /b abc")).restoreArgs(labelled, "/i", "/w", false), " "); got != want {
+	if got := strings.Join(parse(strings.Fields("create --bundle /b abc")).restoreArgs(labelled, "/i", "/w"), " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got := strings.Join(withoutLog(strings.Fields("--root /r --log /l --log=/x --log-format json delete log")), " "); got != "--root /r --log-format json delete log" {

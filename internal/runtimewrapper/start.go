@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -65,6 +66,8 @@ func (w *Wrapper) delete(in invocation, args []string) error {
 		return w.passOn(args)
 	}
 	clearRestore(in.root, in.id)
+	// Of a restore that was killed before it had images.
+	_, _ = os.RemoveAll(w.layout.Staged(in.id)), os.Remove(w.layout.Work(in.id))
 	var exit *exec.ExitError
 	if err := w.runRunc(args); errors.As(err, &exit) && exit.Exited() {
 		return runcFailed{exit.ExitCode()}

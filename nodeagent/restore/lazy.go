@@ -21,8 +21,7 @@ const loaderLog = "lazy-pages.log"
 // beginLoading starts what loads the copy's memory from its images while it is held and while it
 // runs, unless all of it must be there before. See docs/decisions/0032.
 func (c *Copies) beginLoading(ctx context.Context, n note) error {
-	// Of an earlier restore of this container.
-	if err := os.RemoveAll(c.cfg.Layout.Work(n.ID)); err != nil {
+	if err := c.clearLoader(n); err != nil { // of an earlier restore of this container
 		return err
 	}
 	if c.cfg.Eager == nil {
@@ -54,7 +53,7 @@ func (c *Copies) beginLoading(ctx context.Context, n note) error {
 	if err != nil {
 		c.cfg.Log.Warn("a copy runs when all of its memory is there, since it cannot be loaded later", "pod", n.PodUID, "container", n.ID, "err", err)
 		n.Lazy = false
-		return errors.Join(c.write(n), os.RemoveAll(c.cfg.Layout.Work(n.ID)))
+		return errors.Join(c.write(n), c.clearLoader(n))
 	}
 	if now, err := c.read(n.ID); err != nil || now == nil {
 		return errors.Join(err, errors.New("the copy was ended meanwhile"), c.endLoading(ctx, n))
@@ -63,6 +62,11 @@ func (c *Copies) beginLoading(ctx context.Context, n note) error {
 	follow := c.follow(c.life, n)
 	go follow()
 	return nil
+}
+
+// clearLoader removes what is there of a daemon, and not the directory, in which runc may wait.
+func (c *Copies) clearLoader(n note) error {
+	return errors.Join(os.RemoveAll(c.cfg.Layout.Loader(n.ID)), os.RemoveAll(c.cfg.Layout.LazySocket(n.ID)))
 }
 
 // loading tells whether memory of the copy is still being loaded, or why it never will be.

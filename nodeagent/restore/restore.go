@@ -269,5 +269,5 @@ func (c *Copies) forget(n note) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, os.RemoveAll(c.cfg.Layout.Work(n.ID)))
+	return errors.Join(err, os.RemoveAll(c.cfg.Layout.Staged(n.ID)), os.RemoveAll(c.cfg.Layout.Work(n.ID)))
 }

@@ -169,14 +169,14 @@ func (c *Copies) drop(id string, h *hold) {
 	c.signal()
 }
 
-// byImages finds the restore that works from a directory.
+// byImages finds the restore that works from a directory, or from one with the same images.
 func (c *Copies) byImages(dir string) (*note, error) {
 	ids, err := c.cfg.Layout.RestoreNotes()
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range ids {
-		if n, err := c.read(id); err == nil && n != nil && n.Images == dir {
+		if n, err := c.read(id); err == nil && n != nil && (n.Images == dir || c.cfg.Layout.Staged(id) == dir) {
 			return n, nil
 		}
 	}

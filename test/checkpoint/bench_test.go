@@ -102,6 +102,10 @@ func onePass(t *testing.T, took times) {
 	target := newContainer(t, "dst", map[string]string{"drover.dev/migration": m.Name})
 	at := &attempt{a: a, source: source, target: target, m: move(source, target), images: bare}
 	at.wait(t)
+	begun(t, target) // as in a real move, where seconds pass between the create and the images
+	if lazyFrom > 0 {
+		spare(t)
+	}
 	timed("restore", func() {
 		if err := a.copies.Restore(within(t), at.m, target.id, bare); err != nil {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ func (n node) files() ([]string, error) {
 	l := n.layout()
 	var left []string
 	for what, dir := range map[string]string{
-		"images": l.Images(), "dump": l.Dumps(), "log of a restore": l.Work(""), "mark": filepath.Join(l.Run, "begun"),
+		"images": l.Images(), "staged images": l.Staged(""), "dump": l.Dumps(), "log of a restore": l.Work(""), "mark": filepath.Join(l.Run, "begun"),
 	} {
 		names, err := names(dir)
 		if err != nil {
