@@ -87,31 +87,6 @@ func (l Layout) Loader(id string) string { return filepath.Join(l.Work(id), "loa
 // CRIU's. If it is there, the container is restored lazily.
 func (l Layout) LazySocket(id string) string { return filepath.Join(l.Work(id), "lazy-pages.socket") }
 
-// Loading tells whether the container whose first process has this PID is a copy of which memory
-// is still to be loaded.
-func (l Layout) Loading(initPID int) (bool, error) {
-	ids, err := l.RestoreNotes()
-	if err != nil {
-		return false, err
-	}
-	for _, id := range ids {
-		var n struct {
-			Lazy bool `json:"lazy"`
-			Init struct {
-				PID int `json:"pid"`
-			} `json:"init"`
-		}
-		if _, err := ReadNote(l.RestoreNote(id), &n); err != nil {
-			return false, err
-		}
-		if n.Lazy && n.Init.PID == initPID {
-			_, err := os.Stat(l.Loader(id))
-			return !errors.Is(err, fs.ErrNotExist), nil
-		}
-	}
-	return false, nil
-}
-
 // RestoreNote is the file about a container that is restored.
 func (l Layout) RestoreNote(id string) string {
 	return filepath.Join(l.Run, "restores", id+".json")

@@ -37,7 +37,7 @@ func hook(l layout.Layout) int {
 		return failed(stage, err)
 	}
 	if stage == preDump {
-		if err := mustBeLoaded(l); err != nil {
+		if err := mustBeWhole(l); err != nil {
 			return failed(stage, err)
 		}
 	}
@@ -92,9 +92,10 @@ func images(l layout.Layout) (dir string, own bool, err error) {
 	return dir, own, err
 }
 
-// mustBeLoaded refuses anybody's dump of a copy of which memory is still to be loaded: CRIU would
-// take what is missing for empty. When this stage fails CRIU has not touched the processes.
-func mustBeLoaded(l layout.Layout) error {
+// mustBeWhole refuses anybody's dump of a copy of which memory is still to be loaded, which CRIU would
+// take for empty, and one that would leave memory to a page server. When this stage fails CRIU has not
+// touched the processes.
+func mustBeWhole(l layout.Layout) error {
 	pid, err := strconv.Atoi(os.Getenv("CRTOOLS_INIT_PID"))
 	if err != nil {
 		return nil // no copy is known by it; the agent's own dumps wait before
@@ -102,6 +103,13 @@ func mustBeLoaded(l layout.Layout) error {
 	loading, err := l.Loading(pid)
 	if err == nil && loading {
 		err = errors.New("the memory that the container was moved with is still being loaded; try again when that is done")
+	}
+	if err != nil {
+		return err
+	}
+	lazily, err := l.DumpsLazily(pid)
+	if err == nil && lazily {
+		err = fmt.Errorf("CRIU's options for the container still have %s of its restore; remove that line from the file in %s", layout.Lazily, filepath.Dir(l.CriuConfig("")))
 	}
 	return err
 }

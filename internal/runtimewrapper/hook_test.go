@@ -72,3 +72,27 @@ func TestHookWhileLoading(t *testing.T) {
 	}
 	dump("42", 0, "when it is loaded")
 }
+
+// TestHookWithOptionsOfARestore: nobody dumps a copy with options that leave memory to a page server.
+func TestHookWithOptionsOfARestore(t *testing.T) {
+	b := newBench(t, nil)
+	images := filepath.Join(t.TempDir(), "checkpoint", "images")
+	if err := os.MkdirAll(images, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	note := map[string]any{"id": "c1", "lazy": true, "init": map[string]int{"pid": 42}}
+	if err := layout.WriteNote(b.layout.RestoreNote("c1"), note); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CRTOOLS_SCRIPT_ACTION", "pre-dump")
+	t.Setenv("CRTOOLS_IMAGE_DIR", images)
+	t.Setenv("CRTOOLS_INIT_PID", "42")
+	for want, more := range [][]string{nil, {layout.Lazily}} {
+		if err := b.layout.WriteCriuConfig("c1", "/hook", layout.Close, more...); err != nil {
+			t.Fatal(err)
+		}
+		if code := hook(b.layout); code != want {
+			t.Errorf("with the options %q more: exit code %d, want %d", more, code, want)
+		}
+	}
+}
