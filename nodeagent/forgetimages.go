@@ -23,6 +23,9 @@ func (a *agent) keepForgettingImages(ctx context.Context, heaps ...heap) error {
 	tick := time.NewTicker(forgetInterval)
 	defer tick.Stop()
 	for {
+		if err := a.cfg.Layout.SweepStaged(); err != nil {
+			a.log.Warn("cannot clear away what was staged for containers that are gone, trying again", "err", err)
+		}
 		for _, h := range heaps {
 			if err := a.forgetImages(ctx, h); err != nil && ctx.Err() == nil {
 				a.log.Warn("cannot clear away the images of moves that have ended, trying again", "err", err)
