@@ -2,12 +2,14 @@ package runtimewrapper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +21,13 @@ const descriptors = "descriptors.json"
 
 // restoreLog is CRIU's log of a restore, as runc names it.
 const restoreLog = "restore.log"
+
+// beginning is how long runc may take until it waits for the images, and to end when it is killed. The
+// agent hears of the create only then.
+const beginning = 5 * time.Second
+
+// errStuck: a runc that was to end has not, so that no other may touch the container.
+var errStuck = errors.New("the runc that had begun to restore the container does not end")
 
 // early is a runc that has begun to restore a container while the images are still to come: a pod
 // stands frozen when they are there. runc looks at the bundle, makes the places for mounts and asks
@@ -36,8 +45,13 @@ type early struct {
 }
 
 // beginEarly begins a restore, and returns when runc waits for the images: before, it mounts and unmounts
-// where files are made that come with them. An error: it was not begun, and can be when the images are there.
+// where files are made that come with them. An error: it was not begun, and can be when the images are there,
+// unless it wraps errStuck.
 func (w *Wrapper) beginEarly(ctx context.Context, in invocation, note layout.Container, b *bundle) (*early, error) {
+	if in.consoleSocket != "" {
+		// Each runc connects to it, and whoever listens takes the first connection for the container's.
+		return nil, errors.New("a restore with a terminal is not begun before its images are there")
+	}
 	if err := b.save(); err != nil {
 		return nil, err
 	}
@@ -62,9 +76,10 @@ func (w *Wrapper) beginEarly(ctx context.Context, in invocation, note layout.Con
 		e.clear()
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, beginning)
+	defer cancel()
 	if err := e.untilItWaits(ctx); err != nil {
-		w.undo(e, in, note)
-		return nil, err
+		return nil, errors.Join(err, w.undo(e, in, note))
 	}
 	return e, nil
 }
@@ -159,19 +174,31 @@ func (e *early) stage(complete string) ([]byte, error) {
 	return os.ReadFile(filepath.Join(complete, descriptors))
 }
 
-// giveUp ends runc, which has not started CRIU.
-func (e *early) giveUp() {
+// giveUp ends runc, which has not started CRIU. An error wraps errStuck.
+func (e *early) giveUp() error {
 	_ = e.runc.Process.Kill() // fails if it has ended
-	<-e.ended
-	e.clear()
+	late := time.NewTimer(beginning)
+	defer late.Stop()
+	select {
+	case <-e.ended:
+		e.clear()
+		return nil
+	case <-late.C:
+		return fmt.Errorf("%w: process %d was killed %s ago", errStuck, e.runc.Process.Pid, beginning)
+	}
 }
 
-// undo gives an early restore up, and takes away what it has made.
-func (w *Wrapper) undo(e *early, in invocation, note layout.Container) {
-	if e != nil {
-		e.giveUp()
-		w.cleanUp(in, note)
+// undo gives an early restore up, if there is one, and takes away what it has made. An error wraps
+// errStuck.
+func (w *Wrapper) undo(e *early, in invocation, note layout.Container) error {
+	if e == nil {
+		return nil
 	}
+	if err := e.giveUp(); err != nil {
+		return err
+	}
+	w.cleanUp(in, note)
+	return nil
 }
 
 // command is runc on this process's own standard streams. It ends with this process.

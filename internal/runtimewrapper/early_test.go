@@ -2,7 +2,9 @@ package runtimewrapper
 
 import (
 	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -48,6 +50,13 @@ func (b *bench) begin(ctx context.Context, t *testing.T) (*early, error) {
 		t.Fatal(err)
 	}
 	return b.beginEarly(ctx, b.in, layout.Container{ID: "abc"}, spec)
+}
+
+func (b *bench) mustUndo(t *testing.T, e *early) {
+	t.Helper()
+	if err := b.undo(e, b.in, layout.Container{ID: "abc"}); err != nil {
+		t.Error(err)
+	}
 }
 
 func (b *bench) nothingIsStaged(t *testing.T) {
@@ -99,10 +108,12 @@ func TestEarlyIsLate(t *testing.T) {
 		change  func(b *bench)
 		deleted bool
 	}{
-		"it reads nothing":   {restore: "exit 0\n", deleted: true},
-		"it fails":           {restore: "exit 1\n", deleted: true},
-		"there is no place":  {change: func(b *bench) { os.Remove(b.layout.Staged("")) }},
-		"there is none":      {change: func(b *bench) { os.Remove(b.runc) }},
+		"it reads nothing":  {restore: "exit 0\n", deleted: true},
+		"it fails":          {restore: "exit 1\n", deleted: true},
+		"there is no place": {change: func(b *bench) { os.Remove(b.layout.Staged("")) }},
+		"there is none":     {change: func(b *bench) { os.Remove(b.runc) }},
+		// Each runc would connect to it.
+		"it has a terminal":  {restore: "exec cat $images/descriptors.json\n", change: func(b *bench) { b.in.consoleSocket = "/console" }},
 		"the bundle is gone": {change: func(b *bench) { os.Remove(filepath.Join(b.in.bundle, "config.json")) }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +158,7 @@ func TestEarlyGoes(t *testing.T) {
 		if began, err := e.goOn(complete(t)); began || err != nil {
 			t.Errorf("began: %v, %v", began, err)
 		}
-		b.undo(e, b.in, layout.Container{ID: "abc"})
+		b.mustUndo(t, e)
 		b.nothingIsStaged(t)
 	})
 	t.Run("killed before CRIU", func(t *testing.T) {
@@ -159,7 +170,7 @@ func TestEarlyGoes(t *testing.T) {
 		if began, err := e.goOn(complete(t)); began || err != nil {
 			t.Errorf("began: %v, %v", began, err)
 		}
-		b.undo(e, b.in, layout.Container{ID: "abc"})
+		b.mustUndo(t, e)
 		b.nothingIsStaged(t)
 	})
 	t.Run("no images", func(t *testing.T) {
@@ -171,7 +182,7 @@ func TestEarlyGoes(t *testing.T) {
 		if began, err := e.goOn(filepath.Join(t.TempDir(), "nowhere")); began || err != nil {
 			t.Errorf("began: %v, %v", began, err)
 		}
-		b.undo(e, b.in, layout.Container{ID: "abc"})
+		b.mustUndo(t, e)
 		b.nothingIsStaged(t)
 	})
 	t.Run("it never reads", func(t *testing.T) {
@@ -189,4 +200,101 @@ func TestEarlyGoes(t *testing.T) {
 		}
 		b.nothingIsStaged(t)
 	})
+}
+
+// TestEarlyIsBounded: the agent hears of a create also when a runtime never comes to the images; and where
+// that does not end, nothing else touches its container.
+func TestEarlyIsBounded(t *testing.T) {
+	t.Run("it never reads", func(t *testing.T) {
+		t.Parallel()
+		b, _ := earlyBench(t, "exec sleep 600\n")
+		if e, err := b.begin(t.Context(), t); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStuck) || e != nil {
+			t.Errorf("begun: %v, %v", e, err)
+		}
+		b.nothingIsStaged(t)
+	})
+	t.Run("it does not end", func(t *testing.T) {
+		t.Parallel()
+		b, work := earlyBench(t, "echo > $work/restored\n")
+		runc := exec.Command("true")
+		if err := runc.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer runc.Wait()
+		spec, err := readBundle(b.in.bundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &early{images: b.layout.Staged("abc"), work: b.layout.Work("abc"), runc: runc, ended: make(chan struct{})}
+		if _, err := b.restore(b.in, spec, layout.Container{ID: "abc"}, filepath.Join(work, "nowhere"), e); !errors.Is(err, errStuck) {
+			t.Errorf("restored beside another runtime: %v", err)
+		}
+		for _, not := range []string{"restored", "deleted"} {
+			if _, err := os.Lstat(filepath.Join(work, not)); err == nil {
+				t.Errorf("%s beside another runtime", not)
+			}
+		}
+	})
+}
+
+// TestEarlyIsUndone: when the restore fails before its images are given to the runtime that has begun,
+// nothing of that is left.
+func TestEarlyIsUndone(t *testing.T) {
+	b, work := earlyBench(t, "exec cat $images/descriptors.json\n")
+	e, err := b.begin(t.Context(), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := filepath.Dir(b.layout.CriuConfig("abc"))
+	if err := os.Remove(options); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(options, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec, err := readBundle(b.in.bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.restore(b.in, spec, layout.Container{ID: "abc"}, complete(t), e); err == nil {
+		t.Error("it was restored without options")
+	}
+	if _, err := os.Stat(filepath.Join(work, "deleted")); err != nil {
+		t.Errorf("what it has made is left: %v", err)
+	}
+	b.nothingIsStaged(t)
+}
+
+// TestOptionsOfARestore: what CRIU is told for the time of a restore is not there for a later dump.
+func TestOptionsOfARestore(t *testing.T) {
+	for name, code := range map[string]string{"good": "0", "bad": "1"} {
+		t.Run(name, func(t *testing.T) {
+			b, work := earlyBench(t, "")
+			options := b.layout.CriuConfig("abc")
+			script := "#!/bin/sh\ntest \"$1$3\" = --rootdelete && exit\ncp " + options + " " + work + "/during\nexit " + code + "\n"
+			if err := os.WriteFile(b.runc, []byte(script), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			lazy := b.layout.LazySocket("abc")
+			if err := os.MkdirAll(filepath.Dir(lazy), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(lazy, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			spec, err := readBundle(b.in.bundle)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.restore(b.in, spec, layout.Container{ID: "abc"}, work, nil); (err == nil) != (code == "0") {
+				t.Errorf("restore: %v", err)
+			}
+			for file, want := range map[string]bool{filepath.Join(work, "during"): true, options: false} {
+				got, err := os.ReadFile(file)
+				if lazily := strings.Contains(string(got), layout.Lazily); err != nil || lazily != want {
+					t.Errorf("%s: lazily %v, %v; want %v", file, lazily, err, want)
+				}
+			}
+		})
+	}
 }

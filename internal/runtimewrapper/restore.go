@@ -30,7 +30,10 @@ func (w *Wrapper) await(ctx context.Context, in invocation, b *bundle, p pod, no
 	life, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	// Without it the restore begins when the images are there: it takes longer, and that is all.
-	e, _ := w.beginEarly(ctx, in, note, b)
+	e, err := w.beginEarly(ctx, in, note, b)
+	if errors.Is(err, errStuck) {
+		return err
+	}
 	deadline, _ := ctx.Deadline()
 	answer, err := a.await(ctx, life, &agentv1.AwaitRestoreRequest{
 		Namespace: p.namespace, Pod: p.name, PodUid: p.uid, Container: p.container,
@@ -38,7 +41,9 @@ func (w *Wrapper) await(ctx context.Context, in invocation, b *bundle, p pod, no
 		CgroupsPath: b.cgroupsPath, Pid: int32(os.Getpid()), DeadlineUnixNano: deadline.UnixNano(),
 	})
 	if answer.GetRestore() == "" {
-		w.undo(e, in, note)
+		if stuck := w.undo(e, in, note); stuck != nil {
+			return errors.Join(stuck, err)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("migration %s: no checkpoint to restore after %s of waiting, and a replacement is never started without one: %w",
@@ -75,38 +80,24 @@ func (w *Wrapper) tell(a *agent, note layout.Container, pid int, err error) {
 // restore runs runc, which returns when the copy runs, or has failed; or lets the one go on that has
 // begun. In between CRIU's action script holds it until the move is decided.
 func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, images string, e *early) (pid int, err error) {
-	if err := b.save(); err != nil {
-		return 0, err
-	}
-	self, err := os.Executable()
+	settle, err := w.writeOptions(in, b)
 	if err != nil {
-		return 0, err
-	}
-	hook, err := layout.EnsureHook(self)
-	if err != nil {
-		return 0, err
-	}
-	connections, err := w.layout.NotedConnections(in.id)
-	if err != nil {
-		return 0, err
-	}
-	var more []string
-	if _, err := os.Stat(w.layout.LazySocket(in.id)); err == nil {
-		more = append(more, layout.Lazily)
-	}
-	// CRIU reads it, whoever has begun runc, and when.
-	if err := w.layout.WriteCriuConfig(in.id, hook, connections, more...); err != nil {
-		return 0, err
+		return 0, errors.Join(err, w.undo(e, in, note))
 	}
 	work := w.layout.Work(in.id)
 	began, err := e.goOn(images)
 	if !began {
-		w.undo(e, in, note)
-		if err := os.MkdirAll(work, 0o700); err != nil {
-			return 0, err
+		err = w.undo(e, in, note)
+		if err == nil {
+			err = os.MkdirAll(work, 0o700)
+		}
+		if err != nil {
+			return 0, errors.Join(err, settle())
 		}
 		err = w.runRunc(in.restoreArgs(b, images, work))
 	}
+	// Not a reason to end a copy that runs: CRIU's action script knows the file, too.
+	_ = settle()
 	if err != nil {
 		err = fmt.Errorf("runc restore: %w", err)
 		w.cleanUp(in, note)
@@ -120,6 +111,32 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 		return 0, fmt.Errorf("note that the container runs: %w", err)
 	}
 	return readPid(in.pidFile)
+}
+
+// writeOptions writes CRIU's options for the restore, which CRIU reads when runc starts it, whoever has
+// begun that runc, and when. settle, which is to be called when runc has ended, takes those away that
+// are for this restore alone: with them somebody else's dump would leave memory out.
+func (w *Wrapper) writeOptions(in invocation, b *bundle) (settle func() error, err error) {
+	if err := b.save(); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	hook, err := layout.EnsureHook(self)
+	if err != nil {
+		return nil, err
+	}
+	connections, err := w.layout.NotedConnections(in.id)
+	if err != nil {
+		return nil, err
+	}
+	write := func(more ...string) error { return w.layout.WriteCriuConfig(in.id, hook, connections, more...) }
+	if _, err := os.Stat(w.layout.LazySocket(in.id)); err == nil {
+		return func() error { return write() }, write(layout.Lazily)
+	}
+	return func() error { return nil }, write()
 }
 
 // runRunc runs runc on this process's own standard streams: of a container that is restored they become

@@ -169,6 +169,40 @@ func TestLazyMove(t *testing.T) {
 	at.target.next()
 }
 
+// TestLazyDumpedByAnother: whoever dumps a copy whose memory was loaded while it ran, by runc alone, gets
+// all of that; and nothing where CRIU's options would leave it to a page server.
+func TestLazyDumpedByAnother(t *testing.T) {
+	at, l := lazyRestored(t)
+	at.let(t)
+	l.goOn(t)
+	at.mustBeLoaded(t)
+	options := layout.Default.CriuConfig(at.target.id)
+	before, err := os.ReadFile(options)
+	if err != nil || strings.Contains(string(before), layout.Lazily) {
+		t.Fatalf("CRIU would wait for somebody to fetch the memory (%v): %s", err, before)
+	}
+	dump := func() (images, out string, err error) {
+		images = t.TempDir()
+		said, err := at.target.runtime("checkpoint", "--leave-running", "--image-path", images, "--work-path", t.TempDir(), at.target.id).CombinedOutput()
+		return images, string(said), err
+	}
+	images, out, err := dump()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if m, err := inspect.MemoryOf(images, model.GiB); err != nil || m.Processes != 1 || m.Lazy < 64*model.MiB {
+		t.Errorf("the images hold %+v, %v; want one process with its heap", m, err)
+	}
+	at.target.next()
+	if err := os.WriteFile(options, append(before, layout.Lazily+"\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, out, err := dump(); err == nil {
+		t.Errorf("it was dumped without its memory: %s", out)
+	}
+	at.target.next()
+}
+
 // TestLazyLoadsWhileHeld: a copy that is held gets its memory meanwhile.
 func TestLazyLoadsWhileHeld(t *testing.T) {
 	at, l := lazyRestored(t)
