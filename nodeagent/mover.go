@@ -62,8 +62,8 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 			}
 			return err
 		},
-		Inspect: func(images, bundle string) error {
-			err := inspect.Copy(images, a.cfg.HostRoot, bundle)
+		Inspect: func(images, bundle string, begun []string) error {
+			err := inspect.Copy(images, a.cfg.HostRoot, bundle, begun...)
 			if errors.Is(err, inspect.ErrRefused) {
 				a.refusals.Count(refusals.Copy)
 			}

@@ -145,6 +145,9 @@ type Container struct {
 	CgroupsPath string `json:"cgroupsPath"`
 	// Restored: it was restored and not created, so that it runs before "start".
 	Restored bool `json:"restored,omitempty"`
+	// Begun is where the bundle's mounts lie in the root file system, in their order, if its restore was
+	// begun before its files came: runc has looked by then.
+	Begun []string `json:"begun,omitempty"`
 }
 
 // Containers lists the IDs of the containers that there are notes of.

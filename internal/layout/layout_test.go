@@ -3,6 +3,7 @@ package layout
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -10,14 +11,14 @@ import (
 func TestContainerNotes(t *testing.T) {
 	dir := t.TempDir()
 	l := Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
-	want := Container{ID: "abc", PodUID: "u", Bundle: "/b", Root: "/r", CgroupsPath: "/c", Restored: true}
+	want := Container{ID: "abc", PodUID: "u", Bundle: "/b", Root: "/r", CgroupsPath: "/c", Restored: true, Begun: []string{"/m"}}
 	if err := l.WriteContainer(want); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.WriteCriuConfig("abc", "/hook", Close); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := l.ReadContainer("abc"); err != nil || got == nil || *got != want {
+	if got, err := l.ReadContainer("abc"); err != nil || got == nil || !reflect.DeepEqual(*got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for range 2 {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/drover-project/drover/internal/durable"
+	"github.com/drover-project/drover/internal/rootfs"
 )
 
 // Annotations of the pod that containerd hands on (pod_annotations = ["drover.dev/*"]).
@@ -33,7 +34,10 @@ type bundle struct {
 	cgroupsPath string
 	// SELinux's labels for the processes, and for file systems made for them.
 	processLabel, mountLabel string
-	changed                  bool
+	// rootfs is the directory of the container's root file system, mounts are the destinations of its mounts.
+	rootfs  string
+	mounts  []string
+	changed bool
 }
 
 func readBundle(dir string) (*bundle, error) {
@@ -57,7 +61,13 @@ func readBundle(dir string) (*bundle, error) {
 	var process struct {
 		SelinuxLabel string `json:"selinuxLabel"`
 	}
-	for field, into := range map[string]any{"linux": &linux, "process": &process} {
+	var root struct {
+		Path string `json:"path"`
+	}
+	var mounts []struct {
+		Destination string `json:"destination"`
+	}
+	for field, into := range map[string]any{"linux": &linux, "process": &process, "root": &root, "mounts": &mounts} {
 		if raw, ok := b.fields[field]; ok {
 			if err := json.Unmarshal(raw, into); err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", b.path, field, err)
@@ -65,7 +75,33 @@ func readBundle(dir string) (*bundle, error) {
 		}
 	}
 	b.cgroupsPath, b.processLabel, b.mountLabel = linux.CgroupsPath, process.SelinuxLabel, linux.MountLabel
+	for _, m := range mounts {
+		b.mounts = append(b.mounts, m.Destination)
+	}
+	if b.rootfs = root.Path; !filepath.IsAbs(b.rootfs) {
+		b.rootfs = filepath.Join(dir, b.rootfs)
+	}
 	return b, nil
+}
+
+// places gives where the mounts lie in the root file system, in their order.
+func (b *bundle) places() ([]string, error) {
+	root, err := filepath.EvalSymlinks(b.rootfs)
+	if err != nil {
+		return nil, err
+	}
+	if root, err = filepath.Abs(root); err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, m := range b.mounts {
+		where, err := rootfs.Place(root, m)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, where)
+	}
+	return all, nil
 }
 
 // stripCriu takes away every org.criu annotation, whoever set it: an action script is code

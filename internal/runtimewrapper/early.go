@@ -78,10 +78,23 @@ func (w *Wrapper) beginEarly(ctx context.Context, in invocation, note layout.Con
 	}
 	ctx, cancel := context.WithTimeout(ctx, beginning)
 	defer cancel()
-	if err := e.untilItWaits(ctx); err != nil {
+	err := e.untilItWaits(ctx)
+	if err == nil {
+		err = w.noteBegun(note, b)
+	}
+	if err != nil {
 		return nil, errors.Join(err, w.undo(e, in, note))
 	}
 	return e, nil
+}
+
+// noteBegun notes where runc has found the places for mounts. Nothing has come yet by which they would
+// lie elsewhere: the agent has not heard of the create.
+func (w *Wrapper) noteBegun(note layout.Container, b *bundle) (err error) {
+	if note.Begun, err = b.places(); err != nil {
+		return err
+	}
+	return w.layout.WriteContainer(note)
 }
 
 // log is what CRIU makes before it does anything else.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,6 +86,9 @@ func TestEarly(t *testing.T) {
 	e, err := b.begin(t.Context(), t)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if note, err := b.layout.ReadContainer("abc"); err != nil || note == nil || !slices.Equal(note.Begun, []string{"/run/x"}) {
+		t.Errorf("noted: %+v, %v; want the mount's place", note, err)
 	}
 	began, err := e.goOn(complete(t))
 	if !began || err == nil || !strings.Contains(err.Error(), "exit status 7") {

@@ -148,12 +148,19 @@ func newBench(t *testing.T, annotations map[string]string) *bench {
 		exec: func(_ string, argv []string) error { b.became = argv[1:]; return errExec }}
 	data, err := json.Marshal(map[string]any{
 		"ociVersion": "1.2.0", "annotations": annotations,
+		"root": map[string]any{"path": "rootfs"}, "mounts": []any{map[string]any{"destination": "/var/run/x"}},
 		"linux": map[string]any{"cgroupsPath": "/kubepods/x", "intelRdt": map[string]any{"unknown": 1}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), data, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "rootfs", "var"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/run", filepath.Join(dir, "rootfs", "var", "run")); err != nil {
 		t.Fatal(err)
 	}
 	b.args = []string{"--root", "/r", "create", "--bundle", dir, "abc"}

@@ -29,10 +29,14 @@ var ErrRefused = errors.New("the copy is not restored: its images ask for more t
 
 // Copy checks the images in a directory against the bundle in another, which is the node's;
 // host is where the node's root file system is seen. An error that wraps ErrRefused is a
-// refusal; any other says that the images or the bundle cannot be read.
-func Copy(dir, host, bundle string) error {
+// refusal; any other says that the images or the bundle cannot be read. begun is where the bundle's mounts
+// lay when runc looked, if it has: before the container's files came.
+func Copy(dir, host, bundle string, begun ...string) error {
 	allowed, err := readBundle(host, bundle)
 	if err != nil {
+		return err
+	}
+	if err := allowed.stayed(begun); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(dir)

@@ -12,8 +12,9 @@ import (
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
-	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/internal/rootfs"
 )
 
 // mountSpec is one of a bundle's mounts.
@@ -72,11 +73,10 @@ func (b *bundle) expected() (map[string]*place, error) {
 		all[path.Clean(p)] = &place{kind: masked, optional: !b.exists(p) || ofOneCPU.MatchString(p)}
 	}
 	for _, m := range b.Mounts {
-		where, err := securejoin.SecureJoin(b.rootfs, m.Destination)
+		where, err := rootfs.Place(b.rootfs, m.Destination)
 		if err != nil {
-			return nil, fmt.Errorf("inspect images: find %s in the waiting container's root file system: %w", m.Destination, err)
+			return nil, fmt.Errorf("inspect images: %w", err)
 		}
-		where = path.Join("/", strings.TrimPrefix(where, b.rootfs))
 		p := &place{kind: own, types: types[m.Type], shared: top.shared, slave: b.propagates("slave")}
 		if m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
 			p.kind, p.source, p.slave = bind, m.Source, true
@@ -89,6 +89,28 @@ func (b *bundle) expected() (map[string]*place, error) {
 	}
 	all["/"] = top
 	return all, nil
+}
+
+// stayed refuses files by which a mount lies elsewhere than where runc has found its place, before those
+// files came: CRIU would be given another mount for the one that is looked at here.
+func (b *bundle) stayed(begun []string) error {
+	if len(begun) == 0 {
+		return nil // runc looks when the files are there, as is done here
+	}
+	if len(begun) != len(b.Mounts) {
+		return fmt.Errorf("inspect images: runc has begun with %d mounts, and the waiting container's bundle has %d", len(begun), len(b.Mounts))
+	}
+	for i, m := range b.Mounts {
+		now, err := rootfs.Place(b.rootfs, m.Destination)
+		if err != nil {
+			return fmt.Errorf("inspect images: %w", err)
+		}
+		if now != begun[i] {
+			return fmt.Errorf("%w: %w", ErrRefused, refuse("leave the links on its way alone in the container's files, or start the pod anew", begun[i],
+				"with the files that came the mount at %s lies at %s", m.Destination, now))
+		}
+	}
+	return nil
 }
 
 func (b *bundle) propagates(how string) bool {

@@ -52,8 +52,9 @@ type Config struct {
 	// images of the pod's other containers. May be nil.
 	Unpack func(ctx context.Context, c files.Container, others []string) error
 	// Inspect looks into the images before they are restored in the container of an OCI
-	// bundle, both directories of the node; an error: they are not. May be nil.
-	Inspect func(images, bundle string) error
+	// bundle, both directories of the node; an error: they are not. begun is layout.Container's. May be
+	// nil.
+	Inspect func(images, bundle string, begun []string) error
 	// Wrapper is drover-runc's path on the node; HostRoot is how the agent reaches the node's
 	// files.
 	Wrapper, HostRoot string

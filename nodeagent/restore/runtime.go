@@ -126,10 +126,8 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	if _, err := c.cfg.Groups.At(n.CgroupsPath); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
-	if c.cfg.Inspect != nil {
-		if err := c.cfg.Inspect(dir, w.create.Request.GetBundle()); err != nil {
-			return fmt.Errorf("restore container %s: %w", id, err)
-		}
+	if err := c.inspect(id, dir, w.create.Request.GetBundle()); err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
@@ -145,6 +143,22 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
 	return c.answer(m, id, runtimeapi.Answer{Restore: dir})
+}
+
+// inspect looks into the images in dir.
+func (c *Copies) inspect(id, dir, bundle string) error {
+	if c.cfg.Inspect == nil {
+		return nil
+	}
+	created, err := c.cfg.Layout.ReadContainer(id)
+	if err != nil {
+		return err
+	}
+	var begun []string
+	if created != nil {
+		begun = created.Begun
+	}
+	return c.cfg.Inspect(dir, bundle, begun)
 }
 
 // clear ends what an earlier create of the same container has left of a copy.

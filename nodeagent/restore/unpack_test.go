@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
+	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
@@ -92,7 +94,14 @@ func TestUnpackComesFirst(t *testing.T) {
 				order = append(order, "unpack")
 				return c.unpack
 			}
-			b.cfg.Inspect = func(images, bundle string) error {
+			began := []string{"/etc/config"}
+			if err := b.cfg.Layout.WriteContainer(layout.Container{ID: "c2", Begun: began}); err != nil {
+				t.Fatal(err)
+			}
+			b.cfg.Inspect = func(images, bundle string, begun []string) error {
+				if !slices.Equal(begun, began) {
+					t.Errorf("begun with %q, want %q", begun, began)
+				}
 				order = append(order, "inspect "+filepath.Base(images))
 				return c.inspect
 			}

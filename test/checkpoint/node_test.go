@@ -73,7 +73,7 @@ func startAgentOn(t *testing.T, root string) *agent {
 		Files: &files.Node{Host: "/proc/1/root", Limits: files.DefaultLimits}})
 	copies := restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log, Wrapper: wrapper, HostRoot: "/proc/1/root",
 		Unpack:  files.Node{Host: "/", Limits: files.DefaultLimits}.Unpack,
-		Inspect: func(images, bundle string) error { return inspect.Copy(images, "/", bundle) },
+		Inspect: func(images, bundle string, begun []string) error { return inspect.Copy(images, "/", bundle, begun...) },
 		Lost:    func(p migrate.Pod, why string) { a.events <- "lost " + p.UID; t.Log(why) }}
 	if from := lazyFrom; from > 0 {
 		copies.Eager = func(images string) string {
