@@ -1,12 +1,15 @@
 package hosted
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
+
+	"github.com/drover-project/drover/internal/process"
 )
 
 // Spare is a process that has entered the node and waits for its command. To enter takes some tens
@@ -15,6 +18,7 @@ import (
 type Spare struct {
 	// command is where it reads its command, started where it tells what came of that.
 	command, started *os.File
+	process          *os.Process
 }
 
 // ErrGone: the spare process has ended before it took its command.
@@ -41,6 +45,7 @@ func Prepare(program, group string) (*Spare, error) {
 		s.Close()
 		return nil, err
 	}
+	s.process = cmd.Process
 	go cmd.Wait() // reaps; how it ended is told by the file
 	return s, nil
 }
@@ -53,8 +58,14 @@ func (s *Spare) Close() {
 
 // Start is as the function Start; Program and Cgroup are those that it was prepared with. It can be
 // called once. An error that wraps ErrGone: nothing was started.
-func (s *Spare) Start(c Command) error {
+func (s *Spare) Start(ctx context.Context, c Command) error {
 	defer s.Close()
+	stop := context.AfterFunc(ctx, func() {
+		if !hasNoted(c.Dir) {
+			_ = s.process.Kill() // fails if it has ended
+		}
+	})
+	defer stop()
 	gone := json.NewEncoder(s.command).Encode(c)
 	message := make([]byte, 4096)
 	n, _ := s.started.Read(message)
@@ -63,15 +74,25 @@ func (s *Spare) Start(c Command) error {
 		return fmt.Errorf("run %q on the node: %s", c.Args, message[:n])
 	case gone != nil:
 		return fmt.Errorf("run %q on the node: %w: %w", c.Args, ErrGone, gone)
+	case !hasNoted(c.Dir): // it ended with the command in its hands
+		return fmt.Errorf("run %q on the node: %w", c.Args, ErrGone)
 	}
 	return nil
 }
 
-// Start runs the command and returns when it is noted in Dir, from where Wait finds it.
-func Start(c Command) error {
+// hasNoted tells whether a process has noted that it runs the command in dir. What cannot be read was
+// noted.
+func hasNoted(dir string) bool {
+	p, err := noted(dir)
+	return err != nil || p != (process.Process{})
+}
+
+// Start runs the command and returns when it is noted in Dir, from where Wait finds it. When ctx ends
+// before, a process that has not noted itself yet is killed.
+func Start(ctx context.Context, c Command) error {
 	s, err := Prepare(c.Program, c.Cgroup)
 	if err != nil {
 		return fmt.Errorf("run %q on the node: %w", c.Args, err)
 	}
-	return s.Start(c)
+	return s.Start(ctx, c)
 }

@@ -290,7 +290,7 @@ func (d *Dumps) start(p part) error {
 		"--manage-cgroups-mode", "ignore",
 		"--image-path", p.images(), "--work-path", filepath.Join(p.dir, workDir)}
 	args = append(append(args, parent(p, d.rounds(p.dump))...), p.ID)
-	err := hosted.Start(hosted.Command{
+	err := hosted.Start(context.Background(), hosted.Command{
 		Program: filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper), Dir: filepath.Join(p.dir, runDir), Cgroup: d.cfg.Cgroup,
 		Args: args,
 	})

@@ -41,7 +41,7 @@ func (c *Copies) beginLoading(ctx context.Context, n note) error {
 	}
 	// A daemon that never says that it is ready ends with the restore that it is for.
 	stop := context.AfterFunc(ctx, func() { _, _ = hosted.CutOff(dir) })
-	err := c.host(hosted.Command{
+	err := c.host(ctx, hosted.Command{
 		Dir: dir, Guard: n.CgroupsPath,
 		Args: []string{"criu", "lazy-pages", "--images-dir", n.Images, "--work-dir", c.cfg.Layout.Work(n.ID),
 			"--log-file", filepath.Join(dir, loaderLog), "--status-fd", "3"},

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 
@@ -42,20 +43,20 @@ func (c *Copies) dropSpare() {
 }
 
 // host runs a command in the process that is ready, or in one that it makes.
-func (c *Copies) host(cmd hosted.Command) error {
+func (c *Copies) host(ctx context.Context, cmd hosted.Command) error {
 	cmd.Program, cmd.Cgroup = c.program(), c.cfg.Cgroup
 	c.mu.Lock()
 	s := c.spare
 	c.spare = nil
 	c.mu.Unlock()
 	if s != nil {
-		err := s.Start(cmd)
-		if !errors.Is(err, hosted.ErrGone) {
+		err := s.Start(ctx, cmd)
+		if !errors.Is(err, hosted.ErrGone) || ctx.Err() != nil {
 			return err
 		}
 		c.cfg.Log.Warn("making another process to load a copy's memory", "err", err)
 	}
-	return hosted.Start(cmd)
+	return hosted.Start(ctx, cmd)
 }
 
 func (c *Copies) program() string { return filepath.Join(c.cfg.HostRoot, c.cfg.Wrapper) }
