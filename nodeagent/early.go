@@ -39,6 +39,9 @@ type early struct {
 // and sent in the time that a connection takes.
 const worthwhile = 16 * model.MiB
 
+// surveying is how long it may take to find how large the files are.
+const surveying = 5 * time.Second
+
 // defaultPrecopy keeps well within the time that a create waits.
 var defaultPrecopy = precopy.Limits{Rounds: 5, Time: 15 * time.Second, Little: 8 * model.MiB}
 
@@ -46,9 +49,9 @@ var defaultPrecopy = precopy.Limits{Rounds: 5, Time: 15 * time.Second, Little: 8
 func (e early) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error) {
 	log := e.log.With("migration", m.Namespace+"/"+m.Name)
 	memory, err := e.size(m)
-	inFiles, ferr := e.files(ctx, m)
-	if ferr != nil {
-		inFiles = 0
+	inFiles := model.Bytes(0)
+	if err == nil && e.limits.Rounds > 0 {
+		inFiles = e.survey(ctx, m)
 	}
 	dir, derr := e.images(m)
 	if err = errors.Join(err, derr); err == nil {
@@ -79,6 +82,18 @@ func (e early) ahead(ctx context.Context, m migrate.Move, memory, inFiles model.
 		log.Warn("not all was sent before the freeze: the rest goes after it", "err", err)
 	}
 	return 0
+}
+
+// survey gives how large the files are, none if that is not known soon: then all of them go after the
+// freeze.
+func (e early) survey(ctx context.Context, m migrate.Move) model.Bytes {
+	ctx, cancel := context.WithTimeout(ctx, surveying)
+	defer cancel()
+	size, err := e.files(ctx, m)
+	if err != nil {
+		return 0
+	}
+	return size
 }
 
 func (e early) precopy(ctx context.Context, m migrate.Move, memory, inFiles model.Bytes, log *slog.Logger) error {

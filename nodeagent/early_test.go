@@ -63,6 +63,39 @@ func TestEarlyIsNoCondition(t *testing.T) {
 	}
 }
 
+// Files that go nowhere before the freeze are not looked at, and those that take long are looked at
+// after it.
+func TestEarlySurvey(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits precopy.Limits
+		looks  int
+	}{
+		"switched off": {},
+		"they hang":    {limits: precopy.Limits{Rounds: 1, Time: time.Minute}, looks: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				away, looks := errors.New("away"), 0
+				d := &dumper{}
+				e := early{
+					Checkpointer: d, limits: c.limits, log: slog.New(slog.DiscardHandler),
+					sender: &transfer.Sender{Address: func(string) (string, error) { return "", away }},
+					size:   func(migrate.Move) (model.Bytes, error) { return 1, nil },
+					files: func(ctx context.Context, _ migrate.Move) (model.Bytes, error) {
+						looks++
+						<-ctx.Done()
+						return model.GiB, ctx.Err()
+					},
+					images: func(migrate.Move) (string, error) { return "", away },
+				}
+				if _, err := e.Dump(t.Context(), migrate.Move{UID: "uid-1"}); err != nil || d.dumps != 1 || looks != c.looks {
+					t.Errorf("%d dumps, %v; looked %d times, want %d", d.dumps, err, looks, c.looks)
+				}
+			})
+		})
+	}
+}
+
 // A dump that comes to its hold although it was cancelled is sent by nobody, and what follows it is
 // dropped.
 func TestEarlyOfACancelledDump(t *testing.T) {

@@ -84,7 +84,7 @@ func (d *Dumps) preDump(p part, group cgroup.Group, n int) error {
 	args := []string{d.cfg.Runc, "--root", d.cfg.Root, "checkpoint", "--pre-dump", "--manage-cgroups-mode", "ignore",
 		"--image-path", images, "--work-path", work}
 	args = append(append(args, parent(p, n-1)...), p.ID)
-	err := hosted.Start(hosted.Command{Program: filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper), Dir: run, Cgroup: d.cfg.Cgroup, Args: args})
+	err := hosted.Start(context.Background(), hosted.Command{Program: filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper), Dir: run, Cgroup: d.cfg.Cgroup, Args: args})
 	if err != nil {
 		return err
 	}
