@@ -11,6 +11,10 @@ func (w *world) step() {
 	if r := w.api.recs[w.last().id]; r.Decision == Committed && !r.Target.Resumed && (w.slip(0.02) || w.opt.keepMark && w.slip(0.1)) {
 		w.fault(w.nodes[w.rng.Intn(2)])
 	}
+	if r := w.api.recs[w.last().id]; r.needed() && r.Target.Resumed && w.slip(0.05) {
+		w.fault(w.nodes[w.rng.Intn(2)])
+	}
+	w.pages()
 	w.meddle()
 	if len(w.tasks) > 0 && w.rng.Float64() < 0.75 {
 		i := w.rng.Intn(len(w.tasks))
@@ -113,6 +117,9 @@ func (w *world) kubeletPod(n *node, p *pod) {
 	if p.deleted {
 		for _, q := range n.procs {
 			if q.uid == p.uid && !q.dead {
+				if w.asked(q) && !p.deletedByUser {
+					w.fail("the source's pod was deleted while a copy lacked its memory")
+				}
 				n.kill(q)
 				w.crashIfOwner(p.uid)
 			}
@@ -208,6 +215,9 @@ func (w *world) controller() {
 	m := w.last()
 	r, from, to := w.api.recs[m.id], w.api.pods[m.from], w.api.pods[m.to]
 	seen := *r
+	if w.opt.mutant.handUnloaded {
+		seen.Target.Loaded = true
+	}
 	boot := w.api.nodeBoot[m.dst]
 	if w.opt.reboots {
 		boot = ""
@@ -232,6 +242,8 @@ func (w *world) controller() {
 		do("abort", func() { w.store(m.id, *v.Abort, seen.Version) })
 	case v.Adopt != nil:
 		do("adopted", func() { w.store(m.id, *v.Adopt, seen.Version) })
+	case v.Forfeit != nil:
+		do("forfeit", func() { w.store(m.id, *v.Forfeit, seen.Version) })
 	case v.HandOver && !to.begun:
 		do("hand over", func() { to.begun = true })
 	case v.HandOver && !from.deleted:
@@ -343,6 +355,7 @@ func (w *world) mend(n *node) {
 }
 
 func (w *world) crashAgent(n *node) {
+	n.awaits = map[string]func(){}
 	n.agent = agent{life: n.agent.life + 1, sources: map[string]*Source{}, targets: map[string]*Target{}}
 	w.logf("node %d: agent crashes", n.id)
 }

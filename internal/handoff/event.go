@@ -32,7 +32,8 @@ const (
 	// on this node, or by Failed.
 	OpDump Op = "dump"
 	// OpSend: send the images; Done when the target has them complete and verified, where
-	// nothing but a boot can lose them.
+	// nothing but a boot can lose them. With PostCopy the images lack what can be loaded later; it
+	// is read from the held processes when the target asks, for as long as they are held.
 	OpSend Op = "send"
 	// OpCancel: make the OpDump or OpSend that is under way, or the target's OpPass, fail soon.
 	// Not answered by itself.
@@ -61,6 +62,13 @@ const (
 	// OpResumeRest: some copies were let go, or count as such: leave the mark if it is not there,
 	// thaw the others, and let the hook go. Done once all are thawed.
 	OpResumeRest Op = "resume-rest"
+	// OpLoad: wait until every copy has all of its memory, or has ended; Done, at once or in the
+	// end. No machine waits for it before it does something else. What is missing is fetched
+	// since the restore was begun, whether this was asked for or not.
+	OpLoad Op = "load"
+	// OpDrop: kill the copies that still lack memory, for it is lost: they would wait for it for
+	// ever. Done when they are dead. Whole ones run on.
+	OpDrop Op = "drop"
 	// OpKill is for copies that never ran: take their mark away, then end the restore and kill
 	// every process of every copy, without a moment in which it can run, and refuse the create
 	// that waits. Done when none is left or can come. A mark that outlived the copies would be

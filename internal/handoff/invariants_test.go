@@ -98,6 +98,14 @@ func (w *world) inspectWrite(m *move, c Change, version string) {
 		if dst.fences[m.to] == 0 {
 			w.fail("failed without a fence")
 		}
+	case Load:
+		if dst.lacking(m.to) {
+			w.fail("said to be loaded while a copy lacks memory")
+		}
+	case Forfeit:
+		if src.intact(m) {
+			w.fail("given up for lost while the source has it")
+		}
 	case Release:
 		if src.fences[m.from] > 0 {
 			w.fail("released with the fence in place")
@@ -148,6 +156,8 @@ func (w *world) inspectEnd() {
 		return
 	case !n.whole(uid):
 		w.fail("not every container runs of pod %s, the owner", uid)
+	case n.lacking(uid):
+		w.fail("a copy waits for ever for memory that nobody has")
 	case cold && !w.crashed:
 		w.fail("the memory was lost without a crash")
 	}

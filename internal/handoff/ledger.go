@@ -49,6 +49,11 @@ type mutant struct {
 	sameEpoch       bool // a return keeps the epoch
 	keepFence       bool // the source forgets to lift the fence
 	keepFrozen      bool // the source forgets to thaw after an abort
+	endUnloaded     bool // the source ends though the copy still lacks memory
+	handUnloaded    bool // the controller hands over though the copy still lacks memory
+	noForfeit       bool // the source says nothing when its memory is lost
+	loadEarly       bool // the target says loaded before its copies have all of their memory
+	noDrop          bool // the target keeps copies whose memory is lost
 }
 
 // learn takes a record in, unless it is older than what is known.

@@ -43,6 +43,12 @@ func TestMutants(t *testing.T) {
 		{"the agent ends the copy for a create that is gone", options{mutant: mutant{ownStranger: true}, blindFresh: true}},
 		{"the agent keeps the mark of a copy that it ended unrun", options{keepMark: true}},
 		{"drover-runc ignores the fence", options{ignoreFence: true}},
+		{"source ends while a copy lacks its memory", options{postCopy: true, mutant: mutant{endUnloaded: true}}},
+		{"source says nothing when its memory is lost", options{postCopy: true, mutant: mutant{noForfeit: true}}},
+		{"controller hands over while a copy lacks memory", options{postCopy: true, mutant: mutant{handUnloaded: true}}},
+		{"target says loaded while a copy lacks memory", options{postCopy: true, mutant: mutant{loadEarly: true}}},
+		{"target keeps copies whose memory is lost", options{postCopy: true, mutant: mutant{noDrop: true}}},
+		{"source takes a pod back whose copy has begun to run without all memory", options{postCopy: true, mutant: mutant{returnStarted: true}}},
 		{"the hook does not freeze", options{noFreeze: true}},
 	}
 	for _, m := range mutants {

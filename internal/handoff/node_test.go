@@ -317,6 +317,9 @@ func (n *node) sourceDo(id string, a Action) {
 			for _, p := range n.procs {
 				if p.uid == m.from && !p.dead {
 					p.dead = true
+					if w.nodes[m.dst].lacking(m.to) {
+						w.fail("the source was ended while a copy lacked its memory")
+					}
 					// Killed from outside between mark and thaw, or started and then booted or
 					// lost, counts as having run.
 					r := w.api.recs[id]
@@ -373,7 +376,7 @@ func (n *node) targetDo(id string, a Action) {
 				w.fail("a restore from images that are not complete")
 			}
 			x.ordered = true
-			p := &proc{uid: m.to, id: a.ID, name: x.name, criu: "restoring"}
+			p := &proc{uid: m.to, id: a.ID, name: x.name, criu: "restoring", lacks: w.opt.postCopy}
 			if from := w.sourceOf(m, x.name); from != nil {
 				p.memory, p.tick = from.memory, from.tick
 			}
@@ -408,6 +411,10 @@ func (n *node) targetDo(id string, a Action) {
 	case OpResumeRest:
 		n.begun[m.to], m.marked = true, true
 		n.thawAll(a, n.all(m.to), feed)
+	case OpLoad:
+		n.load(m, feed)
+	case OpDrop:
+		n.act("drop", func() Event { return n.drop(m, done, failed) }, feed)
 	case OpKill:
 		life := n.agent.life
 		w.later("take mark", func() {

@@ -31,6 +31,8 @@ type Verdict struct {
 	Abort *Change
 	// Adopt is the compare-and-swap to try: the source's processes may be ended.
 	Adopt *Change
+	// Forfeit is the compare-and-swap to try: memory that the copy has not fetched is lost.
+	Forfeit *Change
 	// HandOver: give the replacement to its owner and delete the source pod.
 	HandOver bool
 	// Discard: delete the replacement, for the user deleted the pod that it replaces.
@@ -59,6 +61,8 @@ func Oversee(r Record, c Cluster) Verdict {
 	case r.Lost:
 		ended := r.Source.Ended || c.SourceNodeGone
 		return Verdict{CleanUp: true, Bury: ended, Settled: ended && c.SourceDeleted}
+	case r.Target.Resumed && r.needed():
+		return whileLoading(r, c)
 	case r.HandedOver:
 		return Verdict{Settled: r.Source.Ended || c.SourceNodeGone}
 	case r.Target.Resumed:
@@ -76,7 +80,31 @@ func Oversee(r Record, c Cluster) Verdict {
 	// Committed, neither acknowledged nor returned nor lost: the agents' turn. With both sides gone
 	// there is nobody left: the pod is lost, as pods are whose node is.
 	lost := c.SourceNodeGone && (r.Target.Failed || c.TargetNodeGone)
-	return Verdict{CleanUp: lost, Settled: lost}
+	v := Verdict{CleanUp: lost, Settled: lost}
+	if !lost {
+		v.Forfeit = forfeit(r, c)
+	}
+	return v
+}
+
+// whileLoading judges a move whose copy runs and still fetches memory. The source's pod is not
+// touched: its end would be that of its processes.
+func whileLoading(r Record, c Cluster) Verdict {
+	switch {
+	case c.SourceNodeGone && c.TargetNodeGone:
+		return Verdict{Settled: true}
+	case c.SourceUnwanted:
+		return Verdict{Discard: true, Forfeit: forfeit(r, c)}
+	}
+	return Verdict{Forfeit: forfeit(r, c)}
+}
+
+// forfeit says for a source whose node is gone what its agent would have said.
+func forfeit(r Record, c Cluster) *Change {
+	if !c.SourceNodeGone || !r.needed() || r.Source.Forfeited {
+		return nil
+	}
+	return &Change{Verb: Forfeit, Reason: "SourceGone", Message: "node " + r.Source.Node + " is gone from the cluster, and with it the memory that the copy had not fetched"}
 }
 
 // against gives the reason for trying an abort of an undecided move, if there is one.
@@ -95,7 +123,7 @@ func against(r Record, c Cluster) (why, message string) {
 		return "TargetGone", "node " + r.Target.Node + " is gone from the cluster"
 	case rebooted:
 		return "TargetRebooted", "node " + r.Target.Node + " was booted since the create began to wait"
-	case c.SourceNodeGone && !r.Source.Offered:
+	case c.SourceNodeGone && (!r.Source.Offered || r.PostCopy):
 		return "SourceGone", "node " + r.Source.Node + " is gone from the cluster"
 	case c.Unschedulable:
 		return "Unschedulable", "no node takes the replacement"

@@ -28,8 +28,11 @@ type Record struct {
 	Decision Decision
 	// Containers is how many containers of the pod move; it never changes. 0 counts as 1.
 	Containers int
-	Source     SourceRecord
-	Target     TargetRecord
+	// PostCopy: the images lack most of the memory, which the copy fetches from the held source
+	// while it is restored and while it runs. It never changes.
+	PostCopy bool
+	Source   SourceRecord
+	Target   TargetRecord
 	// HandedOver: the owner has the replacement.
 	HandedOver bool
 	// Adopted: the owner does not count on the source pod any more.
@@ -53,6 +56,8 @@ type SourceRecord struct {
 	Offered bool
 	// Ended: after the acknowledgement, or a loss, the processes are gone.
 	Ended bool
+	// Forfeited: with PostCopy, what of the memory the target has not fetched yet is lost.
+	Forfeited bool
 	// Released: after an abort or a return the processes, if there are any, run on and the fence
 	// is lifted.
 	Released bool
@@ -71,6 +76,9 @@ type TargetRecord struct {
 	Starting bool
 	// Resumed is the acknowledgement: the copy runs, or ran and ended by itself.
 	Resumed bool
+	// Loaded: with PostCopy, nothing is asked of the source any more: all of the memory is there, or
+	// whatever lacked some of it has ended.
+	Loaded bool
 	// Failed: the copy is dead, fenced, never ran and never will.
 	Failed bool
 	// Cleaned: after an abort, a return or a loss nothing is left of the attempt.
@@ -88,9 +96,11 @@ func (r Record) behind(known Record) bool {
 		lacks(known.Source.Offered, r.Source.Offered) ||
 		lacks(known.Source.Ended, r.Source.Ended) ||
 		lacks(known.Source.Released, r.Source.Released) ||
+		lacks(known.Source.Forfeited, r.Source.Forfeited) ||
 		lacks(known.Target.Waiting, r.Target.Waiting) ||
 		lacks(known.Target.Starting, r.Target.Starting) ||
 		lacks(known.Target.Resumed, r.Target.Resumed) ||
+		lacks(known.Target.Loaded, r.Target.Loaded) ||
 		lacks(known.Target.Failed, r.Target.Failed) ||
 		lacks(known.Target.Cleaned, r.Target.Cleaned) ||
 		lacks(known.HandedOver, r.HandedOver) ||
@@ -98,6 +108,10 @@ func (r Record) behind(known Record) bool {
 		lacks(known.Returned, r.Returned) ||
 		lacks(known.Lost, r.Lost)
 }
+
+// needed tells that the copy may still ask for the source's memory: the processes stay held, and
+// their pod must not be deleted.
+func (r Record) needed() bool { return r.PostCopy && !r.Target.Loaded && !r.Lost }
 
 // mayEnd tells that nobody counts on the source's processes any more; a pod that is lost fails.
 func (r Record) mayEnd() bool { return !r.Source.Keep || r.Adopted || r.Lost }
@@ -121,6 +135,8 @@ const (
 	Abort    Verb = "abort"     // source, target or controller
 	Start    Verb = "start"     // target: from here on my copy may run
 	Resume   Verb = "resume"    // target: my copy runs (the acknowledgement)
+	Load     Verb = "load"      // target, or source with proof: no copy lacks the source's memory any more
+	Forfeit  Verb = "forfeit"   // source or controller: the memory that was not fetched is lost
 	Fail     Verb = "fail"      // target: my copy is dead and never ran
 	Clean    Verb = "clean"     // target: nothing left of the attempt
 	End      Verb = "end"       // source: my processes are gone
@@ -160,6 +176,10 @@ func (c Change) allowed(r Record) bool {
 		return won && !r.Target.Failed
 	case Resume:
 		return won && !r.Target.Failed && started
+	case Load:
+		return won && r.PostCopy && r.Target.Resumed
+	case Forfeit:
+		return won && r.needed()
 	case Fail:
 		return won && !r.Target.Resumed
 	case Return:
@@ -171,9 +191,9 @@ func (c Change) allowed(r Record) bool {
 	case Release:
 		return back
 	case End:
-		return (won && r.Target.Resumed || r.Lost) && r.mayEnd()
+		return (won && r.Target.Resumed || r.Lost) && r.mayEnd() && !r.needed()
 	case HandOver, Adopt:
-		return won && r.Target.Resumed
+		return won && r.Target.Resumed && !r.needed()
 	}
 	return false
 }
@@ -202,6 +222,10 @@ func (c Change) set(r *Record) {
 		r.Target.Starting = true
 	case Resume:
 		r.Target.Resumed = true
+	case Load:
+		r.Target.Loaded = true
+	case Forfeit:
+		r.Source.Forfeited = true
 	case Fail:
 		r.Target.Failed = true
 	case Clean:

@@ -119,31 +119,38 @@ func TestOneNode(t *testing.T) {
 // the commit and the end of the move, for good or until it boots again.
 func TestPowerLoss(t *testing.T) {
 	tally := map[string]int{}
+	powerLoss(t, options{}, 1, tally)
+	t.Log(tally)
+	for _, end := range []string{"moved", "returned", "lost"} {
+		if tally[end] == 0 {
+			t.Errorf("no power loss ended with a move %s: %v", end, tally)
+		}
+	}
+}
+
+// powerLoss takes the power of one node away after the first thing between the commit and the end of a
+// move, in another world after the second, and so on, and counts how those moves ended.
+func powerLoss(t *testing.T, opt options, of int, tally map[string]int) {
+	opt.calm, opt.maxMoves = true, 1
 	for _, fault := range []func(*world, *node){(*world).reboot, (*world).lose} {
 		for at, hit := 1, true; hit; at++ {
-			w := newWorld(1, options{calm: true, maxMoves: 1})
+			w := newWorld(1, opt)
 			hit = false
 			left := at
 			w.play(func() {
 				if r := w.api.recs[w.last().id]; r.Decision == Committed && !r.HandedOver {
 					if left--; left == 0 {
-						fault(w, w.nodes[1])
+						fault(w, w.nodes[of])
 						hit = true
 					}
 				}
 			})
 			if w.broken != "" {
-				t.Errorf("after %d things: %s", at, w.broken)
+				t.Errorf("node %d, after %d things: %s", of, at, w.broken)
 			}
 			if hit {
 				tally[w.last().end(w)]++
 			}
-		}
-	}
-	t.Log(tally)
-	for _, end := range []string{"moved", "returned", "lost"} {
-		if tally[end] == 0 {
-			t.Errorf("no power loss ended with a move %s: %v", end, tally)
 		}
 	}
 }
@@ -172,6 +179,8 @@ func (m *move) end(w *world) string {
 		return "lost"
 	case r.Decision == Aborted:
 		return "aborted"
+	case r.Source.Forfeited:
+		return "forfeited"
 	case r.Target.Resumed:
 		return "moved"
 	}

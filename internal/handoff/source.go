@@ -15,6 +15,9 @@ type SourceFacts struct {
 	Dumping bool
 }
 
+// intact tells that the memory is what it was when it was dumped.
+func (f SourceFacts) intact() bool { return f.Alive && !f.Short && f.Frozen }
+
 // Source is the machine of the node that the pod leaves. Not safe for concurrent use.
 type Source struct {
 	ledger
@@ -46,13 +49,15 @@ func NewSource(cfg Config, r Record, facts SourceFacts) *Source {
 
 func newSource(cfg Config, r Record, facts SourceFacts, m mutant) *Source {
 	s := &Source{ledger: ledger{rec: r, mutant: m}, cfg: cfg, facts: facts, died: map[string]bool{}}
-	if r.Decision == Undecided && !r.Source.Offered {
-		switch {
-		case facts.Fence || facts.Frozen || facts.Dumping:
-			s.giveUp("AgentRestarted", "the source's agent restarted before the images were offered")
-		case !facts.Alive || facts.Short:
-			s.giveUp("ProcessesGone", "a container to move does not run")
-		}
+	offered := r.Source.Offered
+	switch {
+	case r.Decision != Undecided:
+	case !offered && (facts.Fence || facts.Frozen || facts.Dumping):
+		s.giveUp("AgentRestarted", "the source's agent restarted before the images were offered")
+	case !offered && (!facts.Alive || facts.Short):
+		s.giveUp("ProcessesGone", "a container to move does not run")
+	case offered && r.PostCopy && !facts.intact():
+		s.giveUp("ProcessesGone", "a container to move is not held any more, and the target lacks its memory")
 	}
 	return s
 }
@@ -68,11 +73,11 @@ func (s *Source) Holding() bool { return s.facts.Alive && s.facts.Frozen }
 
 // Step takes an event in and gives what is to be done. now is the source's clock.
 func (s *Source) Step(now time.Time, e Event) []Action {
-	was := s.rec.Target.Starting
+	was := s.rec.Target
 	if !s.absorb(e) {
 		s.local(e)
 	}
-	if s.rec.Target.Starting && !was {
+	if now := s.rec.Target; now.Starting && !was.Starting || now.Resumed && !was.Resumed {
 		s.proof, s.gone = "", false // from before the target was heard of again
 	}
 	if s.done {
@@ -102,7 +107,7 @@ func (s *Source) local(e Event) {
 			s.facts.Alive, s.facts.Frozen, s.facts.Dumping = false, false, false
 		}
 		s.facts.Short = true
-		if !s.rec.Source.Offered {
+		if !s.rec.Source.Offered || s.rec.PostCopy {
 			s.giveUp("ProcessesGone", "a container to move has ended")
 		}
 	case Unwanted:
@@ -257,16 +262,32 @@ func (s *Source) goOn() []Action {
 func (s *Source) letGo(ticked bool) []Action {
 	r := s.rec
 	switch {
-	case r.Target.Resumed || r.Lost || s.mutant.endEarly:
+	case r.Target.Resumed && !r.needed() || r.Lost || s.mutant.endEarly || r.Target.Resumed && s.mutant.endUnloaded:
 		return s.end()
 	case s.stale:
 		return s.reread()
+	case r.needed() && !r.Source.Forfeited && !s.facts.intact() && !s.mutant.noForfeit:
+		return s.write(Change{Verb: Forfeit, Reason: "MemoryLost", Message: "processes of a container have ended, or were let run, before the target had fetched all of their memory"})
+	case r.Target.Resumed:
+		return s.serve(ticked)
 	case r.Target.Failed:
 		return s.write(Change{Verb: Return, Reason: "TargetFailed", Message: "the target says that its copy is dead and fenced"})
 	case r.Target.Starting && s.gone && !s.mutant.returnStarted:
 		return s.write(Change{Verb: Lose, Reason: "TargetLost", Message: s.proof + ", and the copy on it may have run: going on from the state before could do things twice"})
 	case s.proof != "" && (!r.Target.Starting || s.mutant.returnStarted) || s.mutant.returnEarly && ticked:
 		return s.write(Change{Verb: Return, Reason: "TargetDead", Message: s.proof})
+	case ticked:
+		return s.call(Action{Op: OpReadNode})
+	}
+	return nil
+}
+
+// serve keeps what the running copy still fetches. A copy whose node has another boot, or is gone,
+// fetches nothing any more.
+func (s *Source) serve(ticked bool) []Action {
+	switch {
+	case s.proof != "":
+		return s.write(Change{Verb: Load, Reason: "TargetDead", Message: s.proof + ", before the copy had all of its memory"})
 	case ticked:
 		return s.call(Action{Op: OpReadNode})
 	}

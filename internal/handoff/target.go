@@ -94,6 +94,9 @@ type Target struct {
 	why    string // the reason for trying an abort, or for having failed
 	detail string
 	done   bool
+
+	// loading: OpLoad is under way; loaded: it is done; dropped: OpDrop is.
+	loading, loaded, dropped bool
 }
 
 // NewTarget makes the machine from the record as last read and from local facts. It
@@ -206,7 +209,11 @@ func (t *Target) local(e Event) {
 	case Unwanted:
 		t.giveUp("Unwanted", e.Reason)
 	case Done:
-		t.finished(e.Op)
+		if e.Op == OpLoad {
+			t.loaded = true
+		} else {
+			t.finished(e.Op)
+		}
 	case Failed:
 		t.failed(e)
 	case Node:
@@ -339,6 +346,8 @@ func (t *Target) finished(op Op) {
 	case OpKill:
 		t.over = true
 		f.Alive, f.Frozen, f.Held, f.Restoring, f.Waiter, f.Passed = false, false, false, false, "", nil
+	case OpDrop:
+		t.dropped = true
 	case OpFence:
 		f.Fence = true
 	case OpLift:
@@ -349,9 +358,13 @@ func (t *Target) finished(op Op) {
 }
 
 func (t *Target) failed(e Event) {
-	if e.Op == OpRestore {
+	switch e.Op {
+	case OpRestore:
 		// What it left behind is OpKill's to end.
 		t.giveUp("RestoreFailed", e.Reason)
+		return
+	case OpLoad:
+		t.loading, t.pause = false, true
 		return
 	}
 	t.doing, t.cancel = Action{}, false
@@ -463,6 +476,10 @@ func (t *Target) held() bool {
 // own resumes the copy and says so; or, if it cannot, makes sure that it never runs.
 func (t *Target) own(now time.Time) []Action {
 	f, r := t.facts, t.rec
+	forfeited := r.needed() && r.Source.Forfeited
+	if forfeited && !t.ran {
+		t.giveUp("MemoryLost", "the source has lost the memory that the copy still lacks")
+	}
 	switch {
 	case r.Target.Resumed:
 		return t.after()
@@ -482,7 +499,7 @@ func (t *Target) own(now time.Time) []Action {
 		return t.reread()
 	case t.ran:
 		return t.write(Change{Verb: Resume})
-	case t.resumable() && !t.spent && now.Before(f.Deadline):
+	case t.resumable() && !t.spent && now.Before(f.Deadline) && !forfeited:
 		// Later kubelet would take the create, and the copy with it, for lost: a copy that
 		// never ran is better given back.
 		return t.start()
@@ -529,8 +546,26 @@ func (t *Target) after() []Action {
 		return t.do(Action{Op: OpLift})
 	case f.Stranger != "":
 		return t.do(Action{Op: OpFresh, ID: f.Stranger})
+	case t.rec.needed():
+		return t.load()
 	}
 	t.done = true
+	return nil
+}
+
+// load waits until no copy lacks memory that is the source's, which is held until then.
+func (t *Target) load() []Action {
+	switch {
+	case t.stale:
+		return t.reread()
+	case t.loaded || t.mutant.loadEarly:
+		return t.write(Change{Verb: Load})
+	case !t.loading:
+		t.loading = true
+		return []Action{{Op: OpLoad}}
+	case t.rec.Source.Forfeited && !t.dropped && !t.mutant.noDrop:
+		return t.do(Action{Op: OpDrop})
+	}
 	return nil
 }
 

@@ -19,6 +19,7 @@ func TestTranscripts(t *testing.T) {
 		on   map[string]func(*world)
 		lose string
 		end  string
+		opt  options
 	}{
 		"good": {end: "moved"},
 		"abort-dump-dies": {end: "aborted", on: map[string]func(*world){
@@ -40,12 +41,18 @@ func TestTranscripts(t *testing.T) {
 			"record move4 v5: start": func(w *world) { w.reboot(w.nodes[1]) }}},
 		"start-then-target-lost": {end: "lost", on: map[string]func(*world){
 			"record move4 v5: start": func(w *world) { w.lose(w.nodes[1]) }}},
+		"post-copy": {end: "moved", opt: options{postCopy: true}},
+		"post-copy-source-reboots": {end: "forfeited", opt: options{postCopy: true}, on: map[string]func(*world){
+			"record move4 v6: resume": func(w *world) { w.reboot(w.nodes[0]) }}},
+		"post-copy-target-reboots": {end: "moved", opt: options{postCopy: true}, on: map[string]func(*world){
+			"record move4 v6: resume": func(w *world) { w.reboot(w.nodes[1]) }}},
 		"crash-after-move": {end: "moved", on: map[string]func(*world){
 			"record move4 v7: end": func(w *world) { w.nodes[1].kill(w.nodes[1].all("pod3")[0]); w.crashed = true }}},
 	}
 	for name, s := range scenarios {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(1, options{calm: true, maxMoves: 1})
+			s.opt.calm, s.opt.maxMoves = true, 1
+			w := newWorld(1, s.opt)
 			w.trace, w.loseAnswer, w.on = &strings.Builder{}, s.lose, map[string]func(){}
 			for line, f := range s.on {
 				w.on[line] = func() { f(w) }
@@ -76,6 +83,7 @@ func (w *world) play(each func()) {
 			w.kubelet(n)
 			w.mend(n)
 		}
+		w.pages()
 		w.controller()
 		w.tick(w.nodes[turn%2])
 		w.inspect()

@@ -57,6 +57,8 @@ type options struct {
 	maxMoves int
 	// containers of the pod, 1 to 3; 0 counts as 1.
 	containers int
+	// postCopy: copies run before their memory has come.
+	postCopy bool
 	// reboots: nearly all faults are reboots, and the controller does not notice them.
 	reboots bool
 }
@@ -116,6 +118,8 @@ type node struct {
 	procs    []*proc
 	waiters  []*waiter
 	agent    agent
+	// awaits are the OpLoads that wait, by move.
+	awaits map[string]func()
 	// hung ends an OpPass that hangs; cancelled: it was told to.
 	hung      func()
 	cancelled bool
@@ -139,6 +143,7 @@ type proc struct {
 	memory  bool // the memory it had from the beginning
 	tick    int  // in that memory: the last that it sent
 	known   bool // to kubelet
+	lacks   bool // memory that is the source's
 }
 
 type waiter struct {
@@ -163,7 +168,7 @@ func newWorld(seed int64, opt options) *world {
 	w.budget = w.rng.Intn(8)
 	w.keep = seed%2 == 0
 	for i := range w.nodes {
-		w.nodes[i] = &node{w: w, id: i, up: true, boot: 1, fences: map[string]int64{}, arrived: map[string]bool{}, begun: map[string]bool{}, images: map[string]bool{}}
+		w.nodes[i] = &node{w: w, id: i, up: true, boot: 1, fences: map[string]int64{}, arrived: map[string]bool{}, begun: map[string]bool{}, images: map[string]bool{}, awaits: map[string]func(){}}
 		if w.faulty {
 			// Up to an hour off the controller's.
 			w.nodes[i].ahead = time.Duration((seed*7919+int64(i)*3571)%7200-3600) * time.Second
@@ -205,7 +210,7 @@ func (w *world) startMove(from *pod) {
 		m.containers = append(m.containers, p.id)
 	}
 	w.moves = append(w.moves, m)
-	w.api.recs[m.id] = &Record{ID: m.id, Version: w.nextVersion(), Epoch: w.api.epoch, Containers: w.size,
+	w.api.recs[m.id] = &Record{ID: m.id, Version: w.nextVersion(), Epoch: w.api.epoch, Containers: w.size, PostCopy: w.opt.postCopy,
 		Source: SourceRecord{Node: fmt.Sprint(m.src), PodUID: m.from, Keep: w.keep}, Target: TargetRecord{Node: fmt.Sprint(m.dst), PodUID: m.to}}
 	w.logf("move %s of %s to %s, epoch %d", m.id, m.from, m.to, w.api.epoch)
 	w.watch(m)
