@@ -10,7 +10,7 @@ tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 go build -o "$tools/" google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 PATH="$tools:$PATH" protoc --go_out=. --go_opt=paths=source_relative \
-	--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto
+	--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto api/agent/v1/memory.proto
 go tool controller-gen object paths=./api/...
 go tool controller-gen crd:maxDescLen=200 paths=./api/v1alpha1 output:crd:dir=manifests/drover/crds
 # A time may have any number of digits after the point, and conditions' have no markers of ours.

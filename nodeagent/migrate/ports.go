@@ -16,6 +16,9 @@ type Move struct {
 	// Namespace, Name and UID of the PodMigration.
 	Namespace, Name, UID string
 	Epoch                int64
+	// PostCopy: the images may lack memory, which the copy then fetches from the source while that is
+	// held, also once it runs. Nobody sets it yet.
+	PostCopy bool
 	// Source is the pod that leaves, Target its replacement.
 	Source, Target Pod
 	// Containers are those that move, in the order in which kubelet creates them.
