@@ -50,7 +50,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="oldSelf.state == 'Probing' || self.state == oldSelf.state",message="what became of the connections cannot be changed"
 // +kubebuilder:validation:XValidation:rule="self.state != 'Kept' || (has(self.newAddress) && size(self.newAddress) > 0 && has(self.oldAddresses) && size(self.oldAddresses) > 0)",message="connections are kept only between known addresses"
 // +kubebuilder:validation:XValidation:rule="self.keepFor == oldSelf.keepFor && (has(self.required) && self.required) == (has(oldSelf.required) && oldSelf.required) && has(self.oldAddresses) == has(oldSelf.oldAddresses) && (!has(self.oldAddresses) || self.oldAddresses == oldSelf.oldAddresses)",message="what is asked for the connections cannot be changed"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.newAddress) || size(oldSelf.newAddress) == 0 || oldSelf.state == 'Probing' || (has(self.newAddress) && self.newAddress == oldSelf.newAddress)",message="the new address of kept connections cannot be changed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.newAddress) || size(oldSelf.newAddress) == 0 || (has(self.newAddress) && self.newAddress == oldSelf.newAddress)",message="the new address of the connections cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.leaseEnded) || !oldSelf.leaseEnded || (has(self.leaseEnded) && self.leaseEnded)",message="that a lease has ended cannot be taken back"
 type ConnectionsStatus struct {
 	// State. The controller writes Probing, or Closed where the address could not be leased; the
@@ -80,7 +80,7 @@ type ConnectionsStatus struct {
 	// +kubebuilder:validation:items:MaxLength=64
 	OldAddresses []string `json:"oldAddresses,omitempty"`
 	// NewAddress is the other end of the tunnel, the new sandbox's address of the family of the
-	// first old one. Target's agent.
+	// first old one. Target's agent, once: the source answers what is asked from there.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	NewAddress string `json:"newAddress,omitempty"`

@@ -220,11 +220,19 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		{"the target takes another's address along", write(agents["n2"], func(s *st) { s.Connections.OldAddresses[0] = "10.0.0.9" }), "cannot be changed"},
 		{"the target ends a lease that there is not", write(agents["n2"], func(s *st) { s.Connections.LeaseEnded = true }), "only after the pod has resumed"},
 	})
-	// And its own side's word goes through.
+	// And its own side's word goes through, once.
+	if err := write(agents["n2"], func(s *st) {
+		s.Target.Waiting, s.Connections.NewAddress = true, "10.0.1.1"
+		s.Timeline = append(s.Timeline, step("n2"))
+	})(t.Context()); err != nil {
+		t.Error("the target waits:", err)
+	}
+	c.run([]attack{{"the target has them go where the source has answered nobody", write(agents["n2"], func(s *st) {
+		s.Connections.State, s.Connections.NewAddress = v1alpha1.ConnectionsKept, "10.0.1.2"
+	}), "cannot be changed"}})
 	for name, err := range map[string]error{
-		"the target waits": write(agents["n2"], func(s *st) { s.Target.Waiting = true; s.Timeline = append(s.Timeline, step("n2")) })(t.Context()),
 		"they are kept": write(agents["n2"], func(s *st) {
-			s.Connections.State, s.Connections.NewAddress = v1alpha1.ConnectionsKept, "10.0.1.1"
+			s.Connections.State = v1alpha1.ConnectionsKept
 			s.Conditions = append(s.Conditions, metav1.Condition{Type: v1alpha1.ConditionConnectionsKept, Status: metav1.ConditionTrue, Reason: "Probed", LastTransitionTime: metav1.Now()})
 		})(t.Context()),
 		"an order": c.order(t.Context(), agents["n1"], "good", "n2", "n1"),

@@ -108,7 +108,7 @@ func (w write) apply(pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, error) 
 	w.facts(&next.Status, r)
 	w.words(&next.Status)
 	w.judgement.record(&next.Status, w.change)
-	if c := next.Status.Connections; c != nil && w.change.Verb == handoff.Wait && w.address.IsValid() {
+	if c := next.Status.Connections; c != nil && w.change.Verb == handoff.Wait && w.address.IsValid() && c.NewAddress == "" {
 		c.NewAddress = w.address.String()
 	}
 	w.verdict.record(&next.Status, w.now)
