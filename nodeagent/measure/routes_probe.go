@@ -50,7 +50,10 @@ func (r *Routes) probe(ctx context.Context, senders []sender, meter *routetime.M
 			case <-timer.C:
 			}
 			if meter != nil {
-				if err := r.take(meter); err != nil {
+				// Run closes the meter once ctx is over, whether this has seen that or not.
+				if err := r.take(meter); ctx.Err() != nil {
+					return nil
+				} else if err != nil {
 					return err
 				}
 			}

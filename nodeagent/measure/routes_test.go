@@ -2,6 +2,7 @@ package measure
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -223,6 +224,28 @@ func TestAnImpossibleSampleEndsNothing(t *testing.T) {
 	}
 	if err := r.take(&ring{err: os.ErrClosed}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("a ring that is gone: %v", err)
+	}
+}
+
+// The programs are closed when the run is over, and not before: what a round that just begins meets then is no fault.
+func TestProbingEndsWithTheRun(t *testing.T) {
+	meter, err := routetime.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := meter.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := &Routes{config: RoutesConfig{Interval: RouteInterval, Window: RouteWindow}}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // a round that is due and the end of the run come together: either is seen
+		if err := r.probe(over, nil, meter); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.probe(t.Context(), nil, meter); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("%v while the run goes on, want %v", err, os.ErrClosed)
 	}
 }
 
