@@ -144,16 +144,17 @@ OUTCOME_ARGS ?=
 bench-outcome: lab-build ## How long users wait for a chain of services that RouteTime, others and oracles place in 20 worlds, by a model that is held against a lab, some 15 min on a quiet machine; goes on where its lab was interrupted; writes out/bench/outcome.json
 	$(GO) run ./test/bench/outcome -out $(CURDIR)/out/bench/outcome.json $(OUTCOME_ARGS)
 
-# Pieces of it: make bench-migrate MIGRATE_ARGS='-sizes 16,64 -rounds 1 -sides drover,bare'
-MIGRATE_ARGS ?=
-
 .PHONY: bench-dirty
 bench-dirty: prerequisites ## For how long a container stands still for a dump where the kernel tracks what it writes to, beside a dump of all, on a kernel in QEMU; writes out/bench/dirty.json (root)
 	$(GO) test -count=1 -timeout 30m -v ./test/kernels -run TestFrozen -args -kernels.bench $(CURDIR)/out/bench/dirty.json
 
+# Pieces of it: make bench-migrate MIGRATE_ARGS='-sizes 16,64 -rounds 1 -sides drover,bare'. What bench-dirty has found goes with it.
+MIGRATE_ARGS ?=
+DIRTY_FIGURES := $(CURDIR)/out/bench/dirty.json
+
 .PHONY: bench-migrate
-bench-migrate: lab-build bench-dirty ## For how long a process is not felt to run when it moves, beside the standard path, a new start and bare CRIU, some 30 min on a quiet machine; writes out/bench/migrate.json
-	$(GO) run ./test/bench/migrate -out $(CURDIR)/out/bench/migrate.json -dirty-tracking $(CURDIR)/out/bench/dirty.json $(MIGRATE_ARGS)
+bench-migrate: lab-build ## For how long a process is not felt to run when it moves, beside the standard path, a new start and bare CRIU, some 30 min on a quiet machine; writes out/bench/migrate.json
+	$(GO) run ./test/bench/migrate -out $(CURDIR)/out/bench/migrate.json $(if $(wildcard $(DIRTY_FIGURES)),-dirty-tracking $(DIRTY_FIGURES)) $(MIGRATE_ARGS)
 
 .PHONY: lab-build
 lab-build: prerequisites ## Build or reuse what the lab needs, outside the checkout
