@@ -3,13 +3,10 @@ package pages
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +14,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/identity/identitytest"
 	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/internal/model"
@@ -30,35 +26,6 @@ var page = uint64(os.Getpagesize())
 var testMove = migrate.Move{
 	Namespace: "default", Name: "web-1", UID: "uid-1", Epoch: 3, PostCopy: true,
 	Source: migrate.Pod{Node: "a"}, Target: migrate.Pod{Node: "b"},
-}
-
-// keeper holds a certificate of the CA, without an API server.
-func keeper(t *testing.T, ca *identitytest.Authority, node model.NodeID) *identity.Keeper {
-	t.Helper()
-	id := ca.Node(t, node)
-	der, err := x509.MarshalPKCS8PrivateKey(id.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "identity.pem")
-	data := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Cert.Raw})...)
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	k := identity.NewKeeper(identity.Config{Subject: id.Subject, Roots: ca.Pool(), File: file})
-	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(t.Context())
-	wg.Go(func() {
-		if err := k.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	if _, err := k.Wait(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return k
 }
 
 // record is what the API server says; read counts how often it was asked.
@@ -107,7 +74,7 @@ func (x *source) serve(t *testing.T, address string) {
 		t.Fatal(err)
 	}
 	x.address = l.Addr().String()
-	server := grpc.NewServer(transfer.ServerOptions(keeper(t, x.ca, "a").ServerConfig())...)
+	server := grpc.NewServer(transfer.ServerOptions(x.ca.Keeper(t, x.ca.Node(t, "a")).ServerConfig())...)
 	s := &Server{Node: "a", Admission: &x.record, Held: func(m migrate.Move, container string, r lazypages.Range, b []byte) error {
 		if m.UID != testMove.UID {
 			t.Errorf("asked for %+v", m)
@@ -124,7 +91,7 @@ func (x *source) serve(t *testing.T, address string) {
 
 func (x *source) client(t *testing.T, node model.NodeID) *Client {
 	t.Helper()
-	c := &Client{Address: func(string) (string, error) { return x.address, nil }, TLS: keeper(t, x.ca, node).ClientConfig}
+	c := &Client{Address: func(string) (string, error) { return x.address, nil }, TLS: x.ca.Keeper(t, x.ca.Node(t, node)).ClientConfig}
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)

@@ -3,8 +3,6 @@ package transfer
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"maps"
 	"net"
 	"os"
@@ -30,34 +28,6 @@ var testMove = migrate.Move{
 }
 
 const testDir = "uid-1-3"
-
-// keeper holds a certificate of the CA, without an API server.
-func keeper(t testing.TB, ca *identitytest.Authority, id *identity.Identity) *identity.Keeper {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(id.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "identity.pem")
-	data := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Cert.Raw})...)
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	k := identity.NewKeeper(identity.Config{Subject: id.Subject, Roots: ca.Pool(), File: file})
-	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(t.Context())
-	wg.Go(func() {
-		if err := k.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	if _, err := k.Wait(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
 
 // admission is a record; hook runs before it answers.
 type admission struct {
@@ -110,7 +80,7 @@ func newTarget(t testing.TB) *target {
 		t.Fatal(err)
 	}
 	x.address = l.Addr().String()
-	x.server = grpc.NewServer(ServerOptions(keeper(t, x.ca, x.ca.Node(t, "b")).ServerConfig())...)
+	x.server = grpc.NewServer(ServerOptions(x.ca.Keeper(t, x.ca.Node(t, "b")).ServerConfig())...)
 	r.Register(x.server)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = x.server.Serve(l) })
@@ -120,7 +90,7 @@ func newTarget(t testing.TB) *target {
 
 // sender is a node that knows where the target is.
 func (x *target) sender(t testing.TB, node model.NodeID) *Sender {
-	k := keeper(t, x.ca, x.ca.Node(t, node))
+	k := x.ca.Keeper(t, x.ca.Node(t, node))
 	return &Sender{Address: func(string) (string, error) { return x.address, nil }, TLS: k.ClientConfig, Metrics: NewMetrics()}
 }
 
@@ -136,7 +106,7 @@ func once(t testing.TB, s *Sender) context.Context {
 func (x *target) client(t testing.TB, id *identity.Identity) agentv1.PeerClient {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+x.address,
-		grpc.WithTransportCredentials(credentials.NewTLS(keeper(t, x.ca, id).ClientConfig("b"))))
+		grpc.WithTransportCredentials(credentials.NewTLS(x.ca.Keeper(t, id).ClientConfig("b"))))
 	if err != nil {
 		t.Fatal(err)
 	}

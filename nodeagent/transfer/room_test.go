@@ -50,7 +50,7 @@ func TestRoomIsToldToTheSourceAlone(t *testing.T) {
 		t.Errorf("another node: %v", err)
 	}
 	observer := &Sender{Address: func(string) (string, error) { return x.address, nil },
-		TLS: keeper(t, x.ca, x.ca.Identity(t, identity.Subject{Observer: "a"}, nil)).ClientConfig}
+		TLS: x.ca.Keeper(t, x.ca.Identity(t, identity.Subject{Observer: "a"}, nil)).ClientConfig}
 	if err := observer.Room(t.Context(), testMove, 1); status.Code(err) != codes.PermissionDenied || x.refusals(byCaller) != 1 {
 		t.Errorf("observer: %v", err)
 	}

@@ -3,8 +3,6 @@ package checkpoint
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"io/fs"
 	"net"
 	"os"
@@ -16,7 +14,6 @@ import (
 	"google.golang.org/grpc"
 
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
-	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/identity/identitytest"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
@@ -34,34 +31,6 @@ func (m lets) Admit(context.Context, string, *agentv1.Begin) (migrate.Move, erro
 
 func (lets) ImagesComplete(string) {}
 
-// agentOf has a node's certificate.
-func agentOf(t *testing.T, ca *identitytest.Authority, node model.NodeID) *identity.Keeper {
-	t.Helper()
-	id := ca.Node(t, node)
-	der, err := x509.MarshalPKCS8PrivateKey(id.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "identity.pem")
-	data := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Cert.Raw})...)
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	k := identity.NewKeeper(identity.Config{Subject: id.Subject, Roots: ca.Pool(), File: file})
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := k.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	if _, err := k.Wait(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
 // receiving serves a target for one move, and gives the sender's end and the target's store.
 func receiving(t *testing.T, m migrate.Move) (*transfer.Sender, *transfer.Store) {
 	t.Helper()
@@ -73,7 +42,7 @@ func receiving(t *testing.T, m migrate.Move) (*transfer.Sender, *transfer.Store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(transfer.ServerOptions(agentOf(t, ca, model.NodeID(m.Target.Node)).ServerConfig())...)
+	s := grpc.NewServer(transfer.ServerOptions(ca.Keeper(t, ca.Node(t, model.NodeID(m.Target.Node))).ServerConfig())...)
 	r.Register(s)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.Serve(l) })
@@ -81,7 +50,7 @@ func receiving(t *testing.T, m migrate.Move) (*transfer.Sender, *transfer.Store)
 	address := l.Addr().String()
 	return &transfer.Sender{
 		Address: func(string) (string, error) { return address, nil },
-		TLS:     agentOf(t, ca, model.NodeID(m.Source.Node)).ClientConfig,
+		TLS:     ca.Keeper(t, ca.Node(t, model.NodeID(m.Source.Node))).ClientConfig,
 	}, store
 }
 
