@@ -83,15 +83,15 @@ func TestScores(t *testing.T) {
 		},
 		{
 			// The scheduler knows of requests on n1 that its agent has not heard of:
-			// 4-3.9 cores + 2 = 2.1 at 0.2 ms, 6 at 1, 6 at 4: A = 10.5, 6, 1.5.
-			// ln(6/1.5) / ln(10.5/1.5) = 0.712.
+			// 4-3 cores + 2 = 3 at 0.2 ms, 6 at 1, 6 at 4: A = 15, 6, 1.5.
+			// ln(6/1.5) / ln(15/1.5) = 0.602.
 			name: "fresh requests count",
 			pod:  pod("p", annotated(v1alpha1.AnnotationPeers, "app=db")),
 			others: []*corev1.Pod{
 				pod("db", on("n1"), labelled("app", "db")),
-				pod("new", on("n1"), requesting("3900m")),
+				pod("new", on("n1"), requesting("3000m")),
 			},
-			want: map[string]int64{"n1": 100, "n2": 71, "n3": 0},
+			want: map[string]int64{"n1": 100, "n2": 60, "n3": 0},
 		},
 		{
 			// As if n3 had told what its Node object gives.

@@ -46,8 +46,8 @@ func TestBadInput(t *testing.T) {
 		{name: "of nobody", measure: func(string) string { return `{"at":"2026-01-02T03:04:05Z"}` }, want: "view.json: nodes is empty"},
 		{name: "of another cluster", measure: replace(`"n1":{"state"`, `"m1":{"state"`, `"n2":{"state"`, `"m2":{"state"`).Replace, want: "none of the cluster's nodes (n1, ...) is among those that were measured (m1, ...)"},
 		{name: "a route time before it began", measure: replace(`"rtt":2000000`, `"rtt":-1`).Replace, want: "nodes.n1.state.podRoutes.n2: rtt is -1ns"},
-		{name: "use of less than nothing", measure: replace(`"used":{"cpu":3.5`, `"used":{"cpu":-3.5`).Replace, want: "nodes.n1.state.load.used.cpu is -3.5 cores, must be 0 or more"},
-		{name: "use that is no number", measure: replace(`"used":{"cpu":3.5`, `"used":{"cpu":NaN`).Replace, want: "view.json:1: invalid character 'N'"},
+		{name: "use of less than nothing", measure: replace(`"used":{"cpu":2`, `"used":{"cpu":-3.5`).Replace, want: "nodes.n1.state.load.used.cpu is -3.5 cores, must be 0 or more"},
+		{name: "use that is no number", measure: replace(`"used":{"cpu":2`, `"used":{"cpu":NaN`).Replace, want: "view.json:1: invalid character 'N'"},
 
 		{name: "an empty configuration", config: "\n", want: "config.yaml: "},
 		{name: "a configuration of something else", config: "apiVersion: v1\nkind: Pod\n", want: "want a KubeSchedulerConfiguration"},

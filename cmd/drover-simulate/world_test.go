@@ -125,7 +125,7 @@ func twoText(t *testing.T) string { return asText(t, twoPicture().Nodes) }
 
 func twoPicture() view.Snapshot {
 	return view.Snapshot{At: taken, Nodes: map[model.NodeID]view.Node{
-		"n1": heard(eightGiB, model.Resources{CPU: 3.5, Memory: model.GiB}, map[model.NodeID]float64{"n2": 2}),
+		"n1": heard(eightGiB, model.Resources{CPU: 2, Memory: model.GiB}, map[model.NodeID]float64{"n2": 2}),
 		"n2": heard(eightGiB, model.Resources{CPU: 1, Memory: model.GiB}, map[model.NodeID]float64{"n1": 2}),
 	}}
 }

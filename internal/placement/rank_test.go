@@ -224,7 +224,8 @@ func TestReasons(t *testing.T) {
 }
 
 // A node beside the peer with memory, and no CPU to speak of, does not win over one that is a
-// little farther and idle; one that has what the pod needs does.
+// little farther and idle; one that has what the pod wants now and then does. That is for half a core 0.5 + 2.33*0.71 = 2.15:
+// with 0.5 idle (0.5 + 7)/0.2 * (0.5/2.15)^2 = 2.0, with 1.5 (1.5 + 7)/0.2 * (1.5/2.15)^2 = 20.7, and near has (6 + 7)/2 = 6.5.
 func TestWhatThePodNeeds(t *testing.T) {
 	in := []Candidate{
 		{Node: "beside", LoadKnown: true, Load: model.Load{Allocatable: res(8, 32), Used: res(8, 4)}, Route: Route{Time: 50 * time.Microsecond, Known: true}},
@@ -240,17 +241,22 @@ func TestWhatThePodNeeds(t *testing.T) {
 	if got := best(model.Resources{}, 8); got.Node != "beside" {
 		t.Errorf("%s is the best for a pod that needs nothing", got.Node)
 	}
-	for used, want := range map[model.Cores]model.NodeID{8: "near", 7.95: "near", 7.5: "beside"} {
+	for used, want := range map[model.Cores]model.NodeID{8: "near", 7.5: "near", 6.5: "beside"} {
 		if got := best(res(0.5, 0.25), used); got.Node != want {
 			t.Errorf("%s is the best while %v of 8 cores are in use beside the peer, want %s", got.Node, used, want)
 		}
 	}
-	// A half of what is needed counts half.
+	// A half of what it wants now and then, 1 core of u + 2.33*sqrt(u), counts a quarter.
 	in[0].Load.Used.CPU, in[0].Needs = 7.5, model.Resources{}
 	whole, half := Evaluate(Defaults(), in)[0], in[0]
-	half.Needs = model.Resources{CPU: 2 * whole.Idle.CPU}
-	if got := Evaluate(Defaults(), []Candidate{half})[0]; math.Abs(got.A-whole.A/2) > 1e-9 || len(got.Reasons) == 0 || got.Reasons[0].Kind != KindCramped {
-		t.Errorf("A is %v, want half of %v; %v", got.A, whole.A, got.Reasons)
+	half.Needs = model.Resources{CPU: model.Cores(math.Pow((math.Sqrt(2.33*2.33+4)-2.33)/2, 2))}
+	if got := Evaluate(Defaults(), []Candidate{half})[0]; math.Abs(got.A-whole.A/4) > 1e-9 || len(got.Reasons) == 0 || got.Reasons[0].Kind != KindCramped {
+		t.Errorf("A is %v, want a quarter of %v; %v", got.A, whole.A, got.Reasons)
+	}
+	// A half of the memory counts half.
+	half.Needs = model.Resources{Memory: 2 * whole.Idle.Memory}
+	if got := Evaluate(Defaults(), []Candidate{half})[0]; math.Abs(got.A-whole.A/2) > 1e-9 {
+		t.Errorf("A is %v, want half of %v", got.A, whole.A)
 	}
 	none := in[0]
 	none.Load.Used.CPU, none.Needs = 9, res(0.1, 0)

@@ -29,7 +29,7 @@ const (
 	KindAllUnknown    Kind = "AllUnknown"    // no candidate is known: all are equal
 	KindBadParams     Kind = "BadParams"     // the formula cannot be computed
 	KindFull          Kind = "Full"          // nothing is idle
-	KindCramped       Kind = "Cramped"       // less is idle than the pod needs
+	KindCramped       Kind = "Cramped"       // less is idle than the pod wants now and then
 	KindArrivals      Kind = "Arrivals"      // pods have come that its load does not tell of yet
 	KindText          Kind = "Text"          // a reason that was read back
 )
@@ -86,7 +86,8 @@ func (r Reason) String() string {
 	case KindFull:
 		return "nothing is idle on this node"
 	case KindCramped:
-		return fmt.Sprintf("less is idle than the %.2f cores and %.2f GiB that the pod is held to use: A is in proportion", r.Use.CPU, r.Use.Memory.GiB())
+		return fmt.Sprintf("less is idle than a pod that is held to use %.2f cores and %.2f GiB wants now and then, %.2f cores and as much memory: A is less for that",
+			r.Use.CPU, r.Use.Memory.GiB(), wanted(r.Use.CPU))
 	case KindArrivals:
 		return fmt.Sprintf("its load does not tell yet of pods that have come, %d of them: they count with %.2f cores and %.2f GiB", r.Pods, r.Use.CPU, r.Use.Memory.GiB())
 	}

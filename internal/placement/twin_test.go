@@ -138,7 +138,12 @@ func twinA(p Params, s Score, needs model.Resources) *big.Rat {
 		}
 	}
 	if n := float64(needs.CPU); n > 0 && !math.IsInf(n, 1) {
-		least(new(big.Rat).Quo(rat(float64(s.Idle.CPU)), rat(n)))
+		part := new(big.Rat).Quo(rat(float64(s.Idle.CPU)), rat(n+2.33*math.Sqrt(n)))
+		part.Mul(part, part)
+		if f, _ := part.Float64(); f == 0 {
+			part = new(big.Rat) // less than a float64 can be is nothing
+		}
+		least(part)
 	}
 	if needs.Memory > 0 {
 		least(big.NewRat(int64(s.Idle.Memory), int64(needs.Memory)))
