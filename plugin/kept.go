@@ -21,8 +21,8 @@ const ReasonRouteTime = "RouteTime"
 // The events of decisions that are told at most: so many a second, and so many at once. Each is a write
 // to the API server, as the binding itself is.
 const (
-	toldPerSecond = 20
-	toldAtOnce    = 100
+	toldPerSecond = 5
+	toldAtOnce    = 20
 )
 
 // listener is a profile's framework that leaves with the pod's state what its Score plugins

@@ -25,7 +25,8 @@ type run struct {
 
 // load is what is scheduled in every round.
 type load struct {
-	pods int     // a backlog that waits when the scheduler starts, and as many again in a stream
+	pods int     // a backlog that waits when the scheduler starts
+	more int     // then come in a stream
 	rate float64 // pods a second of the stream
 }
 
@@ -145,7 +146,7 @@ func (c *cluster) round(ctx context.Context, dir string, number int, p profile, 
 	tick := time.NewTicker(time.Duration(float64(time.Second) / l.rate))
 	defer tick.Stop()
 	var failed error
-	for i := range l.pods {
+	for i := range l.more {
 		<-tick.C
 		wg.Go(func() {
 			err := create(name("stream", i))
@@ -161,7 +162,7 @@ func (c *cluster) round(ctx context.Context, dir string, number int, p profile, 
 	if failed != nil {
 		return r, fmt.Errorf("make a stream of pods: %w", failed)
 	}
-	if err := seen.wait(ctx, 2*l.pods, ended); err != nil {
+	if err := seen.wait(ctx, l.pods+l.more, ended); err != nil {
 		return r, err
 	}
 	var latencies []float64
