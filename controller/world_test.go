@@ -15,7 +15,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -63,7 +65,9 @@ var testScheme = sync.OnceValue(func() *runtime.Scheme {
 func newWorld(t *testing.T, objects ...client.Object) *world {
 	t.Helper()
 	w := &world{t: t, now: start, old: oldName}
-	w.api = fake.NewClientBuilder().WithScheme(testScheme()).WithStatusSubresource(&v1alpha1.PodMigration{}, &policyv1.PodDisruptionBudget{}).WithObjects(objects...).Build()
+	// One that keeps no managed fields, which are half of the work, and which nobody here looks at.
+	tracker := clienttesting.NewObjectTracker(testScheme(), serializer.NewCodecFactory(testScheme()).UniversalDecoder())
+	w.api = fake.NewClientBuilder().WithScheme(testScheme()).WithObjectTracker(tracker).WithStatusSubresource(&v1alpha1.PodMigration{}, &policyv1.PodDisruptionBudget{}).WithObjects(objects...).Build()
 	watched := interceptor.NewClient(w.api, w.funcs())
 	w.r = &Reconciler{
 		Reader: watched, Writer: watched, Status: watched, Events: &record.FakeRecorder{},
