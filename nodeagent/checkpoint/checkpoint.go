@@ -227,6 +227,9 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	if err := ctx.Err(); err != nil {
 		return migrate.Dumped{}, err // a round may still be being written
 	}
+	if err := d.dropStale(dump, parts[0]); err != nil {
+		return migrate.Dumped{}, err
+	}
 	began := time.Now()
 	groups, err := d.prepare(dump, parts)
 	if err != nil {
@@ -259,6 +262,9 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 		}
 		if frozen, err := groups[i].Frozen(); err != nil || !frozen {
 			return migrate.Dumped{}, fmt.Errorf("dump container %s: its control group did not stay frozen (%v)", p.ID, err)
+		}
+		if err := d.stillMarked(p, groups[i]); err != nil {
+			return migrate.Dumped{}, err
 		}
 	}
 	if err := d.packFiles(ctx, parts); err != nil {

@@ -1,9 +1,12 @@
 package checkpoint
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/drover-project/drover/internal/layout"
@@ -34,6 +37,53 @@ func TestUnmarked(t *testing.T) {
 	}
 	if got := unmarked(filepath.Join(t.TempDir(), "gone")); got != "" {
 		t.Errorf("a process that has ended: %q", got)
+	}
+}
+
+// Of a process that cannot be looked at nothing is known: it may track itself.
+func TestUnmarkedIsNotKnown(t *testing.T) {
+	for name, make := range map[string]func(proc string) error{
+		"its files":        func(proc string) error { return os.WriteFile(filepath.Join(proc, "fd"), nil, 0o600) },
+		"one of its files": func(proc string) error { return os.MkdirAll(filepath.Join(proc, "fd", "3"), 0o700) },
+		"its mappings": func(proc string) error {
+			return errors.Join(os.Mkdir(filepath.Join(proc, "fd"), 0o700), os.Mkdir(filepath.Join(proc, "maps"), 0o700))
+		},
+	} {
+		proc := t.TempDir()
+		if err := make(proc); err != nil {
+			t.Fatal(err)
+		}
+		if got := unmarked(proc); !strings.Contains(got, "cannot be looked at") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// A round that is refused, for whatever reason, takes those before it along: a dump must not build on them.
+func TestRefusedRoundDropsAll(t *testing.T) {
+	l := layout.Layout{Run: t.TempDir(), State: t.TempDir()}
+	if err := l.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	d := New(Config{Layout: l, HostRoot: t.TempDir(), Root: "/run/r"})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = d.Run(ctx, nil) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	m := migrate.Move{UID: "uid-1", Epoch: 2, Containers: []migrate.Container{{Name: "main", ID: "c0ffee"}}}
+	dump, err := d.dir(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(layout.RoundDir(filepath.Join(dump, imageDir, "main"), 1), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d.written[dump] = 1
+	if _, err := d.PreDump(t.Context(), m); err == nil || !strings.Contains(err.Error(), "runc knows no such container") {
+		t.Errorf("a round of a container that is not there: %v", err)
+	}
+	if left, _ := os.ReadDir(l.Dumps()); d.rounds(dump) != 0 || len(left) != 0 {
+		t.Errorf("%d rounds are left to build on, and %v", d.rounds(dump), left)
 	}
 }
 

@@ -37,6 +37,9 @@ const (
 // patience bounds every wait, so that a test that fails says where.
 const patience = 60 * time.Second
 
+// groupsOf gives agents the node's control groups.
+var groupsOf = func(node checkpoint.Groups) checkpoint.Groups { return node }
+
 // lazyFrom is from how much memory on agents let copies run before all is loaded; 0: never.
 var lazyFrom model.Bytes
 
@@ -68,7 +71,7 @@ func startAgentOn(t *testing.T, root string) *agent {
 	own := os.Getenv("NODE_GROUP") + "/drover"
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	a := &agent{t: t, events: make(chan string, 100)}
-	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groups, Cgroup: own,
+	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groupsOf(groups), Cgroup: own,
 		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log,
 		Files: &files.Node{Host: "/proc/1/root", Limits: files.DefaultLimits}})
 	copies := restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log, Wrapper: wrapper, HostRoot: "/proc/1/root",

@@ -9,11 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/chain"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
 	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/nodeagent/transfer"
 )
 
 // tracks skips where the kernel does not track which pages are written to. "make test-kernels" has
@@ -80,28 +82,33 @@ func TestRounds(t *testing.T) {
 			if test.lazy {
 				lazily(t)
 			}
-			at := inRounds(t, test.between)
-			if err := at.a.copies.Restore(within(t), at.m, at.target.id, at.images); err != nil {
-				t.Fatal(err)
-			}
-			at.a.expect("held " + at.target.id)
-			at.mustBeHeld(t)
-			at.let(t)
-			at.target.start()
-			if first := at.target.next(); first.n != at.last.n+1 {
-				t.Errorf("the copy went on with %d after %d", first.n, at.last.n)
-			}
-			at.target.counts(2*roundsPages/64 + 10) // over two looks at all pages
-			if err := at.a.copies.Loaded(within(t), at.m); err != nil {
-				t.Error(err)
-			}
-			if err := at.a.dumps.End(within(t), at.m); err != nil {
-				t.Fatal(err)
-			}
-			if now := at.source.drain(at.last); now != at.last {
-				t.Errorf("the source ran: %d, then %d", at.last.n, now.n)
-			}
+			inRounds(t, test.between).goesOn(t)
 		})
+	}
+}
+
+// goesOn has the copy go on with the memory that the source had in the end.
+func (at *attempt) goesOn(t *testing.T) {
+	t.Helper()
+	if err := at.a.copies.Restore(within(t), at.m, at.target.id, at.images); err != nil {
+		t.Fatal(err)
+	}
+	at.a.expect("held " + at.target.id)
+	at.mustBeHeld(t)
+	at.let(t)
+	at.target.start()
+	if first := at.target.next(); first.n != at.last.n+1 {
+		t.Errorf("the copy went on with %d after %d", first.n, at.last.n)
+	}
+	at.target.counts(2*roundsPages/64 + 10) // over two looks at all pages
+	if err := at.a.copies.Loaded(within(t), at.m); err != nil {
+		t.Error(err)
+	}
+	if err := at.a.dumps.End(within(t), at.m); err != nil {
+		t.Fatal(err)
+	}
+	if now := at.source.drain(at.last); now != at.last {
+		t.Errorf("the source ran: %d, then %d", at.last.n, now.n)
 	}
 }
 
@@ -131,6 +138,21 @@ func inRounds(t *testing.T, between func(*testing.T, *container)) *attempt {
 		}
 		c.counts(8)
 	}
+	at, rest := dumpedAfter(t, a, c, m, sender, store, rounds)
+	if rest > rounds[0]*3/4 {
+		t.Errorf("%d bytes were dumped after a first round of %d: what had not changed, too", rest, rounds[0])
+	}
+	return at
+}
+
+// dumpedAfter is an attempt whose images were sent in rounds, and joined with the dump, which has rest bytes
+// of memory.
+func dumpedAfter(t *testing.T, a *agent, c *container, m migrate.Move, sender *transfer.Sender, store *transfer.Store, rounds []model.Bytes) (at *attempt, rest model.Bytes) {
+	t.Helper()
+	dir, err := a.dumps.Images(m)
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := sender.Progress(m).Wire
 	sender.Follow(m, dir, rounds[0])
 	d, err := a.dumps.Dump(within(t), m)
@@ -139,24 +161,21 @@ func inRounds(t *testing.T, between func(*testing.T, *container)) *attempt {
 	}
 	last := c.mustRest(count{})
 	t.Cleanup(func() { _ = a.dumps.Release(context.Background(), m) }) // of a test that failed
-	rest := pagesIn(t, filepath.Join(d.Dir, "main"))
+	rest = pagesIn(t, filepath.Join(d.Dir, "main"))
 	sent, err := sender.Send(within(t), m, d.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("rounds of %d bytes, then a dump of %d; %d bytes on the link before the freeze and %d after it", rounds, rest, before, sent.Wire-before)
-	if rest > rounds[0]*3/4 {
-		t.Errorf("%d bytes were dumped after a first round of %d: what had not changed, too", rest, rounds[0])
-	}
 	images, err := store.Complete(within(t), m)
 	if err != nil || images == "" {
 		t.Fatal(images, err)
 	}
 	t.Cleanup(func() { _ = store.Discard(context.Background(), m) })
 	target := newContainer(t, "dst", map[string]string{"drover.dev/migration": m.Name})
-	at := &attempt{a: a, source: c, target: target, m: move(c, target), images: images, last: last, frozenAt: d.FrozenAt}
+	at = &attempt{a: a, source: c, target: target, m: move(c, target), images: images, last: last, frozenAt: d.FrozenAt}
 	at.wait(t)
-	return at
+	return at, rest
 }
 
 // pagesIn is how much memory there is in images.
@@ -340,4 +359,103 @@ func TestNoRounds(t *testing.T) {
 			c.counts(5)
 		})
 	}
+}
+
+// tracksItself has the program track what it writes to itself, from now on.
+func (c *container) tracksItself() {
+	c.t.Helper()
+	run(c.t, "touch", filepath.Join(c.bundle, "rootfs", "track"))
+	c.counts(8)
+}
+
+// A program that begins to track itself what it writes to takes the marks away that the rounds need. Whenever
+// it does, its copy has the memory that it had in the end: all of it is in the dump.
+func TestRoundsOfAProgramThatTracksItself(t *testing.T) {
+	tracks(t)
+	for name, rounds := range map[string]int{"before a round": 1, "before the dump": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("HEAP_MIB", roundsHeap)
+			t.Setenv("COUNTER", "LEDGER=10 TRACK=later")
+			a := startAgent(t)
+			c := newContainer(t, "src", nil)
+			c.run()
+			c.counts(5)
+			m := move(c, nil)
+			m.Source.Node, m.Target.Node = "a", "b"
+			sender, store := receiving(t, m)
+			store.Join = chain.Join
+			dir, err := a.dumps.Images(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var written []model.Bytes
+			for range rounds {
+				written = append(written, preDump(t, a, c, m))
+				if err := sender.Push(within(t), m, dir); err != nil {
+					t.Fatal(err)
+				}
+				c.counts(8)
+			}
+			c.tracksItself()
+			if rounds == 1 {
+				if _, err := a.dumps.PreDump(within(t), m); !errors.Is(err, checkpoint.ErrUntracked) {
+					t.Errorf("another round: %v", err)
+				}
+			}
+			at, all := dumpedAfter(t, a, c, m, sender, store, written)
+			if all < roundsPages*4096 {
+				t.Errorf("%d bytes were dumped, of a heap of %d", all, roundsPages*4096)
+			}
+			at.goesOn(t)
+		})
+	}
+}
+
+// between calls when a container's group is looked for, and so often has been before.
+type between struct {
+	checkpoint.Groups
+	left int
+	call func()
+}
+
+func (b *between) Container(pid int, path string) (cgroup.Group, error) {
+	if b.left--; b.left == -1 {
+		b.call()
+	}
+	return b.Groups.Container(pid, path)
+}
+
+// A program that begins to track itself when the dump has been found to be able to build on the rounds makes
+// it fail: it is undone, and the next one builds on none.
+func TestDumpOfAProgramThatTracksItself(t *testing.T) {
+	tracks(t)
+	t.Setenv("HEAP_MIB", roundsHeap)
+	t.Setenv("COUNTER", "LEDGER=10 TRACK=later")
+	moment := &between{left: -1}
+	was := groupsOf
+	groupsOf = func(node checkpoint.Groups) checkpoint.Groups { moment.Groups = node; return moment }
+	t.Cleanup(func() { groupsOf = was })
+	a := startAgent(t)
+	c := newContainer(t, "src", nil)
+	c.run()
+	c.counts(5)
+	m := move(c, nil)
+	preDump(t, a, c, m)
+	moment.left, moment.call = 1, c.tracksItself // after it was looked for once, and before CRIU begins
+	if _, err := a.dumps.Dump(within(t), m); !errors.Is(err, checkpoint.ErrUntracked) || !strings.Contains(err.Error(), "clear_refs") {
+		t.Errorf("the dump builds on rounds without marks: %v", err)
+	}
+	released(t, a, c, m, c.mustRest(count{}))
+	m.Epoch++
+	if _, err := a.dumps.PreDump(within(t), m); !errors.Is(err, checkpoint.ErrUntracked) {
+		t.Errorf("tried again: %v", err)
+	}
+	d, err := a.dumps.Dump(within(t), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := pagesIn(t, filepath.Join(d.Dir, "main")); all < roundsPages*4096 {
+		t.Errorf("%d bytes were dumped, of a heap of %d", all, roundsPages*4096)
+	}
+	released(t, a, c, m, c.mustRest(count{}))
 }

@@ -7,7 +7,8 @@
 // shares memory with a child, with RESTLESS=1 some of its memory does not stay where it is, with
 // TELL=1 it looks at another page for every count, with LEDGER=N it writes N pages of its heap anew
 // for every count, with LATE=1 it starts a child when there is a file /fork, with TRACK=1 it
-// has the file open by which a program tracks what it writes to.
+// has the file open by which a program tracks what it writes to, with TRACK=later it opens it when there is
+// a file /track, and from then on tracks that.
 package main
 
 import (
@@ -39,8 +40,11 @@ func main() {
 	if os.Getenv("LATE") != "" {
 		more = append(more, &late{file: "/fork", begin: func() (interface{ intact() bool }, error) { return share() }})
 	}
-	if os.Getenv("TRACK") != "" {
+	switch os.Getenv("TRACK") {
+	case "1":
 		track()
+	case "later":
+		more = append(more, &late{file: "/track", begin: func() (interface{ intact() bool }, error) { track(); return tracking{}, nil }})
 	}
 	heap := make([]byte, mib<<20)
 	random := rand.NewChaCha8([32]byte{})
