@@ -14,8 +14,10 @@ package chain
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/drover-project/drover/internal/durable"
@@ -23,30 +25,51 @@ import (
 )
 
 // Join makes complete images of the directory of each container below dir, with what the rounds
-// beside it hold (layout.RoundDir), and removes those. Where there are none nothing is touched. After an
-// error the images must not be used.
-func Join(dir string) error {
+// beside it hold (layout.RoundDir), and removes those. Where there are none nothing is touched. Before it
+// writes it calls aside with how many bytes the images will take meanwhile beside what is there; that fails,
+// and nothing was touched, where there is no room for them. After any other error the images must not
+// be used.
+func Join(dir string, aside func(bytes uint64) error) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("join rounds: %w", err)
 	}
 	defer root.Close()
 	all, err := rounds(root)
-	if err != nil {
-		return fmt.Errorf("join rounds in %s: %w", dir, err)
+	if err != nil || len(all) == 0 {
+		return wrapped(dir, err)
 	}
-	for name, n := range all {
-		if err := join(root, name, n); err != nil {
-			return fmt.Errorf("join %d rounds of %s: %w", n, filepath.Join(dir, name), err)
+	p := plan{root: root, spans: mostSpans, files: map[string]bool{}}
+	names := slices.Sorted(maps.Keys(all))
+	for _, name := range names {
+		if err := p.add(name, all[name]); err != nil {
+			return fmt.Errorf("join %d rounds of %s: %w", all[name], filepath.Join(dir, name), err)
+		}
+	}
+	if err := aside(p.growth); err != nil {
+		return fmt.Errorf("join rounds in %s, for which %d bytes more are needed meanwhile: %w", dir, p.growth, err)
+	}
+	for _, m := range p.memories {
+		if err := m.write(root); err != nil {
+			return wrapped(dir, err)
+		}
+	}
+	for _, name := range names {
+		if err := remove(root, name, all[name]); err != nil {
+			return wrapped(dir, err)
 		}
 		if err := durable.SyncDir(filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
-	if len(all) > 0 {
-		return durable.SyncDir(dir)
+	return durable.SyncDir(dir)
+}
+
+func wrapped(dir string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("join rounds in %s: %w", dir, err)
 }
 
 // rounds tells how many each container has. They are numbered from 1 on.
@@ -70,13 +93,38 @@ func rounds(root *os.Root) (map[string]int, error) {
 	return count, nil
 }
 
-func join(root *os.Root, name string, rounds int) error {
+func remove(root *os.Root, name string, rounds int) error {
+	for n := range rounds {
+		if err := root.RemoveAll(layout.RoundDir(name, n+1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mostSpans bounds what page maps say in all: some 200 MiB of this agent's memory at most. Memory of 16 GiB
+// of which every tenth page was written to after each of two rounds, each of them alone, is within it.
+const mostSpans = 2 << 20
+
+// plan is what will be written.
+type plan struct {
+	root *os.Root
+	// spans are how many more may be read; files are the files of pages that page maps have named.
+	spans    int
+	files    map[string]bool
+	memories []*memory
+	// growth is how many bytes files will grow by.
+	growth uint64
+}
+
+// add plans for a container with so many rounds.
+func (p *plan) add(name string, rounds int) error {
 	dirs := make([]string, 0, rounds+1)
 	for n := range rounds {
 		dirs = append(dirs, layout.RoundDir(name, n+1))
 	}
 	dirs = append(dirs, name)
-	entries, err := fs.ReadDir(root.FS(), name)
+	entries, err := fs.ReadDir(p.root.FS(), name)
 	if err != nil {
 		return err
 	}
@@ -84,14 +132,8 @@ func join(root *os.Root, name string, rounds int) error {
 		if !strings.HasPrefix(e.Name(), mapPrefix) {
 			continue
 		}
-		m := memory{root: root, name: e.Name(), dirs: dirs, layers: make([]*layer, len(dirs))}
-		if err := m.join(); err != nil {
+		if err := p.memory(e.Name(), dirs); err != nil {
 			return fmt.Errorf("%s: %w", e.Name(), err)
-		}
-	}
-	for _, d := range dirs[:rounds] {
-		if err := root.RemoveAll(d); err != nil {
-			return err
 		}
 	}
 	return nil

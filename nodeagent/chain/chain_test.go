@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -9,8 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pagemap"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // Whatever a process does between the rounds, the joined dump holds its memory as it was at the end, page
@@ -31,8 +35,12 @@ func TestJoin(t *testing.T) {
 			}
 			w.rest(t, filepath.Join(dir, "main"))
 			before, _ := os.ReadFile(filepath.Join(dir, "main", "pagemap-7.img"))
-			if err := Join(dir); err != nil {
+			came, growth := size(t, dir), uint64(0)
+			if err := Join(dir, func(bytes uint64) error { growth = bytes; return nil }); err != nil {
 				t.Fatal(err)
+			}
+			if now := size(t, dir); now > came+growth {
+				t.Errorf("of %d bytes were made %d, and %d more were set aside", came, now, growth)
 			}
 			w.holds(t, filepath.Join(dir, "main"))
 			if got := left(t, dir); !slices.Equal(got, []string{"main"}) {
@@ -63,7 +71,7 @@ func TestLongStretchesMove(t *testing.T) {
 		w.write(w.areas[0].start + 500*page)
 		w.dump(t, filepath.Join(dir, "main"), r)
 		w.rest(t, filepath.Join(dir, "main"))
-		if err := Join(dir); err != nil {
+		if err := Join(dir, room); err != nil {
 			t.Fatal(err)
 		}
 		w.holds(t, filepath.Join(dir, "main"))
@@ -77,7 +85,7 @@ func TestNothingToJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "main", "pagemap-1.img"), []byte("whatever"))
-	if err := Join(dir); err != nil || len(left(t, filepath.Join(dir, "main"))) != 1 {
+	if err := Join(dir, room); err != nil || len(left(t, filepath.Join(dir, "main"))) != 1 {
 		t.Error(err)
 	}
 }
@@ -93,7 +101,7 @@ func TestHostileRounds(t *testing.T) {
 		for _, e := range entries {
 			all = append(all, e)
 		}
-		return image(t, pagemapMagic, all...)
+		return image(t, imagefile.PagemapMagic, all...)
 	}
 	type files map[string][]byte
 	two := make([]byte, 2*page)
@@ -130,7 +138,7 @@ func TestHostileRounds(t *testing.T) {
 			return files{"main.1/pagemap-7.img": of(t), "main/pagemap-7.img": b[:len(b)-1]}
 		}, "was announced"},
 		"another image": {func(t *testing.T) files {
-			return files{"main.1/pagemap-7.img": of(t), "main/pagemap-7.img": image(t, mmMagic)}
+			return files{"main.1/pagemap-7.img": of(t), "main/pagemap-7.img": image(t, imagefile.MMMagic, &mm.MmEntry{})}
 		}, "magic number"},
 		"no mappings": {func(t *testing.T) files {
 			return files{"main.1/pagemap-7.img": of(t, entry(at, 2, present)), "main.1/pages-1.img": two, "main/pagemap-7.img": of(t, entry(at, 2, inParent))}
@@ -138,13 +146,21 @@ func TestHostileRounds(t *testing.T) {
 		"a round is missing": {func(t *testing.T) files {
 			return files{"main.2/pagemap-7.img": of(t), "main/pagemap-7.img": of(t)}
 		}, "want all up to it"},
+		"pages of two": {func(t *testing.T) files {
+			return files{"main.1/pagemap-7.img": of(t, entry(at, 2, present)), "main.1/pagemap-8.img": of(t, entry(at, 2, present)), "main.1/pages-1.img": two,
+				"main/pagemap-7.img": of(t, entry(at, 2, inParent)), "main/pagemap-8.img": image(t, imagefile.PagemapMagic, &pagemap.PagemapHead{PagesId: proto.Uint32(2)}, entry(at, 2, inParent)), "main/mm-8.img": image(t, imagefile.MMMagic, &mm.MmEntry{})}
+		}, "two page maps name main.1/pages-1.img"},
+		"pages of one that needs no round": {func(t *testing.T) files {
+			return files{"main.1/pagemap-7.img": of(t, entry(at, 2, present)), "main.1/pages-1.img": two,
+				"main/pagemap-7.img": of(t, entry(at, 2, inParent)), "main/pagemap-8.img": of(t, entry(at, 2, present)), "main/pages-1.img": two}
+		}, "two page maps name main/pages-1.img"},
 		"rounds of nobody": {func(t *testing.T) files { return files{"main.1/pagemap-7.img": of(t)} }, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			all := c.files(t)
 			if name != "no mappings" && all["main/pagemap-7.img"] != nil {
-				all["main/mm-7.img"] = image(t, mmMagic)
+				all["main/mm-7.img"] = image(t, imagefile.MMMagic, &mm.MmEntry{})
 			}
 			for file, data := range all {
 				path := filepath.Join(dir, file)
@@ -153,10 +169,55 @@ func TestHostileRounds(t *testing.T) {
 				}
 				write(t, path, data)
 			}
-			if err := Join(dir); err == nil || !strings.Contains(err.Error(), c.says) {
+			if err := Join(dir, room); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want %q", err, c.says)
 			}
 		})
+	}
+}
+
+// Where there is no room for what is needed meanwhile nothing is touched.
+func TestNoRoomToJoin(t *testing.T) {
+	dir, r := t.TempDir(), rand.New(rand.NewPCG(1, 1))
+	w := newWorld(1)
+	w.write(w.areas[0].start + 5*page)
+	w.dump(t, filepath.Join(dir, "main.1"), r)
+	w.write(w.areas[0].start + 4*page)
+	w.dump(t, filepath.Join(dir, "main"), r)
+	w.rest(t, filepath.Join(dir, "main"))
+	none := errors.New("no room")
+	var asked uint64
+	if err := Join(dir, func(bytes uint64) error { asked = bytes; return none }); !errors.Is(err, none) || asked < page || asked > 2*page {
+		t.Errorf("%d bytes were asked for, %v", asked, err)
+	}
+	if got := left(t, dir); !slices.Equal(got, []string{"main", "main.1"}) {
+		t.Errorf("left: %q", got)
+	}
+	if err := Join(dir, room); err != nil {
+		t.Fatal(err)
+	}
+	w.holds(t, filepath.Join(dir, "main"))
+}
+
+// Page maps have so many entries, in all rounds and in the dump, or they are refused: each takes memory here.
+func TestEntriesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	one := image(t, imagefile.PagemapMagic, &pagemap.PagemapHead{PagesId: proto.Uint32(1)})
+	entry := one[len(one):]
+	all := slices.Clone(one)
+	for i := range uint64(mostSpans/2 + 1) {
+		at := (1 + 2*i) * page
+		entry, _ = appendEntry(entry[:0], &pagemap.PagemapEntry{Vaddr: &at, NrPages: proto.Uint64(1), CompatNrPages: proto.Uint32(1), Flags: proto.Uint32(inParent)})
+		all = append(all, entry...)
+	}
+	for _, d := range dirs(filepath.Join(dir, "main"), 1) {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(d, "pagemap-7.img"), all)
+	}
+	if err := Join(dir, room); err == nil || !strings.Contains(err.Error(), "more than 2097152 entries") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -178,7 +239,7 @@ func TestLinksAreNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	was, _ := os.ReadFile(to)
-	if err := Join(dir); err == nil {
+	if err := Join(dir, room); err == nil {
 		t.Error("a link was taken for a file of pages")
 	}
 	if now, _ := os.ReadFile(to); string(now) != string(was) {
@@ -208,7 +269,7 @@ func FuzzPagemap(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer root.Close()
-		l, err := readLayer(root, ".", "pagemap-7.img")
+		l, err := readLayer(root, ".", "pagemap-7.img", new(1<<20))
 		if err != nil {
 			return
 		}

@@ -3,13 +3,15 @@ package chain
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
+
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // loadable tells which pages CRIU may load when the process runs already. It marks those that a
@@ -35,13 +37,9 @@ func readLoadable(root *os.Root, dir, name string) (l loadable, err error) {
 		return l, nil
 	}
 	file := dir + "/mm-" + strings.TrimPrefix(name, mapPrefix)
-	err = readImage(root, file, mmMagic, func(entry []byte) error {
-		var e mm.MmEntry
-		if err := proto.Unmarshal(entry, &e); err != nil {
-			return err
-		}
-		const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
-		for _, v := range e.GetVmas() {
+	err = read(root, file, func(r io.Reader) error {
+		return imagefile.Mappings(r, func(v *vma.VmaEntry) error {
+			const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
 			// As CRIU's vma_entry_can_be_lazy.
 			can := v.GetFlags()&(flags|unix.MAP_LOCKED|unix.MAP_HUGETLB) == flags && v.GetStatus()&(vsyscall|vdso|vvar) == 0
 			a := area{v.GetStart(), v.GetEnd(), can}
@@ -49,8 +47,8 @@ func readLoadable(root *os.Root, dir, name string) (l loadable, err error) {
 				return fmt.Errorf("a mapping from %#x to %#x is none", a.start, a.end)
 			}
 			l.areas = append(l.areas, a)
-		}
-		return nil
+			return nil
+		})
 	})
 	slices.SortFunc(l.areas, func(a, b area) int { return cmp.Compare(a.start, b.start) })
 	return l, err

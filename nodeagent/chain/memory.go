@@ -9,43 +9,68 @@ import (
 )
 
 // memory is that of one process, or one piece of shared memory, in the rounds and in the dump,
-// which is the last.
+// which is the last: what is to be made of it.
 type memory struct {
-	root *os.Root
-	// name is the pagemap's, dirs are the directories that may have one.
-	name   string
-	dirs   []string
-	layers []*layer // nil: it was not there in that round
+	// name is the pagemap's, dirs are the directories that may have one, files those of their pages: empty
+	// where that memory was not there.
+	name        string
+	dirs, files []string
+	// id is that of the dump's file of pages, base the directory whose file has most of them.
+	id     uint32
+	base   int
+	pieces []piece
 }
 
-// join makes the dump need no round any more.
-func (m *memory) join() error {
-	top := len(m.dirs) - 1
-	for i, dir := range m.dirs {
-		l, err := readLayer(m.root, dir, m.name)
+// memory plans for one that needs rounds; of others it notes their files of pages.
+func (p *plan) memory(name string, dirs []string) error {
+	m := &memory{name: name, dirs: dirs, files: make([]string, len(dirs))}
+	layers := make([]*layer, len(dirs)) // nil: it was not there in that round
+	top := len(dirs) - 1
+	for i, dir := range dirs {
+		l, err := readLayer(p.root, dir, name, &p.spans)
 		if errors.Is(err, fs.ErrNotExist) && i < top {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		m.layers[i] = l
+		layers[i], m.files[i] = l, pagesFile(dir, l.id)
+		if p.files[m.files[i]] {
+			return fmt.Errorf("two page maps name %s", m.files[i])
+		}
+		p.files[m.files[i]] = true
 	}
-	if !m.layers[top].needsParent() {
+	if !layers[top].needsParent() {
 		return nil
 	}
-	later, err := readLoadable(m.root, m.dirs[top], m.name)
+	later, err := readLoadable(p.root, dirs[top], name)
 	if err != nil {
 		return err
 	}
-	pieces, err := m.pieces(later)
-	if err != nil {
+	if m.pieces, err = resolved(layers, later); err != nil {
 		return err
 	}
-	if err := m.move(pieces); err != nil {
-		return err
+	m.id = layers[top].id
+	count, total := make([]uint64, len(layers)), uint64(0)
+	for _, piece := range m.pieces {
+		count[piece.layer] += piece.pages
+		total += piece.pages
 	}
-	return writeMap(m.root, m.dirs[top]+"/"+m.name, m.layers[top].id, pieces)
+	m.base = slices.Index(count, slices.Max(count))
+	if have := layers[m.base].have; total > have {
+		p.growth += (total - have) * page
+	}
+	p.growth += uint64(len(m.pieces)) * mapEntry
+	p.memories = append(p.memories, m)
+	return nil
+}
+
+// write makes the dump need no round any more.
+func (m *memory) write(root *os.Root) error {
+	if err := m.move(root); err != nil {
+		return fmt.Errorf("%s: %w", m.name, err)
+	}
+	return writeMap(root, m.dirs[len(m.dirs)-1]+"/"+m.name, m.id, m.pieces)
 }
 
 // piece is pages of the joined dump, and the layer that they are of.
@@ -54,18 +79,18 @@ type piece struct {
 	layer int
 }
 
-// pieces are all pages of the dump, in the order of their addresses.
-func (m *memory) pieces(later loadable) ([]piece, error) {
-	top := len(m.layers) - 1
+// resolved are all pages of the dump, which is the last layer, in the order of their addresses.
+func resolved(layers []*layer, later loadable) ([]piece, error) {
+	top := len(layers) - 1
 	var all []piece
-	for _, s := range m.layers[top].spans {
+	for _, s := range layers[top].spans {
 		if !s.parent {
 			all = append(all, piece{s, top})
 			continue
 		}
 		from := len(all)
 		var err error
-		if all, err = m.resolve(top-1, s, all); err != nil {
+		if all, err = resolve(layers[:top], s, all); err != nil {
 			return nil, err
 		}
 		found := slices.Clone(all[from:])
@@ -77,13 +102,14 @@ func (m *memory) pieces(later loadable) ([]piece, error) {
 	return all, nil
 }
 
-// resolve appends where the pages of a span are, as seen from a layer.
-func (m *memory) resolve(layer int, s span, to []piece) ([]piece, error) {
+// resolve appends where the pages of a span are, as seen from the last of some layers.
+func resolve(layers []*layer, s span, to []piece) ([]piece, error) {
 	for s.pages > 0 {
-		if layer < 0 || m.layers[layer] == nil {
+		last := len(layers) - 1
+		if last < 0 || layers[last] == nil {
 			return nil, fmt.Errorf("%d pages at %#x are in no round", s.pages, s.start)
 		}
-		spans := m.layers[layer].spans
+		spans := layers[last].spans
 		i, ok := slices.BinarySearchFunc(spans, s.start, func(have span, at uint64) int {
 			switch {
 			case have.end() <= at:
@@ -94,18 +120,18 @@ func (m *memory) resolve(layer int, s span, to []piece) ([]piece, error) {
 			return 0
 		})
 		if !ok {
-			return nil, fmt.Errorf("the page at %#x is not in round %d", s.start, layer+1)
+			return nil, fmt.Errorf("the page at %#x is not in round %d", s.start, last+1)
 		}
 		have := spans[i]
 		skip := (s.start - have.start) / page
 		part := span{start: s.start, pages: min(s.pages, have.pages-skip), at: have.at + skip}
 		if have.parent {
 			var err error
-			if to, err = m.resolve(layer-1, part, to); err != nil {
+			if to, err = resolve(layers[:last], part, to); err != nil {
 				return nil, err
 			}
 		} else {
-			to = append(to, piece{part, layer})
+			to = append(to, piece{part, last})
 		}
 		s.start, s.pages = part.end(), s.pages-part.pages
 	}
@@ -125,14 +151,8 @@ func (l loadable) split(p piece, to []piece) []piece {
 }
 
 // move brings the pages of all pieces into the dump's file, one after the other.
-func (m *memory) move(pieces []piece) (err error) {
-	top := len(m.layers) - 1
-	count := make([]uint64, len(m.layers))
-	for _, p := range pieces {
-		count[p.layer] += p.pages
-	}
-	base := slices.Index(count, slices.Max(count))
-	files := make([]*os.File, len(m.layers))
+func (m *memory) move(root *os.Root) (err error) {
+	files := make([]*os.File, len(m.dirs))
 	defer func() {
 		for _, f := range files {
 			if f != nil {
@@ -140,21 +160,20 @@ func (m *memory) move(pieces []piece) (err error) {
 			}
 		}
 	}()
-	for i, n := range count {
-		if n == 0 {
+	for _, p := range m.pieces {
+		if files[p.layer] != nil {
 			continue
 		}
-		if files[i], err = m.root.OpenFile(m.file(i), os.O_RDWR, 0); err != nil {
+		if files[p.layer], err = root.OpenFile(m.files[p.layer], os.O_RDWR, 0); err != nil {
 			return err
 		}
 	}
-	if err := gather(files, base, pieces); err != nil || base == top {
+	top := len(m.dirs) - 1
+	if err := gather(files, m.base, m.pieces); err != nil || m.base == top {
 		return err
 	}
-	return m.root.Rename(m.file(base), m.file(top))
+	return root.Rename(m.files[m.base], m.files[top])
 }
-
-func (m *memory) file(layer int) string { return pagesFile(m.dirs[layer], m.layers[layer].id) }
 
 // gather makes the file of the layer base hold all pieces, one after the other, and nothing else.
 //

@@ -1,20 +1,18 @@
 package chain
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pagemap"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
-)
 
-// Magic numbers of images (CRIU's magic.h). All begin with one that is common to them.
-const (
-	commonMagic  = 0x54564319
-	pagemapMagic = 0x56084025
-	mmMagic      = 0x57492820
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // Flags of an entry of a pagemap (CRIU's pagemap.h).
@@ -51,8 +49,10 @@ func (s span) end() uint64 { return s.start + s.pages*page }
 type layer struct {
 	// id is the number of the file that has its pages.
 	id uint32
-	// spans are in the order of their addresses, and so of their places in the file.
+	// spans are in the order of their addresses, and so of their places in the file, of which they
+	// name the first have pages.
 	spans []span
+	have  uint64
 }
 
 func (l *layer) needsParent() bool {
@@ -66,34 +66,23 @@ func (l *layer) needsParent() bool {
 
 func pagesFile(dir string, id uint32) string { return fmt.Sprintf("%s/pages-%d.img", dir, id) }
 
-// readLayer reads a pagemap, and holds it against the size of the file that has its pages.
-func readLayer(root *os.Root, dir, name string) (*layer, error) {
+// readLayer reads a pagemap, of left entries at most, and holds it against the size of the file that has its
+// pages.
+func readLayer(root *os.Root, dir, name string, left *int) (*layer, error) {
 	l := &layer{}
-	var head pagemap.PagemapHead
-	var have uint64
-	first := true
-	err := readImage(root, dir+"/"+name, pagemapMagic, func(entry []byte) error {
-		if first {
-			first = false
-			err := proto.Unmarshal(entry, &head)
-			l.id = head.GetPagesId()
-			return err
-		}
-		s, err := parseSpan(entry)
+	err := read(root, dir+"/"+name, func(from io.Reader) error {
+		r, err := imagefile.NewReader(from, imagefile.PagemapMagic)
 		if err != nil {
 			return err
 		}
-		if n := len(l.spans); n > 0 && s.start < l.spans[n-1].end() {
-			return fmt.Errorf("pages at %#x come after those up to %#x", s.start, l.spans[n-1].end())
+		var head pagemap.PagemapHead
+		if err := r.Next(&head); err != nil {
+			return err
 		}
-		if !s.parent {
-			s.at = have
-			have += s.pages // each at most highest/page, and the spans do not overlap: no overflow
-		}
-		l.spans = append(l.spans, s)
-		return nil
+		l.id = head.GetPagesId()
+		return l.read(r, left)
 	})
-	if err != nil || have == 0 {
+	if err != nil || l.have == 0 {
 		return l, err
 	}
 	file := pagesFile(dir, l.id)
@@ -101,17 +90,53 @@ func readLayer(root *os.Root, dir, name string) (*layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || uint64(info.Size())/page < have {
-		return nil, fmt.Errorf("%d pages are named of %s, which has %d bytes (%v)", have, file, info.Size(), info.Mode().Type())
+	if !info.Mode().IsRegular() || uint64(info.Size())/page < l.have {
+		return nil, fmt.Errorf("%d pages are named of %s, which has %d bytes (%v)", l.have, file, info.Size(), info.Mode().Type())
 	}
 	return l, nil
 }
 
-func parseSpan(entry []byte) (span, error) {
-	var e pagemap.PagemapEntry
-	if err := proto.Unmarshal(entry, &e); err != nil {
-		return span{}, err
+func (l *layer) read(r *imagefile.Reader, left *int) error {
+	for {
+		var e pagemap.PagemapEntry
+		switch err := r.Next(&e); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case *left == 0:
+			return fmt.Errorf("the page maps of all rounds and of the dump have more than %d entries", mostSpans)
+		}
+		*left--
+		s, err := parseSpan(&e)
+		if err != nil {
+			return err
+		}
+		if n := len(l.spans); n > 0 && s.start < l.spans[n-1].end() {
+			return fmt.Errorf("pages at %#x come after those up to %#x", s.start, l.spans[n-1].end())
+		}
+		if !s.parent {
+			s.at = l.have
+			l.have += s.pages // each at most highest/page, and the spans do not overlap: no overflow
+		}
+		l.spans = append(l.spans, s)
 	}
+}
+
+// read gives what an image holds.
+func read(root *os.Root, path string, do func(io.Reader) error) error {
+	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := do(f); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+func parseSpan(e *pagemap.PagemapEntry) (span, error) {
 	s := span{start: e.GetVaddr(), pages: e.GetNrPages(), lazy: e.GetFlags()&lazy != 0}
 	if e.NrPages == nil {
 		s.pages = uint64(e.GetCompatNrPages())
@@ -128,14 +153,26 @@ func parseSpan(entry []byte) (span, error) {
 	return s, nil
 }
 
+// mapEntry is how many bytes an entry of a pagemap takes at most: its size, and four numbers with a byte before each.
+const mapEntry = 4 + 4 + 10 + 5 + 10 + 1
+
 // writeMap writes a pagemap anew, of which every page is in the file with that number, in order.
 func writeMap(root *os.Root, path string, id uint32, pieces []piece) (err error) {
-	b := binary.LittleEndian.AppendUint32(nil, commonMagic)
-	b = binary.LittleEndian.AppendUint32(b, pagemapMagic)
+	f, err := root.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	to := bufio.NewWriter(f)
+	b := binary.LittleEndian.AppendUint32(nil, imagefile.CommonMagic)
+	b = binary.LittleEndian.AppendUint32(b, imagefile.PagemapMagic)
 	if b, err = appendEntry(b, &pagemap.PagemapHead{PagesId: &id}); err != nil {
 		return err
 	}
 	for i := 0; i < len(pieces); {
+		if _, err := to.Write(b); err != nil {
+			return err
+		}
 		whole := pieces[i].span
 		for i++; i < len(pieces) && pieces[i].start == whole.end() && pieces[i].lazy == whole.lazy; i++ {
 			whole.pages += pieces[i].pages
@@ -145,16 +182,14 @@ func writeMap(root *os.Root, path string, id uint32, pieces []piece) (err error)
 			flags |= lazy
 		}
 		short := uint32(whole.pages)
-		if b, err = appendEntry(b, &pagemap.PagemapEntry{Vaddr: &whole.start, CompatNrPages: &short, NrPages: &whole.pages, Flags: &flags}); err != nil {
+		if b, err = appendEntry(b[:0], &pagemap.PagemapEntry{Vaddr: &whole.start, CompatNrPages: &short, NrPages: &whole.pages, Flags: &flags}); err != nil {
 			return err
 		}
 	}
-	f, err := root.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
-	if err != nil {
+	if _, err := to.Write(b); err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(to.Flush(), f.Sync())
 }
 
 func appendEntry(b []byte, m proto.Message) ([]byte, error) {
@@ -165,45 +200,4 @@ func appendEntry(b []byte, m proto.Message) ([]byte, error) {
 	}
 	binary.LittleEndian.PutUint32(b[at:], uint32(len(b)-at-4))
 	return b, nil
-}
-
-// readImage calls for each entry of an image.
-func readImage(root *os.Root, path string, magic uint32, each func(entry []byte) error) error {
-	b, err := root.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := parseImage(b, magic, each); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
-
-func parseImage(b []byte, magic uint32, each func(entry []byte) error) error {
-	word := func() (uint32, error) {
-		if len(b) < 4 {
-			return 0, fmt.Errorf("a number ends after %d bytes", len(b))
-		}
-		n := binary.LittleEndian.Uint32(b)
-		b = b[4:]
-		return n, nil
-	}
-	got, err := word()
-	if err == nil && got == commonMagic {
-		got, err = word()
-	}
-	if err != nil || got != magic {
-		return fmt.Errorf("magic number %#x (%v), want %#x", got, err, magic)
-	}
-	for len(b) > 0 {
-		n, err := word()
-		if err != nil || uint64(n) > uint64(len(b)) {
-			return fmt.Errorf("an entry of %d bytes was announced, and there are %d (%v)", n, len(b), err)
-		}
-		if err := each(b[:n]); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // world is a process's memory, whose pages come, go, move and are written to, and which is dumped as
@@ -125,7 +126,7 @@ func (w *world) dump(t testing.TB, dir string, r *rand.Rand) {
 	for _, e := range entries {
 		all = append(all, e)
 	}
-	write(t, filepath.Join(dir, "pagemap-7.img"), image(t, pagemapMagic, all...))
+	write(t, filepath.Join(dir, "pagemap-7.img"), image(t, imagefile.PagemapMagic, all...))
 	if len(data) > 0 {
 		write(t, pagesFile(dir, id), data)
 	}
@@ -144,7 +145,7 @@ func (w *world) rest(t testing.TB, dir string) {
 		}
 		m.Vmas = append(m.Vmas, &vma.VmaEntry{Start: &a.start, End: &a.end, Flags: &flags, Status: proto.Uint32(1)})
 	}
-	write(t, filepath.Join(dir, "mm-7.img"), image(t, mmMagic, m))
+	write(t, filepath.Join(dir, "mm-7.img"), image(t, imagefile.MMMagic, m))
 }
 
 func write(t testing.TB, file string, data []byte) {
@@ -156,7 +157,7 @@ func write(t testing.TB, file string, data []byte) {
 
 func image(t testing.TB, magic uint32, entries ...proto.Message) []byte {
 	t.Helper()
-	b := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, commonMagic), magic)
+	b := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, imagefile.CommonMagic), magic)
 	for _, e := range entries {
 		require(e.ProtoReflect())
 		data, err := proto.Marshal(e)
@@ -199,7 +200,7 @@ func (w *world) holds(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	l, err := readLayer(root, ".", "pagemap-7.img")
+	l, err := readLayer(root, ".", "pagemap-7.img", new(1<<20))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,4 +250,22 @@ func left(t testing.TB, dir string) []string {
 		names = append(names, e.Name())
 	}
 	return names
+}
+
+// room is there for anything.
+func room(uint64) error { return nil }
+
+// size is how many bytes the files below a directory have.
+func size(t testing.TB, dir string) (sum uint64) {
+	t.Helper()
+	for _, name := range left(t, dir) {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum += uint64(info.Size()); info.IsDir() {
+			sum += size(t, filepath.Join(dir, name)) - uint64(info.Size())
+		}
+	}
+	return sum
 }

@@ -9,13 +9,14 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
 
 	podfiles "github.com/drover-project/drover/nodeagent/files"
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // descriptors checks runc's own file beside the images. It tells which of CRIU's open files
 // the container is given by its number, and has the standard streams.
 func descriptors(r io.Reader) error {
 	var names []string
-	if err := json.NewDecoder(io.LimitReader(r, maxEntry)).Decode(&names); err != nil {
+	if err := json.NewDecoder(io.LimitReader(r, imagefile.MaxEntry)).Decode(&names); err != nil {
 		return err
 	}
 	if len(names) > 3 {

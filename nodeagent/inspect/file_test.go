@@ -22,6 +22,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tun"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // devArchive is the content of /dev.
@@ -275,7 +277,7 @@ func FuzzFiles(f *testing.F) {
 	f.Add(image(f, filesMagic, &fdinfo.FileEntry{Type: fdinfo.FdTypes_UNIXSK.Enum(), Id: proto.Uint32(1),
 		Usk: &sk_unix.UnixSkEntry{Name: []byte("/run/x"), Opts: &sk_opts.SkOptsEntry{}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		decodeEach(bytes.NewReader(data), filesMagic, func(e *fdinfo.FileEntry) error {
+		imagefile.Each(bytes.NewReader(data), filesMagic, func(e *fdinfo.FileEntry) error {
 			name := e.GetReg().GetName()
 			if all.open(e) == nil && e.GetType() == fdinfo.FdTypes_REG && (dots(name) || strings.HasPrefix(name, "/proc/self/")) {
 				t.Errorf("let through: %v", e)

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // FuzzCore: whatever an image holds, it is refused or it is within the bundle.
@@ -19,7 +21,7 @@ func FuzzCore(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		core := &criu_core.CoreEntry{}
-		if decodeOne(bytes.NewReader(data), coreMagic, core) != nil || b.core(core) != nil || core.GetThreadCore() == nil {
+		if imagefile.One(bytes.NewReader(data), coreMagic, core) != nil || b.core(core) != nil || core.GetThreadCore() == nil {
 			return
 		}
 		c := core.GetThreadCore().GetCreds()
@@ -39,7 +41,7 @@ func FuzzNamespaces(f *testing.F) {
 	f.Add(image(f, idsMagic, good().host), image(f, idsMagic, good().host))
 	f.Fuzz(func(t *testing.T, task, node []byte) {
 		ids, host := &criu_core.TaskKobjIdsEntry{}, &criu_core.TaskKobjIdsEntry{}
-		if decodeOne(bytes.NewReader(task), idsMagic, ids) != nil || decodeOne(bytes.NewReader(node), idsMagic, host) != nil || b.namespaces(ids, host, ids) != nil {
+		if imagefile.One(bytes.NewReader(task), idsMagic, ids) != nil || imagefile.One(bytes.NewReader(node), idsMagic, host) != nil || b.namespaces(ids, host, ids) != nil {
 			return
 		}
 		if ids.GetNetNsId() == host.GetNetNsId() || ids.GetMntNsId() == host.GetMntNsId() || ids.GetPidNsId() == host.GetPidNsId() {

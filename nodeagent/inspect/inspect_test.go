@@ -16,6 +16,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/rlimit"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // config is a bundle as containerd makes it for a restricted pod, shortened.
@@ -83,7 +85,7 @@ func good() *dump {
 
 func image(t testing.TB, magic uint32, entries ...proto.Message) []byte {
 	t.Helper()
-	data := binary.LittleEndian.AppendUint32(nil, commonMagic)
+	data := binary.LittleEndian.AppendUint32(nil, imagefile.CommonMagic)
 	data = binary.LittleEndian.AppendUint32(data, magic)
 	for _, e := range entries {
 		fill(e.ProtoReflect())

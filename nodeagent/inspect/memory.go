@@ -1,24 +1,18 @@
 package inspect
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pagemap"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/model"
-)
-
-// Magic numbers of the images that tell of memory (CRIU's magic.h).
-const (
-	mmMagic      = 0x57492820
-	pagemapMagic = 0x56084025
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // lazyPage is the flag of pages that CRIU can load after the restore (PE_LAZY of CRIU's
@@ -64,14 +58,12 @@ func MemoryOf(dir string, enough model.Bytes) (Memory, error) {
 	}
 	d, found := &images{root: root, names: names}, Memory{}
 	found.Processes, err = d.each("mm-", func(name string) error {
-		e := &mm.MmEntry{}
-		if err := readOne(root, name, mmMagic, e); err != nil {
-			return err
-		}
-		for _, v := range e.GetVmas() {
-			found.Huge = found.Huge || v.GetFlags()&unix.MAP_HUGETLB != 0
-		}
-		return nil
+		return read(root, name, func(r io.Reader) error {
+			return imagefile.Mappings(r, func(v *vma.VmaEntry) error {
+				found.Huge = found.Huge || v.GetFlags()&unix.MAP_HUGETLB != 0
+				return nil
+			})
+		})
 	})
 	if err != nil {
 		return Memory{}, err
@@ -88,17 +80,17 @@ func MemoryOf(dir string, enough model.Bytes) (Memory, error) {
 // countLazy adds up the lazy pages in one process's map of its memory.
 func countLazy(root *os.Root, name string, sum *model.Bytes, enough model.Bytes) error {
 	page := uint64(os.Getpagesize())
-	return read(root, name, func(r io.Reader) error {
-		b := bufio.NewReader(r)
-		if err := begin(b, pagemapMagic); err != nil {
+	return read(root, name, func(from io.Reader) error {
+		r, err := imagefile.NewReader(from, imagefile.PagemapMagic)
+		if err != nil {
 			return err
 		}
-		if err := next(b, &pagemap.PagemapHead{}); err != nil {
+		if err := r.Next(&pagemap.PagemapHead{}); err != nil {
 			return err
 		}
 		for *sum < enough {
 			e := &pagemap.PagemapEntry{}
-			if err := next(b, e); errors.Is(err, io.EOF) {
+			if err := r.Next(e); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 // pagesOf makes the map of a process's memory: pages that can be loaded later, and those that
@@ -22,13 +23,13 @@ func pagesOf(t testing.TB, lazy, present uint64) []byte {
 		return &pagemap.PagemapEntry{CompatNrPages: proto.Uint32(uint32(n)), NrPages: proto.Uint64(n), Flags: proto.Uint32(flags)}
 	}
 	const isPresent = 1 << 2
-	return image(t, pagemapMagic, &pagemap.PagemapHead{}, entry(lazy, isPresent|lazyPage), entry(present, isPresent), entry(lazy, isPresent|lazyPage))
+	return image(t, imagefile.PagemapMagic, &pagemap.PagemapHead{}, entry(lazy, isPresent|lazyPage), entry(present, isPresent), entry(lazy, isPresent|lazyPage))
 }
 
 func TestMemory(t *testing.T) {
 	page := model.Bytes(os.Getpagesize())
-	plain := image(t, mmMagic, &mm.MmEntry{Vmas: []*vma.VmaEntry{{Flags: proto.Uint32(unix.MAP_PRIVATE | unix.MAP_ANONYMOUS)}}})
-	huge := image(t, mmMagic, &mm.MmEntry{Vmas: []*vma.VmaEntry{{Flags: proto.Uint32(unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_HUGETLB)}}})
+	plain := image(t, imagefile.MMMagic, &mm.MmEntry{Vmas: []*vma.VmaEntry{{Flags: proto.Uint32(unix.MAP_PRIVATE | unix.MAP_ANONYMOUS)}}})
+	huge := image(t, imagefile.MMMagic, &mm.MmEntry{Vmas: []*vma.VmaEntry{{Flags: proto.Uint32(unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_HUGETLB)}}})
 	for name, test := range map[string]struct {
 		images map[string][]byte
 		want   Memory

@@ -10,6 +10,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
 const mountsImage = "mountpoints-13.img"
@@ -25,7 +27,7 @@ func genuine[T any, M interface {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata/dump", name))
 	if err == nil {
-		err = decodeEach(bytes.NewReader(data), magic, func(m M) error { all = append(all, m); return nil })
+		err = imagefile.Each(bytes.NewReader(data), magic, func(m M) error { all = append(all, m); return nil })
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +258,7 @@ func FuzzMounts(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var all []*mnt.MntEntry
-		if decodeEach(bytes.NewReader(data), mountsMagic, func(e *mnt.MntEntry) error { all = append(all, e); return nil }) != nil {
+		if imagefile.Each(bytes.NewReader(data), mountsMagic, func(e *mnt.MntEntry) error { all = append(all, e); return nil }) != nil {
 			return
 		}
 		m, err := b.mounts(all)

@@ -76,12 +76,25 @@ func (c *coming) complete(m manifest) error {
 	if err := c.settle(m); err != nil {
 		return diskError(err)
 	}
-	if c.store.Join != nil {
-		if err := c.store.Join(filepath.Join(c.store.Dir, c.name+partialSuffix)); err != nil {
-			return refuse(damaged, "%w", err)
-		}
+	if err := c.join(); err != nil {
+		return err
 	}
 	c.spoil(errLate)
+	return nil
+}
+
+// join has what came in rounds joined.
+func (c *coming) join() error {
+	if c.store.Join == nil {
+		return nil
+	}
+	err := c.store.Join(filepath.Join(c.store.Dir, c.name+partialSuffix), func(bytes uint64) error { return c.store.more(c, bytes) })
+	if no := new(refusal); errors.As(err, &no) {
+		return refuse(no.reason, "%w", err)
+	}
+	if err != nil {
+		return refuse(damaged, "%w", err)
+	}
 	return nil
 }
 

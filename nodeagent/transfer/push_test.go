@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/drover-project/drover/internal/model"
 )
 
 // addFiles writes files into directories below dir.
@@ -62,7 +64,7 @@ func pushed(t *testing.T, s *Sender) string {
 func TestPush(t *testing.T) {
 	x := newTarget(t)
 	joins := 0
-	x.Store.Join = func(dir string) error {
+	x.Store.Join = func(dir string, _ func(uint64) error) error {
 		joins++
 		for name, want := range map[string][]string{".": {"main", "main.1", "main.2"}, "main": {"core-1.img", "pages-1.img"}, "main.2": {"pages-1.img"}} {
 			if got := list(t, filepath.Join(dir, name)); !slices.Equal(got, want) {
@@ -110,7 +112,7 @@ func TestPush(t *testing.T) {
 // Images that cannot be joined are not taken, and nothing of them is kept.
 func TestImagesThatCannotBeJoined(t *testing.T) {
 	x := newTarget(t)
-	x.Store.Join = func(string) error { return errors.New("a page is in no round") }
+	x.Store.Join = func(string, func(uint64) error) error { return errors.New("a page is in no round") }
 	s := x.sender(t, "a")
 	dir := pushed(t, s)
 	if _, err := s.Send(t.Context(), testMove, dir); status.Code(err) != codes.DataLoss {
@@ -118,6 +120,37 @@ func TestImagesThatCannotBeJoined(t *testing.T) {
 	}
 	x.Wait()
 	wantEmpty(t, x.Store.Dir)
+}
+
+// What joining needs beside what came is set aside, or the images are not joined.
+func TestRoomForJoining(t *testing.T) {
+	for name, c := range map[string]struct {
+		need uint64
+		fits bool
+	}{"there is room": {1 << 20, true}, "there is none": {1<<20 + 1, false}} {
+		t.Run(name, func(t *testing.T) {
+			x := newTarget(t)
+			const came = 3<<20 + 9 + 1<<20 + 1<<19 + 77
+			room := model.Bytes(64 << 20)
+			x.Store.Room = func() (model.Bytes, error) { return room, nil }
+			x.Store.Join = func(_ string, aside func(uint64) error) error {
+				room = 1<<20 + model.Bytes(x.Store.Reserve) // what came is there
+				if err := aside(c.need); err != nil {
+					return err
+				}
+				if err := x.Store.fits(1); err == nil {
+					t.Error("what joining needs is given to others")
+				}
+				return nil
+			}
+			s := x.sender(t, "a")
+			dir := pushed(t, s)
+			_, err := s.Send(t.Context(), testMove, dir)
+			if c.fits && err != nil || !c.fits && status.Code(err) != codes.ResourceExhausted {
+				t.Errorf("%d bytes beside %d: %v", c.need, came, err)
+			}
+		})
+	}
 }
 
 // A round that cannot be sent is no condition: it goes with the dump.
@@ -144,7 +177,7 @@ func TestRoomForRounds(t *testing.T) {
 	if err := s.RoomForRounds(t.Context(), testMove, 1<<20); err == nil {
 		t.Error("rounds would go to a target that does not join them")
 	}
-	x.Store.Join = func(string) error { return nil }
+	x.Store.Join = func(string, func(uint64) error) error { return nil }
 	if err := s.RoomForRounds(t.Context(), testMove, 1<<20); err != nil {
 		t.Error(err)
 	}

@@ -33,8 +33,9 @@ type Store struct {
 	// Reserve is what stays free of it. Default 256 MiB.
 	Reserve model.Bytes
 	// Join makes images that build on no others of those in a directory, once all have come and are
-	// verified: chain.Join. An error: they are not taken. May be nil.
-	Join func(dir string) error
+	// verified: chain.Join. It asks aside for the bytes that it needs beside them, before it touches them. An
+	// error: they are not taken. May be nil.
+	Join func(dir string, aside func(bytes uint64) error) error
 
 	mu sync.Mutex
 	// calls in progress, and what has come of images that are not complete, by the name of
@@ -304,6 +305,22 @@ func (s *Store) fits(bytes uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.space(bytes)
+}
+
+// more sets aside so many bytes beside what has come of images of which no more comes.
+func (s *Store) more(c *coming, bytes uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := c.left()
+	if bytes <= left {
+		return nil
+	}
+	if err := s.space(bytes - left); err != nil {
+		return err
+	}
+	total, ahead := c.limits()
+	c.allow(max(total, ahead)+bytes-left, ahead)
+	return nil
 }
 
 // finish makes the partial directory the complete one, durably.

@@ -42,7 +42,7 @@ func TestJoined(t *testing.T) {
 				want[file] = m
 				m.divide(t, file, r)
 			}
-			if err := chain.Join(dir); err != nil {
+			if err := chain.Join(dir, func(uint64) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
 			pages, later := 0, 0
