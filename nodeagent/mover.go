@@ -86,7 +86,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	ahead := early{Checkpointer: migrate.Holding{Checkpointer: dumps, Addresses: ends}, sender: a.sender, size: dumps.Memory, files: dumps.Files, processes: dumps.Processes, hint: dumps.HintFiles, images: dumps.Images, log: a.log}
 	if a.cfg.Precopy {
 		ahead.limits = defaultPrecopy
-		ahead.rounds = &tracked{cannot: a.cannotTrack, room: a.roomForRounds, write: dumps.PreDump, push: a.sender.Push, limits: defaultRounds}
+		ahead.rounds = &tracked{cannot: a.cannotTrack, room: a.roomForRounds, write: dumps.PreDump, push: a.sender.Push, unpush: a.sender.Unpush, limits: defaultRounds}
 	}
 	a.driver = migrate.New(migrate.Config{Node: a.cfg.Node, BootID: a.bootID}, migrate.Ports{
 		Records: kube, Cluster: evidence{kube, a},

@@ -18,9 +18,11 @@ type tracked struct {
 	cannot func() string
 	// room asks whether so much fits here, and whether the target joins rounds and has that room.
 	room func(context.Context, migrate.Move, model.Bytes) error
-	// write writes a round and gives how much that was; push sends what was written into a directory.
+	// write writes a round and gives how much that was; push sends what was written into a directory, and
+	// unpush lets what was sent count no more.
 	write  func(context.Context, migrate.Move) (model.Bytes, error)
 	push   func(ctx context.Context, m migrate.Move, dir string) error
+	unpush func(migrate.Move)
 	limits roundLimits
 }
 
@@ -80,6 +82,7 @@ func (t *tracked) ahead(ctx context.Context, m migrate.Move, size model.Bytes, d
 		n, err := t.write(ctx, m)
 		if err != nil {
 			// What was written before is of no more use; the checkpointer has removed it.
+			t.unpush(m)
 			log.Warn("memory was not written in rounds before the freeze", "rounds", len(written), "err", err)
 			return 0
 		}

@@ -62,9 +62,9 @@ func TestRoundsAhead(t *testing.T) {
 		"no tracking":          {size: 1000, cannot: "no soft-dirty"},
 		"no room":              {size: 1000, room: 1999},
 		"room for one round":   {size: 1000, room: 3000, written: []model.Bytes{1000, 500}, sent: 9, want: 1000, wantDone: []string{"write", "push"}},
-		"the first fails":      {size: 1000, wantDone: []string{"write"}},
+		"the first fails":      {size: 1000, wantDone: []string{"write", "unpush"}},
 		// What the first wrote is of no use either: CRIU has cleared the marks.
-		"the second fails": {size: 1000, written: []model.Bytes{1000}, sent: 9, wantDone: []string{"write", "push", "write"}},
+		"the second fails": {size: 1000, written: []model.Bytes{1000}, sent: 9, wantDone: []string{"write", "push", "write", "unpush"}},
 		"it is not sent":   {size: 1000, written: []model.Bytes{1000, 500}, want: 1000, wantDone: []string{"write", "push"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,6 +92,7 @@ func TestRoundsAhead(t *testing.T) {
 					}
 					return nil
 				},
+				unpush: func(migrate.Move) { done = append(done, "unpush") },
 				limits: roundLimits{From: 100, Most: 2000, Rounds: 4, Time: time.Minute, Little: 90},
 			}
 			got := r.ahead(t.Context(), migrate.Move{}, c.size, "images", slog.New(slog.DiscardHandler))
@@ -122,6 +123,7 @@ func TestRoundsOrPrecopy(t *testing.T) {
 					room:   func(context.Context, migrate.Move, model.Bytes) error { return nil },
 					write:  func(context.Context, migrate.Move) (model.Bytes, error) { return model.MiB, c.fails },
 					push:   func(context.Context, migrate.Move, string) error { return nil },
+					unpush: func(migrate.Move) {},
 					limits: defaultRounds,
 				},
 			}

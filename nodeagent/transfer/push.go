@@ -23,6 +23,21 @@ func (s *Sender) Push(ctx context.Context, m migrate.Move, path string) error {
 	return nil
 }
 
+// Unpush lets nothing count that Push has sent of a move: those files are not there any more. The target has
+// them until the images are complete, so their room is declared beside that of all that follows.
+func (s *Sender) Unpush(m migrate.Move) {
+	x, err := s.session(m)
+	if err != nil {
+		return // nothing was sent
+	}
+	_ = x.shut() // of nothing that counts
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.gone, x.pushed = x.gone+x.pushed, 0
+	clear(x.files)
+	x.count.rounds.Store(0)
+}
+
 func (x *session) push(ctx context.Context, path string) error {
 	dir, err := openDir(path)
 	if err != nil {
@@ -36,7 +51,7 @@ func (x *session) push(ctx context.Context, path string) error {
 	if err := x.shut(); err != nil { // of what went before
 		return err
 	}
-	x.lanes = x.open(total, 0)
+	x.lanes, x.pushed = x.open(total, 0), total
 	stop := context.AfterFunc(ctx, x.lanes.cancel)
 	defer stop()
 	return x.missing(path, images, total, false)

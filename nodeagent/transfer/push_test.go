@@ -122,6 +122,57 @@ func TestImagesThatCannotBeJoined(t *testing.T) {
 	wantEmpty(t, x.Store.Dir)
 }
 
+// A round that is dropped when it has been sent is in nobody's way: what there is instead goes once.
+func TestUnpush(t *testing.T) {
+	for name, ahead := range map[string]bool{"all in the dump": false, "some ahead of it": true} {
+		t.Run(name, func(t *testing.T) {
+			x := newTarget(t)
+			s := x.sender(t, "a")
+			s.lost = func(err error) { t.Error(err) }
+			const size = 4 * others // more than there is beside what is declared
+			dir := t.TempDir()
+			addFiles(t, dir, map[string][]byte{"main.1/pages-1.img": random(int(size))})
+			if err := s.Push(t.Context(), testMove, dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(filepath.Join(dir, "main.1")); err != nil {
+				t.Fatal(err)
+			}
+			s.Unpush(testMove)
+			data := random(int(size))
+			if ahead {
+				a, err := s.Ahead(t.Context(), testMove, size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := a.Add(data[:size/2]); err != nil {
+					t.Fatal(err)
+				}
+				if err := a.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			addFiles(t, dir, map[string][]byte{"main/pages-1.img": data})
+			s.Follow(testMove, dir, size)
+			before := s.sentBytes()
+			if _, err := s.Send(t.Context(), testMove, dir); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.sentBytes() - before; got > float64(size) {
+				t.Errorf("%v bytes were sent, of a dump of %d", got, size)
+			}
+			if x.refusals(misuse) != 0 {
+				t.Error("the target refused something")
+			}
+			kept := filepath.Join(x.Store.Dir, testDir)
+			if got := list(t, kept); !slices.Equal(got, []string{"main"}) {
+				t.Errorf("kept: %q", got)
+			}
+			wantFile(t, filepath.Join(kept, "main", "pages-1.img"), data)
+		})
+	}
+}
+
 // What joining needs beside what came is set aside, or the images are not joined.
 func TestRoomForJoining(t *testing.T) {
 	for name, c := range map[string]struct {

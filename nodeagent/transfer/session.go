@@ -31,8 +31,10 @@ type session struct {
 	// of the move.
 	lanes    *lanes
 	follower *follower
-	// unsure: what the target has must be asked for.
-	unsure bool
+	// unsure: what the target has must be asked for. pushed is how many bytes of files were pushed, gone
+	// how many of those that there are no more.
+	unsure       bool
+	pushed, gone uint64
 
 	mu    sync.Mutex
 	files map[string]*goingFile
@@ -78,10 +80,10 @@ func (x *session) close() {
 	x.control.Close()
 }
 
-// begin says which move, and how much at most.
+// begin says which move, and how much at most beside what has gone.
 func (x *session) begin(total, ahead uint64) *agentv1.Begin {
 	b, _ := beginOf(x.move) // newSession has tried
-	b.TotalBytes, b.AheadBytes = total, ahead
+	b.TotalBytes, b.AheadBytes = total+x.gone, ahead
 	return b
 }
 
@@ -159,13 +161,13 @@ func (x *session) attempt(ctx context.Context, path string, images []image, tota
 	if err := x.missing(path, images, total, complete); err != nil {
 		return err
 	}
-	m := x.manifest(images)
-	answer, err := agentv1.NewPeerClient(x.control).Complete(ctx, &agentv1.CompleteRequest{Begin: x.begin(total, 0), Files: m})
+	m, b := x.manifest(images), x.begin(total, 0)
+	answer, err := agentv1.NewPeerClient(x.control).Complete(ctx, &agentv1.CompleteRequest{Begin: b, Files: m})
 	if err != nil {
 		return err
 	}
-	if answer.GetBytes() != total {
-		return fmt.Errorf("the target confirms %d bytes, %d were sent", answer.GetBytes(), total)
+	if answer.GetBytes() != b.GetTotalBytes() {
+		return fmt.Errorf("the target confirms %d bytes, %d were declared", answer.GetBytes(), b.GetTotalBytes())
 	}
 	return nil
 }

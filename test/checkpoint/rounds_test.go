@@ -401,6 +401,7 @@ func TestRoundsOfAProgramThatTracksItself(t *testing.T) {
 				if _, err := a.dumps.PreDump(within(t), m); !errors.Is(err, checkpoint.ErrUntracked) {
 					t.Errorf("another round: %v", err)
 				}
+				sender.Unpush(m)
 			}
 			at, all := dumpedAfter(t, a, c, m, sender, store, written)
 			if all < roundsPages*4096 {
