@@ -58,7 +58,10 @@ type Config struct {
 	Runc, Root string
 	// Files takes the containers' files along; nil: they stay behind.
 	Files *files.Node
-	Log   *slog.Logger
+	// LongestRound is after what time a round of memory that has not ended is cut off, if its container
+	// lives. Default 2 minutes, longer than a create waits.
+	LongestRound time.Duration
+	Log          *slog.Logger
 }
 
 // DefaultRoot is where containerd has runc keep the state of Kubernetes' containers.
@@ -97,6 +100,9 @@ type note struct {
 
 // New makes the state of a node without dumps. It does no I/O.
 func New(cfg Config) *Dumps {
+	if cfg.LongestRound == 0 {
+		cfg.LongestRound = 2 * time.Minute
+	}
 	return &Dumps{cfg: cfg, holds: map[string]*hold{}, changed: make(chan struct{}), ready: make(chan struct{}),
 		written: map[string]int{}, untracked: map[string]bool{}}
 }

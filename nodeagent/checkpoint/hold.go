@@ -154,7 +154,7 @@ func (d *Dumps) release(ctx context.Context, p part) error {
 	if err != nil {
 		return err
 	}
-	if err := d.roundsEnd(ctx, p.dir); err != nil {
+	if err := d.roundsEnd(ctx, p); err != nil {
 		return err
 	}
 	if err := d.letGo(ctx, p, group.Thaw, false); err != nil {
@@ -224,7 +224,7 @@ func (d *Dumps) end(ctx context.Context, p part) error {
 	if err := group.Kill(ctx); err != nil {
 		return err
 	}
-	if err := d.roundsEnd(ctx, p.dir); err != nil {
+	if err := d.roundsEnd(ctx, p); err != nil {
 		return err
 	}
 	if err := d.letGo(ctx, p, func() error { return group.Kill(ctx) }, true); err != nil {
@@ -271,19 +271,19 @@ func (d *Dumps) letGo(ctx context.Context, p part, before func() error, proceed 
 		case err := <-ended:
 			return err
 		case <-late.C:
-			if err := d.cutOff(p); err != nil {
+			if err := d.cutOff(p, filepath.Join(p.dir, runDir)); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// cutOff ends runc and CRIU if their container is dead. Nobody acts on a timeout where there is
+// cutOff ends the runc and CRIU that were started in a directory if their container is dead. Nobody acts on a timeout where there is
 // something to decide: here a container's fate is sealed, and theirs is that of programs that
 // hang. CRIU 4.2 does when it has stopped what an exec brought in, and saw the first thread
 // stop before another one: it waits for that thread's end, which comes after the others', and
 // those cannot end before it lets them go.
-func (d *Dumps) cutOff(p part) error {
+func (d *Dumps) cutOff(p part, run string) error {
 	n, err := readNote(p.dir)
 	if err != nil || n == nil || !n.Init.Doomed() {
 		return err
@@ -295,9 +295,14 @@ func (d *Dumps) cutOff(p part) error {
 	if pids, err := group.Procs(); err != nil || len(pids) > 0 {
 		return err
 	}
-	where, err := hosted.CutOff(filepath.Join(p.dir, runDir))
+	return d.kill(p, run, "the container is dead, but runc and CRIU did not end and were killed")
+}
+
+// kill kills what was started in a directory, and says why.
+func (d *Dumps) kill(p part, run, why string) error {
+	where, err := hosted.CutOff(run)
 	if len(where) > 0 {
-		d.cfg.Log.Warn("the container is dead, but runc and CRIU did not end and were killed", "container", p.ID, "after", patience, "they were", where)
+		d.cfg.Log.Warn(why, "container", p.ID, "they were", where)
 	}
 	return err
 }

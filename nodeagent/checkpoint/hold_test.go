@@ -175,16 +175,16 @@ func TestCutOff(t *testing.T) {
 		}
 	}
 	d := New(Config{Groups: only{g}, Log: slog.New(slog.DiscardHandler)})
-	if err := d.cutOff(p); err != nil || criu.Doomed() {
+	if err := d.cutOff(p, filepath.Join(p.dir, runDir)); err != nil || criu.Doomed() {
 		t.Fatalf("its first process lives, if elsewhere: %v, CRIU ended %v", err, criu.Doomed())
 	}
 	if err := os.WriteFile(filepath.Join(g.String(), "cgroup.procs"), []byte(fmt.Sprint(other.PID)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(init.Kill(), init.Wait(t.Context()), d.cutOff(p)); err != nil || criu.Doomed() {
+	if err := errors.Join(init.Kill(), init.Wait(t.Context()), d.cutOff(p, filepath.Join(p.dir, runDir))); err != nil || criu.Doomed() {
 		t.Fatalf("another of its processes lives: %v, CRIU ended %v", err, criu.Doomed())
 	}
-	if err := errors.Join(g.Kill(t.Context()), d.cutOff(p), criu.Wait(t.Context())); err != nil {
+	if err := errors.Join(g.Kill(t.Context()), d.cutOff(p, filepath.Join(p.dir, runDir)), criu.Wait(t.Context())); err != nil {
 		t.Error(err)
 	}
 }

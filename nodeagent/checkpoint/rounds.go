@@ -7,22 +7,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/model"
-	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
-
-// ErrUntracked: the memory of a container is not written in rounds. Nothing was done to it.
-var ErrUntracked = errors.New("its memory is not written in rounds")
 
 // PreDump has CRIU write the memory of m's container while that runs: all of it the first time, and
 // then what it has written to since. It gives how many bytes that was. Dump then writes only
@@ -30,7 +23,7 @@ var ErrUntracked = errors.New("its memory is not written in rounds")
 // (package chain). CRIU stops the container for some 0.1 to 0.3 s in each round.
 //
 // A round that was begun comes to its end, whatever becomes of ctx: CRIU works inside of the
-// container's processes. After any error there are no rounds any more, and the container runs on: what
+// container's processes. Only one that hangs is cut off. After any error there are no rounds any more, and the container runs on: what
 // it has written to since a round is then known no more, or must not be relied on.
 func (d *Dumps) PreDump(ctx context.Context, m migrate.Move) (model.Bytes, error) {
 	dump, parts, err := d.parts(m)
@@ -102,7 +95,7 @@ func (d *Dumps) preDump(p part, group cgroup.Group, n int) error {
 	if err != nil {
 		return err
 	}
-	exit, ok, err := hosted.Wait(d.life, run)
+	exit, ok, err := d.roundEnds(d.life, p, run)
 	if err != nil {
 		return err
 	}
@@ -133,142 +126,49 @@ func runs(dir string) []string {
 
 // roundsEnd returns when no round is being written: also one that an earlier life of the agent
 // began.
-func (d *Dumps) roundsEnd(ctx context.Context, dir string) error {
-	for _, run := range runs(dir) {
-		if run == filepath.Join(dir, runDir) {
+func (d *Dumps) roundsEnd(ctx context.Context, p part) error {
+	for _, run := range runs(p.dir) {
+		if run == filepath.Join(p.dir, runDir) {
 			continue
 		}
-		if _, _, err := hosted.Wait(ctx, run); err != nil {
+		if _, _, err := d.roundEnds(ctx, p, run); err != nil {
 			return fmt.Errorf("wait for a round of memory that is being written: %w", err)
 		}
 	}
 	return nil
 }
 
-// distrust has no more rounds written of a container: they failed once.
-func (d *Dumps) distrust(p part) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.untracked[p.ID] = true
-}
-
-// trackable tells why the memory of a container is not to be written in rounds, and why a dump is not
-// to build on those that were.
-func (d *Dumps) trackable(p part) error {
-	d.mu.Lock()
-	failed := d.untracked[p.ID]
-	d.mu.Unlock()
-	if failed {
-		return fmt.Errorf("%w: that has failed for container %s before", ErrUntracked, p.ID)
-	}
-	n, err := d.examine(p)
-	if err != nil {
-		return err
-	}
-	group, err := d.cfg.Groups.Container(n.Init.PID, n.CgroupsPath)
-	if err != nil {
-		return err
-	}
-	if frozen, err := group.Frozen(); err != nil || frozen {
-		return errors.Join(err, fmt.Errorf("%w: container %s is paused", ErrUntracked, p.ID))
-	}
-	return marked(p, n.Init, group)
-}
-
-// dropStale removes the rounds of a dump that must not build on them: it holds all then.
-func (d *Dumps) dropStale(dump string, p part) error {
-	if d.rounds(dump) == 0 {
-		return nil
-	}
-	why := d.trackable(p)
-	if why == nil {
-		return nil
-	}
-	d.cfg.Log.Warn("what was written of a container's memory before the freeze is dropped", "container", p.ID, "because", why)
-	return d.remove(dump)
-}
-
-// stillMarked fails when the dump of a container, which is held, must not build on the rounds that it builds
-// on: a process may have begun to track itself just before it was stopped.
-func (d *Dumps) stillMarked(p part, group cgroup.Group) error {
-	if d.rounds(p.dump) == 0 {
-		return nil
-	}
-	n, err := readNote(p.dir)
-	if err == nil && n == nil {
-		err = fs.ErrNotExist
-	}
-	if err == nil {
-		err = marked(p, n.Init, group)
-	}
-	if err != nil {
-		d.distrust(p)
-		return fmt.Errorf("dump container %s: it builds on memory that was written before the freeze: %w", p.ID, err)
-	}
-	return nil
-}
-
-// marked tells why the kernel's marks of what a container has written to are not to be relied on. They are
-// one set for each process, whoever asks for them: where somebody else clears them between two rounds,
-// what was written before that would be missed, and the copy have an old page.
-func marked(p part, init process.Process, group cgroup.Group) error {
-	pids, err := group.Procs()
-	if err != nil {
-		return err
-	}
-	below, err := init.Below()
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if pid != init.PID && !slices.ContainsFunc(below, func(q process.Process) bool { return q.PID == pid }) {
-			// CRIU stops it with the others, and may hang at that: see cutOff. And what it writes into memory
-			// that it shares with them leaves no mark at them.
-			return fmt.Errorf("%w: process %d was brought into container %s, as by kubectl exec", ErrUntracked, pid, p.ID)
+// roundEnds returns how what was started in a directory to write a round has ended. If it hangs it is killed:
+// when the container is dead, or after Config.LongestRound, for the container may stand still meanwhile. What
+// CRIU has put into a process takes itself out then, and nothing is decided by that: the round has failed.
+func (d *Dumps) roundEnds(ctx context.Context, p part, run string) (exit hosted.Exit, ok bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		exit, ok, err = hosted.Wait(ctx, run)
+	}()
+	look, longest := time.NewTicker(patience), time.NewTimer(d.cfg.LongestRound)
+	defer look.Stop()
+	defer longest.Stop()
+	for {
+		var failed error
+		select {
+		case <-ended:
+			return exit, ok, err
+		case <-look.C:
+			failed = d.cutOff(p, run)
+		case <-longest.C:
+			longest.Reset(patience)
+			failed = d.kill(p, run, "a round of memory did not end, and runc and CRIU were killed")
 		}
-		if why := unmarked("/proc/" + strconv.Itoa(pid)); why != "" {
-			return fmt.Errorf("%w: process %d of container %s %s", ErrUntracked, pid, p.ID, why)
+		if failed != nil {
+			cancel()
+			<-ended
+			return hosted.Exit{}, false, failed
 		}
 	}
-	return nil
-}
-
-// unmarked says by what memory of a process, whose directory in proc that is, may change without a mark
-// of it being left, or that this cannot be told; empty: nothing is known, or the process has ended.
-func unmarked(proc string) string {
-	fds := filepath.Join(proc, "fd")
-	entries, err := os.ReadDir(fds)
-	if err != nil {
-		return untold(err)
-	}
-	for _, e := range entries {
-		to, err := os.Readlink(filepath.Join(fds, e.Name()))
-		if err != nil {
-			if why := untold(err); why != "" {
-				return why
-			}
-			continue // it was closed
-		}
-		if filepath.Base(to) == "clear_refs" {
-			return "has " + to + " open, and may track itself what it writes to"
-		}
-	}
-	maps, err := os.ReadFile(filepath.Join(proc, "maps"))
-	if err != nil {
-		return untold(err)
-	}
-	if strings.Contains(string(maps), "/[aio]") {
-		return "has asynchronous I/O (io_submit), which may write into its memory when the marks have just been cleared"
-	}
-	return ""
-}
-
-// untold says that a process cannot be looked at; empty: because it, or what was looked at, is there no more.
-func untold(err error) string {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return ""
-	}
-	return fmt.Sprintf("cannot be looked at (%v), and may track itself what it writes to", err)
 }
 
 // pagesIn is how many bytes of memory a round has written.

@@ -40,6 +40,9 @@ const patience = 60 * time.Second
 // groupsOf gives agents the node's control groups.
 var groupsOf = func(node checkpoint.Groups) checkpoint.Groups { return node }
 
+// longestRound is how long agents let a round take; 0: as usual.
+var longestRound time.Duration
+
 // lazyFrom is from how much memory on agents let copies run before all is loaded; 0: never.
 var lazyFrom model.Bytes
 
@@ -72,7 +75,7 @@ func startAgentOn(t *testing.T, root string) *agent {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	a := &agent{t: t, events: make(chan string, 100)}
 	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groupsOf(groups), Cgroup: own,
-		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log,
+		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log, LongestRound: longestRound,
 		Files: &files.Node{Host: "/proc/1/root", Limits: files.DefaultLimits}})
 	copies := restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log, Wrapper: wrapper, HostRoot: "/proc/1/root",
 		Unpack:  files.Node{Host: "/", Limits: files.DefaultLimits}.Unpack,

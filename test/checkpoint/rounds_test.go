@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -221,8 +222,8 @@ func TestRoundIsKilled(t *testing.T) {
 			_, err := a.dumps.PreDump(context.Background(), m)
 			done <- err
 		}()
-		killed := killSoon(t, took*time.Duration(i)/times, done)
-		t.Logf("killed after %d/%d of %v: %v", i, times, took, killed)
+		killed := killSoon(t, took/2*time.Duration(i)/times, done)
+		t.Logf("killed after %d/%d of %v: %v", i, 2*times, took, killed)
 		c.counts(roundsPages/64 + 10) // over a look at all pages
 		d, err := a.dumps.Dump(within(t), m)
 		if err != nil {
@@ -293,6 +294,109 @@ func TestRoundFails(t *testing.T) {
 		t.Errorf("a round is left: %q", found)
 	}
 	released(t, a, c, m, c.mustRest(count{}))
+}
+
+// hangs is a round whose CRIU does nothing, and what becomes of it.
+func hangs(t *testing.T, a *agent, m migrate.Move) (ended chan error) {
+	t.Helper()
+	run(t, "mv", "/usr/sbin/criu", "/usr/sbin/criu.away")
+	t.Cleanup(func() { run(t, "mv", "/usr/sbin/criu.away", "/usr/sbin/criu") })
+	if err := os.WriteFile("/usr/sbin/criu", []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan error, 1)
+	go func() {
+		_, err := a.dumps.PreDump(context.Background(), m)
+		ended <- err
+	}()
+	until(t, "CRIU", func() bool { return len(find("sleep")) > 0 })
+	return ended
+}
+
+// A round that hangs is cut off: soon when its container is dead, and when it has taken too long if that lives,
+// which then goes on, and is not dumped in rounds again.
+func TestRoundHangs(t *testing.T) {
+	limit := func(t *testing.T, d time.Duration) {
+		was := longestRound
+		longestRound = d
+		t.Cleanup(func() { longestRound = was })
+	}
+	begin := func(t *testing.T) (*agent, *container, migrate.Move) {
+		a, c := startAgent(t), newContainer(t, "src", nil)
+		c.run()
+		c.counts(5)
+		return a, c, move(c, nil)
+	}
+	nothingLeft := func(t *testing.T) {
+		if left, _ := os.ReadDir(layout.Default.Dumps()); len(left) != 0 {
+			t.Errorf("left behind: %v", left)
+		}
+		if left := find("sleep"); len(left) != 0 {
+			t.Errorf("CRIU is left behind: %v", left)
+		}
+	}
+	t.Run("dead", func(t *testing.T) {
+		limit(t, time.Hour)
+		a, c, m := begin(t)
+		ended := hangs(t, a, m)
+		if err := c.group.Kill(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err == nil {
+			t.Error("a round of a dead container")
+		}
+		nothingLeft(t)
+	})
+	t.Run("alive", func(t *testing.T) {
+		limit(t, time.Second)
+		a, c, m := begin(t)
+		if err := <-hangs(t, a, m); err == nil {
+			t.Error("a round without CRIU")
+		}
+		nothingLeft(t)
+		if _, err := a.dumps.PreDump(within(t), m); !errors.Is(err, checkpoint.ErrUntracked) {
+			t.Errorf("tried again: %v", err)
+		}
+		c.counts(60) // over a look at the heap
+	})
+	t.Run("restart", func(t *testing.T) {
+		limit(t, time.Hour)
+		a, c, m := begin(t)
+		ended := hangs(t, a, m)
+		limit(t, time.Second)
+		a = a.restart()
+		if err := <-ended; err == nil {
+			t.Error("the agent ended, and not the round")
+		}
+		if err := a.dumps.Release(within(t), m); err != nil {
+			t.Fatal(err)
+		}
+		nothingLeft(t)
+		c.counts(60)
+	})
+	t.Run("stopped", func(t *testing.T) { // CRIU hangs when it has stopped the container
+		tracks(t)
+		limit(t, 5*time.Second)
+		t.Setenv("HEAP_MIB", roundsHeap)
+		t.Setenv("COUNTER", "LEDGER=10")
+		a, c, m := begin(t)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := a.dumps.PreDump(context.Background(), m)
+			ended <- err
+		}()
+		until(t, "the container being stopped", func() bool { frozen, err := c.group.Frozen(); return frozen && err == nil })
+		for _, p := range find("criu") {
+			if err := syscall.Kill(p.PID, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := <-ended; err == nil {
+			t.Error("a round whose CRIU was stopped")
+		}
+		nothingLeft(t)
+		c.counts(roundsPages/64 + 10) // over a look at all pages
+	})
 }
 
 // An agent that comes back in the middle of a move with rounds undoes it, and the container runs on.
@@ -372,7 +476,7 @@ func (c *container) tracksItself() {
 // it does, its copy has the memory that it had in the end: all of it is in the dump.
 func TestRoundsOfAProgramThatTracksItself(t *testing.T) {
 	tracks(t)
-	for name, rounds := range map[string]int{"before a round": 1, "before the dump": 2} {
+	for name, rounds := range map[string]int{"round": 1, "dump": 2} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("HEAP_MIB", roundsHeap)
 			t.Setenv("COUNTER", "LEDGER=10 TRACK=later")
