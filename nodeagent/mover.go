@@ -72,10 +72,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Eager: a.eager, Lost: a.memoryLost})
 	a.marks = migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun"))
 	kube := migrate.Kube{Client: a.cluster.direct}
-	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy}
-	if a.cfg.DirtyTracking {
-		images.Join = chain.Join
-	}
+	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy, Join: chain.Join}
 	if err := images.Sweep(); err != nil {
 		return err
 	}

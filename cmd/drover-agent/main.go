@@ -98,7 +98,7 @@ func command() *cobra.Command {
 	fs.Float64Var(&cfg.Params.Exponent, "route-time-exponent", cfg.Params.Exponent, "exponent of the route time")
 	fs.DurationVar(&cfg.Params.Floor, "route-time-floor", cfg.Params.Floor, "the shortest route time that counts")
 	fs.BoolVar(&cfg.Precopy, "precopy", true, "read the memory of a pod that moves while it still runs, and send it ahead (docs/moves.md)")
-	fs.BoolVar(&cfg.DirtyTracking, "dirty-tracking", false, "where the kernel tracks which pages are written to, have CRIU write the memory of a pod that moves in rounds while it still runs, and join what others wrote so; with --precopy alone. For trials: a copy may come to hold old memory (docs/decisions/0035)")
+	fs.BoolVar(&cfg.DirtyTracking, "dirty-tracking", false, "where the kernel tracks which pages are written to, have CRIU write the memory of a pod that leaves in rounds while it still runs; with --precopy alone. Not where programs clear the kernel's marks of what they write to: their copies might hold old memory (docs/decisions/0035)")
 	fs.BoolVar(&cfg.RouteXDP, "route-xdp", false, "turn probes of route times round by XDP where a device has no XDP program; attaching it may interrupt the device (docs/route-times.md)")
 	fs.DurationVar(&cfg.Params.StaleAfter, "stale-after", cfg.Params.StaleAfter, "age from which a measurement does not count; a load that stays is told every 9s")
 	c.CompletionOptions.DisableDefaultCmd = true
