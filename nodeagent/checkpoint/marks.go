@@ -91,21 +91,46 @@ func marked(p part, init process.Process, group cgroup.Group) error {
 	if err != nil {
 		return err
 	}
+	return allMarked(p.ID, init, pids)
+}
+
+// allMarked is marked for the processes of a container.
+func allMarked(container string, init process.Process, pids []int) error {
 	below, err := init.Below()
 	if err != nil {
 		return err
 	}
 	for _, pid := range pids {
-		if pid != init.PID && !slices.ContainsFunc(below, func(q process.Process) bool { return q.PID == pid }) {
+		ours := pid == init.PID || slices.ContainsFunc(below, func(q process.Process) bool { return q.PID == pid })
+		if !ours {
+			if ours, err = endedOrBelow(pid, init); err != nil {
+				return err
+			}
+		}
+		if !ours {
 			// CRIU stops it with the others, and may hang at that: see cutOff. And what it writes into memory
 			// that it shares with them leaves no mark at them.
-			return fmt.Errorf("%w: process %d was brought into container %s, as by kubectl exec", ErrUntracked, pid, p.ID)
+			return fmt.Errorf("%w: process %d was brought into container %s, as by kubectl exec", ErrUntracked, pid, container)
 		}
 		if why := unmarked("/proc/" + strconv.Itoa(pid)); why != "" {
-			return fmt.Errorf("%w: process %d of container %s %s", ErrUntracked, pid, p.ID, why)
+			return fmt.Errorf("%w: process %d of container %s %s", ErrUntracked, pid, container, why)
 		}
 	}
 	return nil
+}
+
+// endedOrBelow tells whether a process that was not found below another has ended meanwhile, or its parent
+// has, so that it was missed.
+func endedOrBelow(pid int, init process.Process) (bool, error) {
+	p, err := process.Of(pid)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	below, err := init.Below()
+	return slices.Contains(below, p) || !p.Alive(), err
 }
 
 // unmarked says by what memory of a process, whose directory in proc that is, may change without a mark

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -37,6 +38,23 @@ func TestUnmarked(t *testing.T) {
 	}
 	if got := unmarked(filepath.Join(t.TempDir(), "gone")); got != "" {
 		t.Errorf("a process that has ended: %q", got)
+	}
+}
+
+// A process that is not below a container's first was brought in; one that has ended since it was listed, as
+// programs do that start others all the time, was not.
+func TestBroughtIn(t *testing.T) {
+	init, child := sleeps(t)
+	other, _ := sleeps(t)
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := allMarked("c", init, []int{init.PID, child.PID, ended.Process.Pid}); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+	if err := allMarked("c", init, []int{init.PID, other.PID}); !errors.Is(err, ErrUntracked) {
+		t.Errorf("another one: %v", err)
 	}
 }
 
