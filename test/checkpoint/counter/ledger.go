@@ -101,10 +101,13 @@ func track() {
 // tracker stays open as long as somebody has it.
 var tracker *os.File
 
-// tracking is a program that asks for every count what it has written to since the last.
-type tracking struct{}
+// tracking is a program that can ask what it has written to, and may do so for every count.
+type tracking struct{ clears bool }
 
-func (tracking) intact() bool {
+func (t tracking) intact() bool {
+	if !t.clears {
+		return true
+	}
 	_, err := tracker.WriteString("4") // proc_pid_clear_refs(5)
 	return err == nil
 }

@@ -7,8 +7,8 @@
 // shares memory with a child, with RESTLESS=1 some of its memory does not stay where it is, with
 // TELL=1 it looks at another page for every count, with LEDGER=N it writes N pages of its heap anew
 // for every count, with LATE=1 it starts a child when there is a file /fork, with TRACK=1 it
-// has the file open by which a program tracks what it writes to, with TRACK=later it opens it when there is
-// a file /track, and from then on tracks that.
+// has the file open by which a program tracks what it writes to, with TRACK=opens it opens it when there is
+// a file /track, with TRACK=later it also clears the marks then, for every count.
 package main
 
 import (
@@ -43,8 +43,9 @@ func main() {
 	switch os.Getenv("TRACK") {
 	case "1":
 		track()
-	case "later":
-		more = append(more, &late{file: "/track", begin: func() (interface{ intact() bool }, error) { track(); return tracking{}, nil }})
+	case "later", "opens":
+		clears := os.Getenv("TRACK") == "later"
+		more = append(more, &late{file: "/track", begin: func() (interface{ intact() bool }, error) { track(); return tracking{clears}, nil }})
 	}
 	heap := make([]byte, mib<<20)
 	random := rand.NewChaCha8([32]byte{})
