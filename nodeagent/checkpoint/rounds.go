@@ -139,8 +139,9 @@ func (d *Dumps) roundsEnd(ctx context.Context, p part) error {
 }
 
 // roundEnds returns how what was started in a directory to write a round has ended. If it hangs it is killed:
-// when the container is dead, or after Config.LongestRound, for the container may stand still meanwhile. What
-// CRIU has put into a process takes itself out then, and nothing is decided by that: the round has failed.
+// when the container is dead, or after Config.LongestRound, for the container may stand still meanwhile. The
+// round has failed then, and nothing else is decided by that. What CRIU has put into a process takes itself out,
+// but for a moment in which the process dies: docs/decisions/0035.
 func (d *Dumps) roundEnds(ctx context.Context, p part, run string) (exit hosted.Exit, ok bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
