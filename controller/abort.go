@@ -176,7 +176,7 @@ func targetSpeaksAgainst(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return nil
 	case f.TargetNode == nil:
 		return refuse(ReasonNodeNotFound, "target node %s does not exist any more", t.Node)
-	case t.BootID != "" && f.TargetNode.Status.NodeInfo.BootID != t.BootID:
+	case targetBooted(m, f):
 		return refuse(ReasonTargetRebooted, "target node %s was booted since the create began to wait", t.Node)
 	case !nodeReady(f.TargetNode):
 		return refuse(ReasonNodeNotReady, "target node %s is not ready any more", t.Node)

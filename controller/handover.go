@@ -265,8 +265,8 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 	if why := r.unended(m, f); why != nil {
 		return r.await(ctx, m, f, why)
 	}
-	if left := leaseLeft(m, f.Now); left > 0 {
-		return ctrl.Result{RequeueAfter: left}, nil
+	if left := leaseLeft(m, f); left > 0 {
+		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, nil
 	}
 	return r.remove(ctx, source)
 }

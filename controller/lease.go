@@ -74,7 +74,7 @@ func leaseOver(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return refuse(ReasonReplacementGone, "pod %s, which had the address, has ended", p.Name)
 	case f.TargetNode == nil:
 		return refuse(ReasonReplacementGone, "node %s of pod %s, which had the address, is gone", s.Target.Node, p.Name)
-	case s.Target.BootID != "" && f.TargetNode.Status.NodeInfo.BootID != s.Target.BootID:
+	case targetBooted(m, f):
 		return refuse(ReasonReplacementGone, "node %s of pod %s, which had the address, was booted", s.Target.Node, p.Name)
 	case m.DeletionTimestamp != nil:
 		return refuse(ReasonDeleted, "the PodMigration was deleted")
@@ -139,13 +139,19 @@ func (r *Reconciler) endLease(ctx context.Context, m *v1alpha1.PodMigration, f F
 	return nil
 }
 
-// leaseLeft is for how long the source stays after the lease has ended, so that all have heard. Its
-// own time has such a margin in it.
-func leaseLeft(m *v1alpha1.PodMigration, now time.Time) time.Duration {
-	if !keepsAddress(m) || m.Status.Connections.Until == nil {
+// leaseLeft is for how long yet the source has to stay when its lease has ended: nobody else may be
+// given the address while the pod on the target can send from it. That one has left, or its kernel has
+// closed that end at the time that it was told; and all have heard of the end.
+func leaseLeft(m *v1alpha1.PodMigration, f Facts) time.Duration {
+	c := m.Status.Connections
+	if !keepsAddress(m) || c.Until == nil {
 		return 0
 	}
-	return min(leaseMargin-since(m, now, v1alpha1.ConditionAddressLeased), m.Status.Connections.Until.Sub(now))
+	left := leaseMargin - since(m, f.Now, v1alpha1.ConditionAddressLeased)
+	if c.TargetLeft || f.TargetNode == nil || targetBooted(m, f) {
+		return left
+	}
+	return max(left, c.Until.Add(leaseMargin).Sub(f.Now))
 }
 
 // seeLease is what there is to do for a lease after the move: the record waits for its end, and
@@ -171,8 +177,8 @@ func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (do
 		}
 		return false, ctrl.Result{RequeueAfter: min(leaseLook*r.Config.Poll, m.Status.Connections.Until.Sub(f.Now))}, nil
 	}
-	if left := leaseLeft(m, f.Now); left > 0 {
-		return false, ctrl.Result{RequeueAfter: left}, nil
+	if left := leaseLeft(m, f); left > 0 {
+		return false, ctrl.Result{RequeueAfter: min(leaseLook*r.Config.Poll, left)}, nil
 	}
 	result, err := r.remove(ctx, source)
 	return false, result, err

@@ -124,9 +124,23 @@ func (w *world) leaseDeleted(m *v1alpha1.PodMigration) {
 		w.t.Errorf("the source was deleted while its address was leased: %+v", m.Status.Conditions)
 	}
 	is, p := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionAddressLeased), w.pod(m.Status.Source.PodName)
-	if is != nil && p != nil && p.DeletionTimestamp == nil && w.now.Before(is.LastTransitionTime.Add(10*time.Second)) && w.now.Before(m.Status.Connections.Until.Time) {
+	if is == nil || p == nil || p.DeletionTimestamp != nil {
+		return
+	}
+	if w.now.Before(is.LastTransitionTime.Add(10 * time.Second)) {
 		w.t.Errorf("the source was deleted at %s, the lease has ended at %s", w.now, is.LastTransitionTime)
 	}
+	if until := m.Status.Connections.Until.Add(10 * time.Second); w.maySend(m) && w.now.Before(until) {
+		w.t.Errorf("the source was deleted at %s, and the target may send from its address until %s", w.now, until)
+	}
+}
+
+// maySend: nobody has said that the target's kernel lets nothing of the old address out any more.
+func (w *world) maySend(m *v1alpha1.PodMigration) bool {
+	n := &corev1.Node{}
+	err := w.api.Get(context.Background(), client.ObjectKey{Name: m.Status.Target.Node}, n)
+	w.must(client.IgnoreNotFound(err))
+	return err == nil && n.Status.NodeInfo.BootID == m.Status.Target.BootID && !m.Status.Connections.TargetLeft
 }
 
 func (w *world) checkLease(s scenario, m *v1alpha1.PodMigration) {
@@ -193,6 +207,10 @@ func leaseScenarios() []scenario {
 	moved := []string{newName}
 	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, oldName, errors.New("images from elsewhere are not allowed"))
 	during := func(then func(*world)) players { return players{endless: true, at: settled, then: then} }
+	away := func(then func(*world)) players {
+		return players{endless: true, targetAway: true, at: settled, then: then}
+	}
+	losesTarget := func(w *world) { w.must(w.api.Delete(context.Background(), node("n2"))) }
 	all := []scenario{
 		{name: "lease", lease: last, pods: moved},
 		{name: "lease of a bare pod", bare: true, lease: last, pods: moved},
@@ -211,8 +229,13 @@ func leaseScenarios() []scenario {
 		{name: "lease whose pod is deleted", calm: true, players: during(deletes(newName)), lease: ReasonReplacementGone, pods: []string{"web-5d4-third1"}, thirds: 1},
 		{name: "lease whose pod ends", calm: true, bare: true, players: during(completes(newName)), lease: ReasonReplacementGone, pods: moved},
 		{name: "lease whose pod's node boots", calm: true, players: during(reboots("n2")), lease: ReasonReplacementGone, pods: moved},
-		{name: "lease whose pod's node is gone", calm: true, players: during(func(w *world) { w.must(w.api.Delete(context.Background(), node("n2"))) }), lease: ReasonReplacementGone, pods: moved},
+		{name: "lease whose pod's node is gone", calm: true, players: during(losesTarget), lease: ReasonReplacementGone, pods: moved},
 		{name: "lease that is given up", players: during(cancels), gone: true, pods: moved},
+		{name: "lease that is given up, the target's agent is away", calm: true, players: away(cancels), gone: true, pods: moved},
+		{name: "lease whose pod is deleted, the target's agent is away", calm: true, players: away(deletes(newName)), lease: ReasonReplacementGone, pods: []string{"web-5d4-third1"}, thirds: 1},
+		{name: "lease whose pod ends, the target's agent is away", calm: true, bare: true, players: away(completes(newName)), lease: ReasonReplacementGone, pods: moved},
+		{name: "lease whose pod's node boots, its agent is away", calm: true, players: away(reboots("n2")), lease: ReasonReplacementGone, pods: moved},
+		{name: "lease whose pod's node is gone, its agent is away", calm: true, players: away(losesTarget), lease: ReasonReplacementGone, pods: moved},
 		{name: "lease, cancelled too late", calm: true, players: players{endless: true, when: committed, then: cancels}, gone: true, pods: moved},
 		{name: "lease, source deleted before the hand-over", calm: true, players: players{when: resumed, then: gracefully(deletes(oldName))},
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, lease: gone, pods: []string{"web-5d4-third1"}, thirds: 1},

@@ -61,6 +61,8 @@ type players struct {
 	// endless connections of the old address, or how long there have been none.
 	endless bool
 	idle    int
+	// targetAway: the target's agent has not heard that the lease has ended.
+	targetAway bool
 	// refusesImage is what is said to another image of the source.
 	refusesImage error
 	// adopting is the replacement that was given away last.
@@ -148,7 +150,9 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 		if w.idle++; w.idle < 3 {
 			return
 		}
-		s.Connections.LeaseEnded, s.Connections.LeaseReason = true, v1alpha1.ReasonLastConnection
+		s.Connections.LeaseEnded, s.Connections.TargetLeft, s.Connections.LeaseReason = true, true, v1alpha1.ReasonLastConnection
+	case keepsAddress(m) && !leasing(m) && !s.Connections.TargetLeft && !w.targetAway:
+		s.Connections.TargetLeft = true
 	default:
 		return
 	}

@@ -47,8 +47,7 @@ func unsettled(m *v1alpha1.PodMigration, f Facts, c Config) *Refusal {
 		return refuse("WaitingForSource", "the agent on node %s has not let pod %s go on yet", s.Node, s.PodName)
 	}
 	// A node that has booted since keeps nothing of the attempt alive.
-	rebooted := f.TargetNode != nil && t.BootID != "" && f.TargetNode.Status.NodeInfo.BootID != t.BootID
-	if !t.Cleaned && f.TargetNode != nil && !rebooted {
+	if !t.Cleaned && f.TargetNode != nil && !targetBooted(m, f) {
 		return refuse("WaitingForTarget", "the agent on node %s has not cleared the attempt away yet", t.Node)
 	}
 	return nil
@@ -97,6 +96,12 @@ func afterwards(m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) string {
 func sourceBooted(m *v1alpha1.PodMigration, f Facts) bool {
 	was := m.Status.Source.BootID
 	return f.SourceNode != nil && was != "" && f.SourceNode.Status.NodeInfo.BootID != was
+}
+
+// targetBooted is the same of the target's.
+func targetBooted(m *v1alpha1.PodMigration, f Facts) bool {
+	was := m.Status.Target.BootID
+	return f.TargetNode != nil && was != "" && f.TargetNode.Status.NodeInfo.BootID != was
 }
 
 // settleLost ends a move whose target is gone since its copy was starting. Both pods go, as

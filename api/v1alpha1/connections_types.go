@@ -52,6 +52,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.keepFor == oldSelf.keepFor && (has(self.required) && self.required) == (has(oldSelf.required) && oldSelf.required) && has(self.oldAddresses) == has(oldSelf.oldAddresses) && (!has(self.oldAddresses) || self.oldAddresses == oldSelf.oldAddresses)",message="what is asked for the connections cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.newAddress) || size(oldSelf.newAddress) == 0 || (has(self.newAddress) && self.newAddress == oldSelf.newAddress)",message="the new address of the connections cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.leaseEnded) || !oldSelf.leaseEnded || (has(self.leaseEnded) && self.leaseEnded)",message="that a lease has ended cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.targetLeft) || !oldSelf.targetLeft || (has(self.targetLeft) && self.targetLeft)",message="that the target has left cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(self.targetLeft) || !self.targetLeft || (has(self.leaseEnded) && self.leaseEnded)",message="the target leaves only when the lease has ended"
 type ConnectionsStatus struct {
 	// State. The controller writes Probing, or Closed where the address could not be leased; the
 	// target's agent Kept; either agent Closed.
@@ -97,9 +99,8 @@ type ConnectionsStatus struct {
 	// +optional
 	Until *metav1.MicroTime `json:"until,omitempty"`
 
-	// LeaseEnded: nothing is sent to the old address, or from it, by the pod on the target any
-	// more, and nothing ever will be: the source pod may be deleted. An agent of either end, or
-	// the controller where that end is gone. Set only after target.resumed.
+	// LeaseEnded: both ends are to be closed. An agent of either end, or the controller. Set only
+	// after target.resumed.
 	// +optional
 	LeaseEnded bool `json:"leaseEnded,omitempty"`
 	// LeaseReason and LeaseMessage say why it ended.
@@ -109,4 +110,9 @@ type ConnectionsStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=2048
 	LeaseMessage string `json:"leaseMessage,omitempty"`
+	// TargetLeft: nothing leaves from the old address by the target's sandbox any more, and nothing
+	// ever will. Target's agent, when it has closed that end, or found it gone. Until then the source
+	// pod stays, unless the target's node is gone or was booted, or the time is over.
+	// +optional
+	TargetLeft bool `json:"targetLeft,omitempty"`
 }

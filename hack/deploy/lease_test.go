@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -179,8 +180,10 @@ func TestControllerLeasesAddresses(t *testing.T) {
 	}); len(held) > 0 {
 		t.Errorf("on hold still: %v", held)
 	}
-	// The target's agent has no connections any more.
-	l.say(l.program("drover-agent", "n2"), func(s *v1alpha1.PodMigrationStatus) {
+	// The target's agent has no connections any more, and says a moment later that it has left; which
+	// the source's cannot say.
+	source, target := l.program("drover-agent", "n1"), l.program("drover-agent", "n2")
+	l.say(target, func(s *v1alpha1.PodMigrationStatus) {
 		s.Connections.LeaseEnded, s.Connections.LeaseReason = true, v1alpha1.ReasonLastConnection
 	})
 	l.steps("the end of the lease is not told", func(m *v1alpha1.PodMigration) bool {
@@ -188,6 +191,12 @@ func TestControllerLeasesAddresses(t *testing.T) {
 			return c.Type == v1alpha1.ConditionAddressLeased && c.Status == metav1.ConditionFalse && c.Reason == v1alpha1.ReasonLastConnection
 		})
 	})
+	l.get(l.ns, l.move.Name, l.move)
+	l.move.Status.Connections.TargetLeft = true
+	if err := source.Status().Update(t.Context(), l.move); err == nil || !strings.Contains(err.Error(), "that it has left") {
+		t.Errorf("the source says that the target has left: %v", err)
+	}
+	l.say(target, func(s *v1alpha1.PodMigrationStatus) { s.Connections.TargetLeft = true })
 	l.later = time.Minute
 	l.steps("the source is not deleted", func(m *v1alpha1.PodMigration) bool { return len(m.Finalizers) == 0 })
 	if err := l.admin.Get(t.Context(), client.ObjectKeyFromObject(l.source), &corev1.Pod{}); !apierrors.IsNotFound(err) {
@@ -220,6 +229,7 @@ func TestDrainEndsLeases(t *testing.T) {
 	if c := l.move.Status.Connections; c.LeaseReason != controller.ReasonSourceGone {
 		t.Errorf("the lease ended for the reason %s: %s", c.LeaseReason, c.LeaseMessage)
 	}
+	l.say(l.program("drover-agent", "n2"), func(s *v1alpha1.PodMigrationStatus) { s.Connections.TargetLeft = true })
 	l.later = time.Minute
 	l.steps("the record is not let go", func(m *v1alpha1.PodMigration) bool { return len(m.Finalizers) == 0 })
 	l.get(l.ns, moved.Name, moved)

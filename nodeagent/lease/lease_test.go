@@ -133,6 +133,50 @@ func TestSourceChanges(t *testing.T) {
 	}
 }
 
+// The target says that it has left when it has, and not before: whoever ends the lease, and whatever
+// the agent that hears of it knows.
+func TestTargetLeaves(t *testing.T) {
+	for name, c := range map[string]struct {
+		ends func(*world)
+		left bool
+	}{
+		"nobody has ended it": {func(*world) {}, false},
+		"the controller has":  {func(w *world) { w.pm.Status.Connections.LeaseEnded = true }, true},
+		"the controller has, and the sandbox is gone": {func(w *world) {
+			w.pm.Status.Connections.LeaseEnded = true
+			w.fresh.end()
+		}, true},
+		"the controller has, and an agent that knows nothing hears of it": {func(w *world) {
+			w.newAgent()
+			w.pm.Status.Connections.LeaseEnded = true
+		}, true},
+		"the target has": {func(w *world) { w.now = w.now.Add(quiet) }, true},
+		"the source has": {func(w *world) { must(t, address.Clear(w.left.path())) }, true},
+		"the sandbox cannot be looked into": {func(w *world) {
+			w.pm.Status.Connections.LeaseEnded = true
+			path, err := w.ends.file(string(w.pm.UID), migrate.RoleTarget)
+			must(t, err)
+			must(t, os.WriteFile(path, []byte("{"), 0o600))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.moved(true)
+			w.look()
+			c.ends(w)
+			for range 2 {
+				_ = w.watch.look(t.Context())
+			}
+			if got := w.pm.Status.Connections.TargetLeft; got != c.left {
+				t.Errorf("the record says that the target has left: %v, want %v", got, c.left)
+			}
+			if _, err := address.LeaseOf(w.fresh.path()); c.left && name != "the controller has, and the sandbox is gone" && !errors.Is(err, address.ErrNoEnd) {
+				t.Errorf("the record says so, and the new sandbox is an end of the tunnel: %v", err)
+			}
+		})
+	}
+}
+
 func TestTargetGone(t *testing.T) {
 	w := newWorld(t)
 	w.moved(true)

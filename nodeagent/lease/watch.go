@@ -56,8 +56,11 @@ type Watch struct {
 	over map[string]end
 }
 
-// end is why a lease is over.
-type end struct{ reason, message string }
+// end is why a lease is over; left: this node is the target, and has closed its end.
+type end struct {
+	reason, message string
+	left            bool
+}
 
 // NewWatch makes a Watch. It starts nothing.
 func NewWatch(c Config) *Watch {
@@ -96,6 +99,9 @@ func (w *Watch) look(ctx context.Context) error {
 	for i := range all {
 		pm := &all[i]
 		recorded[string(pm.UID)] = pm
+		if ended(pm) && pm.Status.Target.Node == w.cfg.Node {
+			errs = append(errs, w.leave(ctx, pm))
+		}
 		if !leased(pm) {
 			continue
 		}
@@ -115,6 +121,26 @@ func leased(pm *v1alpha1.PodMigration) bool {
 	return s.Connections != nil && s.Connections.State == v1alpha1.ConnectionsKept && s.Target.Resumed && !s.Connections.LeaseEnded
 }
 
+// ended tells that the lease is over, and that the target has not said yet that it has left.
+func ended(pm *v1alpha1.PodMigration) bool {
+	c := pm.Status.Connections
+	return c != nil && c.LeaseEnded && !c.TargetLeft
+}
+
+// leave closes this end of a lease that has ended elsewhere, and says so in the record: until then
+// nobody else may be given the address.
+func (w *Watch) leave(ctx context.Context, pm *v1alpha1.PodMigration) error {
+	m := migrate.MoveOf(pm)
+	_, at, err := w.cfg.Ends.noted(m.UID, migrate.RoleTarget)
+	if err == nil {
+		err = address.Leave(at, of(m))
+	}
+	if err != nil && !errors.Is(err, errGone) {
+		return err
+	}
+	return w.write(ctx, pm, ended, func(c *v1alpha1.ConnectionsStatus) { c.TargetLeft = true })
+}
+
 // source has what comes for the address sent on, and the sandbox kept by a process that does
 // nothing, as long as it is the sandbox that has the address.
 func (w *Watch) source(ctx context.Context, pm *v1alpha1.PodMigration) error {
@@ -127,7 +153,7 @@ func (w *Watch) source(ctx context.Context, pm *v1alpha1.PodMigration) error {
 		return err
 	}
 	if err != nil {
-		return w.end(ctx, pm, end{v1alpha1.ReasonSourceChanged, fmt.Sprintf("the sandbox on node %s has the pod's old address no more: %v", w.cfg.Node, err)})
+		return w.end(ctx, pm, end{v1alpha1.ReasonSourceChanged, fmt.Sprintf("the sandbox on node %s has the pod's old address no more: %v", w.cfg.Node, err), false})
 	}
 	if image := pm.Status.Connections.HolderImage; image != "" {
 		f := fence.Fence{PodUID: m.Source.UID, Epoch: uint64(m.Epoch), Migration: m.Namespace + "/" + m.Name, Holder: image}
@@ -162,7 +188,7 @@ func (w *Watch) target(ctx context.Context, pm *v1alpha1.PodMigration) error {
 	}
 	switch {
 	case errors.Is(err, errGone), errors.Is(err, address.ErrNoEnd):
-		return w.end(ctx, pm, end{v1alpha1.ReasonTargetGone, fmt.Sprintf("the sandbox on node %s is no end of the tunnel any more: %v", w.cfg.Node, err)})
+		return w.end(ctx, pm, end{v1alpha1.ReasonTargetGone, fmt.Sprintf("the sandbox on node %s is no end of the tunnel any more: %v", w.cfg.Node, err), true})
 	case err != nil:
 		return err // the kernel closes it by itself
 	}
@@ -176,9 +202,9 @@ func (w *Watch) target(ctx context.Context, pm *v1alpha1.PodMigration) error {
 	var why end
 	switch {
 	case u.Left <= early:
-		why = end{v1alpha1.ReasonLeaseOver, fmt.Sprintf("%v is over; %d connections and %d peers still used %v", m.Keep.For, len(u.Connections), u.Peers, m.Keep.Old)}
+		why = end{v1alpha1.ReasonLeaseOver, fmt.Sprintf("%v is over; %d connections and %d peers still used %v", m.Keep.For, len(u.Connections), u.Peers, m.Keep.Old), true}
 	case now.Sub(w.busy[m.UID]) >= quiet:
-		why = end{v1alpha1.ReasonLastConnection, fmt.Sprintf("for %v no connection has used %v", quiet, m.Keep.Old)}
+		why = end{v1alpha1.ReasonLastConnection, fmt.Sprintf("for %v no connection has used %v", quiet, m.Keep.Old), true}
 	default:
 		return nil
 	}
@@ -191,18 +217,28 @@ func (w *Watch) target(ctx context.Context, pm *v1alpha1.PodMigration) error {
 
 // end says in the record that the lease is over. What it is not told now is tried again.
 func (w *Watch) end(ctx context.Context, pm *v1alpha1.PodMigration, why end) error {
+	err := w.write(ctx, pm, leased, func(c *v1alpha1.ConnectionsStatus) {
+		c.LeaseEnded, c.LeaseReason, c.LeaseMessage = true, why.reason, v1alpha1.Cut(why.message)
+		c.TargetLeft = why.left
+	})
+	if err == nil {
+		w.cfg.Log.Info("the lease of an address is over", "migration", pm.Namespace+"/"+pm.Name, "reason", why.reason, "message", why.message)
+	}
+	return err
+}
+
+// write changes the record as it is now, if it is still so.
+func (w *Watch) write(ctx context.Context, pm *v1alpha1.PodMigration, still func(*v1alpha1.PodMigration) bool, change func(*v1alpha1.ConnectionsStatus)) error {
 	now, err := w.cfg.Records.Get(ctx, pm.Namespace, pm.Name)
 	if err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if now.UID != pm.UID || !leased(now) {
+	if now.UID != pm.UID || !still(now) {
 		return nil
 	}
-	c := now.Status.Connections
-	c.LeaseEnded, c.LeaseReason, c.LeaseMessage = true, why.reason, v1alpha1.Cut(why.message)
+	change(now.Status.Connections)
 	if _, outcome, err := w.cfg.Records.UpdateStatus(ctx, now); outcome != handoff.OK {
-		return fmt.Errorf("say in the record of move %s/%s that its lease is over (%s): %w", pm.Namespace, pm.Name, why.reason, err)
+		return fmt.Errorf("say in the record of move %s/%s that the lease of its address is over: %w", pm.Namespace, pm.Name, err)
 	}
-	w.cfg.Log.Info("the lease of an address is over", "migration", pm.Namespace+"/"+pm.Name, "reason", why.reason, "message", why.message)
 	return nil
 }
