@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +35,7 @@ const ReasonNotProbed = "NotProbed"
 const (
 	// ReasonSourceGone: the source pod is gone or ended, or being deleted by others; or its node is.
 	ReasonSourceGone = "SourceGone"
-	// ReasonReplacementGone: the pod that has the address is gone or ended, or its node is.
+	// ReasonReplacementGone: the pod that has the address is gone, ended or about to, or its node is gone.
 	ReasonReplacementGone = "ReplacementGone"
 	// ReasonNotReleased: the source could not be taken out of its owner's hands.
 	ReasonNotReleased = "NotReleased"
@@ -70,7 +71,9 @@ func leaseOver(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return refuse(ReasonSourceGone, "node %s, where the address was held, was booted", s.Source.Node)
 	case p == nil:
 		return refuse(ReasonReplacementGone, "pod %s, which had the address, is gone", s.Target.PodName)
-	case over(p):
+	case p.DeletionTimestamp != nil:
+		return refuse(ReasonReplacementGone, "pod %s, which had the address, is being deleted", p.Name)
+	case over(p), ended(p):
 		return refuse(ReasonReplacementGone, "pod %s, which had the address, has ended", p.Name)
 	case f.TargetNode == nil:
 		return refuse(ReasonReplacementGone, "node %s of pod %s, which had the address, is gone", s.Target.Node, p.Name)
@@ -86,6 +89,13 @@ func leaseOver(m *v1alpha1.PodMigration, f Facts) *Refusal {
 
 func over(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
+}
+
+// ended tells that all containers have: its sandbox may be the next to go, and its own address then
+// be another's, to which nothing of the old one is to be sent on.
+func ended(p *corev1.Pod) bool {
+	all := p.Status.ContainerStatuses
+	return len(all) > 0 && !slices.ContainsFunc(all, func(c corev1.ContainerStatus) bool { return c.State.Terminated == nil })
 }
 
 // watchLease writes into the record that a lease has begun, or ended. changed: it was written now.

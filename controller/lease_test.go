@@ -324,6 +324,53 @@ func TestLeaseTime(t *testing.T) {
 	}
 }
 
+// lease lets everybody act until the source is quiet, and nothing is to be done but to wait.
+func (w *world) lease() {
+	w.t.Helper()
+	for !settled(w) {
+		if _, err := w.r.Reconcile(context.Background(), w.request()); err != nil {
+			w.t.Fatal(err)
+		}
+		w.play()
+		w.now = w.now.Add(time.Second)
+		if w.now.Sub(start) > time.Minute {
+			w.t.Fatalf("no lease: %+v", w.move().Status.Conditions)
+		}
+	}
+}
+
+// The lease ends before the sandbox of the pod on the target can go: its own address may be another's
+// soon, and nothing is to be sent on to that.
+func TestLeaseEndsBeforeItsPod(t *testing.T) {
+	for name, goes := range map[string]func(*corev1.Pod){
+		"the pod is being deleted": nil,
+		"its containers have ended": func(p *corev1.Pod) {
+			p.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
+		},
+	} {
+		w := named("lease").begin(t, fault{})
+		w.endless = true
+		w.lease()
+		p := w.pod(newName)
+		if goes != nil {
+			goes(p)
+			w.must(w.api.Status().Update(context.Background(), p))
+		} else {
+			p.Finalizers = append(p.Finalizers, grace)
+			w.must(w.api.Update(context.Background(), p))
+			deletes(newName)(w)
+		}
+		for range 2 {
+			if _, err := w.r.Reconcile(context.Background(), w.request()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c := w.move().Status.Connections; !c.LeaseEnded || c.LeaseReason != ReasonReplacementGone || w.pod(newName) == nil {
+			t.Errorf("%s: lease ended %v, %s, while the pod is there: %v", name, c.LeaseEnded, c.LeaseReason, w.pod(newName) != nil)
+		}
+	}
+}
+
 // A pod that has an old address still cannot take it along on its next move, which goes on without,
 // or not at all; and the first lease ends with it.
 func TestSecondMoveDuringALease(t *testing.T) {
@@ -331,16 +378,7 @@ func TestSecondMoveDuringALease(t *testing.T) {
 		w := named("lease").begin(t, fault{})
 		w.endless = true
 		ctx := context.Background()
-		for !settled(w) {
-			if _, err := w.r.Reconcile(ctx, w.request()); err != nil {
-				t.Fatal(err)
-			}
-			w.play()
-			w.now = w.now.Add(time.Second)
-			if w.now.Sub(start) > time.Minute {
-				t.Fatalf("no lease: %+v", w.move().Status.Conditions)
-			}
-		}
+		w.lease()
 		if required {
 			p := w.pod(newName)
 			p.Annotations[v1alpha1.AnnotationKeepConnectionsRequired] = "true"
