@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -102,6 +103,9 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch, op
 	if u := meta.Metadata.UID; u != "" && u != now.UID {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, o.GetName(), errors.New("precondition: UID"))
 	}
+	if strings.Contains(string(body), v1alpha1.LabelLease) && w.refusesRelease != nil {
+		return w.refusesRelease
+	}
 	if strings.Contains(string(body), pauseImage) && w.refusesImage != nil {
 		return w.refusesImage
 	}
@@ -110,6 +114,13 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch, op
 	}
 	if err := w.api.Patch(ctx, o, p); err != nil {
 		return err
+	}
+	if w.relabels && released(o.(*corev1.Pod)) {
+		o.GetLabels()["app"] = "web"
+		if err := w.api.Update(ctx, o); err != nil {
+			return err
+		}
+		return nil
 	}
 	w.leasePatched(&now, o.(*corev1.Pod))
 	if o.GetLabels()[v1alpha1.LabelReplacement] == "" && now.Labels[v1alpha1.LabelReplacement] != "" {
@@ -138,6 +149,9 @@ func (w *world) adopted(owned bool) {
 	// The owner does not choose among pods that are terminating.
 	if owned && source != nil && !released(source) && source.DeletionTimestamp == nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
 		w.t.Error("the replacement was handed over while the source was not the first to lose")
+	}
+	if owned && source != nil && keepsAddress(m) && !released(source) && w.maySend(m) && w.now.Before(m.Status.Connections.Until.Add(10*time.Second)) {
+		w.t.Error("the owner was given a pod too many, and will delete the source while the target may send from its address")
 	}
 	if source != nil && leasing(m) && !released(source) {
 		w.t.Error("the replacement was handed over while its owner could still delete the pod that holds the old address")

@@ -132,6 +132,10 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 			return false, ctrl.Result{RequeueAfter: again}, err
 		}
 	case owned && source.DeletionTimestamp == nil:
+		// The set deletes it as soon as it has the other, and its address may be in use yet.
+		if left := leaseLeft(m, f); left > 0 {
+			return false, ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, r.unhold(ctx, m, "")
+		}
 		if err := r.cheapen(ctx, source); err != nil {
 			return false, ctrl.Result{}, err
 		}

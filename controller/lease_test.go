@@ -206,6 +206,7 @@ func leaseScenarios() []scenario {
 	)
 	moved := []string{newName}
 	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, oldName, errors.New("images from elsewhere are not allowed"))
+	broken := apierrors.NewInternalError(errors.New("failed calling webhook"))
 	during := func(then func(*world)) players { return players{endless: true, at: settled, then: then} }
 	away := func(then func(*world)) players {
 		return players{endless: true, targetAway: true, at: settled, then: then}
@@ -245,6 +246,11 @@ func leaseScenarios() []scenario {
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, lease: gone},
 		{name: "lease whose image is refused late", calm: true, players: players{when: committed, then: func(w *world) { w.refusesImage = denied }}, lease: ReasonHolderRefused, pods: moved},
 		{name: "lease, a policy comes between", calm: true, players: players{when: committed, then: guardsByApp}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease, release refused", calm: true, players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease, release refused, the target's agent is away", calm: true, players: players{refusesRelease: denied, targetAway: true}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease of a Job's pod, release refused", calm: true, job: true, players: players{refusesRelease: broken}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease of a bare pod, release refused", calm: true, bare: true, players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease, release altered", calm: true, players: players{relabels: true}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, hold refused", calm: true, players: players{refuses: refusals()[0], at: waitsFor("WaitingForHold", "a pod of it"), then: func(w *world) { w.refuses = nil }}, lease: last, pods: moved},
 		{name: "lease lost with the target", calm: true, players: players{targetLost: true}, phase: v1alpha1.PhaseLost, reason: "TargetLost", pods: []string{"web-5d4-third1"}, thirds: 1},
 		{name: "lease whose target dies after the commit", calm: true, players: players{targetDies: true}, phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},

@@ -65,6 +65,10 @@ type players struct {
 	targetAway bool
 	// refusesImage is what is said to another image of the source.
 	refusesImage error
+	// refusesRelease is what is said when the source is let go.
+	refusesRelease error
+	// relabels: something gives the source a label back that it loses.
+	relabels bool
 	// adopting is the replacement that was given away last.
 	adopting types.UID
 }

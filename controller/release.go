@@ -46,7 +46,17 @@ func (r *Reconciler) letGo(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		// Lists are replaced as a whole: only if they are still as they were read.
 		"resourceVersion": source.ResourceVersion,
 	})
-	return err == nil, err
+	switch {
+	case isRefusal(err) && !apierrors.IsNotFound(err):
+		return false, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "the API server does not take it that pod %s leaves its owner to hold its address: %v", source.Name, err))
+	case err != nil:
+		return false, err
+	}
+	if _, has := source.Labels[v1alpha1.LabelLease]; !has || slices.ContainsFunc(off, func(k string) bool { _, has := source.Labels[k]; return has }) {
+		return false, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "pod %s was to lose the labels %v and to have %s, and something in the API server gave it others: %v",
+			source.Name, off, v1alpha1.LabelLease, source.Labels))
+	}
+	return true, nil
 }
 
 // leaseOwner is whose the source is while it is kept for its address: nobody else takes it, it goes
