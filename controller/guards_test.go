@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -110,10 +111,14 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch, op
 		return w.refusesImage
 	}
 	if len(options.DryRun) > 0 {
-		return nil
+		return w.answers(o.(*corev1.Pod), body)
 	}
 	if err := w.api.Patch(ctx, o, p); err != nil {
 		return err
+	}
+	if is := o.(*corev1.Pod); w.mirrors && is.Spec.Containers[0].Image == pauseImage {
+		w.mirror(is)
+		return w.api.Update(ctx, is)
 	}
 	if w.relabels && released(o.(*corev1.Pod)) {
 		o.GetLabels()["app"] = "web"
@@ -128,6 +133,32 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch, op
 		w.adopted(controllerOf(o) != nil)
 	}
 	return nil
+}
+
+// answers is what the API server says to the dry run of a strategic merge patch.
+func (w *world) answers(p *corev1.Pod, patch []byte) error {
+	was, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	is, err := strategicpatch.StrategicMergePatch(was, patch, corev1.Pod{})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(is, p); err != nil {
+		return err
+	}
+	if w.mirrors {
+		w.mirror(p)
+	}
+	return nil
+}
+
+// mirror does to a pod what a webhook does that has all images come from one registry.
+func (w *world) mirror(p *corev1.Pod) {
+	for i := range p.Spec.Containers {
+		p.Spec.Containers[i].Image = "mirror.example/" + p.Spec.Containers[i].Image
+	}
 }
 
 // adopted looks at the moment in which the replacement becomes its owner's.

@@ -23,7 +23,7 @@ const (
 	ReasonNoAddress = "NoAddress"
 	// ReasonNoHolderImage: drover-controller was not told what to hold addresses with.
 	ReasonNoHolderImage = "NoHolderImage"
-	// ReasonHolderRefused: the API server does not take that image for the pod.
+	// ReasonHolderRefused: the API server does not take that image for the pod, or makes it another.
 	ReasonHolderRefused = "HolderImageRefused"
 	// ReasonLeaseHeld: the pod holds the address of its last move still.
 	ReasonLeaseHeld = "LeaseHeld"
@@ -125,8 +125,11 @@ func (r *Reconciler) tryHolder(ctx context.Context, p *corev1.Pod) (*Refusal, er
 	if r.Config.PauseImage == "" {
 		return refuse(ReasonNoHolderImage, "drover-controller runs without --pause-image: nothing can hold the address of pod %s", p.Name), nil
 	}
-	err := r.giveImage(ctx, p.DeepCopy(), r.Config.PauseImage, client.DryRunAll)
+	given := p.DeepCopy()
+	err := r.giveImage(ctx, given, r.Config.PauseImage, client.DryRunAll)
 	switch {
+	case err == nil && !runsOnly(given, r.Config.PauseImage):
+		return altered(given, r.Config.PauseImage), nil
 	case err == nil:
 		return nil, nil
 	case isRefusal(err) && !apierrors.IsNotFound(err):

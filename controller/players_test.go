@@ -65,6 +65,8 @@ type players struct {
 	targetAway bool
 	// refusesImage is what is said to another image of the source.
 	refusesImage error
+	// mirrors: a webhook gives pods another image than they are given.
+	mirrors bool
 	// refusesRelease is what is said when the source is let go.
 	refusesRelease error
 	// relabels: something gives the source a label back that it loses.

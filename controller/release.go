@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -78,7 +79,21 @@ func (r *Reconciler) quiet(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
 		return true, r.endLease(ctx, m, f, *refuse(ReasonHolderRefused, "the API server does not take image %s for pod %s: %v", image, source.Name, err))
 	}
+	if err == nil && !runsOnly(source, image) {
+		return true, r.endLease(ctx, m, f, *altered(source, image))
+	}
 	return err == nil, err
+}
+
+// altered: something in the API server makes the image another, which the fence on the source's
+// node would not let through.
+func altered(p *corev1.Pod, image string) *Refusal {
+	var has []string
+	for _, c := range slices.Concat(p.Spec.Containers, movable.Sidecars(&p.Spec)) {
+		has = append(has, c.Image)
+	}
+	return refuse(ReasonHolderRefused, "pod %s was to be given image %s, and the API server answers that it has %s: have what changes images leave that one alone",
+		p.Name, image, strings.Join(has, ", "))
 }
 
 // quieted tells that the source's containers were given that image.
