@@ -31,6 +31,8 @@ const (
 	ReasonAlwaysSelected = "AlwaysSelected"
 	// ReasonPolicyNeedsLabel: a NetworkPolicy and a Service, budget or owner select by one label.
 	ReasonPolicyNeedsLabel = "PolicyNeedsLabel"
+	// ReasonForeignPolicies: there are policies of a kind that is not known here.
+	ReasonForeignPolicies = "ForeignPolicies"
 	// ReasonConnectionsNotKept aborts a move that would close connections that are required.
 	ReasonConnectionsNotKept = "ConnectionsNotKept"
 )
@@ -76,6 +78,9 @@ func unleasable(m *v1alpha1.PodMigration, f Facts) *Refusal {
 			return refuse(ReasonLeaseHeld, "pod %s has the address of pod %s still, by PodMigration %s: it cannot take along both; that lease ends when the PodMigration is deleted",
 				p.Name, o.Status.Source.PodName, o.Name)
 		}
+	}
+	if why := judgeForeign(f); why != nil {
+		return why
 	}
 	_, why := unlisted(p.Labels, f.Takers, f.Policies)
 	return why

@@ -37,6 +37,8 @@ const (
 	ReasonSourceGone = "SourceGone"
 	// ReasonReplacementGone: the pod that has the address is gone, ended or about to, or its node is gone.
 	ReasonReplacementGone = "ReplacementGone"
+	// ReasonPoliciesDiffer: a NetworkPolicy holds for the pod and not for its old address, or the reverse.
+	ReasonPoliciesDiffer = "PoliciesDiffer"
 	// ReasonNotReleased: the source could not be taken out of its owner's hands.
 	ReasonNotReleased = "NotReleased"
 )
@@ -182,6 +184,9 @@ func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (do
 	case source == nil:
 		return true, ctrl.Result{}, nil
 	case leasing(m):
+		if changed, err := r.guarded(ctx, m, f, source); changed || err != nil {
+			return false, ctrl.Result{RequeueAfter: again}, err
+		}
 		if changed, err := r.quiet(ctx, m, f, source); changed || err != nil {
 			return false, ctrl.Result{RequeueAfter: again}, err
 		}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -185,10 +186,51 @@ func evictedByKubelet(w *world) {
 	w.must(w.api.Status().Update(context.Background(), p))
 }
 
-func guardsByApp(w *world) {
-	p := policy(map[string]string{"app": "web"})
-	p.Name = "late"
-	w.must(w.api.Create(context.Background(), p))
+// guards makes a policy of the labels during the lease.
+func guards(by map[string]string) func(*world) {
+	return func(w *world) {
+		p := policy(by)
+		p.Name = "late"
+		w.must(w.api.Create(context.Background(), p))
+	}
+}
+
+// kinds are those that the API server serves besides its own.
+type kinds []schema.GroupKind
+
+func (k kinds) RESTMapping(gk schema.GroupKind, _ ...string) (*meta.RESTMapping, error) {
+	if !slices.Contains(k, gk) {
+		return nil, &meta.NoKindMatchError{GroupKind: gk}
+	}
+	return &meta.RESTMapping{GroupVersionKind: gk.WithVersion("v2")}, nil
+}
+
+// strange is of a kind that nobody here knows.
+type strange struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+}
+
+func (s *strange) DeepCopyObject() runtime.Object { c := *s; return &c }
+
+type strangeList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+	Items           []strange `json:"items"`
+}
+
+func (s *strangeList) DeepCopyObject() runtime.Object { c := *s; return &c }
+
+func addStrange(scheme *runtime.Scheme) error {
+	v := schema.GroupVersion{Group: "cilium.io", Version: "v2"}
+	scheme.AddKnownTypeWithName(v.WithKind("CiliumNetworkPolicy"), &strange{})
+	scheme.AddKnownTypeWithName(v.WithKind("CiliumNetworkPolicyList"), &strangeList{})
+	return nil
+}
+
+// foreignPolicy is one of a kind that nobody here knows, in another namespace.
+func foreignPolicy(w *world) {
+	w.must(w.api.Create(context.Background(), &strange{ObjectMeta: metav1.ObjectMeta{Namespace: "elsewhere", Name: "strange"}}))
 }
 
 func completes(name string) func(*world) {
@@ -246,7 +288,13 @@ func leaseScenarios() []scenario {
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, lease: gone},
 		{name: "lease whose image is refused late", calm: true, players: players{when: committed, then: func(w *world) { w.refusesImage = denied }}, lease: ReasonHolderRefused, pods: moved},
 		{name: "lease whose image is altered late", calm: true, players: players{when: committed, then: func(w *world) { w.mirrors = true }}, lease: ReasonHolderRefused, pods: moved},
-		{name: "lease, a policy comes between", calm: true, players: players{when: committed, then: guardsByApp}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease, a policy comes between", calm: true, players: players{when: committed, then: guards(map[string]string{"app": "web"})}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease, a policy of another kind comes between", calm: true, players: players{when: committed, then: foreignPolicy}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease during which a policy comes, of a label that was taken off", calm: true, players: during(guards(map[string]string{"app": "web"})), lease: ReasonPoliciesDiffer, pods: moved},
+		{name: "lease during which a policy comes, of the holder's label", calm: true, players: during(guards(map[string]string{v1alpha1.LabelLease: "uid-move"})), lease: ReasonPoliciesDiffer, pods: moved},
+		{name: "lease during which a policy comes, of both pods", calm: true, players: during(guards(map[string]string{"tier": "front"})), lease: v1alpha1.ReasonLeaseOver, pods: moved},
+		{name: "lease during which a policy of another kind comes", calm: true, players: during(foreignPolicy), lease: ReasonForeignPolicies, pods: moved},
+		{name: "no lease: a policy of another kind", calm: true, before: foreignPolicy, closed: ReasonForeignPolicies, pods: moved},
 		{name: "lease, release refused", calm: true, players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, release refused, the target's agent is away", calm: true, players: players{refusesRelease: denied, targetAway: true}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease of a Job's pod, release refused", calm: true, job: true, players: players{refusesRelease: broken}, lease: ReasonNotReleased, pods: moved},

@@ -23,6 +23,8 @@ type Reconciler struct {
 	// Reader reads from the API server itself, not from a cache: a stale pod or record
 	// would be taken for the truth in the moments that matter.
 	Reader client.Reader
+	// Kinds tells which kinds of policies there are.
+	Kinds Kinds
 	// Writer writes.
 	Writer client.Writer
 	// Status writes the status subresource.

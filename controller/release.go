@@ -32,6 +32,9 @@ func (r *Reconciler) letGo(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		return false, err
 	}
 	off, why := unlisted(source.Labels, f.Takers, f.Policies)
+	if foreign := judgeForeign(f); foreign != nil {
+		why = foreign
+	}
 	if why != nil { // since the move was accepted somebody has made such a thing
 		return false, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "%s (%s)", why.Message, why.Reason))
 	}

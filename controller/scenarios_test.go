@@ -35,6 +35,7 @@ type scenario struct {
 	required, never bool
 	closed, lease   string
 	change          func(m *v1alpha1.PodMigration)
+	before          func(*world)
 	players         players
 	// the end
 	phase  v1alpha1.Phase
@@ -231,6 +232,9 @@ func (s scenario) begin(t *testing.T, f fault) *world {
 	}
 	w := newWorld(t, objects...)
 	w.players, w.fault = s.players, f
+	if s.before != nil {
+		s.before(w)
+	}
 	if s.old != "" {
 		w.old = s.old
 	}

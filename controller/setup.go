@@ -29,6 +29,7 @@ func Setup(mgr ctrl.Manager, c Config) error {
 	}
 	r := &Reconciler{
 		Reader:  mgr.GetAPIReader(),
+		Kinds:   mgr.GetRESTMapper(),
 		Writer:  mgr.GetClient(),
 		Status:  mgr.GetClient(),
 		Events:  mgr.GetEventRecorderFor(Name),

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -90,40 +89,5 @@ func (r *Reconciler) readSelectors(ctx context.Context, m *v1alpha1.PodMigration
 			f.Takers = append(f.Takers, adopter{"Service", s.Name, labels.SelectorFromSet(s.Spec.Selector)})
 		}
 	}
-	// Policies of other namespaces name this one's pods as peers.
-	var policies networkingv1.NetworkPolicyList
-	if err := r.Reader.List(ctx, &policies); err != nil {
-		return fmt.Errorf("list the NetworkPolicies: %w", err)
-	}
-	f.Policies = nil
-	for i := range policies.Items {
-		f.Policies = append(f.Policies, selectorsOf(&policies.Items[i], m.Namespace)...)
-	}
-	return nil
-}
-
-// selectorsOf are those by which a policy can mean a pod in the namespace.
-func selectorsOf(p *networkingv1.NetworkPolicy, namespace string) (out []adopter) {
-	add := func(s *metav1.LabelSelector) {
-		if selector, err := metav1.LabelSelectorAsSelector(s); err == nil {
-			out = append(out, adopter{"NetworkPolicy", p.Namespace + "/" + p.Name, selector})
-		}
-	}
-	peers := func(all []networkingv1.NetworkPolicyPeer) {
-		for _, peer := range all {
-			if peer.PodSelector != nil && (peer.NamespaceSelector != nil || p.Namespace == namespace) {
-				add(peer.PodSelector)
-			}
-		}
-	}
-	if p.Namespace == namespace {
-		add(&p.Spec.PodSelector)
-	}
-	for _, rule := range p.Spec.Ingress {
-		peers(rule.From)
-	}
-	for _, rule := range p.Spec.Egress {
-		peers(rule.To)
-	}
-	return out
+	return r.readPolicies(ctx, m.Namespace, f)
 }

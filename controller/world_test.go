@@ -54,7 +54,7 @@ var errLost = errors.New("connection reset by peer")
 
 var testScheme = sync.OnceValue(func() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, policyv1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, policyv1.AddToScheme, v1alpha1.AddToScheme, addStrange} {
 		if err := add(scheme); err != nil {
 			panic(err)
 		}
@@ -70,7 +70,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	w.api = fake.NewClientBuilder().WithScheme(testScheme()).WithObjectTracker(tracker).WithStatusSubresource(&v1alpha1.PodMigration{}, &policyv1.PodDisruptionBudget{}).WithObjects(objects...).Build()
 	watched := interceptor.NewClient(w.api, w.funcs())
 	w.r = &Reconciler{
-		Reader: watched, Writer: watched, Status: watched, Events: &record.FakeRecorder{},
+		Reader: watched, Kinds: kinds{{Group: "cilium.io", Kind: "CiliumNetworkPolicy"}}, Writer: watched, Status: watched, Events: &record.FakeRecorder{},
 		Now:    func() time.Time { return w.now },
 		Config: Config{Namespace: system, PauseImage: pauseImage, KeepFor: -1, BindDeadline: 5 * time.Second, BudgetDeadline: 5 * time.Second}.WithDefaults(),
 	}

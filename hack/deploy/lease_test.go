@@ -14,6 +14,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/kubectl/pkg/drain"
@@ -79,7 +80,7 @@ func newLeasing(t *testing.T) *leasing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.r = &controller.Reconciler{Reader: as, Writer: as, Status: as, Events: &record.FakeRecorder{}, Now: func() time.Time { return time.Now().Add(l.later) },
+	l.r = &controller.Reconciler{Reader: as, Kinds: as.RESTMapper(), Writer: as, Status: as, Events: &record.FakeRecorder{}, Now: func() time.Time { return time.Now().Add(l.later) },
 		Config: controller.Config{Namespace: Namespace, AgentSelector: agents, PauseImage: pause, KeepFor: -1}.WithDefaults()}
 	c.make(l.move)
 	return l
@@ -235,5 +236,37 @@ func TestDrainEndsLeases(t *testing.T) {
 	l.get(l.ns, moved.Name, moved)
 	if moved.DeletionTimestamp != nil || l.move.Status.Phase != v1alpha1.PhaseCompleted {
 		t.Errorf("the moved pod: %+v, phase %s", moved.ObjectMeta, l.move.Status.Phase)
+	}
+}
+
+// A policy of a kind that Drover does not know, which the cluster did not even have when the
+// controller began, ends the lease.
+func TestForeignPoliciesEndLeases(t *testing.T) {
+	l := newLeasing(t)
+	l.leased()
+	definition := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+		"metadata": map[string]any{"name": "ciliumnetworkpolicies.cilium.io"},
+		"spec": map[string]any{
+			"group": "cilium.io", "scope": "Namespaced",
+			"names": map[string]any{"kind": "CiliumNetworkPolicy", "plural": "ciliumnetworkpolicies"},
+			"versions": []any{map[string]any{"name": "v2", "served": true, "storage": true, "schema": map[string]any{
+				"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}},
+		},
+	}}
+	l.make(definition)
+	policy := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": map[string]any{"namespace": l.ns, "name": "strange"}}}
+	l.until("the kind is not served", func(ctx context.Context) bool { return l.admin.Create(ctx, policy) == nil })
+	t.Cleanup(func() { // the next test's controller would see them, too
+		for _, o := range []client.Object{policy, definition} {
+			if err := l.admin.Delete(context.Background(), o); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	l.steps("the lease is not ended", func(m *v1alpha1.PodMigration) bool { return m.Status.Connections.LeaseEnded })
+	if c := l.move.Status.Connections; c.LeaseReason != controller.ReasonForeignPolicies || !strings.Contains(c.LeaseMessage, l.ns+"/strange") {
+		t.Errorf("the lease ended for the reason %s: %s", c.LeaseReason, c.LeaseMessage)
 	}
 }

@@ -1,0 +1,144 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// What comes and goes by an old address passes the policies of the pod that holds it. They have to be
+// those of the pod that has moved, from the beginning of a lease to its end.
+
+// Kinds tells what the API server serves (meta.RESTMapper).
+type Kinds interface {
+	RESTMapping(gk schema.GroupKind, versions ...string) (*meta.RESTMapping, error)
+}
+
+// unreadable are the kinds of policies that select pods by labels in ways which are not known here.
+var unreadable = []schema.GroupKind{
+	{Group: "cilium.io", Kind: "CiliumNetworkPolicy"},
+	{Group: "cilium.io", Kind: "CiliumClusterwideNetworkPolicy"},
+	{Group: "crd.projectcalico.org", Kind: "NetworkPolicy"},
+	{Group: "crd.projectcalico.org", Kind: "GlobalNetworkPolicy"},
+	{Group: "projectcalico.org", Kind: "NetworkPolicy"},
+	{Group: "projectcalico.org", Kind: "GlobalNetworkPolicy"},
+	{Group: "crd.antrea.io", Kind: "NetworkPolicy"},
+	{Group: "crd.antrea.io", Kind: "ClusterNetworkPolicy"},
+	{Group: "policy.networking.k8s.io", Kind: "AdminNetworkPolicy"},
+	{Group: "policy.networking.k8s.io", Kind: "BaselineAdminNetworkPolicy"},
+	{Group: "policy.networking.k8s.io", Kind: "ClusterNetworkPolicy"},
+}
+
+// readPolicies reads what says by labels what pods of the namespace may send and receive.
+func (r *Reconciler) readPolicies(ctx context.Context, namespace string, f *Facts) error {
+	// Policies of other namespaces name this one's pods as peers.
+	var policies networkingv1.NetworkPolicyList
+	if err := r.Reader.List(ctx, &policies); err != nil {
+		return fmt.Errorf("list the NetworkPolicies: %w", err)
+	}
+	f.Policies = nil
+	for i := range policies.Items {
+		f.Policies = append(f.Policies, selectorsOf(&policies.Items[i], namespace)...)
+	}
+	for _, kind := range unreadable {
+		one, err := r.anyOf(ctx, kind)
+		if err != nil {
+			return err
+		}
+		if f.Foreign = one; one != "" {
+			return nil
+		}
+	}
+	return nil
+}
+
+// anyOf names one object of the kind; empty: there is none.
+func (r *Reconciler) anyOf(ctx context.Context, kind schema.GroupKind) (string, error) {
+	mapping, err := r.Kinds.RESTMapping(kind)
+	if meta.IsNoMatchError(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask the API server whether it has the kind %s: %w", kind, err)
+	}
+	var all metav1.PartialObjectMetadataList
+	all.SetGroupVersionKind(mapping.GroupVersionKind.GroupVersion().WithKind(kind.Kind + "List"))
+	err = r.Reader.List(ctx, &all, client.Limit(1))
+	switch {
+	case apierrors.IsNotFound(err), meta.IsNoMatchError(err), err == nil && len(all.Items) == 0:
+		return "", nil // it is served no more, or there are none
+	case err != nil:
+		return "", fmt.Errorf("look for a %s: %w", kind, err)
+	}
+	return fmt.Sprintf("%s %s", kind, client.ObjectKeyFromObject(&all.Items[0])), nil
+}
+
+// judgeForeign tells that policies are there of which nobody here knows whom they select.
+func judgeForeign(f Facts) *Refusal {
+	if f.Foreign == "" {
+		return nil
+	}
+	return refuse(ReasonForeignPolicies, "there is %s: whether policies of that kind would go on to select the object that holds the old address, when labels are taken off it, is not known", f.Foreign)
+}
+
+// differ tells why what holds the address is not under the policies that the moved pod is under.
+func differ(holder, moved *corev1.Pod, f Facts) *Refusal {
+	for _, p := range f.Policies {
+		if p.selector.Matches(labels.Set(holder.Labels)) != p.selector.Matches(labels.Set(moved.Labels)) {
+			return refuse(ReasonPoliciesDiffer, "%s %s selects only one of pod %s and pod %s, which holds its old address", p.kind, p.name, moved.Name, holder.Name)
+		}
+	}
+	return judgeForeign(f)
+}
+
+// guarded ends the lease if policies that came since its beginning do not hold for the old address
+// as they do for the pod. changed: it has ended.
+func (r *Reconciler) guarded(ctx context.Context, m *v1alpha1.PodMigration, f Facts, holder *corev1.Pod) (changed bool, _ error) {
+	p := f.replacement(m)
+	if p == nil || p.Labels[v1alpha1.LabelReplacement] != "" {
+		return false, nil // it has not its own labels yet
+	}
+	if err := r.readPolicies(ctx, m.Namespace, &f); err != nil {
+		return false, err
+	}
+	if why := differ(holder, p, f); why != nil {
+		return true, r.endLease(ctx, m, f, *why)
+	}
+	return false, nil
+}
+
+// selectorsOf are those by which a policy can mean a pod in the namespace.
+func selectorsOf(p *networkingv1.NetworkPolicy, namespace string) (out []adopter) {
+	add := func(s *metav1.LabelSelector) {
+		if selector, err := metav1.LabelSelectorAsSelector(s); err == nil {
+			out = append(out, adopter{"NetworkPolicy", p.Namespace + "/" + p.Name, selector})
+		}
+	}
+	peers := func(all []networkingv1.NetworkPolicyPeer) {
+		for _, peer := range all {
+			if peer.PodSelector != nil && (peer.NamespaceSelector != nil || p.Namespace == namespace) {
+				add(peer.PodSelector)
+			}
+		}
+	}
+	if p.Namespace == namespace {
+		add(&p.Spec.PodSelector)
+	}
+	for _, rule := range p.Spec.Ingress {
+		peers(rule.From)
+	}
+	for _, rule := range p.Spec.Egress {
+		peers(rule.To)
+	}
+	return out
+}
