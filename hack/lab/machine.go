@@ -54,7 +54,8 @@ func nodeSpec(m machine, all []machine, layers []string, switchSocket string) *b
 		{Name: "containerd", Argv: []string{"containerd"}},
 		{
 			Name: "pause-image", Once: true,
-			Argv:  []string{"ctr", "-n", "k8s.io", "images", "import", "--local", cache.PauseTar},
+			// By its digest, too: Drover holds addresses with it.
+			Argv:  []string{"ctr", "-n", "k8s.io", "images", "import", "--local", "--base-name", cache.PauseName, "--digests", cache.PauseTar},
 			After: []boot.Condition{{Unix: containerdSocket}},
 		},
 		{

@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"helm.sh/helm/v3/pkg/chartutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -25,6 +27,7 @@ import (
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/hack/deploy"
 	"github.com/drover-project/drover/hack/lab"
+	"github.com/drover-project/drover/hack/lab/cache"
 	"github.com/drover-project/drover/test/witness"
 )
 
@@ -39,6 +42,7 @@ type Cluster struct {
 	root      string
 	tag       string // of the images
 	apps      string // tar of the image with the tests' programs
+	pause     string // the image that holds addresses, by its digest
 	log       io.Writer
 	hear      net.PacketConn
 	witnessOn string
@@ -93,6 +97,10 @@ func (c *Cluster) install(ctx context.Context, tars []string, values map[string]
 	if err := c.connect(ctx); err != nil {
 		return err
 	}
+	var err error
+	if c.pause, err = c.pauseImage(ctx); err != nil {
+		return err
+	}
 	step = c.step("installing the chart")
 	if err := c.Upgrade(ctx, values); err != nil {
 		return err
@@ -118,7 +126,22 @@ func (c *Cluster) Upgrade(ctx context.Context, values map[string]any) error {
 		values = map[string]any{}
 	}
 	values["image"] = map[string]any{"tag": c.tag, "pullPolicy": "Never"}
+	values = chartutil.CoalesceTables(values, map[string]any{"controller": map[string]any{"pauseImage": c.pause}})
 	return deploy.Install(ctx, c.root, c.Lab.Kubeconfig(), values)
+}
+
+// pauseImage is the one of the lab's sandboxes, as the nodes have it.
+func (c *Cluster) pauseImage(ctx context.Context) (string, error) {
+	all, err := c.Lab.ExecInNode(ctx, c.Nodes()[0], "ctr", "-n", "k8s.io", "images", "ls", "-q")
+	if err != nil {
+		return "", err
+	}
+	for name := range strings.Lines(all) {
+		if strings.HasPrefix(name, cache.PauseName+"@sha256:") {
+			return strings.TrimSpace(name), nil
+		}
+	}
+	return "", fmt.Errorf("node %s has no image %s by its digest: %s", c.Nodes()[0], cache.PauseName, all)
 }
 
 func (c *Cluster) connect(ctx context.Context) error {

@@ -110,10 +110,11 @@ func buildKube(ctx context.Context, source, dir string, version []string, report
 	return nil
 }
 
-// PauseImage is the name of the image of pods' sandboxes in a lab, and PauseTar where its tar
-// lies in a lab's machine.
+// PauseImage is the image of pods' sandboxes in a lab, PauseName its name without a tag, and PauseTar
+// where its tar lies in a lab's machine.
 const (
-	PauseImage = "localhost/drover-lab/pause:1"
+	PauseName  = "localhost/drover-lab/pause"
+	PauseImage = PauseName + ":1"
 	PauseTar   = "/usr/local/share/drover-lab/pause.tar"
 )
 
