@@ -78,6 +78,15 @@ func (n node) notes() ([]string, error) {
 	return left, nil
 }
 
+// leases: notes of sandboxes in which something was made for an old address.
+func (n node) leases() ([]string, error) {
+	all, err := names(filepath.Join(n.layout().Run, "leases"))
+	for i := range all {
+		all[i] = "note of an old address " + all[i]
+	}
+	return all, err
+}
+
 // fences: of pods that may run, or that nothing can bring back any more; and notes of
 // arrivals of pods that are gone.
 func (n node) fences() ([]string, error) {

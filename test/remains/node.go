@@ -39,7 +39,7 @@ func onNode(l *lab.Lab, name string, o objects) ([]string, error) {
 		return nil, err
 	}
 	left := n.processes()
-	for _, look := range []func() ([]string, error){n.groups, n.locks, n.mounts, n.files, n.notes, n.fences} {
+	for _, look := range []func() ([]string, error){n.groups, n.locks, n.ends, n.mounts, n.files, n.notes, n.leases, n.fences} {
 		found, err := look()
 		if err != nil {
 			return nil, err
@@ -97,8 +97,8 @@ func (n node) groups() ([]string, error) {
 
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
-// locks: CRIU's, in the network of any sandbox or process.
-func (n node) locks() ([]string, error) {
+// namespaces are the paths of network namespaces, some of them twice: by name, and by a process in each.
+func (n node) namespaces() ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(n.root, "run/netns/*"))
 	if err != nil {
 		return nil, err
@@ -110,6 +110,15 @@ func (n node) locks() ([]string, error) {
 			seen[id] = true
 			paths = append(paths, path)
 		}
+	}
+	return paths, nil
+}
+
+// locks: CRIU's, in the network of any sandbox or process.
+func (n node) locks() ([]string, error) {
+	paths, err := n.namespaces()
+	if err != nil {
+		return nil, err
 	}
 	var left []string
 	for _, path := range paths {
