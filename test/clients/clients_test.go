@@ -168,3 +168,43 @@ func TestPhase(t *testing.T) {
 		t.Errorf("got %+v, want %+v", p, want)
 	}
 }
+
+// A line that is lost or doubled on its way is a failure of its client, and so is a connection that ends.
+func TestLines(t *testing.T) {
+	for _, c := range []struct{ answer, failed string }{{"", ""}, {"7\n7\n", `came back as "7`}, {"8\n", `came back as "8`}, {"close", "EOF"}} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go echoes(l, c.answer)
+		s := &Lines{Address: l.Addr().String()}
+		r := run(t, s, &s.Heard, 100)
+		if (r.Failed > 0) != (c.failed != "") || r.Failed > 0 && !strings.Contains(r.Failures[0], c.failed) {
+			t.Errorf("line 7 is answered by %q: %+v, want a failure %q", c.answer, r, c.failed)
+		}
+	}
+}
+
+// echoes gives lines back, and for the line 7 of the first connection something else, if that is not empty.
+func echoes(l net.Listener, answer string) {
+	for first := true; ; first = false {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			for in := bufio.NewScanner(c); in.Scan(); {
+				switch says := in.Text(); {
+				case first && says == "7" && answer == "close":
+					return
+				case first && says == "7" && answer != "":
+					io.WriteString(c, answer)
+				default:
+					fmt.Fprintln(c, says)
+				}
+			}
+		}()
+	}
+}

@@ -4,6 +4,7 @@
 // that name, for which latencies are told.
 //
 //	load redis ADDRESS    numbered values are written; in the end all that were acknowledged must be there
+//	load lines ADDRESS    numbered lines are sent, and have to come back
 //	load http ADDRESS PATH    a page is asked for over a kept-alive connection
 package main
 
@@ -27,10 +28,12 @@ func main() {
 	switch args := flag.Args(); {
 	case len(args) == 2 && args[0] == "redis":
 		service = &clients.Redis{Address: args[1]}
+	case len(args) == 2 && args[0] == "lines":
+		service = &clients.Lines{Address: args[1]}
 	case len(args) == 3 && args[0] == "http":
 		service = &clients.HTTP{Address: args[1], Path: args[2]}
 	default:
-		log.Fatalf("load: %q: want redis ADDRESS, or http ADDRESS PATH", args)
+		log.Fatalf("load: %q: want redis ADDRESS, lines ADDRESS, or http ADDRESS PATH", args)
 	}
 	r, err := clients.Run(c, service, os.Stdin)
 	if err != nil {

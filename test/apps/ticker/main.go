@@ -53,6 +53,7 @@ func main() {
 	var c talk
 	flag.StringVar(&c.on, "talk-on", "", "host:port (UDP) to talk with another ticker on; empty: no talk")
 	flag.StringVar(&c.ask, "ask", "", "host:port (UDP) of the other ticker, by the one of the two that asks")
+	lines := flag.String("lines", "", "host:port (TCP) to echo numbered lines on; empty: none")
 	written := flag.String("journal", "", "file that every tick is written to; empty: none")
 	flag.Parse()
 	t, err := newTicker(*heap, *to)
@@ -60,6 +61,9 @@ func main() {
 		log.Fatalf("ticker: %v", err)
 	}
 	if err := c.begin(); err != nil {
+		log.Fatalf("ticker: %v", err)
+	}
+	if err := echo(*lines); err != nil {
 		log.Fatalf("ticker: %v", err)
 	}
 	if t.journal, err = openJournal(*written); err != nil {

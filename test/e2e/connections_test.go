@@ -1,0 +1,195 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+	"github.com/drover-project/drover/hack/lab"
+	"github.com/drover-project/drover/test/clients"
+	"github.com/drover-project/drover/test/cluster"
+	"github.com/drover-project/drover/test/remains"
+)
+
+// lineClients is how many are in each place.
+const lineClients = 4
+
+// Whoever exchanges lines with a pod goes on doing so over the same connections when the pod moves, from
+// wherever it is: a pod on the source's node, on the target's, on another by the Service, and a machine
+// that is no node. When all have ended their connections the lease ends, and nothing is left.
+func TestConnectionsGoAlong(t *testing.T) {
+	ctx, c, ns := scene(t, "connections")
+	before := must[[]string](t)(remains.Find(ctx, c.Lab, c.Client))
+	server := lineServer(ctx, t, c, ns)
+	from, to := server.Spec.NodeName, other(server.Spec.NodeName)
+	direct := net.JoinHostPort(server.Status.PodIP, "8081")
+	outside := outsideClients(c, direct)
+	inside := map[string]*cluster.Clients{}
+	for node, address := range map[string]string{"n1": serviceAddr(ctx, t, c, server), from: direct, to: direct} {
+		name := "clients-" + node
+		check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: name, Node: node, Silent: true})))
+		pod := must[*corev1.Pod](t)(c.Ready(ctx, ns, name))
+		inside["in a pod on "+node] = must[*cluster.Clients](t)(c.StartClients(ctx, pod, lineClients, "lines", address))
+	}
+	phase := func(name string) {
+		outside.phase(name)
+		for _, w := range inside {
+			check(t, w.Phase(name))
+		}
+		// Those outside work as fast as the others.
+		check(t, outside.goOn(ctx, 100))
+	}
+	phase(phaseBefore)
+	phase(phaseMoving)
+	move := must[*v1alpha1.PodMigration](t)(c.Order(ctx, server, to))
+	move = must[*v1alpha1.PodMigration](t)(c.Ended(ctx, move))
+	t.Logf("%s, frozen for %v; connections %+v", move.Status.Phase, move.Status.FrozenTime, move.Status.Connections)
+	if move.Status.Phase != v1alpha1.PhaseCompleted || !meta.IsStatusConditionTrue(move.Status.Conditions, v1alpha1.ConditionAddressLeased) {
+		t.Fatalf("the move: %s, conditions %+v", move.Status.Phase, move.Status.Conditions)
+	}
+	phase(phaseBetween)
+	holds(ctx, t, c, server, move.Status.Connections.HolderImage)
+	for _, node := range []string{from, to} { // so that it is seen if one is left
+		now := must[[]string](t)(remains.Find(ctx, c.Lab, c.Client))
+		if !slices.ContainsFunc(now, func(l string) bool { return strings.Contains(l, "node "+node+": device drover0") }) {
+			t.Errorf("on node %s no end of the tunnel is found: %q", node, now)
+		}
+	}
+	saw := map[string]clients.Report{"outside of the cluster": outside.end(t)}
+	for place, w := range inside {
+		saw[place] = must[clients.Report](t)(w.End())
+	}
+	for place, r := range saw {
+		t.Logf("%s: %d lines; %+v", place, r.Done, r.Phases)
+		if r.Failed > 0 || r.Reconnected > 0 {
+			t.Errorf("%s: %d lines failed, %d connections were made anew, want none; the first: %q", place, r.Failed, r.Reconnected, r.Failures[:min(3, len(r.Failures))])
+		}
+		if len(r.Phases) < 3 || r.Phases[len(r.Phases)-1].Name != phaseBetween {
+			t.Errorf("%s: lines came back in the phases %+v, want some in each, to the last", place, r.Phases)
+		}
+	}
+	leftNothing(ctx, t, c, move, before)
+}
+
+// lineServer is a pod that echoes lines, on n2 or n3 and behind a Service, and asks to keep its connections.
+func lineServer(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string) *corev1.Pod {
+	t.Helper()
+	tick := cluster.Ticker{Namespace: ns, Name: "lines", HeapMiB: 16, Movable: true, Silent: true}
+	d := c.Deployment(tick)
+	pod := &d.Spec.Template
+	pod.Annotations[v1alpha1.AnnotationKeepConnections] = "10m"
+	pod.Annotations[v1alpha1.AnnotationKeepConnectionsRequired] = "true"
+	pod.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+		NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{
+			{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpNotIn, Values: []string{"n1"}}}}}}}}
+	pod.Spec.Containers[0].Args = append(pod.Spec.Containers[0].Args, "--lines=:8081")
+	check(t, c.Client.Create(ctx, d))
+	service := &corev1.Service{ObjectMeta: d.ObjectMeta}
+	service.ResourceVersion, service.UID = "", ""
+	service.Spec = corev1.ServiceSpec{Selector: map[string]string{"app": tick.Name}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8081)}}}
+	check(t, c.Client.Create(ctx, service))
+	return must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, tick.Name))
+}
+
+// holds fails unless the pod's object is there, is nobody's, and runs an image that does nothing.
+func holds(ctx context.Context, t *testing.T, c *cluster.Cluster, source *corev1.Pod, image string) {
+	t.Helper()
+	check(t, cluster.Eventually(ctx, "pod "+source.Name+" holds its address", func(ctx context.Context) (bool, string) {
+		p := &corev1.Pod{}
+		if err := c.Client.Get(ctx, client.ObjectKeyFromObject(source), p); err != nil {
+			return false, err.Error()
+		}
+		s := p.Status.ContainerStatuses[0]
+		return p.UID == source.UID && p.Labels["app"] == "" && p.Status.PodIP == source.Status.PodIP &&
+			p.Spec.Containers[0].Image == image && s.State.Running != nil && s.ContainerID != source.Status.ContainerStatuses[0].ContainerID, fmt.Sprintf("labels %v, %+v", p.Labels, s)
+	}))
+}
+
+// leftNothing fails unless the lease ends as its connections have, and nothing is left of it.
+func leftNothing(ctx context.Context, t *testing.T, c *cluster.Cluster, move *v1alpha1.PodMigration, before []string) {
+	t.Helper()
+	move = must[*v1alpha1.PodMigration](t)(c.Until(ctx, move, "is let go", func(m *v1alpha1.PodMigration) bool { return len(m.Finalizers) == 0 }))
+	if s := move.Status.Connections; s.LeaseReason != v1alpha1.ReasonLastConnection || !s.TargetLeft {
+		t.Errorf("the lease ended for the reason %s (%s), the target left: %v", s.LeaseReason, s.LeaseMessage, s.TargetLeft)
+	}
+	if left := left(c, before); len(left) > 0 {
+		t.Errorf("left behind: %s", strings.Join(left, "; "))
+	}
+	check(t, cluster.Eventually(ctx, "the tunnel's programs are gone", func(context.Context) (bool, string) {
+		programs, err := loaded("drover_left", "drover_new")
+		return err == nil && len(programs) == 0, fmt.Sprintf("%v, %v", programs, err)
+	}))
+}
+
+// loaded are the names of this machine's BPF programs that begin so.
+func loaded(begin ...string) (names []string, _ error) {
+	for id, err := ebpf.ProgramGetNextID(0); ; id, err = ebpf.ProgramGetNextID(id) {
+		if err != nil { // the last one was seen
+			return names, nil
+		}
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		info, err := p.Info()
+		p.Close()
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range begin {
+			if strings.HasPrefix(info.Name, b) {
+				names = append(names, info.Name)
+			}
+		}
+	}
+}
+
+// outsider are clients on the control plane's machine, which runs no pods and has no node's rules.
+type outsider struct {
+	lines *clients.Lines
+	to    *io.PipeWriter
+	done  chan clients.Report
+	err   error
+}
+
+func outsideClients(c *cluster.Cluster, address string) *outsider {
+	in, to := io.Pipe()
+	o := &outsider{lines: &clients.Lines{Address: address, Dial: c.Lab.DialerOn(lab.ControlPlane)}, to: to, done: make(chan clients.Report, 1)}
+	go func() {
+		var r clients.Report
+		r, o.err = clients.Run(clients.Config{Clients: lineClients, Every: 5 * time.Millisecond, Patience: 10 * time.Second}, o.lines, in)
+		o.done <- r
+	}()
+	return o
+}
+
+func (o *outsider) phase(name string) { fmt.Fprintln(o.to, name) }
+
+// goOn waits until so many lines more have come back to each.
+func (o *outsider) goOn(ctx context.Context, lines int64) error {
+	due := o.lines.Heard.Load() + lines*lineClients
+	return cluster.Eventually(ctx, "lines come back from outside of the cluster", func(context.Context) (bool, string) {
+		now := o.lines.Heard.Load()
+		return now >= due, fmt.Sprintf("%d of %d", now, due)
+	})
+}
+
+func (o *outsider) end(t *testing.T) clients.Report {
+	t.Helper()
+	o.to.Close()
+	r := <-o.done
+	check(t, o.err)
+	return r
+}
