@@ -23,6 +23,8 @@ type Software struct {
 	Files map[string]string
 	// Port, if there is one, gets a readiness probe and the Service NAME.
 	Port int32
+	// Keep is for how long it asks to keep its connections (annotation drover.dev/keep-connections); empty: it does not.
+	Keep string
 	// Seccomp puts it under the container runtime's default profile.
 	Seccomp bool
 }
@@ -75,6 +77,9 @@ func (c *Cluster) Start(ctx context.Context, s Software) error {
 			},
 		},
 	}}
+	if s.Keep != "" {
+		d.Spec.Template.Annotations[v1alpha1.AnnotationKeepConnections] = s.Keep
+	}
 	if err := c.Client.Create(ctx, d); err != nil {
 		return fmt.Errorf("deployment %s: %w", s.Name, err)
 	}

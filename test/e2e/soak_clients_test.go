@@ -66,7 +66,7 @@ func soakServer(t *testing.T, s cluster.Software, args func(addr string) []strin
 	_, c, ns := scene(t, "soak-"+s.Name)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*soakClientMoves)*time.Minute)
 	defer cancel()
-	s.Namespace, s.Image = ns, must[string](t)(c.LoadSoftware(ctx))
+	s.Namespace, s.Image, s.Keep = ns, must[string](t)(c.LoadSoftware(ctx)), "1h"
 	check(t, c.Start(ctx, s))
 	pod := must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, s.Name))
 	check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: "clients", Node: "n1", Silent: true})))
