@@ -125,7 +125,7 @@ func (b *between) Container(pid int, path string) (cgroup.Group, error) {
 
 // A program that begins to track itself when the dump has been found to be able to build on the rounds makes
 // it fail: it is undone, and the next one builds on none.
-func TestDumpOfAProgramThatTracksItself(t *testing.T) {
+func TestDumpOnRoundsOfAProgramThatTracksItself(t *testing.T) {
 	tracks(t)
 	t.Setenv("HEAP_MIB", roundsHeap)
 	t.Setenv("COUNTER", "LEDGER=10 TRACK=opens")
