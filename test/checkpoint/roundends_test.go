@@ -134,7 +134,6 @@ func hangs(t *testing.T, a *agent, m migrate.Move) (ended chan error) {
 		_, err := a.dumps.PreDump(context.Background(), m)
 		ended <- err
 	}()
-	until(t, "CRIU", func() bool { return len(find("sleep")) > 0 })
 	return ended
 }
 
@@ -152,6 +151,9 @@ func TestRoundHangs(t *testing.T) {
 		c.counts(5)
 		return a, c, move(c, nil)
 	}
+	begun := func(t *testing.T) {
+		until(t, "CRIU", func() bool { return len(find("sleep")) > 0 })
+	}
 	nothingLeft := func(t *testing.T) {
 		if left, _ := os.ReadDir(layout.Default.Dumps()); len(left) != 0 {
 			t.Errorf("left behind: %v", left)
@@ -164,6 +166,7 @@ func TestRoundHangs(t *testing.T) {
 		limit(t, time.Hour)
 		a, c, m := begin(t)
 		ended := hangs(t, a, m)
+		begun(t)
 		if err := c.group.Kill(within(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -188,6 +191,7 @@ func TestRoundHangs(t *testing.T) {
 		limit(t, time.Hour)
 		a, c, m := begin(t)
 		ended := hangs(t, a, m)
+		begun(t)
 		limit(t, time.Second)
 		a = a.restart()
 		if err := <-ended; err == nil {
@@ -201,7 +205,7 @@ func TestRoundHangs(t *testing.T) {
 	})
 	t.Run("stopped", func(t *testing.T) { // CRIU hangs when it has stopped the container
 		tracks(t)
-		limit(t, 5*time.Second)
+		limit(t, 20*time.Second)
 		t.Setenv("HEAP_MIB", roundsHeap)
 		t.Setenv("COUNTER", "LEDGER=10")
 		a, c, m := begin(t)
