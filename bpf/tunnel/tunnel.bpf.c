@@ -15,7 +15,9 @@
 
 // As in linux/bpf.h, whose layout is fixed; what is not read here has no name.
 struct __sk_buff {
-	__u32 unread[4];
+	__u32 unread[2];
+	__u32 mark;
+	__u32 unread2;
 	__u32 protocol; // network byte order
 };
 
@@ -51,6 +53,9 @@ enum {
 	IPPROTO_ICMPV6 = 58,
 	IPPROTO_DSTOPTS = 60,
 	IPPROTO_MH = 135,
+	// On what the tunnel has brought back, on its way out.
+	MARK_BACK = 0x647276,
+
 	ND_FIRST = 133, // router solicitation to redirect (RFC 4861)
 	ND_LAST = 137,
 	UDP_CHECK = 6,
@@ -286,13 +291,15 @@ int drover_left_in(struct __sk_buff *skb)
 	return bpf_redirect(tunnel, 0);
 }
 
-// What leaves the old sandbox: its own stack's while it is held back, what the tunnel brought later.
+// What leaves the old sandbox: what the tunnel brought, and nothing of its own stack, which may have to
+// end a connection that goes on elsewhere.
 SEC("tc")
 int drover_left_out(struct __sk_buff *skb)
 {
 	struct packet p = read(skb);
 
-	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &here, &there) || left_is(LEFT_BACK))
+	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &here, &there) ||
+	    (skb->mark == MARK_BACK && left_is(LEFT_BACK)))
 		return TC_ACT_UNSPEC;
 	return TC_ACT_SHOT;
 }
@@ -313,6 +320,7 @@ int drover_left_back(struct __sk_buff *skb)
 
 	if (!p.known || !is_old(&p.source) || is_old(&p.destination) || !left_is(LEFT_BACK))
 		return TC_ACT_SHOT;
+	skb->mark = MARK_BACK;
 	return bpf_redirect_neigh(uplink, 0, 0, 0);
 }
 

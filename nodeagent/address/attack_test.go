@@ -104,6 +104,21 @@ func (p pod) everybody(t *testing.T, a netip.Addr) netip.Addr {
 	return netip.MustParseAddr("ff02::1").WithZone(strconv.Itoa(index))
 }
 
+// What the old sandbox's own stack still has to say stays in it, also when the tunnel's packets leave: the
+// end of a connection whose socket was closed there is none for the peer, who talks to the new sandbox.
+func TestOldStackIsSilent(t *testing.T) {
+	for _, first := range firsts {
+		w := moved(t, first)
+		for _, a := range w.lease.Old {
+			peer := w.near.udp(t, netip.AddrPortFrom(w.near.like(a), ours))
+			old := w.left.udp(t, netip.AddrPortFrom(a, port))
+			_, _ = old.WriteToUDPAddrPort([]byte("from the old stack"), netip.AddrPortFrom(w.near.like(a), ours))
+			send(t, w.new.udp(t, netip.AddrPortFrom(a, port)), netip.AddrPortFrom(w.near.like(a), ours), "by the tunnel")
+			receive(t, peer, netip.AddrPortFrom(a, port), "by the tunnel")
+		}
+	}
+}
+
 // A frame whose tags say nothing (VLAN 0 in VLAN 0) is IP to the stack only after the filters have
 // seen it.
 func TestTagged(t *testing.T) {
