@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -51,6 +52,7 @@ func TestConnectionsGoAlong(t *testing.T) {
 		// Those outside work as fast as the others.
 		check(t, outside.goOn(ctx, 100))
 	}
+	idle := must[*idler](t)(idleAt(ctx, c, direct))
 	phase(phaseBefore)
 	phase(phaseMoving)
 	move := must[*v1alpha1.PodMigration](t)(c.Order(ctx, server, to))
@@ -61,6 +63,8 @@ func TestConnectionsGoAlong(t *testing.T) {
 	}
 	phase(phaseBetween)
 	holds(ctx, t, c, server, move.Status.Connections.HolderImage)
+	check(t, idle.says(2))
+	idle.Close()
 	for _, node := range []string{from, to} { // so that it is seen if one is left
 		now := must[[]string](t)(remains.Find(ctx, c.Lab, c.Client))
 		if !slices.ContainsFunc(now, func(l string) bool { return strings.Contains(l, "node "+node+": device drover0") }) {
@@ -120,13 +124,21 @@ func holds(ctx context.Context, t *testing.T, c *cluster.Cluster, source *corev1
 // leftNothing fails unless the lease ends as its connections have, and nothing is left of it.
 func leftNothing(ctx context.Context, t *testing.T, c *cluster.Cluster, move *v1alpha1.PodMigration, before []string) {
 	t.Helper()
+	closed := time.Now()
 	move = must[*v1alpha1.PodMigration](t)(c.Until(ctx, move, "is let go", func(m *v1alpha1.PodMigration) bool { return len(m.Finalizers) == 0 }))
 	if s := move.Status.Connections; s.LeaseReason != v1alpha1.ReasonLastConnection || !s.TargetLeft {
 		t.Errorf("the lease ended for the reason %s (%s), the target left: %v", s.LeaseReason, s.LeaseMessage, s.TargetLeft)
 	}
+	ended := meta.FindStatusCondition(move.Status.Conditions, v1alpha1.ConditionAddressLeased).LastTransitionTime
+	t.Logf("the lease ended %v after the last connection, the holder was gone after %v", ended.Sub(closed).Round(time.Second), time.Since(closed).Round(time.Second))
 	if left := left(c, before); len(left) > 0 {
 		t.Errorf("left behind: %s", strings.Join(left, "; "))
 	}
+	t.Logf("nothing is left after %v", time.Since(closed).Round(time.Second))
+	// The old sandbox's namespace is there until its stack has given up to end connections that are none
+	// (tcp_orphan_retries, some 100 s): nobody hears that.
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
 	check(t, cluster.Eventually(ctx, "the tunnel's programs are gone", func(context.Context) (bool, string) {
 		programs, err := loaded("drover_left", "drover_new")
 		return err == nil && len(programs) == 0, fmt.Sprintf("%v, %v", programs, err)
@@ -173,6 +185,36 @@ func outsideClients(c *cluster.Cluster, address string) *outsider {
 		o.done <- r
 	}()
 	return o
+}
+
+// idler is a connection from outside on which nothing is said during a move: whatever else came by it
+// would be taken for its next word.
+type idler struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func idleAt(ctx context.Context, c *cluster.Cluster, address string) (*idler, error) {
+	conn, err := c.Lab.DialerOn(lab.ControlPlane)(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	i := &idler{conn, bufio.NewReader(conn)}
+	return i, i.says(1)
+}
+
+// says sends line n, and hears it.
+func (i *idler) says(n int) error {
+	if err := i.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(i, n); err != nil {
+		return fmt.Errorf("an idle connection: %w", err)
+	}
+	if got, err := i.in.ReadString('\n'); err != nil || got != fmt.Sprintln(n) {
+		return fmt.Errorf("an idle connection: line %d came back as %q: %w", n, got, err)
+	}
+	return nil
 }
 
 func (o *outsider) phase(name string) { fmt.Fprintln(o.to, name) }
