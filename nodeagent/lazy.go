@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
 	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
@@ -44,20 +45,33 @@ func (a *agent) cannotTrack() string {
 	return "whether the node can track what is written to has not been looked at yet"
 }
 
-// eager says why a copy must have all of its memory before it runs; empty: what is left is
-// loaded while it does.
-func (a *agent) eager(images string) string {
-	switch why := a.notLater.Load(); {
-	case why == nil:
-		return "whether the node can do otherwise has not been looked at yet"
-	case *why != "":
-		return *why
-	}
+// memory tells whether images lack memory, and why a copy must have all of it before it runs; empty: what
+// is left is loaded while it does.
+func (a *agent) memory(images string) (lacking bool, eager string, err error) {
 	m, err := inspect.MemoryOf(images, a.cfg.LazyFrom)
 	if err != nil {
-		return err.Error()
+		return false, "", err
 	}
-	return m.Eager(a.cfg.LazyFrom)
+	if why := a.cannotLoadLater(); why != "" {
+		return m.Lacking, why, nil
+	}
+	return m.Lacking, m.Eager(a.cfg.LazyFrom), nil
+}
+
+// leaveFrom is from how much memory on a move with postCopy leaves it in the processes; 0: none does.
+func (a *agent) leaveFrom() model.Bytes {
+	if a.cannotLoadLater() != "" {
+		return 0 // nor can CRIU here leave it
+	}
+	return a.cfg.LazyFrom
+}
+
+// cannotLoadLater says why memory is not loaded later here; empty: it is.
+func (a *agent) cannotLoadLater() string {
+	if why := a.notLater.Load(); why != nil {
+		return *why
+	}
+	return "whether the node can do otherwise has not been looked at yet"
 }
 
 // memoryLost tells the user why a container was killed.

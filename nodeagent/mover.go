@@ -24,6 +24,7 @@ import (
 	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/lease"
 	"github.com/drover-project/drover/nodeagent/migrate"
+	"github.com/drover-project/drover/nodeagent/pages"
 	"github.com/drover-project/drover/nodeagent/restore"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 	"github.com/drover-project/drover/nodeagent/transfer"
@@ -34,6 +35,7 @@ type mover struct {
 	driver   *migrate.Driver
 	receiver *transfer.Receiver
 	sender   *transfer.Sender
+	pages    *pages.Server
 	marks    migrate.MarkDir
 }
 
@@ -52,8 +54,9 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	}
 	dumps := checkpoint.New(checkpoint.Config{
 		Layout: a.cfg.Layout, Groups: groups, Cgroup: own,
-		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Runc: a.cfg.Runc, Root: checkpoint.DefaultRoot, Files: &a.files, Log: a.log,
+		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Runc: a.cfg.Runc, Root: checkpoint.DefaultRoot, Files: &a.files, LeaveFrom: a.leaveFrom, Log: a.log,
 	})
+	fetcher := &pages.Client{Address: a.agentOn, TLS: a.keeper.ClientConfig}
 	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log,
 		Unpack: func(ctx context.Context, c files.Container, others []string) error {
 			err := a.files.Unpack(ctx, c, others)
@@ -69,7 +72,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 			}
 			return err
 		},
-		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Eager: a.eager, Lost: a.memoryLost})
+		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Memory: a.memory, Pages: fetcher.Read, Lost: a.memoryLost})
 	a.marks = migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun"))
 	kube := migrate.Kube{Client: a.cluster.direct}
 	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy, Join: chain.Join}
@@ -98,8 +101,9 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		Node: a.cfg.Node, Store: images, Admission: transfer.ByRecord{Records: kube}, Arrivals: a.driver, Metrics: metrics,
 		Refusals: a.refusals, Log: a.log,
 	}
+	a.pages = &pages.Server{Node: a.cfg.Node, Admission: pages.ByRecord{Records: kube}, Held: dumps.Pages, Log: a.log}
 	group.Go(func() error { return dumps.Run(ctx, a.driver) })
-	group.Go(func() error { return copies.Run(ctx, a.driver) })
+	group.Go(func() error { return errors.Join(copies.Run(ctx, a.driver), fetcher.Close()) })
 	server := &runtimeapi.Server{Socket: a.cfg.Layout.Socket(), Creates: copies, Dumps: dumps, Restores: copies}
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { return a.servePeers(ctx) })

@@ -100,6 +100,7 @@ func (a *agent) servePeers(ctx context.Context) error {
 	}
 	s := grpc.NewServer(transfer.ServerOptions(a.countStrangers(a.keeper.ServerConfig()))...)
 	a.receiver.Register(s)
+	a.pages.Register(s)
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()
 	if err := s.Serve(l); err != nil && ctx.Err() == nil {

@@ -11,7 +11,7 @@ func (w *world) step() {
 	if r := w.api.recs[w.last().id]; r.Decision == Committed && !r.Target.Resumed && (w.slip(0.02) || w.opt.keepMark && w.slip(0.1)) {
 		w.fault(w.nodes[w.rng.Intn(2)])
 	}
-	if r := w.api.recs[w.last().id]; r.needed() && r.Target.Resumed && w.slip(0.05) {
+	if r := w.api.recs[w.last().id]; r.Needed() && r.Target.Resumed && w.slip(0.05) {
 		w.fault(w.nodes[w.rng.Intn(2)])
 	}
 	w.pages()

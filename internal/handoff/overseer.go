@@ -61,7 +61,7 @@ func Oversee(r Record, c Cluster) Verdict {
 	case r.Lost:
 		ended := r.Source.Ended || c.SourceNodeGone
 		return Verdict{CleanUp: true, Bury: ended, Settled: ended && c.SourceDeleted}
-	case r.Target.Resumed && r.needed():
+	case r.Target.Resumed && r.Needed():
 		return whileLoading(r, c)
 	case r.HandedOver:
 		return Verdict{Settled: r.Source.Ended || c.SourceNodeGone}
@@ -101,7 +101,7 @@ func whileLoading(r Record, c Cluster) Verdict {
 
 // forfeit says for a source whose node is gone what its agent would have said.
 func forfeit(r Record, c Cluster) *Change {
-	if !c.SourceNodeGone || !r.needed() || r.Source.Forfeited {
+	if !c.SourceNodeGone || !r.Needed() || r.Source.Forfeited {
 		return nil
 	}
 	return &Change{Verb: Forfeit, Reason: "SourceGone", Message: "node " + r.Source.Node + " is gone from the cluster, and with it the memory that the copy had not fetched"}

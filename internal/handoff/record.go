@@ -109,9 +109,9 @@ func (r Record) behind(known Record) bool {
 		lacks(known.Lost, r.Lost)
 }
 
-// needed tells that the copy may still ask for the source's memory: the processes stay held, and
+// Needed tells that the copy may still ask for the source's memory: the processes stay held, and
 // their pod must not be deleted.
-func (r Record) needed() bool { return r.PostCopy && !r.Target.Loaded && !r.Lost }
+func (r Record) Needed() bool { return r.PostCopy && !r.Target.Loaded && !r.Lost }
 
 // mayEnd tells that nobody counts on the source's processes any more; a pod that is lost fails.
 func (r Record) mayEnd() bool { return !r.Source.Keep || r.Adopted || r.Lost }
@@ -179,7 +179,7 @@ func (c Change) allowed(r Record) bool {
 	case Load:
 		return won && r.PostCopy && r.Target.Resumed
 	case Forfeit:
-		return won && r.needed()
+		return won && r.Needed()
 	case Fail:
 		return won && !r.Target.Resumed
 	case Return:
@@ -191,9 +191,9 @@ func (c Change) allowed(r Record) bool {
 	case Release:
 		return back
 	case End:
-		return (won && r.Target.Resumed || r.Lost) && r.mayEnd() && !r.needed()
+		return (won && r.Target.Resumed || r.Lost) && r.mayEnd() && !r.Needed()
 	case HandOver, Adopt:
-		return won && r.Target.Resumed && !r.needed()
+		return won && r.Target.Resumed && !r.Needed()
 	}
 	return false
 }

@@ -262,11 +262,11 @@ func (s *Source) goOn() []Action {
 func (s *Source) letGo(ticked bool) []Action {
 	r := s.rec
 	switch {
-	case r.Target.Resumed && !r.needed() || r.Lost || s.mutant.endEarly || r.Target.Resumed && s.mutant.endUnloaded:
+	case r.Target.Resumed && !r.Needed() || r.Lost || s.mutant.endEarly || r.Target.Resumed && s.mutant.endUnloaded:
 		return s.end()
 	case s.stale:
 		return s.reread()
-	case r.needed() && !r.Source.Forfeited && !s.facts.intact() && !s.mutant.noForfeit:
+	case r.Needed() && !r.Source.Forfeited && !s.facts.intact() && !s.mutant.noForfeit:
 		return s.write(Change{Verb: Forfeit, Reason: "MemoryLost", Message: "processes of a container have ended, or were let run, before the target had fetched all of their memory"})
 	case r.Target.Resumed:
 		return s.serve(ticked)

@@ -476,7 +476,7 @@ func (t *Target) held() bool {
 // own resumes the copy and says so; or, if it cannot, makes sure that it never runs.
 func (t *Target) own(now time.Time) []Action {
 	f, r := t.facts, t.rec
-	forfeited := r.needed() && r.Source.Forfeited
+	forfeited := r.Needed() && r.Source.Forfeited
 	if forfeited && !t.ran {
 		t.giveUp("MemoryLost", "the source has lost the memory that the copy still lacks")
 	}
@@ -546,7 +546,7 @@ func (t *Target) after() []Action {
 		return t.do(Action{Op: OpLift})
 	case f.Stranger != "":
 		return t.do(Action{Op: OpFresh, ID: f.Stranger})
-	case t.rec.needed():
+	case t.rec.Needed():
 		return t.load()
 	}
 	t.done = true

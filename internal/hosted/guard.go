@@ -31,19 +31,11 @@ import (
 // runs on; whoever waits for this process has to see to the container.
 //
 // The calling goroutine must be bound to its thread: a tracer is one.
-func guard(cmd *exec.Cmd, dir, container string, started *os.File) (Exit, error) {
-	groups, err := cgroup.Host()
+func guard(cmd *exec.Cmd, c Command, started *os.File) (Exit, error) {
+	dir := c.Dir
+	group, err := groupAt(c.Guard)
 	if err != nil {
 		return Exit{}, err
-	}
-	group, err := groups.At(container)
-	if err != nil {
-		return Exit{}, err
-	}
-	// The group itself may be yet to come. Where even its parent is missing the runtime means another
-	// place by that path, as in a node that is a container itself, and nobody would be found there.
-	if _, err := os.Stat(filepath.Dir(group.String())); err != nil {
-		return Exit{}, fmt.Errorf("the control group of the container is not at %s: %w", group, err)
 	}
 	ready, w, err := os.Pipe()
 	if err != nil {
@@ -54,9 +46,18 @@ func guard(cmd *exec.Cmd, dir, container string, started *os.File) (Exit, error)
 	// The command inherits this. A node that is shut down asks all processes to end at once, and
 	// lets pods take their time.
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	// And this: a dump of its core would have a pod's memory in it.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return Exit{}, fmt.Errorf("forbid dumps of core: %w", err)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
-	err = cmd.Start()
-	w.Close()
+	err = startBeside(cmd, c.Beside)
+	if err == nil {
+		err = cmd.Start()
+	}
+	for _, f := range cmd.ExtraFiles {
+		f.Close()
+	}
 	if err != nil {
 		return Exit{}, err
 	}
@@ -83,6 +84,42 @@ func guard(cmd *exec.Cmd, dir, container string, started *os.File) (Exit, error)
 		err = fmt.Errorf("it ended before it was ready (exit code %d): %s", exit.Code, Output(dir, 400))
 	}
 	return exit, err
+}
+
+// groupAt is the control group of a container. The group itself may be yet to come. Where even its parent
+// is missing the runtime means another place by that path, as in a node that is a container itself, and
+// nobody would be found there.
+func groupAt(cgroupsPath string) (cgroup.Group, error) {
+	groups, err := cgroup.Host()
+	if err != nil {
+		return cgroup.Group{}, err
+	}
+	group, err := groups.At(cgroupsPath)
+	if err != nil {
+		return cgroup.Group{}, err
+	}
+	if _, err := os.Stat(filepath.Dir(group.String())); err != nil {
+		return cgroup.Group{}, fmt.Errorf("the control group of the container is not at %s: %w", group, err)
+	}
+	return group, nil
+}
+
+// startBeside starts what runs beside a command that is to be started, and hands that its end of the
+// sockets between them. It is reaped with all that the command leaves behind.
+func startBeside(cmd *exec.Cmd, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make a pair of sockets: %w", err)
+	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(ends[0]), "ours"))
+	theirs := os.NewFile(uintptr(ends[1]), "theirs")
+	defer theirs.Close()
+	beside := exec.Command(args[0], args[1:]...)
+	beside.Stdout, beside.Stderr, beside.ExtraFiles = cmd.Stdout, cmd.Stderr, []*os.File{theirs}
+	return beside.Start()
 }
 
 // traceExit has the command, which stops when it is executed, stop again before it exits, and

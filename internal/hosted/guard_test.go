@@ -21,7 +21,7 @@ func TestGuardWithoutGroup(t *testing.T) {
 	}
 	defer r.Close()
 	cmd := exec.Command("true")
-	if _, err := guard(cmd, t.TempDir(), "/drover-test-nowhere/pod/container", w); err == nil {
+	if _, err := guard(cmd, Command{Dir: t.TempDir(), Guard: "/drover-test-nowhere/pod/container"}, w); err == nil {
 		t.Error("no error")
 	}
 	if cmd.Process != nil {

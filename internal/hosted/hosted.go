@@ -47,6 +47,9 @@ type Command struct {
 	// or empty. Such a command says that it is ready by a byte on its descriptor 3, and Start
 	// returns then. See guard.
 	Guard string
+	// Beside is the command line of a process that runs beside a guarded one, and is to end with it; or
+	// empty. The two have a pair of sockets: it on its descriptor 3, the guarded one on 4.
+	Beside []string
 	// Args is the command line; the program is looked up on the node.
 	Args []string
 }

@@ -79,7 +79,7 @@ func runIn(c Command, started *os.File) (Exit, error) {
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if c.Guard != "" {
-		return guard(cmd, c.Dir, c.Guard, started)
+		return guard(cmd, c, started)
 	}
 	if err := cmd.Start(); err != nil {
 		return Exit{}, err

@@ -83,6 +83,9 @@ func (l Layout) Work(id string) string { return filepath.Join(l.Run, "work", id)
 // Loader is the directory of what loads a copy's memory while it runs; not there: nothing does.
 func (l Layout) Loader(id string) string { return filepath.Join(l.Work(id), "loader") }
 
+// Relay is the unix socket of what gives the Loader memory that the images lack: an agent brings it there.
+func (l Layout) Relay(id string) string { return filepath.Join(l.Loader(id), "relay.sock") }
+
 // LazySocket is where CRIU's lazy-pages daemon waits for a restore that works in Work: a name of
 // CRIU's. If it is there, the container is restored lazily.
 func (l Layout) LazySocket(id string) string { return filepath.Join(l.Work(id), "lazy-pages.socket") }

@@ -23,7 +23,7 @@ const (
 	present         = 1 << 2
 )
 
-// MostAtOnce is how much memory, in bytes, a daemon may ask for at once; CRIU's asks for 4 MiB.
+// MostAtOnce is how much memory, in bytes, a daemon may ask for at once; CRIU 4.2.1's asks for 1 MiB at most.
 const MostAtOnce = 16 << 20
 
 // header is struct page_server_iov.

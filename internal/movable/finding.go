@@ -57,6 +57,7 @@ const (
 	ReasonNotExamined       = "NotExamined"
 	ReasonNoCandidate       = "NoCandidate"
 	ReasonCannotRestore     = "CannotRestore"
+	ReasonCannotLoadLater   = "CannotLoadLater"
 	ReasonCPUFeatures       = "CPUFeatures"
 	ReasonOtherArchitecture = "OtherArchitecture"
 	ReasonNoHandler         = "NoRuntimeHandler"

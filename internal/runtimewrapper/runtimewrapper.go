@@ -27,6 +27,7 @@ import (
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/internal/passthrough"
 )
 
@@ -60,6 +61,8 @@ func Main(argv []string) int {
 			return hook(layout.Default)
 		case hosted.Verb:
 			return hosted.Main(argv[2:])
+		case lazypages.Verb:
+			return lazypages.Main(argv[2:])
 		case InstallVerb:
 			return install(argv[2:])
 		}

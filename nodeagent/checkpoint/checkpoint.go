@@ -27,8 +27,10 @@ import (
 	"github.com/drover-project/drover/internal/durable"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/files"
+	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -58,6 +60,9 @@ type Config struct {
 	Runc, Root string
 	// Files takes the containers' files along; nil: they stay behind.
 	Files *files.Node
+	// LeaveFrom gives from how much memory on a move with PostCopy leaves it in the held processes; 0: none
+	// does. May be nil, as for 0.
+	LeaveFrom func() model.Bytes
 	// LongestRound is after what time a round of memory that has not ended is cut off, if its container
 	// lives. Default 2 minutes, longer than a create waits.
 	LongestRound time.Duration
@@ -81,6 +86,8 @@ type Dumps struct {
 	// rounds have failed, by ID.
 	written   map[string]int
 	untracked map[string]bool
+	// left is what images lack of memory, by their directory, once it was asked for.
+	left map[string]inspect.Left
 }
 
 // hold is a connected action script.
@@ -96,6 +103,8 @@ type note struct {
 	// CgroupsPath is the bundle's linux.cgroupsPath: what is held is this group, in which
 	// the first process may have made others and moved on.
 	CgroupsPath string `json:"cgroupsPath"`
+	// Leaves: the images lack the memory that can be loaded later. See whole.
+	Leaves bool `json:"leaves,omitempty"`
 }
 
 // New makes the state of a node without dumps. It does no I/O.
@@ -104,7 +113,7 @@ func New(cfg Config) *Dumps {
 		cfg.LongestRound = 2 * time.Minute
 	}
 	return &Dumps{cfg: cfg, holds: map[string]*hold{}, changed: make(chan struct{}), ready: make(chan struct{}),
-		written: map[string]int{}, untracked: map[string]bool{}}
+		written: map[string]int{}, untracked: map[string]bool{}, left: map[string]inspect.Left{}}
 }
 
 // Run tells notices when a container that is being moved has ended, and returns when ctx
@@ -208,6 +217,11 @@ func partsOf(dump string) ([]string, error) {
 func (d *Dumps) remove(dump string) error {
 	d.mu.Lock()
 	delete(d.written, dump)
+	for images := range d.left {
+		if filepath.Dir(filepath.Dir(images)) == dump {
+			delete(d.left, images)
+		}
+	}
 	d.mu.Unlock()
 	return os.RemoveAll(dump)
 }
@@ -272,6 +286,9 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 		if err := d.stillMarked(p, groups[i]); err != nil {
 			return migrate.Dumped{}, err
 		}
+		if err := markLacking(p); err != nil {
+			return migrate.Dumped{}, err
+		}
 	}
 	if err := d.packFiles(ctx, parts); err != nil {
 		return migrate.Dumped{}, err
@@ -301,11 +318,17 @@ func (d *Dumps) start(p part) error {
 	args := []string{d.cfg.Runc, "--root", d.cfg.Root, "checkpoint", "--leave-running",
 		"--manage-cgroups-mode", "ignore",
 		"--image-path", p.images(), "--work-path", filepath.Join(p.dir, workDir)}
-	args = append(append(args, parent(p, d.rounds(p.dump))...), p.ID)
-	err := hosted.Start(context.Background(), hosted.Command{
-		Program: filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper), Dir: filepath.Join(p.dir, runDir), Cgroup: d.cfg.Cgroup,
-		Args: args,
-	})
+	args = append(args, parent(p, d.rounds(p.dump))...)
+	n, err := readNote(p.dir)
+	if err == nil && n != nil && n.Leaves {
+		args = append(args, "--lazy-pages") // see noClient
+	}
+	if err == nil {
+		err = hosted.Start(context.Background(), hosted.Command{
+			Program: filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper), Dir: filepath.Join(p.dir, runDir), Cgroup: d.cfg.Cgroup,
+			Args: append(args, p.ID),
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("dump container %s: %w", p.ID, err)
 	}
@@ -338,6 +361,9 @@ func (d *Dumps) prepare(dump string, parts []part) ([]cgroup.Group, error) {
 		if groups[i], err = d.cfg.Groups.Container(n.Init.PID, n.CgroupsPath); err != nil {
 			return nil, fmt.Errorf("dump container %s: %w", p.ID, err)
 		}
+		if n.Leaves, err = d.leaves(p, groups[i]); err != nil {
+			return nil, fmt.Errorf("dump container %s: %w", p.ID, err)
+		}
 		notes[i] = n
 	}
 	hook, err := layout.EnsureHook(filepath.Join(d.cfg.HostRoot, d.cfg.Wrapper))
@@ -353,7 +379,11 @@ func (d *Dumps) prepare(dump string, parts []part) ([]cgroup.Group, error) {
 	}
 	<-d.ready
 	for i, p := range parts {
-		if err := d.cfg.Layout.WriteCriuConfig(p.ID, hook, layout.Connections(p.move.KeepsConnections)); err != nil {
+		var more []string
+		if notes[i].Leaves {
+			more = append(more, noClient)
+		}
+		if err := d.cfg.Layout.WriteCriuConfig(p.ID, hook, layout.Connections(p.move.KeepsConnections), more...); err != nil {
 			return nil, err
 		}
 		for _, dir := range []string{p.images(), filepath.Join(p.dir, workDir), filepath.Join(p.dir, runDir)} {

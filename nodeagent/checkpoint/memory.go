@@ -14,19 +14,32 @@ import (
 )
 
 // Memory is about how large the images of m's containers will be, and seldom less: what their
-// processes have of their own in memory and in swap. What they share is counted for each.
-func (d *Dumps) Memory(m migrate.Move) (model.Bytes, error) {
-	pids, err := d.Processes(m)
+// processes have of their own in memory and in swap, unless the images leave it out. What they share is
+// counted for each.
+func (d *Dumps) Memory(m migrate.Move) (total model.Bytes, err error) {
+	_, parts, err := d.parts(m)
 	if err != nil {
 		return 0, err
 	}
-	var total model.Bytes
-	for _, pid := range pids {
-		n, err := ownMemory(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	for _, p := range parts {
+		pids, err := d.processes(p)
 		if err != nil {
 			return 0, err
 		}
-		total += n
+		why, err := d.whole(p, pids)
+		if err != nil {
+			return 0, err
+		}
+		if why == "" {
+			continue
+		}
+		for _, pid := range pids {
+			n, err := ownMemory(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+			if err != nil {
+				return 0, err
+			}
+			total += n
+		}
 	}
 	return total, nil
 }
@@ -39,21 +52,26 @@ func (d *Dumps) Processes(m migrate.Move) ([]int, error) {
 	}
 	var all []int
 	for _, p := range parts {
-		c, err := d.container(p)
-		if c == nil {
-			return nil, errors.Join(err, fmt.Errorf("container %s: drover-runc left no note about it", p.ID))
-		}
-		group, err := d.cfg.Groups.At(c.CgroupsPath)
-		if err != nil {
-			return nil, err
-		}
-		pids, err := group.Procs()
+		pids, err := d.processes(p)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, pids...)
 	}
 	return all, nil
+}
+
+// processes are those of one container.
+func (d *Dumps) processes(p part) ([]int, error) {
+	c, err := d.container(p)
+	if c == nil {
+		return nil, errors.Join(err, fmt.Errorf("container %s: drover-runc left no note about it", p.ID))
+	}
+	group, err := d.cfg.Groups.At(c.CgroupsPath)
+	if err != nil {
+		return nil, err
+	}
+	return group.Procs()
 }
 
 // Images is the directory that a dump of m's containers is written to.

@@ -41,13 +41,17 @@ const number = `(0|[1-9][0-9]*)`
 // imageName matches the names of what a dump of runc's consists of. CRIU reads more: forms of its
 // older versions, and what it dumps of namespaces that runc does not leave to it.
 var imageName = regexp.MustCompile(`^(` +
-	`(inventory|pstree|files|remap-fpath|cgroup|seccomp|filelocks|memfd|cpuinfo|stats-dump)` +
+	`(inventory|pstree|files|remap-fpath|cgroup|seccomp|filelocks|memfd|cpuinfo|stats-dump|lacking)` +
 	`|(pipes|fifo|tty|bpfmap)-data|bpfmap-file|sk-queues|tty-info` +
 	`|(core|ids|mm|fs|fdinfo|pagemap|pagemap-shmem|pages|timens|pidns|utsns|netns|mountpoints)-` + number +
 	`|ipcns-(var|shm|msg|sem)-` + number +
 	`|(ghost-file|tcp-stream)-[0-9a-f]+` +
 	`|tmpfs-dev-` + number + `\.tar\.gz` +
 	`)\.img$|^descriptors\.json$`)
+
+// LackingImage is written beside CRIU's images where those lack memory: agents that know nothing of that
+// refuse a dump with an image of this name.
+const LackingImage = "lacking.img"
 
 // known refuses all but those, and what package files has unpacked from beside them.
 func known(name string) error {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pagemap"
@@ -15,14 +17,22 @@ import (
 	"github.com/drover-project/drover/nodeagent/imagefile"
 )
 
-// lazyPage is the flag of pages that CRIU can load after the restore (PE_LAZY of CRIU's
-// pagemap.h): those of private anonymous memory that is neither locked nor a stack in use.
-const lazyPage = 1 << 1
+// Flags of pages (CRIU's pagemap.h).
+const (
+	// lazyPage: CRIU can load it after the restore (PE_LAZY): those of private anonymous memory that is
+	// neither locked nor a stack in use.
+	lazyPage = 1 << 1
+	// presentPage: the images have it (PE_PRESENT).
+	presentPage = 1 << 2
+)
 
 // Memory is what a copy's images hold of the memory of its processes.
 type Memory struct {
 	// Lazy is how much of it can be loaded after the restore; counted until it was enough.
 	Lazy model.Bytes
+	// Lacking: of what was counted the images lack some, which somebody else has. A dump leaves out all that
+	// is lazy, or nothing.
+	Lacking bool
 	// Processes have memory of their own. Huge: some of it is in huge pages (hugetlbfs).
 	Processes int
 	Huge      bool
@@ -38,7 +48,7 @@ func (m Memory) Eager(from model.Bytes) string {
 		return fmt.Sprintf("%d processes have memory of their own, want 1", m.Processes)
 	case m.Huge:
 		return "some of its memory is in huge pages"
-	case m.Lazy < from:
+	case m.Lazy < from && !m.Lacking:
 		return fmt.Sprintf("%d bytes of its memory can be loaded later, want at least %d", m.Lazy, from)
 	}
 	return ""
@@ -72,14 +82,18 @@ func MemoryOf(dir string, enough model.Bytes) (Memory, error) {
 		if strings.HasPrefix(name, "pagemap-shmem-") {
 			return nil
 		}
-		return countLazy(root, name, &found.Lazy, enough)
+		page := uint64(os.Getpagesize())
+		return eachLazy(root, name, func(e *pagemap.PagemapEntry) bool {
+			found.Lazy += model.Bytes(min(pagesIn(e), uint64(enough)/page+1) * page) // more would be no more than enough
+			found.Lacking = found.Lacking || e.GetFlags()&presentPage == 0
+			return found.Lazy < enough
+		})
 	})
 	return found, err
 }
 
-// countLazy adds up the lazy pages in one process's map of its memory.
-func countLazy(root *os.Root, name string, sum *model.Bytes, enough model.Bytes) error {
-	page := uint64(os.Getpagesize())
+// eachLazy goes through the lazy pages in one process's map of its memory, as long as do says true.
+func eachLazy(root *os.Root, name string, do func(*pagemap.PagemapEntry) bool) error {
 	return read(root, name, func(from io.Reader) error {
 		r, err := imagefile.NewReader(from, imagefile.PagemapMagic)
 		if err != nil {
@@ -88,18 +102,70 @@ func countLazy(root *os.Root, name string, sum *model.Bytes, enough model.Bytes)
 		if err := r.Next(&pagemap.PagemapHead{}); err != nil {
 			return err
 		}
-		for *sum < enough {
+		for {
 			e := &pagemap.PagemapEntry{}
 			if err := r.Next(e); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err
 			}
-			if e.GetFlags()&lazyPage != 0 {
-				n := max(e.GetNrPages(), uint64(e.GetCompatNrPages()))
-				*sum += model.Bytes(min(n, uint64(enough)/page+1) * page) // more would be no more than enough
+			if e.GetFlags()&lazyPage != 0 && !do(e) {
+				return nil
 			}
 		}
-		return nil
 	})
+}
+
+func pagesIn(e *pagemap.PagemapEntry) uint64 {
+	return max(e.GetNrPages(), uint64(e.GetCompatNrPages()))
+}
+
+// Left is the memory that images lack, by the PIDs in them.
+type Left map[uint64][]span
+
+// span is memory from start up to end, in bytes.
+type span struct{ start, end uint64 }
+
+// LeftOut tells what the images in a directory lack of memory that can be loaded later.
+func LeftOut(dir string) (Left, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("inspect images: %w", err)
+	}
+	defer root.Close()
+	names, err := list(root)
+	if err != nil {
+		return nil, fmt.Errorf("inspect images: %w", err)
+	}
+	left, page := Left{}, uint64(os.Getpagesize())
+	d := &images{root: root, names: names}
+	_, err = d.each("pagemap-", func(name string) error {
+		process, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(name, "pagemap-"), ".img"), 10, 64)
+		if err != nil {
+			return nil // of shared memory
+		}
+		return eachLazy(root, name, func(e *pagemap.PagemapEntry) bool {
+			if e.GetFlags()&presentPage == 0 {
+				left[process] = append(left[process], span{e.GetVaddr(), e.GetVaddr() + pagesIn(e)*page})
+			}
+			return true
+		})
+	})
+	return left, err
+}
+
+// InARow is how much is lacking in a row of a process's memory from address on, in bytes. It knows what CRIU
+// writes: spans by their addresses, of which what is asked for lies in one.
+func (l Left) InARow(process, address uint64) uint64 {
+	all := l[process]
+	i := sort.Search(len(all), func(i int) bool { return all[i].end > address })
+	if i == len(all) || all[i].start > address {
+		return 0
+	}
+	return all[i].end - address
+}
+
+// Has tells whether all of that memory is lacking: size bytes, at least one, from address on of a process.
+func (l Left) Has(process, address, size uint64) bool {
+	return size > 0 && size <= l.InARow(process, address)
 }

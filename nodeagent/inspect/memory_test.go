@@ -22,8 +22,56 @@ func pagesOf(t testing.TB, lazy, present uint64) []byte {
 	entry := func(n uint64, flags uint32) *pagemap.PagemapEntry {
 		return &pagemap.PagemapEntry{CompatNrPages: proto.Uint32(uint32(n)), NrPages: proto.Uint64(n), Flags: proto.Uint32(flags)}
 	}
-	const isPresent = 1 << 2
-	return image(t, imagefile.PagemapMagic, &pagemap.PagemapHead{}, entry(lazy, isPresent|lazyPage), entry(present, isPresent), entry(lazy, isPresent|lazyPage))
+	return image(t, imagefile.PagemapMagic, &pagemap.PagemapHead{}, entry(lazy, presentPage|lazyPage), entry(present, presentPage), entry(lazy, presentPage|lazyPage))
+}
+
+// lackingOf is pagesOf where the first and the last are left out: from address 1 MiB on, one page between them.
+func lackingOf(t testing.TB, first, present, last uint64) []byte {
+	page, at := uint64(os.Getpagesize()), uint64(model.MiB)
+	entry := func(n uint64, flags uint32) *pagemap.PagemapEntry {
+		e := &pagemap.PagemapEntry{Vaddr: proto.Uint64(at), CompatNrPages: proto.Uint32(uint32(n)), NrPages: proto.Uint64(n), Flags: proto.Uint32(flags)}
+		at += n * page
+		return e
+	}
+	return image(t, imagefile.PagemapMagic, &pagemap.PagemapHead{}, entry(first, lazyPage), entry(present, presentPage|lazyPage), entry(last, lazyPage))
+}
+
+func TestLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"pagemap-1.img": lackingOf(t, 2, 3, 4), "pagemap-7.img": pagesOf(t, 5, 5), "pagemap-shmem-9.img": lackingOf(t, 9, 9, 9)} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := LeftOut(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, at := uint64(os.Getpagesize()), uint64(model.MiB)
+	for name, c := range map[string]struct {
+		process, page, pages uint64
+		want                 bool
+	}{
+		"all of the first":   {1, 0, 2, true},
+		"its last page":      {1, 1, 1, true},
+		"beyond its end":     {1, 1, 2, false},
+		"what is there":      {1, 2, 1, false},
+		"all of the last":    {1, 5, 4, true},
+		"more than the last": {1, 5, 5, false},
+		"after it":           {1, 9, 1, false},
+		"more than there is": {1, 5, ^uint64(0) / page, false},
+		"of a whole process": {7, 0, 1, false},
+		"of one that is not": {9, 0, 1, false},
+		"before all":         {1, ^uint64(0), 1, false},
+		"none":               {1, 0, 0, false},
+	} {
+		if got := left.Has(c.process, at+c.page*page, c.pages*page); got != c.want {
+			t.Errorf("%s: %t, want %t", name, got, c.want)
+		}
+	}
+	if n := left.InARow(1, at+6*page); n != 3*page {
+		t.Errorf("%d bytes in a row from the second of 4 pages on, want %d", n, 3*page)
+	}
 }
 
 func TestMemory(t *testing.T) {
@@ -38,6 +86,10 @@ func TestMemory(t *testing.T) {
 		"50 and 50 of 7 pages more": {
 			map[string][]byte{"mm-1.img": plain, "pagemap-1.img": pagesOf(t, 50, 7)},
 			Memory{Lazy: 100 * page, Processes: 1}, "",
+		},
+		"the same, and some is left out": {
+			map[string][]byte{"mm-1.img": plain, "pagemap-1.img": lackingOf(t, 50, 7, 43)},
+			Memory{Lazy: 100 * page, Lacking: true, Processes: 1}, "",
 		},
 		"too little": {
 			map[string][]byte{"mm-1.img": plain, "pagemap-1.img": pagesOf(t, 49, 1000)},

@@ -85,6 +85,8 @@ func (x *checkpointer) End(context.Context, Move) error {
 	x.c.called("a end")
 	if r := x.c.record(); !r.Target.Resumed && !r.Lost {
 		x.c.t.Error("the source was ended before the acknowledgement")
+	} else if r.Needed() {
+		x.c.t.Error("the source was ended while the copy lacks memory")
 	}
 	x.source.Alive, x.source.Frozen = false, false
 	return nil
@@ -237,6 +239,34 @@ func (x *copies) ResumeRest(context.Context, Move) error {
 	(*node)(x).letRun()
 	x.mu.Unlock()
 	(*node)(x).endCreate(id)
+	return nil
+}
+
+// Loaded waits until what a test calls for has come.
+func (x *copies) Loaded(ctx context.Context, _ Move) error {
+	x.mu.Lock()
+	wait := x.loading
+	x.mu.Unlock()
+	if wait == nil {
+		return nil
+	}
+	select {
+	case <-wait:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (x *copies) Drop(context.Context, Move) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.c.called("b drop")
+	x.copy.Alive = false
+	if x.loading != nil {
+		close(x.loading)
+		x.loading = nil
+	}
 	return nil
 }
 

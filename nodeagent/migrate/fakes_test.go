@@ -70,10 +70,12 @@ type node struct {
 	// blockRestore: a restore goes on until it is broken off, and is at work some time longer.
 	blockRestore, atWork bool
 	images               bool
-	copy                 Copy
-	answers              map[string]string
-	fences               map[string]fence.Fence
-	begun                bool
+	// loading is closed when the copy has all of its memory; nil: it has.
+	loading chan struct{}
+	copy    Copy
+	answers map[string]string
+	fences  map[string]fence.Fence
+	begun   bool
 	// net is what the sandbox of the pod is: held, forwards, arrived, open; kept: it was dumped so.
 	net                                                       string
 	kept                                                      bool
@@ -280,6 +282,10 @@ func verbOf(old, now handoff.Record) handoff.Verb {
 		return handoff.Fail
 	case now.Source.Ended != old.Source.Ended:
 		return handoff.End
+	case now.Target.Loaded != old.Target.Loaded:
+		return handoff.Load
+	case now.Source.Forfeited != old.Source.Forfeited:
+		return handoff.Forfeit
 	case now.Source.Released != old.Source.Released:
 		return handoff.Release
 	case now.Target.Cleaned != old.Target.Cleaned:

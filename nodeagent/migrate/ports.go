@@ -17,7 +17,7 @@ type Move struct {
 	Namespace, Name, UID string
 	Epoch                int64
 	// PostCopy: the images may lack memory, which the copy then fetches from the source while that is
-	// held, also once it runs. Nobody sets it yet.
+	// held, also once it runs.
 	PostCopy bool
 	// Source is the pod that leaves, Target its replacement.
 	Source, Target Pod
@@ -136,6 +136,10 @@ type Runtime interface {
 	Resume(ctx context.Context, m Move, id string, mark func() error) error
 	// ResumeRest thaws every copy that there is, and answers a hook that waits: the mark is left.
 	ResumeRest(ctx context.Context, m Move) error
+	// Loaded returns when no copy of m's lacks memory any more, or what lacked some has ended.
+	Loaded(ctx context.Context, m Move) error
+	// Drop kills m's copies that lack memory, which is lost. nil: they are dead. Whole ones run on.
+	Drop(ctx context.Context, m Move) error
 	// Kill ends what there is of a restore or a copy for m.Target: CRIU, wrapper, every
 	// process in the cgroup, without a moment in which user code runs. nil: nothing is left
 	// and nothing can come of it. Nothing there: nil.

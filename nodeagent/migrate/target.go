@@ -78,6 +78,10 @@ func (w *worker) doTarget(ctx context.Context, a handoff.Action) {
 		w.try(ctx, a.Op, w.resumeRest)
 	case handoff.OpResume:
 		w.try(ctx, a.Op, func(ctx context.Context) error { return w.resume(ctx, a.ID) })
+	case handoff.OpLoad:
+		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Loaded(ctx, w.move) })
+	case handoff.OpDrop:
+		w.try(ctx, a.Op, func(ctx context.Context) error { return rt.Drop(ctx, w.move) })
 	case handoff.OpKill:
 		// What still looks at the images or makes files would begin a copy after its end.
 		breakOff, clear := w.breakOff, w.clearing()

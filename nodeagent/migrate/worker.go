@@ -213,8 +213,8 @@ func (w *worker) step(ctx context.Context, e handoff.Event) {
 	w.listen(ctx, e)
 	before := w.machine.Record()
 	actions := w.machine.Step(w.d.cfg.Now(), e)
-	w.holding.Store(w.machine.Holding())
-	w.d.holdings.set(w, w.machine.Holding())
+	w.holding.Store(w.stands())
+	w.d.holdings.set(w, w.stands())
 	if e.Kind != handoff.Tick || len(actions) > 0 {
 		w.log.Debug("step", "event", e.Kind, "op", e.Op, "outcome", e.Outcome, "reason", e.Reason, "actions", len(actions))
 	}
@@ -227,6 +227,13 @@ func (w *worker) step(ctx context.Context, e handoff.Event) {
 		w.counted = true
 		w.report()
 	}
+}
+
+// stands tells that the pod stands still for what is held here. A source whose memory a copy still fetches
+// is held, too, but the pod runs.
+func (w *worker) stands() bool {
+	r := w.machine.Record()
+	return w.machine.Holding() && !(r.Target.Resumed && r.Needed())
 }
 
 // silence is for how long a worker that holds something goes without seeing the record before

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -45,6 +46,20 @@ type Server struct {
 	mu sync.Mutex
 	// admitted are the moves whose records were read, until their memory is not held any more.
 	admitted map[key]migrate.Move
+	said     time.Time
+}
+
+// saying is how often it is said that memory was not given, at most: it is asked for many times a second.
+const saying = 10 * time.Second
+
+func (s *Server) toSay() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.said) < saying {
+		return false
+	}
+	s.said = time.Now()
+	return true
 }
 
 // key is a move, and who may read its memory.
@@ -70,7 +85,7 @@ func (s *Server) Read(ctx context.Context, q *agentv1.ReadRequest) (*agentv1.Rea
 	case errors.Is(err, ErrRefused):
 		code = codes.PermissionDenied
 	}
-	if s.Log != nil {
+	if s.Log != nil && s.toSay() {
 		s.Log.Warn("memory was not given", "migration", q.GetNamespace()+"/"+q.GetMigration(), "container", q.GetContainer(), "err", err)
 	}
 	return nil, status.Error(code, fmt.Sprintf("node %s: %v", s.Node, err))

@@ -12,23 +12,21 @@ import (
 
 	"github.com/drover-project/drover/internal/criu"
 	"github.com/drover-project/drover/internal/hosted"
+	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
 // loaderLog is the log of CRIU's lazy-pages daemon in the loader's directory.
 const loaderLog = "lazy-pages.log"
 
-// beginLoading starts what loads the copy's memory from its images while it is held and while it
-// runs, unless all of it must be there before. See docs/decisions/0032.
-func (c *Copies) beginLoading(ctx context.Context, n note) error {
+// beginLoading starts what loads the copy's memory from its images, or from the source, while it is held and
+// while it runs; unless all of it must be there before, for what reason eager says. See docs/decisions/0032, 0036.
+func (c *Copies) beginLoading(ctx context.Context, n note, eager string) error {
 	if err := c.clearLoader(n); err != nil { // of an earlier restore of this container
 		return err
 	}
-	if c.cfg.Eager == nil {
-		return nil
-	}
-	if why := c.cfg.Eager(n.Images); why != "" {
-		c.cfg.Log.Debug("a copy runs when all of its memory is there", "pod", n.PodUID, "container", n.ID, "because", why)
+	if eager != "" {
+		c.cfg.Log.Debug("a copy runs when all of its memory is there", "pod", n.PodUID, "container", n.ID, "because", eager)
 		return nil
 	}
 	dir := c.cfg.Layout.Loader(n.ID)
@@ -41,14 +39,13 @@ func (c *Copies) beginLoading(ctx context.Context, n note) error {
 	}
 	// A daemon that never says that it is ready ends with the restore that it is for.
 	stop := context.AfterFunc(ctx, func() { _, _ = hosted.CutOff(dir) })
-	err := c.host(ctx, hosted.Command{
-		Dir: dir, Guard: n.CgroupsPath,
-		Args: []string{"criu", "lazy-pages", "--images-dir", n.Images, "--work-dir", c.cfg.Layout.Work(n.ID),
-			"--log-file", filepath.Join(dir, loaderLog), "--status-fd", "3"},
-	})
+	err := c.host(ctx, c.loader(n))
 	stop()
 	if ctx.Err() != nil {
 		return errors.Join(ctx.Err(), err) // what there is of it ends with the copy
+	}
+	if err != nil && n.From != nil {
+		return fmt.Errorf("the images lack memory, and nothing can load it: %w", err) // what there is of it ends with the copy
 	}
 	if err != nil {
 		c.cfg.Log.Warn("a copy runs when all of its memory is there, since it cannot be loaded later", "pod", n.PodUID, "container", n.ID, "err", err)
@@ -62,6 +59,21 @@ func (c *Copies) beginLoading(ctx context.Context, n note) error {
 	follow := c.follow(c.life, n)
 	go follow()
 	return nil
+}
+
+// loader is CRIU's lazy-pages daemon, with what gives it the memory that the images lack.
+func (c *Copies) loader(n note) hosted.Command {
+	dir := c.cfg.Layout.Loader(n.ID)
+	cmd := hosted.Command{
+		Dir: dir, Guard: n.CgroupsPath,
+		Args: []string{"criu", "lazy-pages", "--images-dir", n.Images, "--work-dir", c.cfg.Layout.Work(n.ID),
+			"--log-file", filepath.Join(dir, loaderLog), "--status-fd", "3"},
+	}
+	if n.From != nil {
+		cmd.Args = append(cmd.Args, "--page-server", "--ps-socket", "4")
+		cmd.Beside = []string{c.cfg.Wrapper, lazypages.Verb, c.cfg.Layout.Relay(n.ID)}
+	}
+	return cmd
 }
 
 // clearLoader removes what is there of a daemon, and not the directory, in which runc may wait.
@@ -115,6 +127,7 @@ func (c *Copies) follow(ctx context.Context, n note) (run func()) {
 	c.follows[n.ID] = done
 	return func() {
 		defer close(done)
+		defer c.feed(ctx, n)()
 		c.awaitLoaded(ctx, n)
 	}
 }
@@ -213,6 +226,7 @@ func (c *Copies) followed(ctx context.Context, n note) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,6 +247,7 @@ func (c *Copies) Loaded(ctx context.Context, m migrate.Move) error {
 			if _, _, err := hosted.Wait(ctx, c.cfg.Layout.Loader(n.ID)); err != nil {
 				return fmt.Errorf("wait until the memory of container %s is loaded: %w", n.ID, err)
 			}
+			c.followed(ctx, n) // a copy that lacks some is dead then
 		}
 	}
 	return nil

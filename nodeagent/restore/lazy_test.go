@@ -31,7 +31,7 @@ wait
 func TestLoadingThatDoesNotBegin(t *testing.T) {
 	b := newBench(t, begun)
 	b.cfg.Wrapper = filepath.Join(t.TempDir(), "drover-runc")
-	b.cfg.Eager = func(string) string { return "" }
+	b.cfg.Memory = func(string) (bool, string, error) { return false, "", nil }
 	if err := os.WriteFile(b.cfg.Wrapper, []byte(silent), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestLoadingThatDoesNotBegin(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- b.beginLoading(ctx, b.note) }()
+	go func() { ended <- b.beginLoading(ctx, b.note, "") }()
 	if _, err := os.ReadFile(b.cfg.Wrapper + ".fifo"); err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/internal/hosted"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/files"
 	"github.com/drover-project/drover/nodeagent/migrate"
@@ -58,9 +59,14 @@ type Config struct {
 	// Wrapper is drover-runc's path on the node; HostRoot is how the agent reaches the node's
 	// files.
 	Wrapper, HostRoot string
-	// Eager says in words why a copy must have all of its memory before it runs; empty: what is
-	// left can be loaded while it does. images are its directory. May be nil: all must.
-	Eager func(images string) string
+	// Memory looks at the memory in a directory of images: whether they lack some, which only the source
+	// has; and eager says in words why a copy must have all of it before it runs; empty: what is left can be
+	// loaded while it does. May be nil: all must, and is there.
+	Memory func(images string) (lacking bool, eager string, err error)
+	// Pages fills b with memory that the images of a container lack, by its name; pages.Client.Read fits. An
+	// error that wraps lazypages.ErrLost: it is nowhere any more. After any other it is asked again. May be
+	// nil: images that lack memory are refused.
+	Pages func(ctx context.Context, m migrate.Move, container string, r lazypages.Range, b []byte) error
 	// Lost is told that a copy was killed because its memory could not be loaded. May be nil.
 	Lost func(pod migrate.Pod, why string)
 	Log  *slog.Logger
@@ -80,6 +86,8 @@ type Copies struct {
 	words map[string]string
 	// follows are closed when follow has ended, by container ID.
 	follows map[string]chan struct{}
+	// forfeits are of copies whose memory may come to be lost, by container ID.
+	forfeits map[string]forfeit
 	// spare is ready to load a copy's memory; nil: none is.
 	spare *hosted.Spare
 	// unpacking are the restores that make files, by the pod's UID: each pod has one at a time.
@@ -132,11 +140,13 @@ type note struct {
 	Passed bool `json:"passed,omitempty"`
 	// Lazy: a daemon of CRIU's loads what is left of its memory.
 	Lazy bool `json:"lazy,omitempty"`
+	// From is the move whose source has the memory that the images lack; nil: they lack none.
+	From *migrate.Move `json:"from,omitempty"`
 }
 
 // New makes the state of a node without copies. It does no I/O.
 func New(cfg Config) *Copies {
-	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, follows: map[string]chan struct{}{}, holds: map[string]*hold{}, unpacking: map[string]*unpacking{},
+	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, follows: map[string]chan struct{}{}, forfeits: map[string]forfeit{}, holds: map[string]*hold{}, unpacking: map[string]*unpacking{},
 		changed: make(chan struct{}), ready: make(chan struct{})}
 }
 
@@ -265,6 +275,7 @@ func (c *Copies) write(n note) error {
 func (c *Copies) forget(n note) error {
 	c.mu.Lock()
 	delete(c.words, n.ID)
+	delete(c.forfeits, n.ID)
 	c.mu.Unlock()
 	err := os.Remove(c.cfg.Layout.RestoreNote(n.ID))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -126,7 +126,8 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	if _, err := c.cfg.Groups.At(n.CgroupsPath); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
-	if err := c.inspect(id, dir, w.create.Request.GetBundle()); err != nil {
+	eager, err := c.judge(m, &n, w.create.Request.GetBundle())
+	if err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -139,10 +140,19 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	if err := c.write(n); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
-	if err := c.beginLoading(ctx, n); err != nil {
+	if err := c.beginLoading(ctx, n, eager); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
 	return c.answer(m, id, runtimeapi.Answer{Restore: dir})
+}
+
+// judge looks into the images of a container that is to be restored in a bundle. An error: they are not.
+// eager is as eager's.
+func (c *Copies) judge(m migrate.Move, n *note, bundle string) (eager string, err error) {
+	if err := c.inspect(n.ID, n.Images, bundle); err != nil {
+		return "", err
+	}
+	return c.eager(m, n)
 }
 
 // inspect looks into the images in dir.

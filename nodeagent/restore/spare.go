@@ -11,7 +11,7 @@ import (
 // makeReady keeps a process ready to load a copy's memory as long as a create waits: when its images
 // are complete a pod stands frozen.
 func (c *Copies) makeReady() {
-	if c.cfg.Eager == nil || !c.wantsSpare() {
+	if c.cfg.Memory == nil || !c.wantsSpare() {
 		return
 	}
 	s, err := hosted.Prepare(c.program(), c.cfg.Cgroup)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/checkpoint"
@@ -46,12 +47,17 @@ var longestRound time.Duration
 // lazyFrom is from how much memory on agents let copies run before all is loaded; 0: never.
 var lazyFrom model.Bytes
 
+// byPostCopy has moves be by post-copy.
+var byPostCopy bool
+
 // agent is what the tests have of drover-agent: its Dumps, Copies and socket. It can die
 // and come back.
 type agent struct {
 	t      *testing.T
 	dumps  *checkpoint.Dumps
 	copies *restore.Copies
+	// pages is asked for memory that images lack.
+	pages  func(ctx context.Context, m migrate.Move, container string, r lazypages.Range, b []byte) error
 	events chan string
 	stop   func()
 }
@@ -76,19 +82,22 @@ func startAgentOn(t *testing.T, root string) *agent {
 	a := &agent{t: t, events: make(chan string, 100)}
 	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groupsOf(groups), Cgroup: own,
 		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log, LongestRound: longestRound,
-		Files: &files.Node{Host: "/proc/1/root", Limits: files.DefaultLimits}})
+		Files: &files.Node{Host: "/proc/1/root", Limits: files.DefaultLimits}, LeaveFrom: func() model.Bytes { return lazyFrom }})
+	a.pages = func(_ context.Context, m migrate.Move, container string, r lazypages.Range, b []byte) error {
+		return a.dumps.Pages(m, container, r, b)
+	}
 	copies := restore.Config{Layout: layout.Default, Groups: groups, Cgroup: own, Log: log, Wrapper: wrapper, HostRoot: "/proc/1/root",
 		Unpack:  files.Node{Host: "/", Limits: files.DefaultLimits}.Unpack,
 		Inspect: func(images, bundle string, begun []string) error { return inspect.Copy(images, "/", bundle, begun...) },
 		Lost:    func(p migrate.Pod, why string) { a.events <- "lost " + p.UID; t.Log(why) }}
 	if from := lazyFrom; from > 0 {
-		copies.Eager = func(images string) string {
+		copies.Memory = func(images string) (bool, string, error) {
 			m, err := inspect.MemoryOf(images, from)
-			if err != nil {
-				return err.Error()
-			}
-			return m.Eager(from)
+			return m.Lacking, m.Eager(from), err
 		}
+	}
+	copies.Pages = func(ctx context.Context, m migrate.Move, container string, r lazypages.Range, b []byte) error {
+		return a.pages(ctx, m, container, r, b)
 	}
 	a.copies = restore.New(copies)
 	server := &runtimeapi.Server{Socket: layout.Default.Socket(), Creates: a.copies, Dumps: a.dumps, Restores: a.copies}

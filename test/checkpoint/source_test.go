@@ -13,7 +13,7 @@ import (
 
 // move is a move of source to target, which may be nil.
 func move(source, target *container) migrate.Move {
-	m := migrate.Move{Namespace: "default", Name: "move-" + source.id, UID: "move-" + source.id, Epoch: 1,
+	m := migrate.Move{Namespace: "default", Name: "move-" + source.id, UID: "move-" + source.id, Epoch: 1, PostCopy: byPostCopy,
 		Source:     migrate.Pod{Namespace: "default", Name: "pod-" + source.id, UID: source.podUID},
 		Containers: []migrate.Container{{Name: "main", ID: source.id}}}
 	m.UID = strings.ReplaceAll(m.UID, "_", "-")

@@ -1,0 +1,102 @@
+package restore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/drover-project/drover/internal/layout"
+	"github.com/drover-project/drover/internal/lazypages"
+	"github.com/drover-project/drover/nodeagent/migrate"
+)
+
+// TestEager: images that lack memory are restored where the record allows them, and where they can be.
+func TestEager(t *testing.T) {
+	type memory func(string) (bool, string, error)
+	gives := func(lacking bool, eager string, err error) memory {
+		return func(string) (bool, string, error) { return lacking, eager, err }
+	}
+	pages := func(context.Context, migrate.Move, string, lazypages.Range, []byte) error { return nil }
+	for name, c := range map[string]struct {
+		memory   memory
+		postCopy bool
+		noPages  bool
+		eager    bool
+		from     bool // from the source
+		says     string
+	}{
+		"nothing is looked at":           {eager: true},
+		"whole":                          {memory: gives(false, "", nil)},
+		"whole, and needed at once":      {memory: gives(false, "too small", nil), postCopy: true, eager: true},
+		"not known":                      {memory: gives(false, "", errors.New("no pagemap")), says: "no pagemap"},
+		"lacking, and allowed":           {memory: gives(true, "", nil), postCopy: true, from: true},
+		"lacking, and not allowed":       {memory: gives(true, "", nil), says: "does not allow"},
+		"lacking, and nobody to ask":     {memory: gives(true, "", nil), postCopy: true, noPages: true, says: "no way to fetch"},
+		"lacking, but needed at once":    {memory: gives(true, "2 processes", nil), postCopy: true, says: "cannot be loaded later: 2 processes"},
+		"lacking and needed, unallowed":  {memory: gives(true, "2 processes", nil), says: "does not allow"},
+		"whole, of a move that may lack": {memory: gives(false, "", nil), postCopy: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := New(Config{Memory: c.memory, Pages: pages})
+			if c.noPages {
+				x.cfg.Pages = nil
+			}
+			n := note{Images: "/images"}
+			why, err := x.eager(migrate.Move{Name: "m", PostCopy: c.postCopy}, &n)
+			if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want %q", err, c.says)
+			}
+			if (why != "") != c.eager || (n.From != nil) != c.from {
+				t.Errorf("eager: %q, from: %+v", why, n.From)
+			}
+		})
+	}
+}
+
+// TestForfeitedBeforeItIsFed: an agent that comes back to memory that is lost says so to a relay that calls later,
+// and asks nobody for it.
+func TestForfeitedBeforeItIsFed(t *testing.T) {
+	b := newBench(t, running)
+	dir, err := os.MkdirTemp("", "r") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	b.cfg.Layout = layout.Layout{Run: dir, State: dir}
+	b.cfg.Pages = func(ctx context.Context, _ migrate.Move, _ string, _ lazypages.Range, _ []byte) error {
+		return ctx.Err()
+	}
+	b.note.Lazy, b.note.From = true, &migrate.Move{Name: "m"}
+	b.forfeit(b.note.ID).declare()
+	socket := b.cfg.Layout.Relay(b.note.ID)
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	defer b.feed(t.Context(), b.note)()
+	relay, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer relay.Close()
+	var word [1]byte
+	for _, n := range []uint64{1, 1 << 20, uint64(os.Getpagesize())} { // a process, an address, a size
+		if err := binary.Write(relay, binary.NativeEndian, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const lost = 2
+	if _, err := io.ReadFull(relay, word[:]); err != nil || word[0] != lost {
+		t.Errorf("told %d, %v; want %d, that it is lost", word[0], err, lost)
+	}
+}
