@@ -67,7 +67,7 @@ func sourceSpeaksAgainst(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	if r := judgeOwner(p, f); r != nil {
 		return r
 	}
-	if s.Offered {
+	if s.Offered && !m.Spec.PostCopy {
 		return nil // frozen, dumped and sent: what becomes of the container matters no more
 	}
 	if f.SourceNode == nil {

@@ -3,6 +3,7 @@ package controller_test
 import (
 	"context"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -209,6 +210,52 @@ func TestRecordsRules(t *testing.T) {
 	}
 	if err := admin.Patch(ctx, m.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"podName":"q"}}`))); err == nil {
 		t.Error("the spec was changed")
+	}
+}
+
+// What only moves with postCopy have, and when.
+func TestPostCopyRules(t *testing.T) {
+	admin, _ := api(t)
+	ctx := t.Context()
+	resumed := v1alpha1.PodMigrationStatus{Epoch: 2, Decision: v1alpha1.Commit, Source: v1alpha1.SourceStatus{PodUID: "s", Offered: true},
+		Target: v1alpha1.TargetStatus{PodUID: "t", Waiting: true, Starting: true, Resumed: true}}
+	committed := resumed
+	committed.Target.Resumed = false
+	type st = v1alpha1.PodMigrationStatus
+	for i, c := range []struct {
+		what     string
+		postCopy bool
+		from     st
+		do       []func(*st) // all but the last are allowed
+		says     string      // empty: allowed
+	}{
+		{"a source that ends before", true, resumed, []func(*st){func(s *st) { s.Source.Ended = true }}, "kept until all of the memory is loaded"},
+		{"a hand-over before", true, resumed, []func(*st){func(s *st) { s.HandedOver = true }}, "kept until all of the memory is loaded"},
+		{"one that is loaded", true, resumed, []func(*st){func(s *st) { s.Target.Loaded = true }, func(s *st) { s.Source.Ended = true }}, ""},
+		{"one that is lost", true, committed, []func(*st){func(s *st) { s.Lost = true }, func(s *st) { s.Source.Ended = true }}, ""},
+		{"loaded before it runs", true, committed, []func(*st){func(s *st) { s.Target.Loaded = true }}, "only after the copy has resumed"},
+		{"loaded no more", true, resumed, []func(*st){func(s *st) { s.Target.Loaded = true }, func(s *st) { s.Target.Loaded = false }}, "cannot be taken back"},
+		{"lost before the commit", true, st{Epoch: 2}, []func(*st){func(s *st) { s.Source.Forfeited = true }}, "only after a commit"},
+		{"lost no more", true, committed, []func(*st){func(s *st) { s.Source.Forfeited = true }, func(s *st) { s.Source.Forfeited = false }}, "cannot be taken back"},
+		{"loaded without postCopy", false, resumed, []func(*st){func(s *st) { s.Target.Loaded = true }}, "move with postCopy"},
+		{"lost without postCopy", false, resumed, []func(*st){func(s *st) { s.Source.Forfeited = true }}, "move with postCopy"},
+		{"a source that ends without postCopy", false, resumed, []func(*st){func(s *st) { s.Source.Ended = true }}, ""},
+	} {
+		m := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "post-copy-" + strconv.Itoa(i)},
+			Spec: v1alpha1.PodMigrationSpec{PodName: "p", PostCopy: c.postCopy}}
+		create(t, admin, m)
+		m.Status = *c.from.DeepCopy()
+		err := admin.Status().Update(ctx, m)
+		for n, do := range c.do {
+			if err != nil {
+				t.Fatalf("%s: step %d: %v", c.what, n, err)
+			}
+			do(&m.Status)
+			err = admin.Status().Update(ctx, m)
+		}
+		if (c.says == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", c.what, err, c.says)
+		}
 	}
 }
 

@@ -225,6 +225,9 @@ func (w *world) delete(ctx context.Context, o client.Object, opts ...client.Dele
 		if pod.UID == m.Status.Source.PodUID && !m.Status.Target.Resumed && !m.Status.Lost && m.Status.Decision != v1alpha1.Abort && !m.Status.Returned {
 			w.t.Errorf("the source was deleted before the target resumed (phase %s)", m.Status.Phase)
 		}
+		if pod.UID == m.Status.Source.PodUID && m.Status.Target.Resumed && needsSource(&m) {
+			w.t.Error("the source was deleted while the copy lacks memory")
+		}
 		if pod.UID == m.Status.Target.PodUID && m.Status.Decision == v1alpha1.Undecided {
 			w.t.Error("the replacement was deleted before a decision")
 		}

@@ -50,8 +50,7 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 	}
 	if p.Labels[v1alpha1.LabelReplacement] != "" {
 		if deletedByUser(m) {
-			return r.discard(ctx, m, f, p, refuse(ReasonPodTerminating,
-				"moved to node %s, but pod %s was deleted before the owner had the replacement: a deletion counts for both", m.Status.Target.Node, m.Status.Source.PodName))
+			return r.discard(ctx, m, f, p, deletedBefore(m))
 		}
 		hand, err := whatToHand(p, source)
 		if err != nil {
@@ -301,6 +300,9 @@ func (r *Reconciler) afterLoss(ctx context.Context, m *v1alpha1.PodMigration, f 
 	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionComplete)
 	if c != nil && slices.Contains(discarded, c.Reason) {
 		return r.finish(ctx, m, f, Refusal{c.Reason, c.Message})
+	}
+	if deletedByUser(m) { // while the copy lacked memory: what was waited for since has been said in its place
+		return r.finish(ctx, m, f, *deletedBefore(m))
 	}
 	return r.finish(ctx, m, f, *refuse(ReasonReplacementDeleted,
 		"moved to node %s, where pod %s was then deleted before its owner had it", m.Status.Target.Node, m.Status.Target.PodName))

@@ -27,6 +27,9 @@ const (
 	ReasonHolderRefused = "HolderImageRefused"
 	// ReasonLeaseHeld: the pod holds the address of its last move still.
 	ReasonLeaseHeld = "LeaseHeld"
+	// ReasonPostCopy: the source holds the old address until the memory is loaded, so that the connections
+	// would stand still for as long.
+	ReasonPostCopy = "PostCopy"
 	// ReasonAlwaysSelected: something selects the pod whatever labels are taken off it.
 	ReasonAlwaysSelected = "AlwaysSelected"
 	// ReasonPolicyNeedsLabel: a NetworkPolicy and a Service, budget or owner select by one label.
@@ -68,6 +71,8 @@ func unleasable(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	switch {
 	case returnsName(m), ofStatefulSet(ref), ref == nil && p.Annotations[v1alpha1.AnnotationKeepName] == "true":
 		return refuse(ReasonNameNeeded, "pod %s keeps its name, which the object that holds its old address would have to keep", p.Name)
+	case m.Spec.PostCopy:
+		return refuse(ReasonPostCopy, "the move is ordered with postCopy: nothing would be sent on to the new place of pod %s before all of its memory is there", p.Name)
 	case p.Spec.RestartPolicy == corev1.RestartPolicyNever:
 		return refuse(ReasonNeverRestarted, "pod %s has restartPolicy Never: kubelet gives its address back as soon as its processes have ended", p.Name)
 	case len(addresses(p)) == 0:

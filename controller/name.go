@@ -159,7 +159,7 @@ func (r *Reconciler) order(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 			}},
 		},
 		Spec: v1alpha1.PodMigrationSpec{
-			PodName: p.Name, PodUID: p.UID, TargetNode: to, KeepName: m.Status.Source.PodName,
+			PodName: p.Name, PodUID: p.UID, TargetNode: to, KeepName: m.Status.Source.PodName, PostCopy: m.Spec.PostCopy,
 			Reason: m.Spec.Reason, Message: fmt.Sprintf("gives pod %s, moved by PodMigration %s, its name back", p.Name, m.Name),
 		},
 	}

@@ -39,6 +39,8 @@ type players struct {
 	settling int
 	// slow: so many turns the target takes to resume.
 	slow int
+	// loading: so many turns the copy of a move with postCopy lacks memory.
+	loading int
 	// ending: how long kubelet has been at ending a pod with the finalizer grace.
 	ending int
 	// event happens once, when the condition is true.
@@ -149,6 +151,12 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 		return
 	case s.Decision == v1alpha1.Commit && !dst.Resumed && !s.Lost:
 		dst.Starting, dst.Resumed = true, true
+	case s.Decision == v1alpha1.Commit && dst.Resumed && needsSource(m):
+		gone := w.pod(dst.PodName) == nil
+		if w.loading--; w.loading >= 0 && !gone && !src.Forfeited {
+			return
+		}
+		dst.Loaded = true
 	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds && (!src.KeepUntilAdopted || s.Adopted || s.Lost):
 		w.endSource(m)
 		src.Ended, s.Bytes, s.FrozenTime = true, 1<<20, &metav1.Duration{Duration: 300 * time.Millisecond}

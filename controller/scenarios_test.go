@@ -135,7 +135,7 @@ func losesNode(w *world) {
 }
 
 func scenarios() []scenario {
-	return append(slices.Concat(jobScenarios(), nameScenarios(), budgetScenarios(), coldScenarios(), endScenarios(), leaseScenarios()), []scenario{
+	return append(slices.Concat(jobScenarios(), nameScenarios(), budgetScenarios(), coldScenarios(), endScenarios(), leaseScenarios(), loadingScenarios()), []scenario{
 		{name: "Deployment", phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},
 		{name: "to a node", change: func(m *v1alpha1.PodMigration) { m.Spec.TargetNode = "n2" },
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: []string{newName}},

@@ -141,6 +141,9 @@ func (r *Reconciler) awaitResume(ctx context.Context, m *v1alpha1.PodMigration, 
 			"committed, then target %s failed (%s) and the source is gone: the memory of pod %s is lost",
 			m.Status.Target.Node, m.Status.Target.FailedMessage, m.Status.Source.PodName))
 	}
+	if changed, err := r.forfeit(ctx, m, f); changed || err != nil {
+		return ctrl.Result{RequeueAfter: again}, err
+	}
 	return r.await(ctx, m, f, refuse("WaitingForTarget", "committed; the agent on node %s has not acknowledged yet", m.Status.Target.Node))
 }
 

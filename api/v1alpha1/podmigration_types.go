@@ -11,6 +11,8 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.decision) || size(oldSelf.status.decision) == 0 || (has(self.status) && has(self.status.decision))",message="a decision cannot be taken away"
+// +kubebuilder:validation:XValidation:rule="(has(self.spec.postCopy) && self.spec.postCopy) || !has(self.status) || !(has(self.status.target) && has(self.status.target.loaded) && self.status.target.loaded || has(self.status.source) && has(self.status.source.forfeited) && self.status.source.forfeited)",message="only the memory of a move with postCopy can be loaded late, or be lost to it"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.postCopy) || !self.spec.postCopy || !has(self.status) || !(has(self.status.source) && has(self.status.source.ended) && self.status.source.ended || has(self.status.handedOver) && self.status.handedOver) || (has(self.status.target) && has(self.status.target.loaded) && self.status.target.loaded) || (has(self.status.lost) && self.status.lost)",message="the source of a move with postCopy is kept until all of the memory is loaded"
 // +kubebuilder:resource:shortName=pmig,categories=drover
 // +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.podName`
 // +kubebuilder:printcolumn:name="From",type=string,JSONPath=`.status.source.node`
@@ -60,6 +62,14 @@ type PodMigrationSpec struct {
 	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`
 	// +optional
 	KeepName string `json:"keepName,omitempty"`
+	// PostCopy: the pod runs on the target before all of its memory is there. Until it is, the pod
+	// depends on both nodes and on the network between them: if the source's processes end (its node
+	// fails or is booted, its pod is deleted or evicted, it is out of memory), what had not come is
+	// lost, and the containers that lack it are killed and start anew, with empty memory. The source
+	// is never taken back once the copy may have run. While the network is cut, the pod waits for
+	// the pages it touches. Without it a move never depends on two nodes.
+	// +optional
+	PostCopy bool `json:"postCopy,omitempty"`
 	// Reason tells why, for people: "User", "Contention".
 	// +kubebuilder:validation:MaxLength=64
 	// +optional
@@ -157,6 +167,10 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.connections) || !has(self.connections.leaseEnded) || !self.connections.leaseEnded || (self.connections.state == 'Kept' && has(self.target) && has(self.target.resumed) && self.target.resumed)",message="a lease ends only after the pod has resumed with its connections"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.connections) || has(self.connections)",message="what becomes of the connections cannot be taken away"
 // +kubebuilder:validation:XValidation:rule="has(oldSelf.connections) || !has(self.connections) || !has(self.target) || !has(self.target.waiting) || !self.target.waiting",message="that connections are to be kept is said before the target waits"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.target) || !has(oldSelf.target.loaded) || !oldSelf.target.loaded || (has(self.target) && has(self.target.loaded) && self.target.loaded)",message="that all of the memory is loaded cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(self.target) || !has(self.target.loaded) || !self.target.loaded || (has(self.target.resumed) && self.target.resumed)",message="the memory is loaded only after the copy has resumed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.source) || !has(oldSelf.source.forfeited) || !oldSelf.source.forfeited || (has(self.source) && has(self.source.forfeited) && self.source.forfeited)",message="that memory is lost cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(self.source) || !has(self.source.forfeited) || !self.source.forfeited || (has(self.decision) && self.decision == 'Commit')",message="memory is forfeited only after a commit"
 type PodMigrationStatus struct {
 	// Phase, derived from the rest by whoever writes.
 	// +optional
@@ -317,6 +331,10 @@ type SourceStatus struct {
 	// Ended: after commit and acknowledgement, or a loss, the source's processes are gone.
 	// +optional
 	Ended bool `json:"ended,omitempty"`
+	// Forfeited: of a move with postCopy, what of the memory the target has not fetched yet is lost.
+	// Source's agent; the controller, for a node that is gone.
+	// +optional
+	Forfeited bool `json:"forfeited,omitempty"`
 	// Released: after an abort (or a return) the source was let go on, its fence lifted.
 	// +optional
 	Released bool `json:"released,omitempty"`
@@ -362,6 +380,10 @@ type TargetStatus struct {
 	// Resumed: the acknowledgement; the restored processes run, or have run.
 	// +optional
 	Resumed bool `json:"resumed,omitempty"`
+	// Loaded: of a move with postCopy, nothing is asked of the source any more: all of the memory is
+	// there, or what lacked some has ended. Target's agent; the source's, with proof that no copy can ask.
+	// +optional
+	Loaded bool `json:"loaded,omitempty"`
 	// Failed: the target's copy is dead and fenced and will never run. After a commit
 	// this is the proof by which ownership may return.
 	// +optional

@@ -20,7 +20,7 @@ import (
 
 func (t *tool) migrateCommand() *cobra.Command {
 	var to string
-	var wait bool
+	var wait, postCopy bool
 	c := &cobra.Command{
 		Use:   "migrate POD",
 		Short: "Move a pod to another node with its memory",
@@ -29,7 +29,12 @@ func (t *tool) migrateCommand() *cobra.Command {
 The pod has to have opted in (annotation drover.dev/migrate: "true") and to run under the
 RuntimeClass "drover". Without --to the scheduler chooses the node. With --wait the steps
 are shown as they happen, with how far its memory is, and the exit code is 0 only if the pod
-has moved.`,
+has moved.
+
+With --post-copy the pod stands still for less long, whatever its memory: it runs on the target before
+all of that is there. Until it is, the pod depends on both nodes and on the network between them: if the
+source's processes end, what had not come is lost, and the containers that lack it start anew, with
+empty memory.`,
 		Example: "  kubectl drover migrate counter --to n2 --wait",
 		Args:    onePod,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,7 +42,7 @@ has moved.`,
 			if err != nil {
 				return err
 			}
-			m, err := order(cmd.Context(), c, ns, args[0], to)
+			m, err := order(cmd.Context(), c, ns, args[0], v1alpha1.PodMigrationSpec{TargetNode: to, PostCopy: postCopy})
 			if err != nil {
 				return err
 			}
@@ -49,18 +54,19 @@ has moved.`,
 		},
 	}
 	c.Flags().StringVar(&to, "to", "", "node to move it to (default: the scheduler chooses)")
+	c.Flags().BoolVar(&postCopy, "post-copy", false, "let the pod run before all of its memory is there, at its risk (see above)")
 	c.Flags().BoolVar(&wait, "wait", false, "show the steps and wait for the end")
 	return c
 }
 
 // order creates the PodMigration. What can be judged here is judged here, so that a slip
 // of the hand leaves nothing behind; the controller judges again.
-func order(ctx context.Context, c client.Client, ns, name, to string) (*v1alpha1.PodMigration, error) {
+func order(ctx context.Context, c client.Client, ns, name string, wish v1alpha1.PodMigrationSpec) (*v1alpha1.PodMigration, error) {
 	pod, err := getPod(ctx, c, ns, name)
 	if err != nil {
 		return nil, err
 	}
-	if to != "" {
+	if to := wish.TargetNode; to != "" {
 		err := c.Get(ctx, client.ObjectKey{Name: to}, &corev1.Node{})
 		if apierrors.IsNotFound(err) {
 			return nil, fmt.Errorf("there is no node %q to move %s/%s to", to, ns, name)
@@ -69,13 +75,8 @@ func order(ctx context.Context, c client.Client, ns, name, to string) (*v1alpha1
 			return nil, fmt.Errorf("read node %q: %w", to, err)
 		}
 	}
-	m := &v1alpha1.PodMigration{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: v1alpha1.MoveName(name, rand.String(5))},
-		Spec: v1alpha1.PodMigrationSpec{
-			PodName: name, PodUID: pod.UID, TargetNode: to,
-			Reason: "User", Message: "asked for with kubectl drover migrate",
-		},
-	}
+	wish.PodName, wish.PodUID, wish.Reason, wish.Message = name, pod.UID, "User", "asked for with kubectl drover migrate"
+	m := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: v1alpha1.MoveName(name, rand.String(5))}, Spec: wish}
 	if err := c.Create(ctx, m); err != nil {
 		return nil, fmt.Errorf("create PodMigration for %s/%s: %w", ns, name, err)
 	}

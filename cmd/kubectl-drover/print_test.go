@@ -126,7 +126,7 @@ func TestOrderOfNonsenseCreatesNothing(t *testing.T) {
 		{"q", "", `no pod "q" in namespace "x"`},
 		{"p", "n9", `no node "n9"`},
 	} {
-		_, err := order(context.Background(), c, "x", o.pod, o.to)
+		_, err := order(context.Background(), c, "x", o.pod, v1alpha1.PodMigrationSpec{TargetNode: o.to})
 		if err == nil || !strings.Contains(err.Error(), o.want) {
 			t.Errorf("order(%q, %q): %v, want %q", o.pod, o.to, err, o.want)
 		}
@@ -135,7 +135,7 @@ func TestOrderOfNonsenseCreatesNothing(t *testing.T) {
 	if err := c.List(context.Background(), all); err != nil || len(all.Items) != 0 {
 		t.Errorf("%d PodMigrations, %v", len(all.Items), err)
 	}
-	m, err := order(context.Background(), c, "x", "p", "")
+	m, err := order(context.Background(), c, "x", "p", v1alpha1.PodMigrationSpec{PostCopy: true})
 	if err != nil || m.Spec.PodUID != "u" {
 		t.Errorf("order of a good move: %+v, %v", m, err)
 	}

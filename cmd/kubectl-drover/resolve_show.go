@@ -48,6 +48,7 @@ func inWords(m *v1alpha1.PodMigration) string {
 	}{
 		{s.Target.Waiting, "a create waits on the target"}, {s.Source.Offered, "the source has offered"},
 		{s.Target.Starting && !s.Target.Resumed, "the copy was about to run"}, {s.Target.Resumed, "the copy runs"}, {s.Target.Failed, "the target says that its copy is dead"}, {s.Returned, "ownership returned: " + s.ReturnProof},
+		{s.Target.Loaded, "all of its memory is there, or what lacked some has ended"}, {s.Source.Forfeited, "what the copy had not fetched of its memory is lost"},
 		{s.Lost, "lost: " + s.LostMessage},
 		{s.Source.Released, "the source was let go on"}, {s.Source.Ended, "the source's processes are gone"}, {s.Target.Cleaned, "nothing is left on the target"},
 	} {
@@ -150,6 +151,8 @@ func choices(m *v1alpha1.PodMigration) []string {
 			fmt.Sprintf("           and the owner starts a new pod. Only if the machine of node %s is powered off: if its copy runs, the new pod", s.Target.Node),
 			fmt.Sprintf("           runs beside it. Say so with --i-am-sure-node-is-off %s.", s.Target.Node),
 		}
+	case s.Target.Resumed && r.Needed():
+		return []string{wait + fmt.Sprintf("all of the pod's memory has come from node %s to node %s, where it runs. To give it up, delete pod %s", s.Source.Node, s.Target.Node, s.Target.PodName)}
 	case s.Target.Resumed:
 		return []string{wait + "the agent on node " + s.Source.Node + " ends the source's processes and drover-controller hands the pod over; it runs on node " + s.Target.Node}
 	}

@@ -149,7 +149,7 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		agents[n], _ = c.account("drover-agent", n)
 	}
 	controller, _ := c.account("drover-controller", "n1")
-	pm := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "m"}, Spec: v1alpha1.PodMigrationSpec{PodName: "p"}}
+	pm := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "m"}, Spec: v1alpha1.PodMigrationSpec{PodName: "p", PostCopy: true}}
 	c.make(pm)
 	write := func(as client.Client, do func(*v1alpha1.PodMigrationStatus)) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -248,6 +248,25 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 	})(t.Context()); err != nil {
 		t.Error("the source offers:", err)
 	}
+	say := func(as string, do func(*st)) {
+		t.Helper()
+		if err := write(agents[as], do)(t.Context()); err != nil {
+			t.Errorf("agent on %s, of a move by post-copy: %v", as, err)
+		}
+	}
+	say("n2", func(s *st) { s.Decision, s.DecisionBy = "Commit", "target n2" })
+	say("n2", func(s *st) { s.Target.Starting = true })
+	say("n2", func(s *st) { s.Target.Resumed = true })
+	c.run([]attack{
+		{"the source says that the memory is there, and more", write(agents["n1"], func(s *st) { s.Target.Loaded, s.Target.FailedMessage = true, "x" }), "target's progress"},
+		{"a third says that the memory is there", write(agents["n3"], func(s *st) { s.Target.Loaded = true }), "its own node"},
+		{"a third says that the memory is lost", write(agents["n3"], func(s *st) { s.Source.Forfeited = true }), "its own node"},
+		{"the target says that the memory is lost", write(agents["n2"], func(s *st) { s.Source.Forfeited = true }), "source's progress"},
+	})
+	say("n1", func(s *st) { s.Source.Forfeited = true })
+	// With proof that the target asks for nothing any more, the source says so in its place.
+	say("n1", func(s *st) { s.Target.Loaded = true })
+	say("n1", func(s *st) { s.Source.Ended = true })
 }
 
 func (c *cluster) order(ctx context.Context, as client.Client, name, to, by string) error {

@@ -232,7 +232,7 @@ func (d *Driver) concerns(pm *v1alpha1.PodMigration, role Role) bool {
 	if r.Target.PodUID == "" {
 		return false
 	}
-	if r.Target.Resumed {
+	if r.Target.Resumed && !r.Needed() {
 		// A crash may have come between the acknowledgement and the note of the arrival.
 		there, err := d.ports.Arrivals.Check(r.Target.PodUID, pm.Name)
 		return err == nil && !there

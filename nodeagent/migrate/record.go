@@ -15,15 +15,16 @@ func RecordOf(pm *v1alpha1.PodMigration) handoff.Record {
 	s := &pm.Status
 	r := handoff.Record{
 		ID: string(pm.UID), Version: pm.ResourceVersion, Epoch: s.Epoch,
+		PostCopy:   pm.Spec.PostCopy,
 		Containers: len(s.Source.Containers), Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Adopted: s.Adopted, Returned: s.Returned, Lost: s.Lost,
 		Source: handoff.SourceRecord{
 			Node: s.Source.Node, PodUID: string(s.Source.PodUID), BootID: s.Source.BootID, Keep: s.Source.KeepUntilAdopted,
-			Offered: s.Source.Offered, Ended: s.Source.Ended, Released: s.Source.Released,
+			Offered: s.Source.Offered, Ended: s.Source.Ended, Released: s.Source.Released, Forfeited: s.Source.Forfeited,
 		},
 		Target: handoff.TargetRecord{
 			Node: s.Target.Node, PodUID: string(s.Target.PodUID), BootID: s.Target.BootID,
 			Waiting: s.Target.Waiting, Starting: s.Target.Starting, Resumed: s.Target.Resumed,
-			Failed: s.Target.Failed, Cleaned: s.Target.Cleaned,
+			Failed: s.Target.Failed, Cleaned: s.Target.Cleaned, Loaded: s.Target.Loaded,
 		},
 	}
 	if s.Target.Deadline != nil {
@@ -36,7 +37,7 @@ func RecordOf(pm *v1alpha1.PodMigration) handoff.Record {
 func MoveOf(pm *v1alpha1.PodMigration) Move {
 	s := &pm.Status
 	return Move{
-		Namespace: pm.Namespace, Name: pm.Name, UID: string(pm.UID), Epoch: s.Epoch,
+		Namespace: pm.Namespace, Name: pm.Name, UID: string(pm.UID), Epoch: s.Epoch, PostCopy: pm.Spec.PostCopy,
 		Source:     Pod{Node: s.Source.Node, Namespace: pm.Namespace, Name: s.Source.PodName, UID: string(s.Source.PodUID)},
 		Target:     Pod{Node: s.Target.Node, Namespace: pm.Namespace, Name: s.Target.PodName, UID: string(s.Target.PodUID)},
 		Containers: containers(s), OwnerUID: string(s.Source.OwnerUID),
@@ -62,6 +63,8 @@ const (
 	StepCommitted      = "Committed"
 	StepAborted        = "Aborted"
 	StepResumed        = "Resumed"
+	StepLoaded         = "MemoryLoaded"
+	StepForfeited      = "MemoryLost"
 	StepTargetFailed   = "TargetFailed"
 	StepReturned       = "Returned"
 	StepLost           = "Lost"
@@ -74,6 +77,7 @@ const (
 var steps = map[handoff.Verb]string{
 	handoff.Wait: StepCreateWaiting, handoff.Commit: StepCommitted, handoff.Abort: StepAborted,
 	handoff.Resume: StepResumed, handoff.Fail: StepTargetFailed, handoff.Return: StepReturned, handoff.Lose: StepLost,
+	handoff.Load: StepLoaded, handoff.Forfeit: StepForfeited,
 	handoff.End: StepSourceEnded, handoff.Release: StepSourceReleased, handoff.Clean: StepTargetCleaned,
 }
 
@@ -128,6 +132,7 @@ func (w write) apply(pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, error) 
 func (w write) facts(s *v1alpha1.PodMigrationStatus, r handoff.Record) {
 	s.Epoch, s.Decision, s.Returned, s.Lost = r.Epoch, v1alpha1.Decision(r.Decision), r.Returned, r.Lost
 	s.Source.Offered, s.Source.Ended, s.Source.Released = r.Source.Offered, r.Source.Ended, r.Source.Released
+	s.Source.Forfeited, s.Target.Loaded = r.Source.Forfeited, r.Target.Loaded
 	t := &s.Target
 	t.BootID, t.Waiting, t.Starting = r.Target.BootID, r.Target.Waiting, r.Target.Starting
 	t.Resumed, t.Failed, t.Cleaned = r.Target.Resumed, r.Target.Failed, r.Target.Cleaned
@@ -200,5 +205,5 @@ func finished(r handoff.Record, role Role) bool {
 	if role == RoleSource {
 		return back && r.Source.Released || r.Source.Ended
 	}
-	return (back || r.Lost) && r.Target.Cleaned || r.Target.Resumed
+	return (back || r.Lost) && r.Target.Cleaned || r.Target.Resumed && !r.Needed()
 }
