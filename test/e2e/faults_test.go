@@ -23,14 +23,21 @@ type moving struct {
 	move *v1alpha1.PodMigration
 }
 
-// begin starts a Deployment of one ticker and orders its move.
-func begin(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string, before func(to string)) moving {
+// begins starts a Deployment of one ticker, to be moved.
+func begins(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string) moving {
 	t.Helper()
 	check(t, c.Client.Create(ctx, c.Deployment(cluster.Ticker{Namespace: ns, Name: "counter", HeapMiB: 512, Movable: true})))
 	m := moving{pod: must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, "counter"))}
 	m.was = must[witness.Tick](t)(c.Status(ctx, m.pod))
 	m.to = other(m.pod.Spec.NodeName)
 	heard(ctx, t, c, m.was.Instance, 10)
+	return m
+}
+
+// begin starts one and orders its move.
+func begin(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string, before func(to string)) moving {
+	t.Helper()
+	m := begins(ctx, t, c, ns)
 	if before != nil {
 		before(m.to)
 	}

@@ -140,8 +140,13 @@ func (r results) judge(s settings) (metrics []report.Metric) {
 		plain("total", report.Median(o.of(total)), "s")
 		plain("sent", report.Median(o.of(sent)), "MiB")
 		plain("cpu", report.Median(o.of(cpu)), "s")
-		if slices.ContainsFunc(modes, func(m mode) bool { return m.name == side.name }) {
-			metrics = append(metrics, r.beside(w, name, report.Median(gaps))...)
+		i := slices.IndexFunc(modes, func(m mode) bool { return m.name == side.name })
+		if i < 0 {
+			return
+		}
+		metrics = append(metrics, r.beside(w, name, report.Median(gaps))...)
+		if goal, ok := modes[i].goals[w.mib]; ok {
+			metrics = append(metrics, report.AtMost(name+"gap-goal", report.Median(gaps), "ms", millis(goal), 0))
 		}
 	})
 	return metrics

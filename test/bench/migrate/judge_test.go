@@ -43,6 +43,30 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// A gap of 340 ms of 1 GiB meets the goal of 350, one of 360 does not; of less memory there is no goal.
+func TestJudgePostCopy(t *testing.T) {
+	s, err := parse([]string{"-sizes", "256,1024", "-dirty", "0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ms, met := range map[int]bool{340: true, 360: false} {
+		r := results{}
+		for _, size := range s.sizes {
+			r.add(workload{size, 0}, "post-copy", figures{gap: time.Duration(ms) * time.Millisecond}, nil)
+		}
+		var goals []report.Metric
+		for _, m := range r.judge(s) {
+			if strings.HasSuffix(m.Name, "/gap-goal") {
+				goals = append(goals, m)
+			}
+		}
+		want := report.Metric{Name: "size=1024MiB/idle/post-copy/gap-goal", Value: float64(ms), Unit: "ms", Goal: 350, Met: met}
+		if len(goals) != 1 || goals[0] != want {
+			t.Errorf("got %+v, want %+v alone", goals, want)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	for _, args := range [][]string{{"-sizes", "0"}, {"-sizes", "x"}, {"-dirty", "-1"}, {"-dirty", "NaN"}, {"-sides", "drover,none"}, {"-rounds", "0"}} {
 		if _, err := parse(args); err == nil || !strings.Contains(err.Error(), args[0]) {

@@ -29,10 +29,15 @@ const (
 type mode struct {
 	name string
 	wish func(*v1alpha1.PodMigration) // nil: as it does if told nothing
+	// goals are for how long a gap may be at most, by the size of the memory in MiB.
+	goals map[int]time.Duration
 }
 
 // modes that there are.
-var modes = []mode{{name: "drover"}}
+var modes = []mode{
+	{name: "drover"},
+	{name: "post-copy", wish: func(m *v1alpha1.PodMigration) { m.Spec.PostCopy = true }, goals: map[int]time.Duration{1024: 350 * time.Millisecond}},
+}
 
 func allSides() []side {
 	var all []side
