@@ -90,7 +90,7 @@ func coldPod(m *v1alpha1.PodMigration, p *corev1.Pod) (*corev1.Pod, error) {
 	if p.Annotations[v1alpha1.AnnotationOnRestoreFailure] != v1alpha1.OnRestoreFailureRestart {
 		return nil, nil
 	}
-	hand, err := whatToHand(p, nil)
+	hand, err := whatToHand(m, p, nil)
 	if err != nil || ownerIn(hand) != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ const (
 // owner's the source goes because of the move, which is no news.
 func (r *Reconciler) witness(ctx context.Context, m *v1alpha1.PodMigration, f Facts) error {
 	source, p := f.source(m), f.replacement(m)
-	if source == nil || source.DeletionTimestamp == nil || released(source) || p == nil || p.Labels[v1alpha1.LabelReplacement] == "" || holdsName(m) ||
+	if source == nil || source.DeletionTimestamp == nil || released(m, source) || p == nil || p.Labels[v1alpha1.LabelReplacement] == "" || holdsName(m) ||
 		meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSourceTerminating) {
 		return nil
 	}

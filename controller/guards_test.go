@@ -53,7 +53,7 @@ func (w *world) create(ctx context.Context, o client.Object, opts ...client.Crea
 
 // labelled: the replacement has its mark and all labels but the one that tells its owner.
 func (w *world) labelled(p *corev1.Pod) {
-	hand, err := whatToHand(p, nil)
+	hand, err := whatToHand(nil, p, nil)
 	w.must(err)
 	lacks := 0
 	for k, v := range hand.Labels {
@@ -120,12 +120,13 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch, op
 		w.mirror(is)
 		return w.api.Update(ctx, is)
 	}
-	if w.relabels && released(o.(*corev1.Pod)) {
-		o.GetLabels()["app"] = "web"
-		if err := w.api.Update(ctx, o); err != nil {
-			return err
+	if _, marked := o.GetLabels()[v1alpha1.LabelLease]; marked && (w.relabels || w.strips) {
+		if w.relabels {
+			o.GetLabels()["app"] = "web"
+		} else {
+			delete(o.GetLabels(), v1alpha1.LabelLease)
 		}
-		return nil
+		return w.api.Update(ctx, o)
 	}
 	w.leasePatched(&now, o.(*corev1.Pod))
 	if o.GetLabels()[v1alpha1.LabelReplacement] == "" && now.Labels[v1alpha1.LabelReplacement] != "" {
@@ -169,7 +170,7 @@ func (w *world) adopted(owned bool) {
 	}
 	source := w.pod(m.Status.Source.PodName)
 	if owned && w.job() != nil {
-		if source != nil && !released(source) && (ofJob(source) || len(source.Labels) > 0) {
+		if source != nil && !released(m, source) && (ofJob(source) || len(source.Labels) > 0) {
 			w.t.Error("the Job was given the replacement while it had the source")
 		}
 		return
@@ -178,13 +179,13 @@ func (w *world) adopted(owned bool) {
 		return // it takes none in place of another
 	}
 	// The owner does not choose among pods that are terminating.
-	if owned && source != nil && !released(source) && source.DeletionTimestamp == nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
+	if owned && source != nil && !released(m, source) && source.DeletionTimestamp == nil && source.Annotations[corev1.PodDeletionCost] != costFirst {
 		w.t.Error("the replacement was handed over while the source was not the first to lose")
 	}
-	if owned && source != nil && keepsAddress(m) && !released(source) && w.maySend(m) && w.now.Before(m.Status.Connections.Until.Add(10*time.Second)) {
+	if owned && source != nil && keepsAddress(m) && !released(m, source) && w.maySend(m) && w.now.Before(m.Status.Connections.Until.Add(10*time.Second)) {
 		w.t.Error("the owner was given a pod too many, and will delete the source while the target may send from its address")
 	}
-	if source != nil && leasing(m) && !released(source) {
+	if source != nil && leasing(m) && !released(m, source) {
 		w.t.Error("the replacement was handed over while its owner could still delete the pod that holds the old address")
 	}
 }

@@ -52,7 +52,7 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 		if deletedByUser(m) {
 			return r.discard(ctx, m, f, p, deletedBefore(m))
 		}
-		hand, err := whatToHand(p, source)
+		hand, err := whatToHand(m, p, source)
 		if err != nil {
 			return ctrl.Result{}, err
 		}
@@ -122,7 +122,7 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		return false, result, err
 	}
 	switch {
-	case source == nil, released(source):
+	case source == nil, released(m, source):
 	case leasing(m):
 		if held, result, err := r.onHold(ctx, m, f, p, hand); !held || err != nil {
 			return false, result, err
@@ -146,12 +146,12 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 }
 
 // whatToHand is what the source has now, or had when the replacement was made.
-func whatToHand(p, source *corev1.Pod) (HandOver, error) {
+func whatToHand(m *v1alpha1.PodMigration, p, source *corev1.Pod) (HandOver, error) {
 	var saved HandOver
 	if err := json.Unmarshal([]byte(p.Annotations[v1alpha1.AnnotationHandOver]), &saved); err != nil {
 		return saved, fmt.Errorf("replacement %s/%s: annotation %s: %w", p.Namespace, p.Name, v1alpha1.AnnotationHandOver, err)
 	}
-	if source == nil || released(source) || releasedFromJob(source, saved) {
+	if source == nil || released(m, source) || releasedFromJob(source, saved) {
 		return saved, nil
 	}
 	now := handOverOf(source)
@@ -215,7 +215,7 @@ func (r *Reconciler) surplus(ctx context.Context, p *corev1.Pod) (*Refusal, erro
 // its pods with it. The replacement goes too, once the source has shown that it does:
 // a source that is left behind as an orphan comes here no more, for it has no owner.
 func (r *Reconciler) withoutOwner(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p, source *corev1.Pod) (ctrl.Result, error) {
-	if source != nil && source.DeletionTimestamp == nil && !released(source) {
+	if source != nil && source.DeletionTimestamp == nil && !released(m, source) {
 		return r.await(ctx, m, f, refuse("WaitingForOwner", "the owner of pod %s is gone or scaled to 0; waiting for what becomes of the pod", source.Name))
 	}
 	return r.discard(ctx, m, f, p, refuse(ReasonOwnerGone,

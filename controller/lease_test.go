@@ -82,7 +82,7 @@ func (w *world) leasePatched(was, is *corev1.Pod) {
 	if was.Spec.Containers[0].Image != is.Spec.Containers[0].Image && (m == nil || !leasing(m) || !m.Status.Source.Ended || !runsOnly(is, pauseImage)) {
 		w.t.Errorf("pod %s was given image %s", is.Name, is.Spec.Containers[0].Image)
 	}
-	if !released(is) || released(was) {
+	if m == nil || !released(m, is) || released(m, was) {
 		return
 	}
 	p := w.pod(m.Status.Target.PodName)
@@ -300,6 +300,9 @@ func leaseScenarios() []scenario {
 		{name: "lease of a Job's pod, release refused", calm: true, job: true, players: players{refusesRelease: broken}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease of a bare pod, release refused", calm: true, bare: true, players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, release altered", calm: true, players: players{relabels: true}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease, its mark taken off", calm: true, players: players{strips: true}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease of a Job's pod, its mark taken off", calm: true, job: true, players: players{strips: true}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease of a bare pod, its mark taken off", calm: true, bare: true, players: players{strips: true}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, hold refused", calm: true, players: players{refuses: refusals()[0], at: waitsFor("WaitingForHold", "a pod of it"), then: func(w *world) { w.refuses = nil }}, lease: last, pods: moved},
 		{name: "lease lost with the target", calm: true, players: players{targetLost: true}, phase: v1alpha1.PhaseLost, reason: "TargetLost", pods: []string{"web-5d4-third1"}, thirds: 1},
 		{name: "lease whose target dies after the commit", calm: true, players: players{targetDies: true}, phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},

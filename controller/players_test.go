@@ -71,8 +71,9 @@ type players struct {
 	mirrors bool
 	// refusesRelease is what is said when the source is let go.
 	refusesRelease error
-	// relabels: something gives the source a label back that it loses.
-	relabels bool
+	// relabels: something gives the source a label back that it loses; strips: it takes the mark of
+	// a lease off again.
+	relabels, strips bool
 	// adopting is the replacement that was given away last.
 	adopting types.UID
 }

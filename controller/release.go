@@ -18,9 +18,10 @@ import (
 	"github.com/drover-project/drover/internal/movable"
 )
 
-// released tells that the source pod is its owner's no more, and is kept for its address.
-func released(source *corev1.Pod) bool {
-	return source != nil && source.Labels[v1alpha1.LabelLease] != ""
+// released tells that the source pod is its owner's no more, and was to be kept for its address: it
+// has the mark or, should something have taken that off again, the move for its owner.
+func released(m *v1alpha1.PodMigration, source *corev1.Pod) bool {
+	return source != nil && (source.Labels[v1alpha1.LabelLease] != "" || metav1.IsControlledBy(source, m))
 }
 
 // letGo takes the source out of its owner's hands and out of everybody's count, in place of its
