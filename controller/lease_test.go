@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -233,6 +234,15 @@ func foreignPolicy(w *world) {
 	w.must(w.api.Create(context.Background(), &strange{ObjectMeta: metav1.ObjectMeta{Namespace: "elsewhere", Name: "strange"}}))
 }
 
+// counts makes a Service of the labels during the lease.
+func counts(by map[string]string) func(*world) {
+	return func(w *world) {
+		s := service()
+		s.Name, s.Spec.Selector = "late", by
+		w.must(w.api.Create(context.Background(), s))
+	}
+}
+
 func completes(name string) func(*world) {
 	return func(w *world) {
 		p := w.pod(name)
@@ -293,6 +303,7 @@ func leaseScenarios() []scenario {
 		{name: "lease during which a policy comes, of a label that was taken off", players: during(guards(map[string]string{"app": "web"})), lease: ReasonPoliciesDiffer, pods: moved},
 		{name: "lease during which a policy comes, of the holder's label", calm: true, players: during(guards(map[string]string{v1alpha1.LabelLease: "uid-move"})), lease: ReasonPoliciesDiffer, pods: moved},
 		{name: "lease during which a policy comes, of both pods", calm: true, players: during(guards(map[string]string{"tier": "front"})), lease: v1alpha1.ReasonLeaseOver, pods: moved},
+		{name: "lease during which a Service comes that counts the holder", calm: true, players: during(counts(map[string]string{"tier": "front"})), lease: ReasonNotReleased, pods: moved},
 		{name: "lease during which a policy of another kind comes", calm: true, players: during(foreignPolicy), lease: ReasonForeignPolicies, pods: moved},
 		{name: "no lease: a policy of another kind", calm: true, before: foreignPolicy, closed: ReasonForeignPolicies, pods: moved},
 		{name: "lease, release refused", players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
@@ -496,5 +507,37 @@ func TestReleasedSourceSaysNothing(t *testing.T) {
 	}
 	if m := w.run(); m.Status.Phase != v1alpha1.PhaseCompleted || w.pod(newName) == nil || m.Status.Connections.LeaseReason != ReasonSourceGone {
 		t.Errorf("phase %s, %+v", m.Status.Phase, m.Status.Conditions)
+	}
+}
+
+// A release that something alters ends the lease, whenever that is seen: not only by the call that
+// has made it, whose word may be lost.
+func TestAlteredReleaseIsSeenLater(t *testing.T) {
+	for _, name := range []string{"lease, release altered", "lease, its mark taken off"} {
+		s := named(name)
+		w := s.begin(t, fault{})
+		w.run()
+		for call := 1; call <= w.calls; call++ {
+			for _, mode := range []string{"after", "conflict"} {
+				t.Run(fmt.Sprintf("%s/%s/%d", name, mode, call), func(t *testing.T) {
+					w := s.begin(t, fault{at: call, mode: mode})
+					s.check(t, w, w.run())
+				})
+			}
+		}
+	}
+}
+
+// What scales a Deployment counts pods by its selector alone, so also one that its ReplicaSet has no more.
+func TestDeploymentCountsHolder(t *testing.T) {
+	w := named("lease").begin(t, fault{})
+	w.endless = true
+	w.lease()
+	d := deployment()
+	w.must(w.api.Get(context.Background(), client.ObjectKeyFromObject(d), d))
+	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "front"}}
+	w.must(w.api.Update(context.Background(), d))
+	if m := w.run(); m.Status.Connections.LeaseReason != ReasonNotReleased {
+		t.Errorf("the lease ended for the reason %s, want %s", m.Status.Connections.LeaseReason, ReasonNotReleased)
 	}
 }

@@ -91,6 +91,19 @@ func judgeForeign(f Facts) *Refusal {
 	return refuse(ReasonForeignPolicies, "there is %s: whether policies of that kind would go on to select the object that holds the old address, when labels are taken off it, is not known", f.Foreign)
 }
 
+// counted tells that the holder has its labels, or some of them, still or again: somebody counts it.
+func counted(holder *corev1.Pod, f Facts) *Refusal {
+	if holder.Labels[v1alpha1.LabelLease] == "" {
+		return refuse(ReasonNotReleased, "something has taken the label %s off pod %s, which holds the old address", v1alpha1.LabelLease, holder.Name)
+	}
+	for _, a := range f.Takers {
+		if a.selector.Matches(labels.Set(holder.Labels)) {
+			return refuse(ReasonNotReleased, "%s %s selects pod %s, which holds the old address, by its labels %v", a.kind, a.name, holder.Name, holder.Labels)
+		}
+	}
+	return nil
+}
+
 // differ tells why what holds the address is not under the policies that the moved pod is under.
 func differ(holder, moved *corev1.Pod, f Facts) *Refusal {
 	for _, p := range f.Policies {
@@ -101,18 +114,26 @@ func differ(holder, moved *corev1.Pod, f Facts) *Refusal {
 	return judgeForeign(f)
 }
 
-// guarded ends the lease if policies that came since its beginning do not hold for the old address
-// as they do for the pod. changed: it has ended.
+// guarded ends the lease if the holder counts for somebody: what let it go was altered, and whoever
+// did it has not lived to see that, or somebody came since; or if policies that came since do not hold
+// for the old address as they do for the pod. changed: it has ended.
 func (r *Reconciler) guarded(ctx context.Context, m *v1alpha1.PodMigration, f Facts, holder *corev1.Pod) (changed bool, _ error) {
 	p := f.replacement(m)
 	if p == nil || p.Labels[v1alpha1.LabelReplacement] != "" {
 		return false, nil // it has not its own labels yet
 	}
-	if err := r.readPolicies(ctx, m.Namespace, &f); err != nil {
+	f.Pod = p // the holder has no owner that others count by
+	if err := r.lookOwner(ctx, m, &f); err != nil {
 		return false, err
 	}
-	if why := differ(holder, p, f); why != nil {
-		return true, r.endLease(ctx, m, f, *why)
+	f.Pod = holder
+	if err := r.readSelectors(ctx, m, &f); err != nil {
+		return false, err
+	}
+	for _, why := range []*Refusal{counted(holder, f), differ(holder, p, f)} {
+		if why != nil {
+			return true, r.endLease(ctx, m, f, *why)
+		}
 	}
 	return false, nil
 }
