@@ -41,8 +41,9 @@ type Facts struct {
 	// Takers select pods by labels and count them for something, Policies by what they may send and
 	// receive. Read only for pods that ask to keep their connections.
 	Takers, Policies []adopter
-	// Foreign names a policy of a kind that is not known here; empty: there is none. As above.
-	Foreign string
+	// Foreign names a policy of a kind that is not known here; empty: none was found. Untold is why one
+	// may be there nevertheless: the API server does not tell. As above.
+	Foreign, Untold string
 	// SourceNode is the pod's node.
 	SourceNode *corev1.Node
 	// TargetNode is the spec's before the replacement has a node, then the replacement's.

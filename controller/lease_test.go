@@ -196,14 +196,17 @@ func guards(by map[string]string) func(*world) {
 	}
 }
 
-// kinds are those that the API server serves besides its own.
-type kinds []schema.GroupKind
+var strangeKind = schema.GroupVersionKind{Group: "cilium.io", Version: "v2", Kind: "CiliumNetworkPolicy"}
 
-func (k kinds) RESTMapping(gk schema.GroupKind, _ ...string) (*meta.RESTMapping, error) {
-	if !slices.Contains(k, gk) {
-		return nil, &meta.NoKindMatchError{GroupKind: gk}
+// GroupsAndMaybeResources are what the API server serves besides its own.
+func (w *world) GroupsAndMaybeResources() (*metav1.APIGroupList, map[schema.GroupVersion]*metav1.APIResourceList, map[schema.GroupVersion]error, error) {
+	v := strangeKind.GroupVersion()
+	resources := map[schema.GroupVersion]*metav1.APIResourceList{}
+	if w.stale {
+		return &metav1.APIGroupList{}, resources, map[schema.GroupVersion]error{v: errors.New("stale")}, nil
 	}
-	return &meta.RESTMapping{GroupVersionKind: gk.WithVersion("v2")}, nil
+	resources[v] = &metav1.APIResourceList{APIResources: []metav1.APIResource{{Name: "ciliumnetworkpolicies", Kind: strangeKind.Kind}}}
+	return &metav1.APIGroupList{}, resources, nil, nil
 }
 
 // strange is of a kind that nobody here knows.
@@ -223,8 +226,8 @@ type strangeList struct {
 func (s *strangeList) DeepCopyObject() runtime.Object { c := *s; return &c }
 
 func addStrange(scheme *runtime.Scheme) error {
-	v := schema.GroupVersion{Group: "cilium.io", Version: "v2"}
-	scheme.AddKnownTypeWithName(v.WithKind("CiliumNetworkPolicy"), &strange{})
+	v := strangeKind.GroupVersion()
+	scheme.AddKnownTypeWithName(strangeKind, &strange{})
 	scheme.AddKnownTypeWithName(v.WithKind("CiliumNetworkPolicyList"), &strangeList{})
 	return nil
 }
@@ -258,6 +261,7 @@ func leaseScenarios() []scenario {
 	)
 	moved := []string{newName}
 	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, oldName, errors.New("images from elsewhere are not allowed"))
+	down := apierrors.NewServiceUnavailable("the server is currently unable to handle the request")
 	broken := apierrors.NewInternalError(errors.New("failed calling webhook"))
 	during := func(then func(*world)) players { return players{endless: true, at: settled, then: then} }
 	away := func(then func(*world)) players {
@@ -306,6 +310,12 @@ func leaseScenarios() []scenario {
 		{name: "lease during which a Service comes that counts the holder", calm: true, players: during(counts(map[string]string{"tier": "front"})), lease: ReasonNotReleased, pods: moved},
 		{name: "lease during which a policy of another kind comes", calm: true, players: during(foreignPolicy), lease: ReasonForeignPolicies, pods: moved},
 		{name: "no lease: a policy of another kind", calm: true, before: foreignPolicy, closed: ReasonForeignPolicies, pods: moved},
+		{name: "no lease: policies of another kind are not told", calm: true, players: players{unlistable: denied}, closed: ReasonForeignPolicies, pods: moved},
+		{name: "no lease: policies of another kind are not told now", calm: true, players: players{unlistable: down}, closed: ReasonForeignPolicies, pods: moved},
+		{name: "no lease: whether there are kinds of policies is not told", calm: true, players: players{stale: true}, closed: ReasonForeignPolicies, pods: moved},
+		{name: "lease, policies of another kind are not told between", calm: true, players: players{when: committed, then: func(w *world) { w.unlistable = denied }}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease during which policies of another kind are not told", calm: true, players: during(func(w *world) { w.unlistable = down }), lease: v1alpha1.ReasonLeaseOver, pods: moved},
+		{name: "lease during which kinds of policies are not told", calm: true, players: during(func(w *world) { w.stale = true }), lease: v1alpha1.ReasonLeaseOver, pods: moved},
 		{name: "lease, release refused", players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, release refused, the target's agent is away", calm: true, players: players{refusesRelease: denied, targetAway: true}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease of a Job's pod, release refused", calm: true, job: true, players: players{refusesRelease: broken}, lease: ReasonNotReleased, pods: moved},

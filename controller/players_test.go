@@ -71,6 +71,10 @@ type players struct {
 	mirrors bool
 	// refusesRelease is what is said when the source is let go.
 	refusesRelease error
+	// stale: the server that serves another's policies is away; unlistable is what is said to who lists
+	// them.
+	stale      bool
+	unlistable error
 	// relabels: something gives the source a label back that it loses; strips: it takes the mark of
 	// a lease off again.
 	relabels, strips bool

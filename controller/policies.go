@@ -2,7 +2,9 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -19,9 +21,10 @@ import (
 // What comes and goes by an old address passes the policies of the pod that holds it. They have to be
 // those of the pod that has moved, from the beginning of a lease to its end.
 
-// Kinds tells what the API server serves (meta.RESTMapper).
+// Kinds tells what the API server serves, and of which versions of groups that cannot be told, for
+// another server serves them that does not answer (discovery.DiscoveryClient).
 type Kinds interface {
-	RESTMapping(gk schema.GroupKind, versions ...string) (*meta.RESTMapping, error)
+	GroupsAndMaybeResources() (*metav1.APIGroupList, map[schema.GroupVersion]*metav1.APIResourceList, map[schema.GroupVersion]error, error)
 }
 
 // unreadable are the kinds of policies that select pods by labels in ways which are not known here.
@@ -50,43 +53,64 @@ func (r *Reconciler) readPolicies(ctx context.Context, namespace string, f *Fact
 	for i := range policies.Items {
 		f.Policies = append(f.Policies, selectorsOf(&policies.Items[i], namespace)...)
 	}
+	return r.readForeign(ctx, f)
+}
+
+// readForeign looks for one policy of a kind that is not known here. That the API server does not
+// tell of a kind is no error: it may be so for long, and is told in the facts.
+func (r *Reconciler) readForeign(ctx context.Context, f *Facts) error {
+	f.Foreign, f.Untold = "", ""
+	_, resources, stale, err := r.Kinds.GroupsAndMaybeResources()
+	if err != nil {
+		return fmt.Errorf("ask the API server what it serves: %w", err)
+	}
+	if resources == nil {
+		return errors.New("the API server tells its groups without their kinds: Kubernetes 1.30 or newer is needed")
+	}
 	for _, kind := range unreadable {
-		one, err := r.anyOf(ctx, kind)
-		if err != nil {
-			return err
+		for v, err := range stale {
+			if v.Group == kind.Group {
+				f.Untold = fmt.Sprintf("%s: %v", kind, err)
+			}
 		}
-		if f.Foreign = one; one != "" {
-			return nil
+		for v, list := range resources {
+			if v.Group != kind.Group || !slices.ContainsFunc(list.APIResources, func(a metav1.APIResource) bool { return a.Kind == kind.Kind }) {
+				continue
+			}
+			f.Foreign, err = r.anyOf(ctx, v.WithKind(kind.Kind))
+			switch {
+			case isRefusal(err), apierrors.IsServiceUnavailable(err):
+				f.Untold = err.Error()
+			case err != nil, f.Foreign != "":
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // anyOf names one object of the kind; empty: there is none.
-func (r *Reconciler) anyOf(ctx context.Context, kind schema.GroupKind) (string, error) {
-	mapping, err := r.Kinds.RESTMapping(kind)
-	if meta.IsNoMatchError(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("ask the API server whether it has the kind %s: %w", kind, err)
-	}
+func (r *Reconciler) anyOf(ctx context.Context, kind schema.GroupVersionKind) (string, error) {
 	var all metav1.PartialObjectMetadataList
-	all.SetGroupVersionKind(mapping.GroupVersionKind.GroupVersion().WithKind(kind.Kind + "List"))
-	err = r.Reader.List(ctx, &all, client.Limit(1))
+	all.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	err := r.Reader.List(ctx, &all, client.Limit(1))
 	switch {
 	case apierrors.IsNotFound(err), meta.IsNoMatchError(err), err == nil && len(all.Items) == 0:
 		return "", nil // it is served no more, or there are none
 	case err != nil:
-		return "", fmt.Errorf("look for a %s: %w", kind, err)
+		return "", fmt.Errorf("look for a %s: %w", kind.GroupKind(), err)
 	}
-	return fmt.Sprintf("%s %s", kind, client.ObjectKeyFromObject(&all.Items[0])), nil
+	return fmt.Sprintf("%s %s", kind.GroupKind(), client.ObjectKeyFromObject(&all.Items[0])), nil
 }
 
-// judgeForeign tells that policies are there of which nobody here knows whom they select.
+// judgeForeign tells that policies are there of which nobody here knows whom they select, or that
+// whether there are cannot be told.
 func judgeForeign(f Facts) *Refusal {
-	if f.Foreign == "" {
+	switch {
+	case f.Foreign == "" && f.Untold == "":
 		return nil
+	case f.Foreign == "":
+		return refuse(ReasonForeignPolicies, "whether there are policies that might not go on to select the object that holds the old address, when labels are taken off it, cannot be told: %s", f.Untold)
 	}
 	return refuse(ReasonForeignPolicies, "there is %s: whether policies of that kind would go on to select the object that holds the old address, when labels are taken off it, is not known", f.Foreign)
 }
@@ -130,6 +154,7 @@ func (r *Reconciler) guarded(ctx context.Context, m *v1alpha1.PodMigration, f Fa
 	if err := r.readSelectors(ctx, m, &f); err != nil {
 		return false, err
 	}
+	f.Untold = "" // there were none; the next look asks again
 	for _, why := range []*Refusal{counted(holder, f), differ(holder, p, f)} {
 		if why != nil {
 			return true, r.endLease(ctx, m, f, *why)

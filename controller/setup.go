@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,9 +28,13 @@ func Setup(mgr ctrl.Manager, c Config) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("configure the controller: %w", err)
 	}
+	kinds, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("make a client that asks what the API server serves: %w", err)
+	}
 	r := &Reconciler{
 		Reader:  mgr.GetAPIReader(),
-		Kinds:   mgr.GetRESTMapper(),
+		Kinds:   kinds,
 		Writer:  mgr.GetClient(),
 		Status:  mgr.GetClient(),
 		Events:  mgr.GetEventRecorderFor(Name),

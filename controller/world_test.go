@@ -70,7 +70,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	w.api = fake.NewClientBuilder().WithScheme(testScheme()).WithObjectTracker(tracker).WithStatusSubresource(&v1alpha1.PodMigration{}, &policyv1.PodDisruptionBudget{}).WithObjects(objects...).Build()
 	watched := interceptor.NewClient(w.api, w.funcs())
 	w.r = &Reconciler{
-		Reader: watched, Kinds: kinds{{Group: "cilium.io", Kind: "CiliumNetworkPolicy"}}, Writer: watched, Status: watched, Events: &record.FakeRecorder{},
+		Reader: watched, Kinds: w, Writer: watched, Status: watched, Events: &record.FakeRecorder{},
 		Now:    func() time.Time { return w.now },
 		Config: Config{Namespace: system, PauseImage: pauseImage, KeepFor: -1, BindDeadline: 5 * time.Second, BudgetDeadline: 5 * time.Second}.WithDefaults(),
 	}
@@ -118,6 +118,9 @@ func (w *world) funcs() interceptor.Funcs {
 			return w.read(func() error { return c.Get(ctx, key, o, opts...) })
 		},
 		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
+			if w.unlistable != nil && l.GetObjectKind().GroupVersionKind() == strangeKind.GroupVersion().WithKind("CiliumNetworkPolicyList") {
+				return w.unlistable
+			}
 			return w.read(func() error { return c.List(ctx, l, opts...) })
 		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {

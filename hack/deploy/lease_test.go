@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/kubectl/pkg/drain"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -76,11 +77,15 @@ func newLeasing(t *testing.T) *leasing {
 	c.runs(p)
 	as := c.program("drover-controller", "n1")
 	l := &leasing{cluster: c, source: p, move: c.wish("m", p.Name, "")}
+	kinds, err := discovery.NewDiscoveryClientForConfig(c.config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	agents, err := labels.Parse("app.kubernetes.io/name=lease-agent")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.r = &controller.Reconciler{Reader: as, Kinds: as.RESTMapper(), Writer: as, Status: as, Events: &record.FakeRecorder{}, Now: func() time.Time { return time.Now().Add(l.later) },
+	l.r = &controller.Reconciler{Reader: as, Kinds: kinds, Writer: as, Status: as, Events: &record.FakeRecorder{}, Now: func() time.Time { return time.Now().Add(l.later) },
 		Config: controller.Config{Namespace: Namespace, AgentSelector: agents, PauseImage: pause, KeepFor: -1}.WithDefaults()}
 	c.make(l.move)
 	return l
