@@ -104,7 +104,7 @@ func (w *world) patched(ctx context.Context, o client.Object, p client.Patch, op
 	if u := meta.Metadata.UID; u != "" && u != now.UID {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, o.GetName(), errors.New("precondition: UID"))
 	}
-	if strings.Contains(string(body), v1alpha1.LabelLease) && w.refusesRelease != nil {
+	if o.GetName() == w.old && strings.Contains(string(body), "ownerReferences") && w.refusesRelease != nil {
 		return w.refusesRelease
 	}
 	if strings.Contains(string(body), pauseImage) && w.refusesImage != nil {

@@ -7,6 +7,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -95,7 +96,15 @@ func (r *Reconciler) adoptByJob(ctx context.Context, m *v1alpha1.PodMigration, f
 			if done, err := r.letGo(ctx, m, f, source); !done || err != nil {
 				return false, ctrl.Result{RequeueAfter: again}, err
 			}
-		} else if err := r.releaseFromJob(ctx, source); err != nil {
+		} else if err := r.releaseFromJob(ctx, source); isRefusal(err) && !apierrors.IsNotFound(err) {
+			// The Job has its pod, and nothing is to be kept from it meanwhile.
+			if err := r.unhold(ctx, m, ""); err != nil {
+				return false, ctrl.Result{}, err
+			}
+			result, err := r.await(ctx, m, f, refuse(ReasonNotReleased,
+				"the pod runs on node %s as %s; the API server does not take it that pod %s leaves Job %s: let it be patched. It says: %v", m.Status.Target.Node, p.Name, source.Name, job.Name, err))
+			return false, result, err
+		} else if err != nil {
 			return false, ctrl.Result{}, err
 		}
 	}

@@ -178,6 +178,8 @@ func jobScenarios() []scenario {
 		{name: "Job cancelled too late", players: players{when: committed, then: cancels}, gone: true, pods: moved},
 		{name: "Job whose target dies after the commit", players: players{targetDies: true},
 			phase: v1alpha1.PhaseReturned, reason: "Returned", pods: []string{oldName}},
+		{name: "Job that does not lose its pod for some time", players: players{refusesRelease: refusals()[0], at: refusedJobs, then: func(w *world) { w.refusesRelease = nil }},
+			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: moved},
 		{name: "Job whose source never ends", players: players{neverEnds: true, when: resumed, then: losesSourceNode},
 			phase: v1alpha1.PhaseCompleted, reason: "Moved", pods: moved},
 	}

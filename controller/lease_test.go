@@ -254,6 +254,13 @@ func completes(name string) func(*world) {
 	}
 }
 
+// refusedJobs tells that the record says so of a source that its Job does not lose, and that the Job is
+// on hold no more.
+func refusedJobs(w *world) bool {
+	c := meta.FindStatusCondition(w.move().Status.Conditions, v1alpha1.ConditionComplete)
+	return c != nil && c.Reason == ReasonNotReleased && !w.held(ownerHold("uid-"+jobName))
+}
+
 func leaseScenarios() []scenario {
 	const (
 		last = v1alpha1.ReasonLastConnection
@@ -318,7 +325,7 @@ func leaseScenarios() []scenario {
 		{name: "lease during which kinds of policies are not told", calm: true, players: during(func(w *world) { w.stale = true }), lease: v1alpha1.ReasonLeaseOver, pods: moved},
 		{name: "lease, release refused", players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, release refused, the target's agent is away", calm: true, players: players{refusesRelease: denied, targetAway: true}, lease: ReasonNotReleased, pods: moved},
-		{name: "lease of a Job's pod, release refused", calm: true, job: true, players: players{refusesRelease: broken}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease of a Job's pod, release refused", calm: true, job: true, players: players{refusesRelease: broken, at: refusedJobs, then: func(w *world) { w.refusesRelease = nil }}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease of a bare pod, release refused", calm: true, bare: true, players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, release altered", calm: true, players: players{relabels: true}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, its mark taken off", calm: true, players: players{strips: true}, lease: ReasonNotReleased, pods: moved},

@@ -69,7 +69,7 @@ type players struct {
 	refusesImage error
 	// mirrors: a webhook gives pods another image than they are given.
 	mirrors bool
-	// refusesRelease is what is said when the source is let go.
+	// refusesRelease is what is said when the source is to lose its owner.
 	refusesRelease error
 	// stale: the server that serves another's policies is away; unlistable is what is said to who lists
 	// them.
