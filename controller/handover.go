@@ -269,7 +269,11 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 		return r.await(ctx, m, f, why)
 	}
 	if left := leaseLeft(m, f); left > 0 {
-		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, nil
+		name := "" // which stays on hold
+		if holdsName(m) {
+			name = nameHold(m.Namespace, m.Status.Source.PodName)
+		}
+		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, r.unhold(ctx, m, name)
 	}
 	return r.remove(ctx, source)
 }

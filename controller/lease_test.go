@@ -558,3 +558,23 @@ func TestDeploymentCountsHolder(t *testing.T) {
 		t.Errorf("the lease ended for the reason %s, want %s", m.Status.Connections.LeaseReason, ReasonNotReleased)
 	}
 }
+
+// The owner of a pod whose replacement is gone is not kept from making one while the source waits for
+// the end of a lease that the target's agent, which is away, has not heard of.
+func TestNobodyIsOnHoldForTheEndOfALease(t *testing.T) {
+	w := named("lease, release refused, the target's agent is away").begin(t, fault{})
+	w.at, w.then = func(w *world) bool { return keepsAddress(w.move()) && !leasing(w.move()) }, deletes(newName)
+	for range 20 {
+		if _, err := w.r.Reconcile(context.Background(), w.request()); err != nil {
+			t.Fatal(err)
+		}
+		w.play()
+		w.now = w.now.Add(time.Second)
+	}
+	if m := w.move(); w.pod(newName) != nil || leasing(m) || w.pod(oldName) == nil || leaseLeft(m, Facts{Now: w.now, TargetNode: node("n2")}) <= 0 {
+		t.Fatalf("the source waits for nothing: %+v", m.Status.Conditions)
+	}
+	if w.held(ownerHold("uid-web-5d4")) {
+		t.Error("the ReplicaSet is on hold still")
+	}
+}
