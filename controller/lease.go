@@ -160,7 +160,7 @@ func leaseLeft(m *v1alpha1.PodMigration, f Facts) time.Duration {
 		return 0
 	}
 	left := leaseMargin - since(m, f.Now, v1alpha1.ConditionAddressLeased)
-	if c.TargetLeft || f.TargetNode == nil || targetBooted(m, f) {
+	if c.TargetLeft || targetBooted(m, f) {
 		return left
 	}
 	return max(left, c.Until.Add(leaseMargin).Sub(f.Now))

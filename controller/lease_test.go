@@ -140,9 +140,9 @@ func (w *world) leaseDeleted(m *v1alpha1.PodMigration) {
 // maySend: nobody has said that the target's kernel lets nothing of the old address out any more.
 func (w *world) maySend(m *v1alpha1.PodMigration) bool {
 	n := &corev1.Node{}
-	err := w.api.Get(context.Background(), client.ObjectKey{Name: m.Status.Target.Node}, n)
-	w.must(client.IgnoreNotFound(err))
-	return err == nil && n.Status.NodeInfo.BootID == m.Status.Target.BootID && !m.Status.Connections.TargetLeft
+	w.must(client.IgnoreNotFound(w.api.Get(context.Background(), client.ObjectKey{Name: m.Status.Target.Node}, n)))
+	boot := n.Status.NodeInfo.BootID // of a node whose object is gone, or made anew, nothing is known
+	return (boot == "" || boot == m.Status.Target.BootID) && !m.Status.Connections.TargetLeft
 }
 
 func (w *world) checkLease(s scenario, m *v1alpha1.PodMigration) {
@@ -576,5 +576,33 @@ func TestNobodyIsOnHoldForTheEndOfALease(t *testing.T) {
 	}
 	if w.held(ownerHold("uid-web-5d4")) {
 		t.Error("the ReplicaSet is on hold still")
+	}
+}
+
+// Only a node that tells of another boot can send nothing any more: that its object is gone, or was
+// made anew and says nothing yet, tells nothing of its kernel.
+func TestWhenTheTargetCanSendNoMore(t *testing.T) {
+	m := wish()
+	until := metav1.NewMicroTime(start.Add(time.Minute))
+	m.Status.Target.Resumed, m.Status.Target.BootID = true, "boot-n2"
+	m.Status.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsKept, LeaseEnded: true, Until: &until}
+	setCondition(m, start, v1alpha1.ConditionAddressLeased, false, ReasonReplacementGone, "")
+	anew := func(boot string) *corev1.Node {
+		n := node("n2")
+		n.Status.NodeInfo.BootID = boot
+		return n
+	}
+	for name, c := range map[string]struct {
+		node *corev1.Node
+		want time.Duration
+	}{
+		"the same boot": {node("n2"), 70 * time.Second}, // 60 s and the margin
+		"another boot":  {anew("boot-again"), 10 * time.Second},
+		"says nothing":  {anew(""), 70 * time.Second},
+		"no object":     {nil, 70 * time.Second},
+	} {
+		if got := leaseLeft(m, Facts{Now: start, TargetNode: c.node}); got != c.want {
+			t.Errorf("%s: the source stays for %s, want %s", name, got, c.want)
+		}
 	}
 }

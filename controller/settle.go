@@ -94,14 +94,17 @@ func afterwards(m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) string {
 
 // sourceBooted tells that the source's node runs another kernel than when the move began.
 func sourceBooted(m *v1alpha1.PodMigration, f Facts) bool {
-	was := m.Status.Source.BootID
-	return f.SourceNode != nil && was != "" && f.SourceNode.Status.NodeInfo.BootID != was
+	return booted(f.SourceNode, m.Status.Source.BootID)
 }
 
 // targetBooted is the same of the target's.
 func targetBooted(m *v1alpha1.PodMigration, f Facts) bool {
-	was := m.Status.Target.BootID
-	return f.TargetNode != nil && was != "" && f.TargetNode.Status.NodeInfo.BootID != was
+	return booted(f.TargetNode, m.Status.Target.BootID)
+}
+
+// booted tells that a node says so. One whose object was made anew says nothing until kubelet has.
+func booted(n *corev1.Node, was string) bool {
+	return n != nil && was != "" && n.Status.NodeInfo.BootID != "" && n.Status.NodeInfo.BootID != was
 }
 
 // settleLost ends a move whose target is gone since its copy was starting. Both pods go, as
