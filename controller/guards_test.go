@@ -223,6 +223,9 @@ func (w *world) delete(ctx context.Context, o client.Object, opts ...client.Dele
 		if pod.UID == m.Status.Source.PodUID {
 			w.leaseDeleted(&m)
 		}
+		if pod.UID == m.Status.Target.PodUID {
+			w.movedDeleted(&m)
+		}
 		if pod.UID == m.Status.Source.PodUID && !m.Status.Target.Resumed && !m.Status.Lost && m.Status.Decision != v1alpha1.Abort && !m.Status.Returned {
 			w.t.Errorf("the source was deleted before the target resumed (phase %s)", m.Status.Phase)
 		}

@@ -39,6 +39,11 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 			return result, err
 		}
 	}
+	if source != nil {
+		if _, err := r.endEarlier(ctx, m, f, source); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	if p == nil {
 		return r.afterLoss(ctx, m, f)
 	}
@@ -235,6 +240,12 @@ func (r *Reconciler) discard(ctx context.Context, m *v1alpha1.PodMigration, f Fa
 	if changed, err := r.letEnd(ctx, m, f, why.Message); changed || err != nil {
 		return ctrl.Result{RequeueAfter: again}, err
 	}
+	if leasing(m) {
+		return ctrl.Result{RequeueAfter: again}, r.endLease(ctx, m, f, *refuse(ReasonReplacementGone, "pod %s, which had the address, is to be deleted: %s", p.Name, why.Message))
+	}
+	if left := untilHeard(m, f); left > 0 {
+		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, nil
+	}
 	return r.remove(ctx, p)
 }
 
@@ -267,6 +278,9 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 	}
 	if why := r.unended(m, f); why != nil {
 		return r.await(ctx, m, f, why)
+	}
+	if left, err := r.endEarlier(ctx, m, f, source); left > 0 || err != nil {
+		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, err
 	}
 	if left := leaseLeft(m, f); left > 0 {
 		name := "" // which stays on hold

@@ -151,6 +151,31 @@ func (r *Reconciler) endLease(ctx context.Context, m *v1alpha1.PodMigration, f F
 	return nil
 }
 
+// untilHeard is for how long yet an agent may not have heard that a lease has ended.
+func untilHeard(m *v1alpha1.PodMigration, f Facts) time.Duration {
+	if !keepsAddress(m) {
+		return 0
+	}
+	return leaseMargin - since(m, f.Now, v1alpha1.ConditionAddressLeased)
+}
+
+// endEarlier ends the lease, if there is one, of the address that the source has from the move before
+// this one: nothing is to be sent on to a pod that is about to go. left: not all have heard of it yet.
+func (r *Reconciler) endEarlier(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (left time.Duration, _ error) {
+	var before v1alpha1.PodMigration
+	found, err := r.get(ctx, m.Namespace, source.Annotations[v1alpha1.AnnotationMigration], &before)
+	if err != nil || !found || before.Status.Target.PodUID != source.UID {
+		return 0, err
+	}
+	if leasing(&before) {
+		why := refuse(ReasonReplacementGone, "pod %s, which had the address, has moved on by PodMigration %s", source.Name, m.Name)
+		if err := r.endLease(ctx, &before, f, *why); err != nil {
+			return 0, err
+		}
+	}
+	return untilHeard(&before, f), nil
+}
+
 // leaseLeft is for how long yet the source has to stay when its lease has ended: nobody else may be
 // given the address while the pod on the target can send from it. That one has left, or its kernel has
 // closed that end at the time that it was told; and all have heard of the end.
@@ -159,7 +184,7 @@ func leaseLeft(m *v1alpha1.PodMigration, f Facts) time.Duration {
 	if !keepsAddress(m) || c.Until == nil {
 		return 0
 	}
-	left := leaseMargin - since(m, f.Now, v1alpha1.ConditionAddressLeased)
+	left := untilHeard(m, f)
 	if c.TargetLeft || targetBooted(m, f) {
 		return left
 	}

@@ -137,6 +137,16 @@ func (w *world) leaseDeleted(m *v1alpha1.PodMigration) {
 	}
 }
 
+// movedDeleted: the moved pod's sandbox goes only when the source's node has heard that the lease has
+// ended, and sends nothing more to its address.
+func (w *world) movedDeleted(m *v1alpha1.PodMigration) {
+	w.t.Helper()
+	is := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionAddressLeased)
+	if is != nil && (leasing(m) || w.now.Before(is.LastTransitionTime.Add(10*time.Second))) {
+		w.t.Errorf("pod %s was deleted at %s, to which its old address may be sent on: %+v", m.Status.Target.PodName, w.now, *is)
+	}
+}
+
 // maySend: nobody has said that the target's kernel lets nothing of the old address out any more.
 func (w *world) maySend(m *v1alpha1.PodMigration) bool {
 	n := &corev1.Node{}
@@ -461,8 +471,12 @@ func TestLeaseEndsBeforeItsPod(t *testing.T) {
 // A pod that has an old address still cannot take it along on its next move, which goes on without,
 // or not at all; and the first lease ends with it.
 func TestSecondMoveDuringALease(t *testing.T) {
-	for _, required := range []bool{false, true} {
-		w := named("lease").begin(t, fault{})
+	for _, c := range []struct {
+		story    string
+		required bool
+	}{{"lease", false}, {"lease of a bare pod", false}, {"lease", true}} {
+		required := c.required
+		w := named(c.story).begin(t, fault{})
 		w.endless = true
 		ctx := context.Background()
 		w.lease()
