@@ -23,7 +23,7 @@ import (
 const (
 	// leaseMargin covers what is under way: packets when the pod on the target may send no more,
 	// and word of the end of a lease on the way to the agents.
-	leaseMargin = 10 * time.Second
+	leaseMargin = v1alpha1.LeaseMargin
 	// leaseLook is how often, in polls, a lease is looked at when no event comes.
 	leaseLook = 10
 )

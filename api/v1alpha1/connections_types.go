@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // ConditionConnectionsKept: the pod takes its address and its open connections along. False:
 // they are closed, and the message says why. Absent: the pod does not ask for it, or that is not
@@ -40,6 +44,10 @@ const (
 	ReasonSourceChanged  = "SourceSandboxChanged"
 	ReasonTargetGone     = "TargetSandboxGone"
 )
+
+// LeaseMargin is how much longer than status.connections.keepFor the source pod holds the address: what
+// is under way when the time is over, and word of the end of a lease, arrive meanwhile.
+const LeaseMargin = 10 * time.Second
 
 // ConnectionsStatus is what becomes of the pod's old address. It is absent unless the pod asks
 // (annotation drover.dev/keep-connections) when the move is accepted.

@@ -366,3 +366,22 @@ func TestNodesPaths(t *testing.T) {
 		must(t, w.ends.forget(n.UID, n.Role))
 	}
 }
+
+// A source that has not ended when its lease has is held nevertheless, also if its worker, which had
+// not heard of that, sends on later.
+func TestSourceEndsAfterItsLease(t *testing.T) {
+	w := newWorld(t)
+	w.moved(false)
+	must(t, w.ends.forget(w.move().UID, migrate.RoleTarget)) // its node is another, and deaf
+	w.pm.Status.Target.Node = "elsewhere"
+	w.pm.Status.Source.Ended, w.pm.Status.Connections.LeaseEnded = false, true
+	w.look()
+	must(t, w.ends.Forward(w.move()))
+	if err := w.answers(); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatalf("nothing is sent on: %v", err)
+	}
+	w.look()
+	if err := w.answers(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("who connects to the old address hears %v, want nothing", err)
+	}
+}

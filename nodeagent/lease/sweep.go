@@ -93,12 +93,12 @@ func (w *Watch) sweepTarget(n note, at string, pm *v1alpha1.PodMigration) error 
 func (w *Watch) sweepSource(n note, at string, pm *v1alpha1.PodMigration) error {
 	if pm != nil {
 		s := &pm.Status
-		over := s.Source.Ended && (s.Lost || s.Connections != nil && s.Connections.LeaseEnded)
 		switch {
 		case s.Source.Released:
 			return w.cfg.Ends.clear(n.UID, n.Role)
-		case over:
-			return w.silence(n, at, of(migrate.MoveOf(pm)))
+		case s.Source.Ended && s.Lost, s.Connections != nil && s.Connections.LeaseEnded:
+			// Until the source's worker has said so it may not have heard of the end, and send on.
+			return w.silence(n, at, of(migrate.MoveOf(pm)), s.Source.Ended)
 		}
 		return nil
 	}
@@ -113,17 +113,17 @@ func (w *Watch) sweepSource(n note, at string, pm *v1alpha1.PodMigration) error 
 	if err != nil {
 		return err
 	}
-	return w.silence(n, at, l)
+	return w.silence(n, at, l, true)
 }
 
-// silence holds the sandbox again, for as long as there is one.
-func (w *Watch) silence(n note, at string, l address.Lease) error {
+// silence holds the sandbox again, for as long as there is one; once, if nobody opens it any more.
+func (w *Watch) silence(n note, at string, l address.Lease, once bool) error {
 	if w.holds[n.UID] {
 		return nil
 	}
 	if err := address.Hold(at, l); err != nil {
 		return err
 	}
-	w.holds[n.UID] = true
+	w.holds[n.UID] = once
 	return nil
 }

@@ -165,7 +165,8 @@ func (w *Watch) source(ctx context.Context, pm *v1alpha1.PodMigration) error {
 			}
 		}
 	}
-	if w.forwards[m.UID] {
+	m = m.Left(w.cfg.Now())
+	if w.forwards[m.UID] || m.Keep.For == 0 {
 		return nil
 	}
 	if err := w.cfg.Ends.Forward(m); err != nil {

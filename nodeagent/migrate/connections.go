@@ -24,6 +24,18 @@ type Keep struct {
 	New netip.Addr
 	// For is how long after the move the old address is kept at most.
 	For time.Duration
+	// Until is when that is over, by the clock of drover-controller, which counts from when it saw that
+	// the target runs. Zero: it has not yet.
+	Until time.Time
+}
+
+// Left is the move for whose Keep.For from now on the source may send on what comes for its old
+// address: no later than the lease ends, whenever that begins. 0: no more.
+func (m Move) Left(now time.Time) Move {
+	if k := &m.Keep; !k.Until.IsZero() {
+		k.For = max(0, min(k.For, k.Until.Sub(now)))
+	}
+	return m
 }
 
 // keepOf is what the record says; addresses that are none are left out, and no lease is made of them.
@@ -38,6 +50,9 @@ func keepOf(c *v1alpha1.ConnectionsStatus) (k Keep) {
 	}
 	k.New, _ = netip.ParseAddr(c.NewAddress)
 	k.For = c.KeepFor.Duration
+	if c.Until != nil {
+		k.Until = c.Until.Add(-v1alpha1.LeaseMargin)
+	}
 	return k
 }
 
@@ -59,7 +74,7 @@ type Addresses interface {
 	Arrive(m Move) error
 	// Open lets packets of the old addresses through at the target, for m.Keep.For from now on.
 	Open(m Move) error
-	// Forward sends what comes to the source's sandbox on to the target's.
+	// Forward sends what comes to the source's sandbox on to the target's, for m.Keep.For at most.
 	Forward(m Move) error
 	// Clear takes away what there is in the sandbox of m's pod on that side. Nothing there, or no
 	// sandbox: nil.

@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -92,7 +93,7 @@ func (x *addresses) Open(m Move) error {
 	return x.openErr
 }
 
-func (x *addresses) Forward(Move) error {
+func (x *addresses) Forward(m Move) error {
 	x.c.called(x.name + " forward")
 	r := x.c.record()
 	x.mu.Lock()
@@ -100,7 +101,7 @@ func (x *addresses) Forward(Move) error {
 	if x.source.Alive || !r.Target.Resumed || r.Lost || x.net != "held" {
 		x.c.t.Errorf("forwarded from %q, with the source alive: %v, resumed: %v, lost: %v", x.net, x.source.Alive, r.Target.Resumed, r.Lost)
 	}
-	x.net = "forwards"
+	x.net, x.sendsOn = "forwards", m.Keep.For
 	return nil
 }
 
@@ -361,4 +362,41 @@ func restartedAt(t *testing.T, v handoff.Verb, name string, nth int) {
 		a.stop()
 		b.stop()
 	})
+}
+
+// A source that ends late sends nothing on for a lease that is over, and for no longer than one lives.
+func TestSourceEndsLate(t *testing.T) {
+	for name, late := range map[string]struct {
+		lease func(*v1alpha1.ConnectionsStatus)
+		net   string
+		sends time.Duration
+	}{
+		"it has just begun": {func(*v1alpha1.ConnectionsStatus) {}, "forwards", time.Minute},
+		"a part is left": {func(c *v1alpha1.ConnectionsStatus) {
+			c.Until = &metav1.MicroTime{Time: time.Now().Add(v1alpha1.LeaseMargin + 20*time.Second)}
+		}, "forwards", 20 * time.Second},
+		"its time is over": {func(c *v1alpha1.ConnectionsStatus) { c.Until = &metav1.MicroTime{Time: time.Now()} }, "held", 0},
+		"it has ended":     {func(c *v1alpha1.ConnectionsStatus) { c.LeaseEnded = true }, "held", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := moved
+			want.Source.Keep, want.Adopted = true, true
+			run(t, func(c *cluster) { keeping(c); c.pm.Status.Source.KeepUntilAdopted = true }, func(c *cluster) {
+				time.Sleep(30 * time.Second)
+				synctest.Wait()
+				c.mu.Lock()
+				c.count++
+				c.pm = c.pm.DeepCopy()
+				c.pm.ResourceVersion, c.pm.Status.Adopted = fmt.Sprint(c.count), true
+				late.lease(c.pm.Status.Connections)
+				c.mu.Unlock()
+				c.show()
+			}, want, func(t *testing.T, c *cluster) {
+				c.nets(t, late.net, "open")
+				if got := c.nodes["a"].sendsOn; got != late.sends {
+					t.Errorf("sent on for %v, want %v", got, late.sends)
+				}
+			})
+		})
+	}
 }

@@ -77,7 +77,9 @@ type node struct {
 	fences  map[string]fence.Fence
 	begun   bool
 	// net is what the sandbox of the pod is: held, forwards, arrived, open; kept: it was dumped so.
-	net                                                       string
+	net string
+	// sendsOn is for how long what comes for the old address was to be sent on.
+	sendsOn                                                   time.Duration
 	kept                                                      bool
 	findErr, answerErr, probeErr, holdErr, arriveErr, openErr error
 	arrivals                                                  map[string]bool

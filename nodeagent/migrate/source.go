@@ -41,8 +41,8 @@ func (w *worker) doSource(ctx context.Context, a handoff.Action) {
 			return clear()
 		})
 	case handoff.OpEnd:
-		resumed := w.machine.Record().Target.Resumed
-		w.try(ctx, a.Op, func(ctx context.Context) error { return w.end(ctx, resumed) })
+		m := w.onward()
+		w.try(ctx, a.Op, func(ctx context.Context) error { return w.end(ctx, m) })
 	}
 }
 
@@ -89,11 +89,24 @@ func (w *worker) send(ctx context.Context, dir string) letter {
 	return l
 }
 
-// end ends the source. Only when nothing of it is left, and the copy is known to run, is what comes
-// for its address sent on; that it could not be is tried again by who looks after leases.
-func (w *worker) end(ctx context.Context, resumed bool) error {
-	m := w.moving()
-	if err := w.d.ports.Checkpointer.End(ctx, m); err != nil || !m.KeepsConnections || !resumed {
+// onward is the move with for how long what comes for its old address is to be sent on; 0: not at all,
+// for the copy is not known to run, or the lease is over.
+func (w *worker) onward() Move {
+	m, pm := w.moving(), w.newest()
+	if pm != nil {
+		m.Keep.Until = keepOf(pm.Status.Connections).Until
+	}
+	m = m.Left(w.d.cfg.Now())
+	if !w.machine.Record().Target.Resumed || pm != nil && pm.Status.Connections != nil && pm.Status.Connections.LeaseEnded {
+		m.Keep.For = 0
+	}
+	return m
+}
+
+// end ends the source. Only when nothing of it is left is what comes for its address sent on; that it
+// could not be is tried again by who looks after leases.
+func (w *worker) end(ctx context.Context, m Move) error {
+	if err := w.d.ports.Checkpointer.End(ctx, m); err != nil || !m.KeepsConnections || m.Keep.For == 0 {
 		return err
 	}
 	if err := w.d.ports.Addresses.Forward(m); err != nil {
