@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -22,6 +25,8 @@ func (c *Copies) eager(m migrate.Move, n *note) (why string, err error) {
 	}
 	lacking, why, err := c.cfg.Memory(n.Images)
 	switch {
+	case err != nil && !lacking && !m.PostCopy && !lacks(n.Images):
+		return err.Error(), nil // CRIU may read what this cannot
 	case err != nil || !lacking:
 		return why, err
 	case !m.PostCopy:
@@ -33,6 +38,12 @@ func (c *Copies) eager(m migrate.Move, n *note) (why string, err error) {
 	}
 	n.From = &m
 	return "", nil
+}
+
+// lacks tells that images are said to lack memory, or that it is not known whether they are.
+func lacks(images string) bool {
+	_, err := os.Stat(filepath.Join(images, inspect.LackingImage))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // forfeit ends the ways by which a copy's memory comes: it is lost.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/lazypages"
+	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -27,6 +28,7 @@ func TestEager(t *testing.T) {
 		memory   memory
 		postCopy bool
 		noPages  bool
+		marked   bool // inspect.LackingImage is there
 		eager    bool
 		from     bool // from the source
 		says     string
@@ -34,7 +36,10 @@ func TestEager(t *testing.T) {
 		"nothing is looked at":           {eager: true},
 		"whole":                          {memory: gives(false, "", nil)},
 		"whole, and needed at once":      {memory: gives(false, "too small", nil), postCopy: true, eager: true},
-		"not known":                      {memory: gives(false, "", errors.New("no pagemap")), says: "no pagemap"},
+		"not known, as ever":             {memory: gives(false, "", errors.New("no pagemap")), eager: true},
+		"not known, and may lack":        {memory: gives(false, "", errors.New("no pagemap")), postCopy: true, says: "no pagemap"},
+		"not known, but said to lack":    {memory: gives(false, "", errors.New("no pagemap")), marked: true, says: "no pagemap"},
+		"lacking more than is told":      {memory: gives(true, "", errors.New("too many")), says: "too many"},
 		"lacking, and allowed":           {memory: gives(true, "", nil), postCopy: true, from: true},
 		"lacking, and not allowed":       {memory: gives(true, "", nil), says: "does not allow"},
 		"lacking, and nobody to ask":     {memory: gives(true, "", nil), postCopy: true, noPages: true, says: "no way to fetch"},
@@ -47,7 +52,12 @@ func TestEager(t *testing.T) {
 			if c.noPages {
 				x.cfg.Pages = nil
 			}
-			n := note{Images: "/images"}
+			n := note{Images: t.TempDir()}
+			if c.marked {
+				if err := os.WriteFile(filepath.Join(n.Images, inspect.LackingImage), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
 			why, err := x.eager(migrate.Move{Name: "m", PostCopy: c.postCopy}, &n)
 			if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want %q", err, c.says)
