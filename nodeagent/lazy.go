@@ -49,8 +49,11 @@ func (a *agent) cannotTrack() string {
 // is left is loaded while it does.
 func (a *agent) memory(images string) (lacking bool, eager string, err error) {
 	m, err := inspect.MemoryOf(images, a.cfg.LazyFrom)
+	if err == nil && m.Lacking {
+		_, err = inspect.LeftOut(images) // what is asked for later has to be known then
+	}
 	if err != nil {
-		return false, "", err
+		return m.Lacking, "", err
 	}
 	if why := a.cannotLoadLater(); why != "" {
 		return m.Lacking, why, nil

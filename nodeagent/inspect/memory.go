@@ -126,7 +126,11 @@ type Left map[uint64][]span
 // span is memory from start up to end, in bytes.
 type span struct{ start, end uint64 }
 
-// LeftOut tells what the images in a directory lack of memory that can be loaded later.
+// mostSpans is how many spans images may lack, 16 MiB of them: the source's word is not kept without bound.
+const mostSpans = 1 << 20
+
+// LeftOut tells what the images in a directory lack of memory that can be loaded later. An error also if it
+// lies in more than 1,048,576 pieces.
 func LeftOut(dir string) (Left, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -137,7 +141,7 @@ func LeftOut(dir string) (Left, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inspect images: %w", err)
 	}
-	left, page := Left{}, uint64(os.Getpagesize())
+	left, count, page := Left{}, 0, uint64(os.Getpagesize())
 	d := &images{root: root, names: names}
 	_, err = d.each("pagemap-", func(name string) error {
 		process, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(name, "pagemap-"), ".img"), 10, 64)
@@ -145,13 +149,24 @@ func LeftOut(dir string) (Left, error) {
 			return nil // of shared memory
 		}
 		return eachLazy(root, name, func(e *pagemap.PagemapEntry) bool {
-			if e.GetFlags()&presentPage == 0 {
-				left[process] = append(left[process], span{e.GetVaddr(), e.GetVaddr() + pagesIn(e)*page})
+			start, all := e.GetVaddr(), left[process]
+			switch end := start + pagesIn(e)*page; {
+			case e.GetFlags()&presentPage != 0:
+			case len(all) > 0 && all[len(all)-1].end == start:
+				all[len(all)-1].end = end
+			default:
+				left[process], count = append(all, span{start, end}), count+1
 			}
-			return true
+			return count <= mostSpans
 		})
 	})
-	return left, err
+	if err == nil && count > mostSpans {
+		err = fmt.Errorf("the images lack memory in more than %d pieces: move the pod without spec.postCopy", mostSpans)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return left, nil
 }
 
 // InARow is how much is lacking in a row of a process's memory from address on, in bytes. It knows what CRIU

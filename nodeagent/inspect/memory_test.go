@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,35 @@ func TestLeftOut(t *testing.T) {
 	}
 	if n := left.InARow(1, at+6*page); n != 3*page {
 		t.Errorf("%d bytes in a row from the second of 4 pages on, want %d", n, 3*page)
+	}
+}
+
+// TestLeftOutInPieces: what lies side by side is one span, and more spans than a process has are refused: a
+// source may send as many as it likes.
+func TestLeftOutInPieces(t *testing.T) {
+	page := uint64(os.Getpagesize())
+	entry := func(at uint64) []byte {
+		b := image(t, imagefile.PagemapMagic, &pagemap.PagemapEntry{
+			Vaddr: proto.Uint64(at), CompatNrPages: proto.Uint32(1), NrPages: proto.Uint64(1), Flags: proto.Uint32(lazyPage)})
+		return b[len(image(t, imagefile.PagemapMagic)):]
+	}
+	head := image(t, imagefile.PagemapMagic, &pagemap.PagemapHead{})
+	of := func(entries []byte) (Left, error) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "pagemap-1.img"), append(head, entries...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return LeftOut(dir)
+	}
+	left, err := of(append(entry(4*page), entry(5*page)...))
+	if err != nil || len(left[1]) != 1 || !left.Has(1, 4*page, 2*page) {
+		t.Errorf("two pages side by side: %v, %v", left, err)
+	}
+	if _, err := of(bytes.Repeat(entry(4*page), mostSpans)); err != nil {
+		t.Errorf("as many as there may be: %v", err)
+	}
+	if left, err := of(bytes.Repeat(entry(4*page), mostSpans+1)); err == nil || left != nil {
+		t.Errorf("one more: %v, want that it is refused", err)
 	}
 }
 
