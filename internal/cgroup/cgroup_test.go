@@ -130,6 +130,9 @@ func TestFreezeThawKill(t *testing.T) {
 				if err := g.Freeze(ctx); err != nil {
 					t.Fatal(err)
 				}
+				if told, err := g.Told(); !told || err != nil {
+					t.Errorf("frozen: got told=%v, %v", told, err)
+				}
 			}
 			pids, err := g.Procs()
 			if err != nil || len(pids) != 2 {
@@ -146,6 +149,9 @@ func TestFreezeThawKill(t *testing.T) {
 			}
 			if frozen, err := g.Frozen(); frozen || err != nil {
 				t.Errorf("thawed: got frozen=%v, %v", frozen, err)
+			}
+			if told, err := g.Told(); told || err != nil {
+				t.Errorf("thawed: got told=%v, %v", told, err)
 			}
 			if err := g.Freeze(ctx); err != nil {
 				t.Fatal(err)

@@ -101,6 +101,16 @@ func (g Group) Frozen() (bool, error) {
 	return strings.Contains("\n"+string(events), "\nfrozen 1"), nil
 }
 
+// Told tells whether the group's own freezer was told to stop it, even if some task has not stopped yet.
+func (g Group) Told() (bool, error) {
+	file := "freezer.self_freezing"
+	if g.v2 {
+		file = "cgroup.freeze"
+	}
+	told, err := os.ReadFile(filepath.Join(g.dir, file))
+	return strings.TrimSpace(string(told)) == "1", err
+}
+
 // Procs lists the processes in the group and below. A group that is gone has none.
 func (g Group) Procs() ([]int, error) {
 	var pids []int

@@ -105,6 +105,9 @@ type note struct {
 	CgroupsPath string `json:"cgroupsPath"`
 	// Leaves: the images lack the memory that can be loaded later. See whole.
 	Leaves bool `json:"leaves,omitempty"`
+	// Held: it leaves memory, and was frozen for its hold. Ran: somebody let it run since.
+	Held bool `json:"held,omitempty"`
+	Ran  bool `json:"ran,omitempty"`
 }
 
 // New makes the state of a node without dumps. It does no I/O.

@@ -12,6 +12,7 @@ import (
 	"github.com/drover-project/drover/internal/criu"
 	"github.com/drover-project/drover/internal/handoff"
 	"github.com/drover-project/drover/internal/hosted"
+	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/repair"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
@@ -54,7 +55,7 @@ func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("find the container's control group: %w", err)
 		}
-		if err := group.Freeze(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := d.freeze(ctx, *n, group, filepath.Join(dump, partDir, filepath.Base(h.ImageDir))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 	}
@@ -77,6 +78,29 @@ func (d *Dumps) Hold(ctx context.Context, h runtimeapi.Hold) (bool, error) {
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
+}
+
+// freeze freezes the group of a container whose note is in dir. One that leaves memory there, and was let run by
+// somebody since it was held, is of no use to its copy any more: that is noted before it stands still again.
+func (d *Dumps) freeze(ctx context.Context, n note, group cgroup.Group, dir string) error {
+	if n.Held && !n.Ran {
+		_, ran, err := standing(n, group)
+		if err != nil {
+			return err
+		}
+		if ran {
+			d.cfg.Log.Error("a container that is held was let run by somebody: its memory is lost to its copy", "pod", n.PodUID, "container", n.ContainerID)
+			n.Ran = true
+			if err := layout.WriteNote(filepath.Join(dir, noteFile), n); err != nil {
+				return err
+			}
+		}
+	}
+	if err := group.Freeze(ctx); err != nil || n.Held || !n.Leaves {
+		return err
+	}
+	n.Held = true
+	return layout.WriteNote(filepath.Join(dir, noteFile), n)
 }
 
 // signal wakes everybody who waits for a change. The lock is held.
@@ -118,7 +142,7 @@ func (d *Dumps) look(p part) (alive, frozen, dumping bool, err error) {
 			return false, false, false, err
 		}
 		alive = len(pids) > 0
-		if frozen, err = group.Frozen(); err != nil && group.Exists() {
+		if frozen, err = d.frozen(p, group); err != nil && group.Exists() {
 			return false, false, false, err
 		}
 	}
@@ -129,6 +153,19 @@ func (d *Dumps) look(p part) (alive, frozen, dumping bool, err error) {
 	// A script that has not called again yet left its group frozen.
 	dumping = running && !held && !frozen
 	return alive, frozen, dumping, err
+}
+
+// frozen tells whether a container's group stands, and has never run since it was held.
+func (d *Dumps) frozen(p part, group cgroup.Group) (bool, error) {
+	n, err := readNote(p.dir)
+	if err != nil {
+		return false, err
+	}
+	if n == nil || !n.Held {
+		return group.Frozen()
+	}
+	_, ran, err := standing(*n, group)
+	return err == nil && !ran, err
 }
 
 // Release undoes the dumps: the containers run on.

@@ -114,7 +114,10 @@ func (d *Dumps) pages(p part, r lazypages.Range, b []byte) error {
 	if !left.Has(r.Process, r.Address, r.Size) {
 		return fmt.Errorf("%w: the images do not lack it", lazypages.ErrLost)
 	}
-	return d.readHeld(*n, r, b)
+	if err := readMemory(n.Init.PID, r, b); err != nil {
+		return errors.Join(err, d.stands(p))
+	}
+	return d.stands(p) // all along: nobody freezes unnoted what has run
 }
 
 // leftOut is what a container's images lack. They do not change.
@@ -135,30 +138,47 @@ func (d *Dumps) leftOut(p part) (inspect.Left, error) {
 	return left, nil
 }
 
-// readHeld reads memory of a container's one process. What was read counts if it stood still all along:
-// nobody freezes again what has run.
-func (d *Dumps) readHeld(n note, r lazypages.Range, b []byte) error {
-	if err := readMemory(n.Init.PID, r, b); err != nil {
-		return errors.Join(err, d.stands(n))
+// stands is nil if the container's first process is there and has stood still since it was held. An error that
+// wraps lazypages.ErrLost: it has not, for certain.
+func (d *Dumps) stands(p part) error {
+	n, err := readNote(p.dir) // as it is now: the script may have called again
+	switch {
+	case err != nil:
+		return err
+	case n == nil || n.Init.Doomed():
+		return fmt.Errorf("%w: the container's first process has ended, or was killed", lazypages.ErrLost)
 	}
-	return d.stands(n)
-}
-
-// stands is nil if the container's first process is there and stands still. An error that wraps
-// lazypages.ErrLost: it does not, for certain.
-func (d *Dumps) stands(n note) error {
-	if n.Init.Doomed() {
-		return fmt.Errorf("%w: process %d has ended, or was killed", lazypages.ErrLost, n.Init.PID)
-	}
-	group, err := d.groupOf(n)
+	group, err := d.groupOf(*n)
 	if err != nil {
 		return err
 	}
-	frozen, err := group.Frozen()
-	if err == nil && !frozen {
-		err = fmt.Errorf("%w: process %d is not frozen any more", lazypages.ErrLost, n.Init.PID)
+	still, ran, err := standing(*n, group)
+	switch {
+	case err == nil && ran:
+		err = fmt.Errorf("%w: process %d was let run", lazypages.ErrLost, n.Init.PID)
+	case err == nil && !still:
+		err = fmt.Errorf("process %d has not stopped again yet", n.Init.PID)
 	}
 	return err
+}
+
+// freezer is what stops a container; cgroup.Group fits.
+type freezer interface {
+	Frozen() (bool, error)
+	Told() (bool, error)
+}
+
+// standing tells of a container that was held whether it stands still, or ran since. Neither: CRIU was
+// killed, and a task that it had stopped is on its way into the freezer, before it runs any code of its own.
+func standing(n note, f freezer) (still, ran bool, err error) {
+	if n.Ran {
+		return false, true, nil
+	}
+	if still, err = f.Frozen(); still || err != nil {
+		return still, false, err
+	}
+	told, err := f.Told()
+	return false, err == nil && !told, err
 }
 
 // readMemory reads memory of the process that has the PID pid here, and r.Process in the images.
