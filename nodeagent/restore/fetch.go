@@ -114,6 +114,43 @@ func (c *Copies) feed(ctx context.Context, n note) (end func()) {
 	}
 }
 
+// endFetching ends what fetches the memory of a copy whose first process has ended, when all of its processes
+// have. CRIU's daemon would notice when the next memory came: with the source away, perhaps never.
+func (c *Copies) endFetching(ctx context.Context, n note) error {
+	if n.From == nil {
+		return nil
+	}
+	dir := c.cfg.Layout.Loader(n.ID)
+	for ctx.Err() == nil {
+		running, err := hosted.Running(dir)
+		if err != nil || !running {
+			return err
+		}
+		group, err := c.group(n)
+		if err != nil {
+			return err
+		}
+		pids, err := group.Procs()
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			break
+		}
+		wait, cancel := context.WithTimeout(ctx, moment)
+		<-wait.Done()
+		cancel()
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	c.mu.Lock()
+	c.over[n.ID] = true
+	c.mu.Unlock()
+	_, err := hosted.CutOff(dir)
+	return err
+}
+
 // Drop kills m's copies that lack memory which is lost. It returns when they are dead. Those that lack
 // nothing any more run on.
 func (c *Copies) Drop(ctx context.Context, m migrate.Move) error {

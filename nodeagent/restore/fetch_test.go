@@ -7,12 +7,15 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/lazypages"
+	"github.com/drover-project/drover/internal/process"
 	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
@@ -109,4 +112,52 @@ func TestForfeitedBeforeItIsFed(t *testing.T) {
 	if _, err := io.ReadFull(relay, word[:]); err != nil || word[0] != lost {
 		t.Errorf("told %d, %v; want %d, that it is lost", word[0], err, lost)
 	}
+}
+
+// TestCopyThatEndsWhileItIsFed: when a copy has ended nothing is left to load, also while the source does not answer.
+func TestCopyThatEndsWhileItIsFed(t *testing.T) {
+	b := newBench(t, running)
+	b.cfg.Lost = func(_ migrate.Pod, why string) { t.Errorf("the user is told that it was killed: %s", why) }
+	b.note.Lazy, b.note.From = true, &migrate.Move{Name: "m"}
+	dir := b.cfg.Layout.Loader(b.note.ID)
+	loader := exec.Command("sh", "-c", "sleep 1000 & echo; wait") // as hosted, which ends with its command
+	out, err := loader.StdoutPipe()
+	if err == nil {
+		err = loader.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := process.Of(loader.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	below, err := p.Below()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reaped := make(chan struct{})
+	go func() { defer close(reaped); _ = loader.Wait() }()
+	t.Cleanup(func() {
+		for _, q := range append(below, p) {
+			_ = q.Kill()
+		}
+		<-reaped
+	})
+	if err := errors.Join(os.MkdirAll(dir, 0o700), layout.WriteNote(filepath.Join(dir, "pid"), p), b.write(b.note)); err != nil {
+		t.Fatal(err)
+	}
+	follow := b.follow(t.Context(), b.note)
+	go follow()
+	b.die()
+	go b.watch(t.Context(), b.note)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := b.Loaded(ctx, move); err != nil {
+		t.Error(err)
+	}
+	b.followed(ctx, b.note)
 }

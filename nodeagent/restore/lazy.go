@@ -143,6 +143,12 @@ func (c *Copies) awaitLoaded(ctx context.Context, n note) {
 	if err != nil || now == nil || now.Wrapper != n.Wrapper || !now.Lazy {
 		return // ended, by kill
 	}
+	c.mu.Lock()
+	over := c.over[n.ID]
+	c.mu.Unlock()
+	if over {
+		return // it lost nothing
+	}
 	why := c.failure(dir)
 	if why == "" {
 		// Under another name at once: half of it would look as if it had failed.

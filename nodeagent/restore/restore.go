@@ -88,6 +88,8 @@ type Copies struct {
 	follows map[string]chan struct{}
 	// forfeits are of copies whose memory may come to be lost, by container ID.
 	forfeits map[string]forfeit
+	// over are the copies that ended before all of their memory was fetched, by container ID.
+	over map[string]bool
 	// spare is ready to load a copy's memory; nil: none is.
 	spare *hosted.Spare
 	// unpacking are the restores that make files, by the pod's UID: each pod has one at a time.
@@ -146,7 +148,7 @@ type note struct {
 
 // New makes the state of a node without copies. It does no I/O.
 func New(cfg Config) *Copies {
-	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, follows: map[string]chan struct{}{}, forfeits: map[string]forfeit{}, holds: map[string]*hold{}, unpacking: map[string]*unpacking{},
+	return &Copies{cfg: cfg, waiters: map[string]*waiter{}, words: map[string]string{}, follows: map[string]chan struct{}{}, forfeits: map[string]forfeit{}, over: map[string]bool{}, holds: map[string]*hold{}, unpacking: map[string]*unpacking{},
 		changed: make(chan struct{}), ready: make(chan struct{})}
 }
 
@@ -185,6 +187,9 @@ func (c *Copies) Run(ctx context.Context, notices Notices) error {
 func (c *Copies) watch(ctx context.Context, n note) {
 	if err := n.Init.Wait(ctx); err != nil {
 		return
+	}
+	if err := c.endFetching(ctx, n); err != nil {
+		c.cfg.Log.Warn("cannot end what fetches the memory of a copy that has ended", "pod", n.PodUID, "container", n.ID, "err", err)
 	}
 	// What loads its memory may have ended it, and then its note is still needed.
 	c.followed(ctx, n)
@@ -276,6 +281,7 @@ func (c *Copies) forget(n note) error {
 	c.mu.Lock()
 	delete(c.words, n.ID)
 	delete(c.forfeits, n.ID)
+	delete(c.over, n.ID)
 	c.mu.Unlock()
 	err := os.Remove(c.cfg.Layout.RestoreNote(n.ID))
 	if errors.Is(err, fs.ErrNotExist) {
