@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/lazypages"
@@ -114,10 +117,28 @@ func (d *Dumps) pages(p part, r lazypages.Range, b []byte) error {
 	if !left.Has(r.Process, r.Address, r.Size) {
 		return fmt.Errorf("%w: the images do not lack it", lazypages.ErrLost)
 	}
-	if err := readMemory(n.Init.PID, r, b); err != nil {
-		return errors.Join(err, d.stands(p))
+	return finish(readMemory(n.Init.PID, r, b), d.stands(p)) // all along: nobody freezes unnoted what has run
+}
+
+// finish says how reading memory ended, of a process that stands or not: what the kernel cannot read of one that
+// stands (EIO, EFAULT: the page is poisoned, or swap failed) it never will.
+func finish(err, stands error) error {
+	if stands == nil && (errors.Is(err, unix.EIO) || errors.Is(err, unix.EFAULT)) {
+		return fmt.Errorf("%w: %w", lazypages.ErrLost, err)
 	}
-	return d.stands(p) // all along: nobody freezes unnoted what has run
+	return errors.Join(err, stands)
+}
+
+// Holds tells whether anything is there of a dump for a move, of which UID and Epoch count.
+func (d *Dumps) Holds(m migrate.Move) (bool, error) {
+	dump, err := d.dir(m)
+	if err != nil {
+		return false, err
+	}
+	if _, err = os.Stat(dump); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // leftOut is what a container's images lack. They do not change.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
@@ -124,6 +127,25 @@ func TestStanding(t *testing.T) {
 	} {
 		if still, ran, err := standing(c.n, c.f); still != c.still || ran != c.ran || err != nil {
 			t.Errorf("%s: still %v, ran %v, %v; want %v, %v", name, still, ran, err, c.still, c.ran)
+		}
+	}
+}
+
+// TestUnreadable: what cannot be read of a process that stands is lost; all else may pass.
+func TestUnreadable(t *testing.T) {
+	read, stands := func(err error) error { return &fs.PathError{Op: "read", Path: "mem", Err: err} }, errors.New("not stopped again yet")
+	for name, c := range map[string]struct {
+		err  error
+		lost bool
+	}{
+		"read":                   {finish(nil, nil), false},
+		"poisoned":               {finish(read(unix.EIO), nil), true},
+		"no such address":        {finish(read(unix.EFAULT), nil), true},
+		"poisoned, or not there": {finish(read(unix.EIO), stands), false},
+		"no room":                {finish(read(unix.ENOMEM), nil), false},
+	} {
+		if errors.Is(c.err, lazypages.ErrLost) != c.lost || (c.err == nil) != (name == "read") {
+			t.Errorf("%s: %v, want lost %v", name, c.err, c.lost)
 		}
 	}
 }

@@ -53,6 +53,7 @@ type source struct {
 	address string
 	stop    func()
 	held    error
+	holds   bool
 }
 
 // held gives memory that tells whose and from where it is.
@@ -82,6 +83,9 @@ func (x *source) serve(t *testing.T, address string) {
 		copy(b, content(container, r))
 		return x.held
 	}}
+	s.Holds = func(m migrate.Move) (bool, error) {
+		return x.holds && m.UID == testMove.UID && m.Epoch == testMove.Epoch, nil
+	}
 	s.Register(server)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Serve(l) })
@@ -134,6 +138,25 @@ func TestLost(t *testing.T) {
 	x.record.err = nil
 	if err := c.Read(t.Context(), testMove, "main", r, b); err != nil {
 		t.Errorf("asked again: %v", err)
+	}
+}
+
+// TestOver: what a move that is over had is lost when nothing of it is left.
+func TestOver(t *testing.T) {
+	x := newSource(t)
+	c := x.client(t, "b")
+	r, b := lazypages.Range{Process: 1, Address: page, Size: page}, make([]byte, page)
+	x.record.err, x.holds = fmt.Errorf("%w: aborted", ErrOver), true
+	if err := c.Read(t.Context(), testMove, "main", r, b); err == nil || errors.Is(err, lazypages.ErrLost) {
+		t.Errorf("still held: got %v, want a refusal", err)
+	}
+	x.holds = false
+	if err := c.Read(t.Context(), testMove, "main", r, b); !errors.Is(err, lazypages.ErrLost) {
+		t.Errorf("got %v, want that it is lost", err)
+	}
+	x.record.err = ErrRefused
+	if err := c.Read(t.Context(), testMove, "main", r, b); err == nil || errors.Is(err, lazypages.ErrLost) {
+		t.Errorf("not yet allowed: got %v, want a refusal", err)
 	}
 }
 

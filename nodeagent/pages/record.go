@@ -24,7 +24,7 @@ var _ Admission = ByRecord{}
 func (a ByRecord) Admit(ctx context.Context, namespace, name string) (migrate.Move, error) {
 	pm, err := a.Records.Get(ctx, namespace, name)
 	if apierrors.IsNotFound(err) {
-		return migrate.Move{}, fmt.Errorf("%w: %w", ErrRefused, err)
+		return migrate.Move{}, fmt.Errorf("%w: %w", ErrOver, err)
 	}
 	if err != nil {
 		return migrate.Move{}, err
@@ -33,9 +33,9 @@ func (a ByRecord) Admit(ctx context.Context, namespace, name string) (migrate.Mo
 	case !r.Source.Offered && !r.Target.Waiting:
 		return migrate.Move{}, fmt.Errorf("%w: no create waits for its copy", ErrRefused)
 	case pm.Status.Decision == v1alpha1.Abort, r.Returned, r.Lost, r.Target.Failed:
-		return migrate.Move{}, fmt.Errorf("%w: no copy may be made any more", ErrRefused)
+		return migrate.Move{}, fmt.Errorf("%w: no copy may be made any more", ErrOver)
 	case r.Target.Loaded:
-		return migrate.Move{}, fmt.Errorf("%w: the copy has all of its memory", ErrRefused)
+		return migrate.Move{}, fmt.Errorf("%w: the copy has all of its memory", ErrOver)
 	}
 	return migrate.MoveOf(pm), nil
 }

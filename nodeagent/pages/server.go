@@ -24,11 +24,14 @@ import (
 // ErrRefused says that the record of a move does not allow its memory to be read.
 var ErrRefused = errors.New("the move does not allow it")
 
+// ErrOver is an ErrRefused of a move whose record is settled, or gone.
+var ErrOver = fmt.Errorf("%w: it is over", ErrRefused)
+
 // Admission knows the records of moves.
 type Admission interface {
 	// Admit reads the record of a move from the API server itself, and gives the move if it is a
 	// post-copy that is neither aborted nor returned nor loaded. An error that wraps ErrRefused says
-	// that it is not; any other that it is not known. It may be called from several goroutines.
+	// that it is not, ErrOver that it never will be again; any other that it is not known. It may be called from several goroutines.
 	Admit(ctx context.Context, namespace, name string) (migrate.Move, error)
 }
 
@@ -40,6 +43,8 @@ type Server struct {
 	Admission Admission
 	// Held fills b with memory of a container that this node holds, by its name; checkpoint.Dumps.Pages fits.
 	Held func(m migrate.Move, container string, r lazypages.Range, b []byte) error
+	// Holds tells whether there is anything of a move on this node, by its UID and Epoch; checkpoint.Dumps.Holds fits.
+	Holds func(migrate.Move) (bool, error)
 	// Log may be nil.
 	Log *slog.Logger
 
@@ -102,6 +107,11 @@ func (s *Server) read(ctx context.Context, q *agentv1.ReadRequest) ([]byte, erro
 	}
 	k := key{q.GetMigrationUid(), q.GetEpoch(), string(caller)}
 	m, err := s.admit(ctx, k, q.GetNamespace(), q.GetMigration())
+	if errors.Is(err, ErrOver) {
+		if holds, herr := s.Holds(migrate.Move{UID: k.uid, Epoch: int64(k.epoch)}); herr == nil && !holds {
+			err = fmt.Errorf("%w: %w", lazypages.ErrLost, err)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,12 @@ func (a *ahead) read(r lazypages.Range, b []byte) error {
 		next.memory = make([]byte, next.Size)
 		into = next.memory
 	}
-	if err := a.fetch(next.Range, into); err != nil {
+	err := a.fetch(next.Range, into)
+	if err != nil && next.Size > r.Size { // what is asked for may be had without the rest
+		next, into = piece{Range: r}, b
+		err = a.fetch(r, b)
+	}
+	if err != nil {
 		return err
 	}
 	copy(b, into)

@@ -117,3 +117,13 @@ func TestAheadFails(t *testing.T) {
 		t.Error("it was not fetched again")
 	}
 }
+
+// TestAheadOfWhatCannotBeRead: what is asked for comes, although what follows it cannot be read.
+func TestAheadOfWhatCannotBeRead(t *testing.T) {
+	h := &steady{first: 1 << 30, end: 1<<30 + 3*pageSize}
+	a := h.ahead()
+	a.lacking = func(uint64, uint64) uint64 { return most }
+	for i := range uint64(3) {
+		mustRead(t, a, h.first+i*pageSize, pageSize)
+	}
+}
