@@ -34,7 +34,7 @@ func Setup(mgr ctrl.Manager, c Config) error {
 	}
 	r := &Reconciler{
 		Reader:  mgr.GetAPIReader(),
-		Kinds:   kinds,
+		Kinds:   &remembered{kinds: kinds, now: time.Now},
 		Writer:  mgr.GetClient(),
 		Status:  mgr.GetClient(),
 		Events:  mgr.GetEventRecorderFor(Name),
