@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -132,13 +133,14 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		if held, result, err := r.onHold(ctx, m, f, p, hand); !held || err != nil {
 			return false, result, err
 		}
-		if done, err := r.letGo(ctx, m, f, source); !done || err != nil {
-			return false, ctrl.Result{RequeueAfter: again}, err
+		if done, result, err := r.letGo(ctx, m, f, source); !done || err != nil {
+			return false, result, err
 		}
 	case owned && source.DeletionTimestamp == nil:
 		// The set deletes it as soon as it has the other, and its address may be in use yet.
 		if left := leaseLeft(m, f); left > 0 {
-			return false, ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, r.unhold(ctx, m, "")
+			result, err := r.awaitLeft(ctx, m, f, left)
+			return false, result, err
 		}
 		if err := r.cheapen(ctx, source); err != nil {
 			return false, ctrl.Result{}, err
@@ -283,13 +285,26 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, err
 	}
 	if left := leaseLeft(m, f); left > 0 {
-		name := "" // which stays on hold
-		if holdsName(m) {
-			name = nameHold(m.Namespace, m.Status.Source.PodName)
-		}
-		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, r.unhold(ctx, m, name)
+		return r.awaitLeft(ctx, m, f, left)
 	}
 	return r.remove(ctx, source)
+}
+
+// awaitLeft says for how long the source has to stay yet, and for whom. Its owner, which has it or
+// nothing to wait for, is on hold no longer.
+func (r *Reconciler) awaitLeft(ctx context.Context, m *v1alpha1.PodMigration, f Facts, left time.Duration) (ctrl.Result, error) {
+	name := "" // which stays on hold
+	if holdsName(m) {
+		name = nameHold(m.Namespace, m.Status.Source.PodName)
+	}
+	if err := r.unhold(ctx, m, name); err != nil {
+		return ctrl.Result{}, err
+	}
+	result, err := r.await(ctx, m, f, refuse("WaitingForTarget",
+		"pod %s holds the old address until the agent on node %s has said that nothing is sent from it any more, or that node has another boot ID, or until %s",
+		m.Status.Source.PodName, m.Status.Target.Node, m.Status.Connections.Until.Add(leaseMargin).UTC().Format(time.RFC3339)))
+	result.RequeueAfter = min(left, result.RequeueAfter)
+	return result, err
 }
 
 // unended tells that the source's agent is waited for, which has not ended the processes yet.

@@ -93,8 +93,8 @@ func (r *Reconciler) adoptByJob(ctx context.Context, m *v1alpha1.PodMigration, f
 	}
 	if source != nil && ofJob(source) {
 		if leasing(m) {
-			if done, err := r.letGo(ctx, m, f, source); !done || err != nil {
-				return false, ctrl.Result{RequeueAfter: again}, err
+			if done, result, err := r.letGo(ctx, m, f, source); !done || err != nil {
+				return false, result, err
 			}
 		} else if err := r.releaseFromJob(ctx, source); isRefusal(err) && !apierrors.IsNotFound(err) {
 			// The Job has its pod, and nothing is to be kept from it meanwhile.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -336,6 +337,7 @@ func leaseScenarios() []scenario {
 		{name: "lease, release refused", players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, release refused, the target's agent is away", calm: true, players: players{refusesRelease: denied, targetAway: true}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease of a Job's pod, release refused", calm: true, job: true, players: players{refusesRelease: broken, at: refusedJobs, then: func(w *world) { w.refusesRelease = nil }}, lease: ReasonNotReleased, pods: moved},
+		{name: "lease, a webhook for its release is away for a moment", calm: true, players: players{refusesRelease: refusals()[2], at: waitsFor("WaitingForRelease", "says no"), then: func(w *world) { w.refusesRelease = nil }}, lease: last, pods: moved},
 		{name: "lease of a bare pod, release refused", calm: true, bare: true, players: players{refusesRelease: denied}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, release altered", calm: true, players: players{relabels: true}, lease: ReasonNotReleased, pods: moved},
 		{name: "lease, its mark taken off", calm: true, players: players{strips: true}, lease: ReasonNotReleased, pods: moved},
@@ -587,6 +589,9 @@ func TestNobodyIsOnHoldForTheEndOfALease(t *testing.T) {
 	}
 	if m := w.move(); w.pod(newName) != nil || leasing(m) || w.pod(oldName) == nil || leaseLeft(m, Facts{Now: w.now, TargetNode: node("n2")}) <= 0 {
 		t.Fatalf("the source waits for nothing: %+v", m.Status.Conditions)
+	}
+	if c := meta.FindStatusCondition(w.move().Status.Conditions, v1alpha1.ConditionComplete); c == nil || c.Reason != "WaitingForTarget" || !strings.Contains(c.Message, "holds the old address until the agent on node n2") {
+		t.Errorf("nobody is told for whom it waits: %+v", c)
 	}
 	if w.held(ownerHold("uid-web-5d4")) {
 		t.Error("the ReplicaSet is on hold still")

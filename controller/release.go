@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
@@ -28,16 +29,17 @@ func released(m *v1alpha1.PodMigration, source *corev1.Pod) bool {
 // deletion: in the write before the one that gives the replacement to the owner. Had the owner
 // both, it would delete the one too many, and with it the address; while it has neither, it is on
 // hold. done: go on.
-func (r *Reconciler) letGo(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (done bool, _ error) {
+func (r *Reconciler) letGo(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (done bool, _ ctrl.Result, _ error) {
+	again := ctrl.Result{RequeueAfter: again}
 	if err := r.readSelectors(ctx, m, &f); err != nil {
-		return false, err
+		return false, ctrl.Result{}, err
 	}
 	off, why := unlisted(source.Labels, f.Takers, f.Policies)
 	if foreign := judgeForeign(f); foreign != nil {
 		why = foreign
 	}
 	if why != nil { // since the move was accepted somebody has made such a thing
-		return false, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "%s (%s)", why.Message, why.Reason))
+		return false, again, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "%s (%s)", why.Message, why.Reason))
 	}
 	labels := map[string]any{v1alpha1.LabelLease: string(m.UID)}
 	for _, k := range off {
@@ -52,16 +54,21 @@ func (r *Reconciler) letGo(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		"resourceVersion": source.ResourceVersion,
 	})
 	switch {
+	case apierrors.IsInternalError(err) && sinceDecided(m, f.Now) <= r.Config.EndDeadline:
+		result, err := r.await(ctx, m, f, refuse("WaitingForRelease",
+			"the pod runs on node %s as %s; the API server cannot say whether pod %s may leave its owner to hold its address; the lease ends if that is so %s after the commit. It says: %v",
+			m.Status.Target.Node, m.Status.Target.PodName, source.Name, r.Config.EndDeadline, err))
+		return false, result, err
 	case isRefusal(err) && !apierrors.IsNotFound(err):
-		return false, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "the API server does not take it that pod %s leaves its owner to hold its address: %v", source.Name, err))
+		return false, again, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "the API server does not take it that pod %s leaves its owner to hold its address: %v", source.Name, err))
 	case err != nil:
-		return false, err
+		return false, ctrl.Result{}, err
 	}
 	if _, has := source.Labels[v1alpha1.LabelLease]; !has || slices.ContainsFunc(off, func(k string) bool { _, has := source.Labels[k]; return has }) {
-		return false, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "pod %s was to lose the labels %v and to have %s, and something in the API server gave it others: %v",
+		return false, again, r.endLease(ctx, m, f, *refuse(ReasonNotReleased, "pod %s was to lose the labels %v and to have %s, and something in the API server gave it others: %v",
 			source.Name, off, v1alpha1.LabelLease, source.Labels))
 	}
-	return true, nil
+	return true, ctrl.Result{}, nil
 }
 
 // leaseOwner is whose the source is while it is kept for its address: nobody else takes it, it goes
