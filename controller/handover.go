@@ -88,7 +88,8 @@ func (r *Reconciler) handOver(ctx context.Context, m *v1alpha1.PodMigration, f F
 		if why := r.unended(m, f); why != nil {
 			return r.await(ctx, m, f, why)
 		}
-		if changed, err := r.quiet(ctx, m, f, source); changed || err != nil {
+		// What the API server cannot answer now the move need not wait for: seeLease asks again.
+		if changed, err := r.quiet(ctx, m, f, source); changed || err != nil && !isRefusal(err) {
 			return ctrl.Result{RequeueAfter: again}, err
 		}
 	}

@@ -318,6 +318,11 @@ func leaseScenarios() []scenario {
 			phase: v1alpha1.PhaseAborted, reason: ReasonReplacementDeleted, lease: ReasonReplacementGone, pods: []string{"web-5d4-third1"}, thirds: 1},
 		{name: "lease, scaled to 0 before the hand-over", calm: true, players: players{when: resumed, then: gracefully(scales(0))},
 			phase: v1alpha1.PhaseAborted, reason: ReasonPodTerminating, lease: gone},
+		{name: "lease whose image's webhook is away until the move is complete", calm: true, players: players{when: committed,
+			then: func(w *world) {
+				w.refusesImage = broken
+				w.at, w.then = func(w *world) bool { return v1alpha1.Finished(w.move()) }, func(w *world) { w.refusesImage = nil }
+			}}, lease: last, pods: moved},
 		{name: "lease whose image is refused late", calm: true, players: players{when: committed, then: func(w *world) { w.refusesImage = denied }}, lease: ReasonHolderRefused, pods: moved},
 		{name: "lease whose image is altered late", calm: true, players: players{when: committed, then: func(w *world) { w.mirrors = true }}, lease: ReasonHolderRefused, pods: moved},
 		{name: "lease, a policy comes between", calm: true, players: players{when: committed, then: guards(map[string]string{"app": "web"})}, lease: ReasonNotReleased, pods: moved},
