@@ -2,6 +2,9 @@ package controller
 
 import (
 	"errors"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +35,27 @@ func TestKindsAreRemembered(t *testing.T) {
 		now, server.err = now.Add(c.later), c.err
 		if _, _, _, err := r.GroupsAndMaybeResources(); err != c.err || server.times != c.times {
 			t.Errorf("%d: %v, asked %d times; want %v, %d", i, err, server.times, c.err, c.times)
+		}
+	}
+}
+
+// The chart lets the controller list every kind of policy that it looks for.
+func TestChartListsPolicies(t *testing.T) {
+	chart, err := os.ReadFile("../manifests/drover/templates/controller.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range unreadable {
+		name := strings.ToLower(kind.Kind)
+		for one, more := range map[string]string{"y": "ies", "s": "ses", "p": "ps"} {
+			if stem, is := strings.CutSuffix(name, one); is {
+				name = stem + more
+				break
+			}
+		}
+		rule := regexp.MustCompile(`apiGroups: \[[^]]*\b` + regexp.QuoteMeta(kind.Group) + `\b[^]]*]\s+resources: \[[^]]*\b` + name + `\b[^]]*]\s+verbs: \[list]`)
+		if !rule.Match(chart) {
+			t.Errorf("no rule of the chart lets the controller list %s (%s)", kind, name)
 		}
 	}
 }

@@ -27,16 +27,23 @@ type Kinds interface {
 	GroupsAndMaybeResources() (*metav1.APIGroupList, map[schema.GroupVersion]*metav1.APIResourceList, map[schema.GroupVersion]error, error)
 }
 
-// unreadable are the kinds of policies that select pods by labels in ways which are not known here.
+// unreadable are the kinds that select pods by labels in ways which are not known here, for what they
+// may send and receive, and how. The chart lets the controller list them.
 var unreadable = []schema.GroupKind{
 	{Group: "cilium.io", Kind: "CiliumNetworkPolicy"},
 	{Group: "cilium.io", Kind: "CiliumClusterwideNetworkPolicy"},
+	{Group: "cilium.io", Kind: "CiliumEgressGatewayPolicy"},
+	{Group: "cilium.io", Kind: "CiliumLocalRedirectPolicy"},
 	{Group: "crd.projectcalico.org", Kind: "NetworkPolicy"},
 	{Group: "crd.projectcalico.org", Kind: "GlobalNetworkPolicy"},
 	{Group: "projectcalico.org", Kind: "NetworkPolicy"},
 	{Group: "projectcalico.org", Kind: "GlobalNetworkPolicy"},
 	{Group: "crd.antrea.io", Kind: "NetworkPolicy"},
 	{Group: "crd.antrea.io", Kind: "ClusterNetworkPolicy"},
+	{Group: "crd.antrea.io", Kind: "Egress"},
+	{Group: "k8s.ovn.org", Kind: "EgressIP"},
+	{Group: "vpcresources.k8s.aws", Kind: "SecurityGroupPolicy"},
+	{Group: "security.istio.io", Kind: "AuthorizationPolicy"},
 	{Group: "policy.networking.k8s.io", Kind: "AdminNetworkPolicy"},
 	{Group: "policy.networking.k8s.io", Kind: "BaselineAdminNetworkPolicy"},
 	{Group: "policy.networking.k8s.io", Kind: "ClusterNetworkPolicy"},
