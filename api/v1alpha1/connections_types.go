@@ -120,7 +120,7 @@ type ConnectionsStatus struct {
 	LeaseMessage string `json:"leaseMessage,omitempty"`
 	// TargetLeft: nothing leaves from the old address by the target's sandbox any more, and nothing
 	// ever will. Target's agent, when it has closed that end, or found it gone. Until then the source
-	// pod stays, unless the target's node is gone or was booted, or the time is over.
+	// pod stays, unless the target's node tells another boot ID, or the time is over.
 	// +optional
 	TargetLeft bool `json:"targetLeft,omitempty"`
 }
