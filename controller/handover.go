@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -289,23 +288,6 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 		return r.awaitLeft(ctx, m, f, left)
 	}
 	return r.remove(ctx, source)
-}
-
-// awaitLeft says for how long the source has to stay yet, and for whom. Its owner, which has it or
-// nothing to wait for, is on hold no longer.
-func (r *Reconciler) awaitLeft(ctx context.Context, m *v1alpha1.PodMigration, f Facts, left time.Duration) (ctrl.Result, error) {
-	name := "" // which stays on hold
-	if holdsName(m) {
-		name = nameHold(m.Namespace, m.Status.Source.PodName)
-	}
-	if err := r.unhold(ctx, m, name); err != nil {
-		return ctrl.Result{}, err
-	}
-	result, err := r.await(ctx, m, f, refuse("WaitingForTarget",
-		"pod %s holds the old address until the agent on node %s has said that nothing is sent from it any more, or that node has another boot ID, or until %s",
-		m.Status.Source.PodName, m.Status.Target.Node, m.Status.Connections.Until.Add(leaseMargin).UTC().Format(time.RFC3339)))
-	result.RequeueAfter = min(left, result.RequeueAfter)
-	return result, err
 }
 
 // unended tells that the source's agent is waited for, which has not ended the processes yet.

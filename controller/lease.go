@@ -191,6 +191,23 @@ func leaseLeft(m *v1alpha1.PodMigration, f Facts) time.Duration {
 	return max(left, c.Until.Add(leaseMargin).Sub(f.Now))
 }
 
+// awaitLeft says for how long the source has to stay yet, and for whom. Its owner, which has it or
+// nothing to wait for, is on hold no longer.
+func (r *Reconciler) awaitLeft(ctx context.Context, m *v1alpha1.PodMigration, f Facts, left time.Duration) (ctrl.Result, error) {
+	name := "" // which stays on hold
+	if holdsName(m) {
+		name = nameHold(m.Namespace, m.Status.Source.PodName)
+	}
+	if err := r.unhold(ctx, m, name); err != nil {
+		return ctrl.Result{}, err
+	}
+	result, err := r.await(ctx, m, f, refuse("WaitingForTarget",
+		"pod %s holds the old address until the agent on node %s has said that nothing is sent from it any more, or that node has another boot ID, or until %s",
+		m.Status.Source.PodName, m.Status.Target.Node, m.Status.Connections.Until.Add(leaseMargin).UTC().Format(time.RFC3339)))
+	result.RequeueAfter = min(left, result.RequeueAfter)
+	return result, err
+}
+
 // seeLease is what there is to do for a lease after the move: the record waits for its end, and
 // then for that of the source. done: there is no lease any more.
 func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (done bool, _ ctrl.Result, _ error) {
