@@ -72,13 +72,17 @@ func (d *Dumps) whole(p part, pids []int) (why string, err error) {
 	return why, err
 }
 
-// markLacking says beside the images that they lack memory, if they do.
+// markLacking says beside the images of a move with PostCopy whether they lack memory.
 func markLacking(p part) error {
 	n, err := readNote(p.dir)
-	if err != nil || n == nil || !n.Leaves {
+	if err != nil || n == nil || !p.move.PostCopy {
 		return err
 	}
-	return os.WriteFile(filepath.Join(p.images(), inspect.LackingImage), nil, 0o600)
+	var says []byte
+	if !n.Leaves {
+		says = []byte("nothing\n")
+	}
+	return os.WriteFile(filepath.Join(p.images(), inspect.LackingImage), says, 0o600)
 }
 
 // Pages fills b with memory of one of m's containers, by its name, that the images lack. An error that wraps

@@ -15,6 +15,8 @@ import (
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/lazypages"
+	"github.com/drover-project/drover/nodeagent/inspect"
+	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
 
@@ -146,6 +148,31 @@ func TestUnreadable(t *testing.T) {
 	} {
 		if errors.Is(c.err, lazypages.ErrLost) != c.lost || (c.err == nil) != (name == "read") {
 			t.Errorf("%s: %v, want lost %v", name, c.err, c.lost)
+		}
+	}
+}
+
+// TestMarkLacking: images of a move with PostCopy have a file by which older agents refuse them, also when they lack
+// nothing: those would never say that the copy is loaded.
+func TestMarkLacking(t *testing.T) {
+	for name, c := range map[string]struct {
+		postCopy, leaves bool
+		there, empty     bool
+	}{
+		"lacking":       {true, true, true, true},
+		"whole":         {true, false, true, false},
+		"ordinary move": {false, false, false, false},
+	} {
+		dump := t.TempDir()
+		p := part{dump: dump, dir: filepath.Join(dump, partDir, "c"), move: migrate.Move{PostCopy: c.postCopy}}
+		p.Name = "c"
+		err := errors.Join(os.MkdirAll(p.dir, 0o700), os.MkdirAll(p.images(), 0o700), layout.WriteNote(filepath.Join(p.dir, noteFile), note{Leaves: c.leaves}), markLacking(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := os.ReadFile(filepath.Join(p.images(), inspect.LackingImage))
+		if (err == nil) != c.there || (len(said) == 0) != c.empty && c.there {
+			t.Errorf("%s: %q, %v", name, said, err)
 		}
 	}
 }
