@@ -41,8 +41,8 @@ func (g guard) Comes(m migrate.Move) []movable.Finding {
 	if why := g.agent.unable.Load(); why != nil && *why != "" {
 		all = append(all, movable.Found(movable.ReasonCannotRestore, "node %s: %s", m.Target.Node, *why))
 	}
-	if why := g.agent.notLater.Load(); m.PostCopy && why != nil && *why != "" {
-		all = append(all, movable.Found(movable.ReasonCannotLoadLater, "node %s cannot load memory of what runs already: %s", m.Target.Node, *why).
+	if why := g.agent.cannotLoadLater(); m.PostCopy && why != "" {
+		all = append(all, movable.Found(movable.ReasonCannotLoadLater, "node %s cannot load memory of what runs already: %s", m.Target.Node, why).
 			But("leave out spec.postCopy, or choose another target"))
 	}
 	if !g.agent.joined.Load() {

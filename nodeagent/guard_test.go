@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/drover-project/drover/nodeagent/examine"
+	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
 // tree is a /proc in which process 7 is of the container and holds what link says.
@@ -62,5 +63,27 @@ func TestUnmovable(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.says)
 			}
 		})
+	}
+}
+
+// A target takes a post-copy only when it knows that it can load memory later: the source freezes for it.
+func TestComesByPostCopy(t *testing.T) {
+	can, cannot := "", "no userfaultfd"
+	for name, c := range map[string]struct {
+		notLater *string
+		postCopy bool
+		refused  bool
+	}{
+		"not looked at yet":       {nil, true, true},
+		"it cannot":               {&cannot, true, true},
+		"it can":                  {&can, true, false},
+		"not asked of it":         {nil, false, false},
+		"it cannot, and need not": {&cannot, false, false},
+	} {
+		var a agent
+		a.notLater.Store(c.notLater)
+		if found := (guard{&a}).Comes(migrate.Move{PostCopy: c.postCopy}); (len(found) > 0) != c.refused {
+			t.Errorf("%s: %v, want refused %v", name, found, c.refused)
+		}
 	}
 }
