@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -32,6 +33,8 @@ type cluster struct {
 	cache           ctrlcache.Cache
 	// direct reads and writes the API server itself.
 	direct client.Client
+	// asked reads for others what they ask about, with a limit of its own on how often: direct decides moves.
+	asked client.Client
 }
 
 func newCluster(cfg Config) (*cluster, error) {
@@ -40,6 +43,12 @@ func newCluster(cfg Config) (*cluster, error) {
 		return nil, err
 	}
 	direct, err := client.New(cfg.Kubernetes, client.Options{Scheme: s})
+	if err != nil {
+		return nil, fmt.Errorf("client of %s: %w", cfg.Kubernetes.Host, err)
+	}
+	own := rest.CopyConfig(cfg.Kubernetes)
+	own.RateLimiter = nil
+	asked, err := client.New(own, client.Options{Scheme: s})
 	if err != nil {
 		return nil, fmt.Errorf("client of %s: %w", cfg.Kubernetes.Host, err)
 	}
@@ -55,7 +64,7 @@ func newCluster(cfg Config) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache of %s: %w", cfg.Kubernetes.Host, err)
 	}
-	return &cluster{node: cfg.Node, namespace: cfg.Namespace, cache: c, direct: direct}, nil
+	return &cluster{node: cfg.Node, namespace: cfg.Namespace, cache: c, direct: direct, asked: asked}, nil
 }
 
 // lean leaves out of what is kept that nobody here asks for, which may be the greater part of it:

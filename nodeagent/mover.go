@@ -101,7 +101,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		Node: a.cfg.Node, Store: images, Admission: transfer.ByRecord{Records: kube}, Arrivals: a.driver, Metrics: metrics,
 		Refusals: a.refusals, Log: a.log,
 	}
-	a.pages = &pages.Server{Node: a.cfg.Node, Admission: pages.ByRecord{Records: kube}, Held: dumps.Pages, Holds: dumps.Holds, Log: a.log}
+	a.pages = &pages.Server{Node: a.cfg.Node, Admission: pages.ByRecord{Records: migrate.Kube{Client: a.cluster.asked}}, Held: dumps.Pages, Holds: dumps.Holds, Refusals: a.refusals, Log: a.log}
 	group.Go(func() error { return dumps.Run(ctx, a.driver) })
 	group.Go(func() error { return errors.Join(copies.Run(ctx, a.driver), fetcher.Close()) })
 	server := &runtimeapi.Server{Socket: a.cfg.Layout.Socket(), Creates: copies, Dumps: dumps, Restores: copies}

@@ -23,8 +23,8 @@ const (
 	present         = 1 << 2
 )
 
-// MostAtOnce is how much memory, in bytes, a daemon may ask for at once; CRIU 4.2.1's asks for 1 MiB at most.
-const MostAtOnce = 16 << 20
+// MostAtOnce is how much memory, in bytes, a daemon may ask for at once: as much as CRIU 4.2.1's does at most.
+const MostAtOnce = 1 << 20
 
 // header is struct page_server_iov.
 type header struct {

@@ -12,7 +12,7 @@ type What string
 const (
 	// Caller: a connection of somebody who is no agent of this cluster.
 	Caller What = "caller"
-	// Images: images, or a question about them, that the record of the move does not allow,
+	// Images: images, memory that they lack, or a question about them, that the record of the move does not allow,
 	// or that are not what they were said to be.
 	Images What = "images"
 	// Container: a record that names a container of another pod as the one to move.

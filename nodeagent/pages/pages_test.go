@@ -12,11 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 
 	"github.com/drover-project/drover/internal/identity/identitytest"
 	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/internal/model"
+	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/transfer"
 )
@@ -54,6 +56,9 @@ type source struct {
 	stop    func()
 	held    error
 	holds   bool
+	// refused counts; reading, if there is one, is called by each read.
+	refused *refusals.Counter
+	reading func()
 }
 
 // held gives memory that tells whose and from where it is.
@@ -63,7 +68,7 @@ func content(container string, r lazypages.Range) []byte {
 
 func newSource(t *testing.T) *source {
 	t.Helper()
-	x := &source{record: record{move: testMove}, ca: identitytest.NewAuthority(t)}
+	x := &source{record: record{move: testMove}, refused: refusals.New(), ca: identitytest.NewAuthority(t)}
 	x.serve(t, "127.0.0.1:0")
 	return x
 }
@@ -76,9 +81,12 @@ func (x *source) serve(t *testing.T, address string) {
 	}
 	x.address = l.Addr().String()
 	server := grpc.NewServer(transfer.ServerOptions(x.ca.Keeper(t, x.ca.Node(t, "a")).ServerConfig())...)
-	s := &Server{Node: "a", Admission: &x.record, Held: func(m migrate.Move, container string, r lazypages.Range, b []byte) error {
+	s := &Server{Node: "a", Refusals: x.refused, Admission: &x.record, Held: func(m migrate.Move, container string, r lazypages.Range, b []byte) error {
 		if m.UID != testMove.UID {
 			t.Errorf("asked for %+v", m)
+		}
+		if x.reading != nil {
+			x.reading()
 		}
 		copy(b, content(container, r))
 		return x.held
@@ -160,6 +168,29 @@ func TestOver(t *testing.T) {
 	}
 }
 
+// TestReadsAtOnce: no more than so many reads take memory at once; who comes later may ask again.
+func TestReadsAtOnce(t *testing.T) {
+	x := newSource(t)
+	reads, free := make(chan struct{}), make(chan struct{})
+	x.reading = func() { reads <- struct{}{}; <-free }
+	r := lazypages.Range{Process: 1, Address: page, Size: page}
+	ended := make(chan error, mostReads)
+	for range mostReads {
+		c := x.client(t, "b") // a connection has only so many calls at once
+		go func() { ended <- c.Read(t.Context(), testMove, "main", r, make([]byte, page)) }()
+		<-reads
+	}
+	if err := x.client(t, "b").Read(t.Context(), testMove, "main", r, make([]byte, page)); err == nil || errors.Is(err, lazypages.ErrLost) {
+		t.Errorf("one more: got %v, want an error that may pass", err)
+	}
+	close(free)
+	for range mostReads {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestSourceReturns: an agent that is away is no loss, and found again.
 func TestSourceReturns(t *testing.T) {
 	x := newSource(t)
@@ -215,6 +246,9 @@ func TestRefused(t *testing.T) {
 			err := x.client(t, c.caller).Read(t.Context(), m, "main", c.r, b)
 			if err == nil || !strings.Contains(err.Error(), ErrRefused.Error()) || errors.Is(err, lazypages.ErrLost) {
 				t.Errorf("got %v, want a refusal", err)
+			}
+			if n := testutil.ToFloat64(x.refused.WithLabelValues(string(refusals.Images))); n != 1 {
+				t.Errorf("counted %v times, want once", n)
 			}
 			if !bytes.Equal(b, make([]byte, len(b))) {
 				t.Error("memory was given all the same")

@@ -18,6 +18,7 @@ import (
 	agentv1 "github.com/drover-project/drover/api/agent/v1"
 	"github.com/drover-project/drover/internal/identity"
 	"github.com/drover-project/drover/internal/lazypages"
+	"github.com/drover-project/drover/internal/refusals"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -35,7 +36,7 @@ type Admission interface {
 	Admit(ctx context.Context, namespace, name string) (migrate.Move, error)
 }
 
-// Server serves Memory. Fill in all but Log, then Register.
+// Server serves Memory. Fill in all but Refusals and Log, then Register.
 type Server struct {
 	agentv1.UnimplementedMemoryServer
 	// Node is this one.
@@ -45,6 +46,8 @@ type Server struct {
 	Held func(m migrate.Move, container string, r lazypages.Range, b []byte) error
 	// Holds tells whether there is anything of a move on this node, by its UID and Epoch; checkpoint.Dumps.Holds fits.
 	Holds func(migrate.Move) (bool, error)
+	// Refusals may be nil.
+	Refusals *refusals.Counter
 	// Log may be nil.
 	Log *slog.Logger
 
@@ -52,7 +55,12 @@ type Server struct {
 	// admitted are the moves whose records were read, until their memory is not held any more.
 	admitted map[key]migrate.Move
 	said     time.Time
+	// reads are under way, 1 MiB each at most.
+	reads int
 }
+
+// mostReads is how many reads may be under way: an agent asks for one thing after another for each of its copies.
+const mostReads = 16
 
 // saying is how often it is said that memory was not given, at most: it is asked for many times a second.
 const saying = 10 * time.Second
@@ -89,6 +97,7 @@ func (s *Server) Read(ctx context.Context, q *agentv1.ReadRequest) (*agentv1.Rea
 		code = codes.DataLoss
 	case errors.Is(err, ErrRefused):
 		code = codes.PermissionDenied
+		s.Refusals.Count(refusals.Images)
 	}
 	if s.Log != nil && s.toSay() {
 		s.Log.Warn("memory was not given", "migration", q.GetNamespace()+"/"+q.GetMigration(), "container", q.GetContainer(), "err", err)
@@ -115,6 +124,10 @@ func (s *Server) read(ctx context.Context, q *agentv1.ReadRequest) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
+	if !s.begin() {
+		return nil, fmt.Errorf("%d reads of memory are under way, no more at once", mostReads)
+	}
+	defer s.end()
 	b := make([]byte, r.Size)
 	if err := s.Held(m, q.GetContainer(), r, b); err != nil {
 		if errors.Is(err, lazypages.ErrLost) {
@@ -123,6 +136,23 @@ func (s *Server) read(ctx context.Context, q *agentv1.ReadRequest) ([]byte, erro
 		return nil, err
 	}
 	return b, nil
+}
+
+// begin tells whether there may be one read more.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reads == mostReads {
+		return false
+	}
+	s.reads++
+	return true
+}
+
+func (s *Server) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads--
 }
 
 // admit reads the record once: what may be read is held, for this move alone, and is not held any
