@@ -154,3 +154,16 @@ func Round(name string) (container string, n int, ok bool) {
 	}
 	return name[:i], n, true
 }
+
+// LackingImage is written beside CRIU's images where those may lack memory, with a word in it if they lack none:
+// agents that know nothing of that, and so never say that a copy is loaded, refuse a dump with an image of this name.
+const LackingImage = "lacking.img"
+
+// Lack tells whether images lack memory, by what their directory says.
+func Lack(images string) (bool, error) {
+	info, err := os.Stat(filepath.Join(images, LackingImage))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.Size() == 0, err
+}

@@ -302,3 +302,26 @@ func TestOptionsOfARestore(t *testing.T) {
 		})
 	}
 }
+
+// TestRestoreOfWhatLacks: images that lack memory are not restored where nothing loads it; those that may, but do not, are.
+func TestRestoreOfWhatLacks(t *testing.T) {
+	for says, want := range map[string]bool{"": false, "nothing\n": true} {
+		b, work := earlyBench(t, "")
+		if err := os.WriteFile(b.runc, []byte("#!/bin/sh\ntest \"$1$3\" = --rootdelete && exit\ntouch "+work+"/restored\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		images := t.TempDir()
+		if err := os.WriteFile(filepath.Join(images, layout.LackingImage), []byte(says), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		spec, err := readBundle(b.in.bundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.restore(b.in, spec, layout.Container{ID: "abc"}, images, nil)
+		_, there := os.Stat(filepath.Join(work, "restored"))
+		if (there == nil) != want || (err == nil) != want {
+			t.Errorf("%q: restored %v, %v; want %v", says, there == nil, err, want)
+		}
+	}
+}

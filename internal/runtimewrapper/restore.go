@@ -80,7 +80,7 @@ func (w *Wrapper) tell(a *agent, note layout.Container, pid int, err error) {
 // restore runs runc, which returns when the copy runs, or has failed; or lets the one go on that has
 // begun. In between CRIU's action script holds it until the move is decided.
 func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, images string, e *early) (pid int, err error) {
-	settle, err := w.writeOptions(in, b)
+	settle, err := w.writeOptions(in, b, images)
 	if err != nil {
 		return 0, errors.Join(err, w.undo(e, in, note))
 	}
@@ -116,7 +116,7 @@ func (w *Wrapper) restore(in invocation, b *bundle, note layout.Container, image
 // writeOptions writes CRIU's options for the restore, which CRIU reads when runc starts it, whoever has
 // begun that runc, and when. settle, which is to be called when runc has ended, takes those away that
 // are for this restore alone: with them somebody else's dump would leave memory out.
-func (w *Wrapper) writeOptions(in invocation, b *bundle) (settle func() error, err error) {
+func (w *Wrapper) writeOptions(in invocation, b *bundle, images string) (settle func() error, err error) {
 	if err := b.save(); err != nil {
 		return nil, err
 	}
@@ -135,6 +135,9 @@ func (w *Wrapper) writeOptions(in invocation, b *bundle) (settle func() error, e
 	write := func(more ...string) error { return w.layout.WriteCriuConfig(in.id, hook, connections, more...) }
 	if _, err := os.Stat(w.layout.LazySocket(in.id)); err == nil {
 		return func() error { return write() }, write(layout.Lazily)
+	}
+	if lack, err := layout.Lack(images); err != nil || lack {
+		return nil, errors.Join(err, fmt.Errorf("the images in %s may lack memory, and nothing waits at %s to load it: the copy would read zeros", images, w.layout.LazySocket(in.id)))
 	}
 	return func() error { return nil }, write()
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/cgroup"
+	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/inspect"
@@ -82,7 +83,7 @@ func markLacking(p part) error {
 	if !n.Leaves {
 		says = []byte("nothing\n")
 	}
-	return os.WriteFile(filepath.Join(p.images(), inspect.LackingImage), says, 0o600)
+	return os.WriteFile(filepath.Join(p.images(), layout.LackingImage), says, 0o600)
 }
 
 // Pages fills b with memory of one of m's containers, by its name, that the images lack. An error that wraps

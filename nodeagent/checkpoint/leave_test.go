@@ -15,7 +15,6 @@ import (
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/lazypages"
-	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 	"github.com/drover-project/drover/nodeagent/runtimeapi"
 )
@@ -170,7 +169,7 @@ func TestMarkLacking(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		said, err := os.ReadFile(filepath.Join(p.images(), inspect.LackingImage))
+		said, err := os.ReadFile(filepath.Join(p.images(), layout.LackingImage))
 		if (err == nil) != c.there || (len(said) == 0) != c.empty && c.there {
 			t.Errorf("%s: %q, %v", name, said, err)
 		}

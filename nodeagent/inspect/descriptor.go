@@ -49,10 +49,6 @@ var imageName = regexp.MustCompile(`^(` +
 	`|tmpfs-dev-` + number + `\.tar\.gz` +
 	`)\.img$|^descriptors\.json$`)
 
-// LackingImage is written beside CRIU's images where those may lack memory, with a word in it if they lack none:
-// agents that know nothing of that, and so never say that a copy is loaded, refuse a dump with an image of this name.
-const LackingImage = "lacking.img"
-
 // known refuses all but those, and what package files has unpacked from beside them.
 func known(name string) error {
 	if strings.HasPrefix(name, "userns-") {

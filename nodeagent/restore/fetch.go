@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/drover-project/drover/internal/hosted"
+	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/internal/model"
 	"github.com/drover-project/drover/nodeagent/inspect"
@@ -42,8 +40,8 @@ func (c *Copies) eager(m migrate.Move, n *note) (why string, err error) {
 
 // lacks tells that images are said to lack memory, or that it is not known whether they are.
 func lacks(images string) bool {
-	_, err := os.Stat(filepath.Join(images, inspect.LackingImage))
-	return !errors.Is(err, fs.ErrNotExist)
+	lack, err := layout.Lack(images)
+	return lack || err != nil
 }
 
 // forfeit ends the ways by which a copy's memory comes: it is lost.

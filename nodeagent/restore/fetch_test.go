@@ -16,7 +16,6 @@ import (
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/lazypages"
 	"github.com/drover-project/drover/internal/process"
-	"github.com/drover-project/drover/nodeagent/inspect"
 	"github.com/drover-project/drover/nodeagent/migrate"
 )
 
@@ -31,7 +30,7 @@ func TestEager(t *testing.T) {
 		memory   memory
 		postCopy bool
 		noPages  bool
-		marked   bool // inspect.LackingImage is there
+		marked   bool // layout.LackingImage is there
 		eager    bool
 		from     bool // from the source
 		says     string
@@ -57,7 +56,7 @@ func TestEager(t *testing.T) {
 			}
 			n := note{Images: t.TempDir()}
 			if c.marked {
-				if err := os.WriteFile(filepath.Join(n.Images, inspect.LackingImage), nil, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(n.Images, layout.LackingImage), nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
