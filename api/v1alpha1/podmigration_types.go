@@ -62,12 +62,13 @@ type PodMigrationSpec struct {
 	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`
 	// +optional
 	KeepName string `json:"keepName,omitempty"`
-	// PostCopy: the pod runs on the target before all of its memory is there. Until it is, the pod
-	// depends on both nodes and on the network between them: if the source's processes end (its node
-	// fails or is booted, its pod is deleted or evicted, it is out of memory), what had not come is
-	// lost, and the containers that lack it are killed and start anew, with empty memory. The source
-	// is never taken back once the copy may have run. While the network is cut, the pod waits for
-	// the pages it touches. Without it a move never depends on two nodes.
+	// PostCopy: the pod runs on the target before all of its memory is there, and until then depends
+	// on both nodes: what is lost with the source is lost, and its containers start anew. So it is if
+	// the source's processes end: its node fails or is booted, its pod is deleted or evicted, it is out
+	// of memory. The source is never taken back once the copy may have run. While the network between
+	// the nodes is cut, the pod waits for the pages it touches. The source's pod, which answers nobody
+	// then, stays a ready endpoint of its Services until all of the memory is there. Without it a move
+	// never depends on two nodes.
 	// +optional
 	PostCopy bool `json:"postCopy,omitempty"`
 	// Reason tells why, for people: "User", "Contention".
