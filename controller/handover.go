@@ -264,7 +264,7 @@ func notYet(m *v1alpha1.PodMigration, f Facts, c Config, p, source *corev1.Pod) 
 			// Gates are opened by those who find the pod by its labels.
 			ready = podCondition(p, corev1.ContainersReady)
 		}
-		late := sinceDecided(m, f.Now) > c.ReadyDeadline
+		late := sinceWhole(m, f.Now) > c.ReadyDeadline
 		if ready || late && (source == nil || !podReady(source)) {
 			return nil
 		}
@@ -292,7 +292,7 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 
 // unended tells that the source's agent is waited for, which has not ended the processes yet.
 func (r *Reconciler) unended(m *v1alpha1.PodMigration, f Facts) *Refusal {
-	late := sinceDecided(m, f.Now) > r.Config.EndDeadline
+	late := sinceWhole(m, f.Now) > r.Config.EndDeadline
 	if m.Status.Source.Ended || f.SourceNode == nil || !f.AgentOnSource || late {
 		return nil
 	}

@@ -76,7 +76,7 @@ func (r *Reconciler) onHold(ctx context.Context, m *v1alpha1.PodMigration, f Fac
 	probe := nameProbe(p, p.Name)
 	probe.OwnerReferences = hand.Owners
 	held, no, err := r.hold(ctx, m, ownerHold(ref.UID), probe)
-	switch late := sinceDecided(m, f.Now) > r.Config.EndDeadline; {
+	switch late := sinceWhole(m, f.Now) > r.Config.EndDeadline; {
 	case late:
 		return true, ctrl.Result{}, nil
 	case err != nil:

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -13,17 +14,17 @@ func needsSource(m *v1alpha1.PodMigration) bool {
 	return m.Spec.PostCopy && !m.Status.Target.Loaded && !m.Status.Lost
 }
 
-// loading tells that the copy may still ask for memory of the source's processes. They end with their
-// pod, so that is not touched. With both nodes gone nobody is left who asks, or would say so.
-func loading(m *v1alpha1.PodMigration, f Facts) bool {
-	return needsSource(m) && (f.SourceNode != nil || f.TargetNode != nil)
-}
-
-// awaitLoaded waits for a word that all of the memory is there. A deletion of the source's pod counts for both
+// awaitLoaded waits for a word that all of the memory is there, and says it of a copy whose node is gone, as the
+// source's, so that nobody is left who would. A deletion of the source's pod counts for both
 // meanwhile; a replacement that goes has nothing left to ask for, and its agent says so.
 func (r *Reconciler) awaitLoaded(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (ctrl.Result, error) {
 	if changed, err := r.forfeit(ctx, m, f); changed || err != nil {
 		return ctrl.Result{RequeueAfter: again}, err
+	}
+	if f.SourceNode == nil && f.TargetNode == nil {
+		m.Status.Target.Loaded = true
+		note(m, f.Now, stepLoaded, "nodes "+m.Status.Source.Node+" and "+m.Status.Target.Node+" are gone from the cluster: nobody asks for memory any more")
+		return ctrl.Result{RequeueAfter: again}, r.save(ctx, m)
 	}
 	p := f.replacement(m)
 	if p != nil && p.Labels[v1alpha1.LabelReplacement] != "" && deletedByUser(m) {
@@ -57,4 +58,18 @@ func (r *Reconciler) forfeit(ctx context.Context, m *v1alpha1.PodMigration, f Fa
 	s.Forfeited = true
 	note(m, f.Now, "MemoryLost", "node "+s.Node+" is gone from the cluster, and with it the memory that the copy had not fetched")
 	return true, r.save(ctx, m)
+}
+
+// stepLoaded is the step of the timeline that says that all of the memory is there.
+const stepLoaded = "MemoryLoaded"
+
+// sinceWhole is how long ago the hand-over could begin: at the decision, or with postCopy when all of the memory was there.
+func sinceWhole(m *v1alpha1.PodMigration, now time.Time) time.Duration {
+	d := sinceDecided(m, now)
+	for _, e := range m.Status.Timeline {
+		if e.Step == stepLoaded {
+			d = min(d, now.Sub(e.At.Time))
+		}
+	}
+	return d
 }

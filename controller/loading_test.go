@@ -3,8 +3,10 @@ package controller
 import (
 	"context"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 )
@@ -74,5 +76,37 @@ func TestForfeitedBeforeTheStart(t *testing.T) {
 		if changed, err := w.r.forfeit(t.Context(), w.move(), f); err != nil || changed != gone || w.move().Status.Source.Forfeited != gone {
 			t.Errorf("node gone: %t, forfeited: %t, %v", gone, changed, err)
 		}
+	}
+}
+
+// TestBothNodesGone: with both nodes gone nobody is left who would say that nothing is asked for any more; the
+// record takes no hand-over before that.
+func TestBothNodesGone(t *testing.T) {
+	m := wish()
+	m.Spec.PostCopy = true
+	m.Status.Decision = v1alpha1.Commit
+	m.Status.Source = v1alpha1.SourceStatus{Node: "n1", PodName: oldName, PodUID: "uid-source", Offered: true, Forfeited: true}
+	m.Status.Target = v1alpha1.TargetStatus{Node: "n2", PodName: newName, PodUID: "uid-target", Waiting: true, Starting: true, Resumed: true}
+	w := newWorld(t, m)
+	f := Facts{Now: w.now, TargetNode: node("n2")}
+	if _, err := w.r.awaitLoaded(t.Context(), w.move(), f); err != nil || w.move().Status.Target.Loaded {
+		t.Errorf("the target's node is there: loaded %v, %v", w.move().Status.Target.Loaded, err)
+	}
+	f.TargetNode = nil
+	if _, err := w.r.awaitLoaded(t.Context(), w.move(), f); err != nil || !w.move().Status.Target.Loaded {
+		t.Errorf("both are gone: loaded %v, %v", w.move().Status.Target.Loaded, err)
+	}
+}
+
+// TestDeadlinesOfTheHandOver: they begin when all of the memory is there.
+func TestDeadlinesOfTheHandOver(t *testing.T) {
+	m, now := wish(), time.Now()
+	m.Status.DecidedAt = &metav1.MicroTime{Time: now.Add(-time.Minute)}
+	if d := sinceWhole(m, now); d != time.Minute {
+		t.Errorf("after the decision: %v", d)
+	}
+	m.Status.AddStep(v1alpha1.TimelineEntry{Step: "MemoryLoaded", At: metav1.NewMicroTime(now.Add(-time.Second))})
+	if d := sinceWhole(m, now); d != time.Second {
+		t.Errorf("after all memory came: %v", d)
 	}
 }

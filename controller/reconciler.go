@@ -95,7 +95,7 @@ func (r *Reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.R
 		return r.settleReturned(ctx, m, facts)
 	case s.Lost:
 		return r.settleLost(ctx, m, facts)
-	case s.Target.Resumed && loading(m, facts):
+	case s.Target.Resumed && needsSource(m):
 		return r.awaitLoaded(ctx, m, facts)
 	case s.Target.Resumed:
 		return r.handOver(ctx, m, facts)
