@@ -120,8 +120,12 @@ func (c *Copies) endFetching(ctx context.Context, n note) error {
 	}
 	dir := c.cfg.Layout.Loader(n.ID)
 	for ctx.Err() == nil {
-		running, err := hosted.Running(dir)
-		if err != nil || !running {
+		// What fails to load the memory says so before it ends the copy.
+		_, ended, err := hosted.Noted(dir)
+		if err != nil || ended {
+			return err
+		}
+		if running, err := hosted.Running(dir); err != nil || !running {
 			return err
 		}
 		group, err := c.group(n)

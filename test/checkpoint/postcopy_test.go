@@ -272,6 +272,25 @@ func TestPostCopyLossAfterCommit(t *testing.T) {
 	}
 }
 
+// TestPostCopyCopyEnds: a copy that ends while its source does not answer asks for nothing any more.
+func TestPostCopyCopyEnds(t *testing.T) {
+	at, l := postCopied(t)
+	at.goOn(t)
+	came := at.some()
+	l.goOn(t)
+	<-came
+	if err := at.target.group.KillStuck(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := at.a.copies.Loaded(within(t), at.m); err != nil {
+		t.Error(err)
+	}
+	if err := at.a.dumps.End(within(t), at.m); err != nil {
+		t.Fatal(err)
+	}
+	at.mustBeCleared(t)
+}
+
 func killRelay(t *testing.T, at *attempt) {
 	t.Helper()
 	for _, p := range find("drover-runc") {
