@@ -207,16 +207,33 @@ func (d *Driver) Observe(pm *v1alpha1.PodMigration) {
 
 func (d *Driver) observe(pm *v1alpha1.PodMigration) {
 	for _, role := range []Role{RoleSource, RoleTarget} {
-		d.mu.Lock()
-		w := d.workers[side{string(pm.UID), role}]
-		d.mu.Unlock()
-		switch {
-		case w != nil:
-			w.see(pm)
-		case d.concerns(pm, role):
+		if !d.tell(pm, role) && d.concerns(pm, role) {
 			d.start(pm, role)
 		}
 	}
+}
+
+// tell has the worker of one side see a PodMigration, if there is one.
+func (d *Driver) tell(pm *v1alpha1.PodMigration, role Role) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w := d.workers[side{string(pm.UID), role}]
+	if w != nil {
+		w.see(pm)
+	}
+	return w != nil
+}
+
+// dismiss takes a worker that has nothing to do out of the list, unless it was told something meanwhile:
+// whatever comes later is for another one.
+func (d *Driver) dismiss(w *worker) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !w.box.empty() {
+		return false
+	}
+	delete(d.workers, side{w.move.UID, w.role})
+	return true
 }
 
 // concerns tells that this node has something to do as that side of the move.
@@ -263,7 +280,9 @@ func (d *Driver) start(pm *v1alpha1.PodMigration, role Role) *worker {
 		done()
 		d.holdings.set(w, false)
 		d.mu.Lock()
-		delete(d.workers, key)
+		if d.workers[key] == w {
+			delete(d.workers, key)
+		}
 		again := role == RoleTarget && len(d.creates[w.move.Target.UID]) > 0 && d.ctx.Err() == nil
 		d.mu.Unlock()
 		if again {

@@ -92,6 +92,21 @@ var (
 		Source: handoff.SourceRecord{Offered: true, Released: true}, Target: handoff.TargetRecord{Waiting: true, Starting: true, Failed: true, Cleaned: true}}
 )
 
+// What is heard of a move while its worker leaves is not lost: here the source takes the pod back while the target, which
+// has said that its copy is dead and has nothing to do until then, throws the images away.
+func TestHeardWhileLeaving(t *testing.T) {
+	want := returned
+	want.Target.Starting = false
+	run(t, func(c *cluster) {
+		dieAtCommit(c)
+		c.nodes["b"].discards = func() { time.Sleep(10 * time.Second) }
+	}, nil, want, func(t *testing.T, c *cluster) {
+		if len(c.ends) != 2 || c.ends[0].Outcome != Returned || c.ends[1].Outcome != Returned {
+			t.Errorf("the move is told to have ended so: %+v; want Returned, once by each node", c.ends)
+		}
+	})
+}
+
 // How far a transfer is gets written while it lasts, and what it took in the end. It is in
 // nobody's way: not if others write meanwhile, not if it is not known whether it was stored.
 func TestProgressIsWritten(t *testing.T) {

@@ -130,6 +130,9 @@ func (x *images) Complete(context.Context, Move) (string, error) {
 }
 
 func (x *images) Discard(context.Context, Move) error {
+	if x.discards != nil {
+		x.discards()
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.images = false

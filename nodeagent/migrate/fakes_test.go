@@ -54,6 +54,7 @@ type cluster struct {
 type node struct {
 	c          *cluster
 	name, boot string
+	discards   func() // is called when a move's images are, without the lock
 	mu         sync.Mutex
 	driver     *Driver
 	stop       func()

@@ -33,6 +33,12 @@ func (b *mailbox) put(l letter) {
 	}
 }
 
+func (b *mailbox) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.queue) == 0
+}
+
 // take gives all letters that are there, and waits for one if there is none. Once ctx has
 // ended it gives none.
 func (b *mailbox) take(ctx context.Context) ([]letter, error) {

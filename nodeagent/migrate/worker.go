@@ -130,7 +130,9 @@ func (w *worker) run(ctx context.Context) {
 			if w.role == RoleTarget {
 				w.tidyTarget(ctx)
 			}
-			return
+			if w.d.dismiss(w) {
+				return
+			}
 		}
 	}
 }
@@ -223,7 +225,7 @@ func (w *worker) step(ctx context.Context, e handoff.Event) {
 		w.do(ctx, a)
 	}
 	w.weigh(ctx)
-	if w.machine.Done() && !w.counted {
+	if w.machine.Done() && !w.counted && finished(w.machine.Record(), w.role) {
 		w.counted = true
 		w.report()
 	}
