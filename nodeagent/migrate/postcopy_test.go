@@ -70,18 +70,24 @@ func TestPostCopy(t *testing.T) {
 	}
 }
 
+// whileLoading is a move by post-copy whose copy runs, and has yet to load its memory.
+func whileLoading(t *testing.T) (c *cluster, a, b *node) {
+	c = newCluster(t)
+	byPostCopy(c)
+	a, b = c.nodes["a"], c.nodes["b"]
+	a.start()
+	b.start()
+	b.create("c1")
+	time.Sleep(time.Minute) // the bubble's time
+	c.mustLoad()
+	return c, a, b
+}
+
 // TestPostCopySourceDies: what the copy lacks is lost with the source's processes, and so it is killed. Its
 // container is made anew as after any crash.
 func TestPostCopySourceDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t)
-		byPostCopy(c)
-		a, b := c.nodes["a"], c.nodes["b"]
-		a.start()
-		b.start()
-		b.create("c1")
-		time.Sleep(time.Minute)
-		c.mustLoad()
+		c, a, b := whileLoading(t)
 		a.mu.Lock()
 		a.source.Alive, a.source.Frozen = false, false
 		a.mu.Unlock()
@@ -108,14 +114,7 @@ func TestPostCopySourceDies(t *testing.T) {
 // TestPostCopyTargetBoots: a target that was booted asks for nothing any more, and the source says so.
 func TestPostCopyTargetBoots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t)
-		byPostCopy(c)
-		a, b := c.nodes["a"], c.nodes["b"]
-		a.start()
-		b.start()
-		b.create("c1")
-		time.Sleep(time.Minute)
-		c.mustLoad()
+		c, a, b := whileLoading(t)
 		b.stop()
 		b.mu.Lock()
 		b.driver, b.copy, b.begun = nil, Copy{}, false

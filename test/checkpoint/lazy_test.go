@@ -92,25 +92,13 @@ func lazyRestoredOf(t *testing.T, mib int) (*attempt, loader) {
 	lazily(t)
 	t.Setenv("HEAP_MIB", itoa(mib))
 	at := begin(t)
-	if err := at.a.copies.Restore(within(t), at.m, at.target.id, at.images); err != nil {
-		t.Fatal(err)
-	}
-	l := stopLoader(t, at.target)
-	at.a.expect("held " + at.target.id)
-	at.mustBeHeld(t)
-	return at, l
+	return at, at.restoreStopped(t)
 }
 
 // let lets the copy run, as Resume does, but looks at nothing: it has no memory yet.
 func (at *attempt) let(t *testing.T) {
 	t.Helper()
-	if err := at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-at.created; err != nil {
-		t.Fatalf("create: %v: %s", err, at.target.log())
-	}
-	at.target.start()
+	at.goOn(t)
 	if err := at.a.dumps.End(within(t), at.m); err != nil {
 		t.Fatal(err)
 	}
