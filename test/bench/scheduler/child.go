@@ -23,7 +23,7 @@ type profile struct {
 	name    string
 	plugins string // beside the default ones, YAML
 	peers   string // of its pods
-	peer    bool   // RouteTime is held against it
+	rival   bool   // RouteTime is held against it
 }
 
 // profiles are all of them; watcher is the address of a load-watcher.
@@ -39,8 +39,8 @@ func profiles(watcher string) []profile {
 		{name: "default"},
 		{name: "routetime", plugins: enabled(plugin.Name, "")},
 		{name: "routetime+peers", plugins: enabled(plugin.Name, ""), peers: peersOfPods},
-		{name: "networkoverhead", plugins: enabled(networkoverhead.Name, fmt.Sprintf("{namespaces: [default], weightsName: UserDefined, networkTopologyName: %s}", group)), peer: true},
-		{name: "targetloadpacking", plugins: enabled(targetloadpacking.Name, fmt.Sprintf("{watcherAddress: %q}", watcher)), peer: true},
+		{name: "networkoverhead", plugins: enabled(networkoverhead.Name, fmt.Sprintf("{namespaces: [default], weightsName: UserDefined, networkTopologyName: %s}", group)), rival: true},
+		{name: "targetloadpacking", plugins: enabled(targetloadpacking.Name, fmt.Sprintf("{watcherAddress: %q}", watcher)), rival: true},
 	}
 }
 

@@ -152,7 +152,7 @@ func compare(ctx context.Context, dir string, n int, o settings) (map[string][]r
 				continue
 			}
 			l := o.load
-			if p.peer {
+			if p.rival {
 				if l.pods /= 6; number >= 2 {
 					continue
 				}
