@@ -97,9 +97,9 @@ func printNodes(out io.Writer, s view.Snapshot) {
 		} else if n.State.CannotRestore != "" {
 			takes = "no: " + n.State.CannotRestore
 		}
+		idle := l.Idle()
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f of %.2f\t%.1f of %.1f GiB\t%.0f %%\t%d\t%s\n", id, phase(n), since(n, s.At), age.Round(100*time.Millisecond),
-			max(0, l.Allocatable.CPU-max(l.Requested.CPU, l.Used.CPU)), l.Allocatable.CPU,
-			max(0, l.Allocatable.Memory-max(l.Requested.Memory, l.Used.Memory)).GiB(), l.Allocatable.Memory.GiB(),
+			idle.CPU, l.Allocatable.CPU, idle.Memory.GiB(), l.Allocatable.Memory.GiB(),
 			100*l.Pressure, severe(n.State.Suffering), takes)
 	}
 	w.Flush()

@@ -72,6 +72,14 @@ type Load struct {
 	At time.Time `json:"at"`
 }
 
+// Idle is what of Allocatable is neither requested nor in use: less the greater of both.
+func (l *Load) Idle() Resources {
+	return Resources{
+		CPU:    max(0, l.Allocatable.CPU-max(l.Requested.CPU, l.Used.CPU)),
+		Memory: max(0, l.Allocatable.Memory-max(l.Requested.Memory, l.Used.Memory)),
+	}
+}
+
 // Stamp tells where the time stamps of a route time were taken.
 type Stamp string
 

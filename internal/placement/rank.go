@@ -102,14 +102,12 @@ func score(s *Score, p Params, c *Candidate, reasons []Reason) {
 
 // idle is C and M. Where use is not known, requests alone say what can be idle at most.
 func idle(l *model.Load, used bool) model.Resources {
-	cpu, memory := l.Requested.CPU, l.Requested.Memory
 	if used {
-		cpu, memory = max(cpu, l.Used.CPU), max(memory, l.Used.Memory)
+		return l.Idle()
 	}
-	return model.Resources{
-		CPU:    max(0, l.Allocatable.CPU-cpu),
-		Memory: max(0, l.Allocatable.Memory-memory),
-	}
+	unmeasured := *l
+	unmeasured.Used = model.Resources{}
+	return unmeasured.Idle()
 }
 
 // senseless names the first figure of a load that cannot be.

@@ -240,6 +240,26 @@ func (c *Cluster) Measured(ctx context.Context) error {
 	})
 }
 
+// Idle waits until every agent and the scheduler know that at least so many cores are idle on a node: what
+// was started there and has come to rest counts as in use for a while.
+func (c *Cluster) Idle(ctx context.Context, node string, cores model.Cores) error {
+	return Eventually(ctx, fmt.Sprintf("%.2f cores of %s are idle", cores, node), func(ctx context.Context) (bool, string) {
+		views, err := c.Pictures(ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		for by, s := range views {
+			n := s.Nodes[nodeID(node)]
+			l := n.State.Load
+			l.Used = n.Used(s.At)
+			if idle := l.Idle().CPU; idle < cores {
+				return false, fmt.Sprintf("%s says %.2f", by, idle)
+			}
+		}
+		return true, ""
+	})
+}
+
 // Able waits until every node is known to all as one that can take pods.
 func (c *Cluster) Able(ctx context.Context) error {
 	return Eventually(ctx, "every node can take pods", func(ctx context.Context) (bool, string) {

@@ -54,6 +54,8 @@ func TestTheNextPodGoesNearToWhatItsWorkloadTalksTo(t *testing.T) {
 		return true, ""
 	}))
 
+	check(t, c.Idle(ctx, "n1", 0.2)) // a near node without room is rightly passed by
+
 	before := web.DeepCopy()
 	web.Spec.Template.Spec.NodeName = ""
 	check(t, c.Client.Patch(ctx, web, client.MergeFrom(before)))

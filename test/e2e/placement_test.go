@@ -33,6 +33,7 @@ func TestPodGoesNearestToItsPeer(t *testing.T) {
 		}
 		delays(ctx, t, c, d2, d3, 4*time.Millisecond)
 		seen(ctx, t, c, d2, d3)
+		check(t, c.Idle(ctx, near, 0.3)) // a near node with less room than the far one is rightly passed by
 		name := fmt.Sprintf("app%d", i)
 		check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: name, Peers: "app=db", Silent: true})))
 		pod := must[*corev1.Pod](t)(c.Ready(ctx, ns, name))
