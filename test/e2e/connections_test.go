@@ -135,14 +135,18 @@ func leftNothing(ctx context.Context, t *testing.T, c *cluster.Cluster, move *v1
 		t.Errorf("left behind: %s", strings.Join(left, "; "))
 	}
 	t.Logf("nothing is left after %v", time.Since(closed).Round(time.Second))
-	// The old sandbox's namespace is there until its stack has given up to end connections that are none
-	// (tcp_orphan_retries, some 100 s): nobody hears that.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+}
+
+// tunnelsGone waits until no program of a tunnel is left on this machine. An old sandbox's namespace is there
+// until its stack has given up to end connections that are none (tcp_orphan_retries, some 100 s): nobody
+// hears that, and the other tests go on meanwhile.
+func tunnelsGone() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	check(t, cluster.Eventually(ctx, "the tunnel's programs are gone", func(context.Context) (bool, string) {
+	return cluster.Eventually(ctx, "the tunnels' programs are gone", func(context.Context) (bool, string) {
 		programs, err := loaded("drover_left", "drover_new")
 		return err == nil && len(programs) == 0, fmt.Sprintf("%v, %v", programs, err)
-	}))
+	})
 }
 
 // loaded are the names of this machine's BPF programs that begin so.

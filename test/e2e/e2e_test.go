@@ -43,7 +43,12 @@ func run(m *testing.M) int {
 	if err := shared.Measured(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 	} else {
-		code = m.Run()
+		if code = m.Run(); code == 0 {
+			if err := tunnelsGone(); err != nil {
+				fmt.Fprintln(os.Stderr, "e2e:", err)
+				code = 1
+			}
+		}
 	}
 	if os.Getenv("DROVER_KEEP_LAB") != "" {
 		fmt.Fprintln(os.Stderr, "e2e: DROVER_KEEP_LAB is set: the lab "+*labName+" is left up")
