@@ -98,50 +98,103 @@ func (r *RouteTime) decided(s *scoreState, pod *corev1.Pod, node string) *decisi
 	return s.decided
 }
 
+// mostTold is of how many nodes a decision tells at most: those for which all plugins together said the most, and
+// the winner and the best by A, wherever these are. To keep hundreds of nodes takes as long as to rank them.
+const mostTold = 64
+
 // tell adds to a decision what it came from, in the ranking's memory.
 func (s *scoreState) tell(d *decision.Decision) {
 	k, found := s.ranking, &s.seen.found
 	d.Ranked, d.Peers, d.Source = s.at, found.Nodes, s.seen.source
 	d.PeersBy, d.PeersWhy = string(found.By), found.Why()
-	d.ViewAge, d.Cluster = s.survey.View().Age(s.at), s.cluster
-	d.Nodes = slices.Grow(k.nodes[:0], len(s.scores))
-	for i, number := range k.buffer.Numbers() {
+	d.ViewAge, d.Cluster, d.Scored = s.survey.View().Age(s.at), s.cluster, len(s.scores)
+	if len(k.said) > 0 {
+		for _, p := range k.said[0] {
+			d.Plugins = append(d.Plugins, p.Name)
+		}
+	}
+	s.add()
+	chosen, numbers := s.foremost(d.Winner), k.buffer.Numbers()
+	d.Nodes, k.flat = slices.Grow(k.nodes[:0], len(chosen)), slices.Grow(k.flat[:0], len(chosen)*len(d.Plugins))
+	for _, i := range chosen {
 		n := decision.Node{Score: s.scores[i], Age: decision.NotHeard}
-		if number >= 0 {
+		if number := numbers[i]; number >= 0 {
 			if heard := s.survey.Heard(number); !heard.IsZero() {
 				n.Age = max(0, s.at.Sub(heard))
 			}
 		}
+		if len(k.said) > 0 {
+			from := len(k.flat)
+			for _, p := range k.said[i] {
+				k.flat = append(k.flat, p.Score)
+			}
+			n.Said, n.Total = k.flat[from:len(k.flat):len(k.flat)], k.totals[i]
+		}
 		d.Nodes = append(d.Nodes, n)
 	}
-	if k.nodes = d.Nodes; len(k.said) > 0 {
-		s.say(d)
+	k.nodes = d.Nodes
+}
+
+// add adds up what was said of each node; where nothing was, its points stand for that. Extenders' points are
+// in the totals alone: one may leave nodes out.
+func (s *scoreState) add() {
+	k := s.ranking
+	k.totals = slices.Grow(k.totals[:0], len(s.scores))
+	for i := range s.scores {
+		if len(k.said) == 0 {
+			k.totals = append(k.totals, int64(s.scores[i].Points))
+			continue
+		}
+		sum := int64(0)
+		for _, p := range k.said[i] {
+			sum += p.Score
+		}
+		k.totals = append(k.totals, sum)
+	}
+	if len(s.extended) == 0 {
+		return
+	}
+	extended := make(map[model.NodeID]int64, len(s.extended))
+	for _, n := range s.extended {
+		extended[model.NodeID(n.Name)] = n.TotalScore
+	}
+	for i := range s.scores {
+		if total, ok := extended[s.scores[i].Node]; ok {
+			k.totals[i] = total
+		}
 	}
 }
 
-// say adds what all plugins said. Extenders' points are in the totals alone: one may leave
-// nodes out.
-func (s *scoreState) say(d *decision.Decision) {
-	totals := make(map[model.NodeID]int64, len(s.extended))
-	for _, n := range s.extended {
-		totals[model.NodeID(n.Name)] = n.TotalScore
-	}
-	for _, p := range s.ranking.said[0] {
-		d.Plugins = append(d.Plugins, p.Name)
-	}
-	flat := slices.Grow(s.ranking.flat[:0], len(d.Nodes)*len(d.Plugins))
-	for i, said := range s.ranking.said {
-		n, from := &d.Nodes[i], len(flat)
-		for _, p := range said {
-			flat = append(flat, p.Score)
-			n.Total += p.Score
+// foremost are the places of the nodes of which the decision tells, in the scheduler's order.
+func (s *scoreState) foremost(winner model.NodeID) []int {
+	const place = 1<<20 - 1 // of one word with the total: that is sorted several times as fast
+	k := s.ranking
+	order, best, won := slices.Grow(k.order[:0], len(s.scores)+2), -1, -1
+	for i := range s.scores {
+		n := &s.scores[i]
+		order = append(order, -int(k.totals[i])<<20|i&place)
+		if n.Known && (best < 0 || n.A > s.scores[best].A) {
+			best = i
 		}
-		n.Said = flat[from:len(flat):len(flat)]
-		if total, ok := totals[n.Node]; ok {
-			n.Total = total
+		if n.Node == winner {
+			won = i
 		}
 	}
-	s.ranking.flat = flat
+	if len(order) > mostTold {
+		slices.Sort(order)
+		order = order[:mostTold]
+	}
+	for i := range order {
+		order[i] &= place
+	}
+	for _, i := range []int{best, won} {
+		if i >= 0 && !slices.Contains(order, i) {
+			order = append(order, i)
+		}
+	}
+	slices.Sort(order)
+	k.order = order
+	return order
 }
 
 // sentence is the event: how the node was scored, and the best where it is another.

@@ -74,7 +74,7 @@ func TestDecisionIsKeptWithItsParts(t *testing.T) {
 	unheard.Route.Path = model.PathNode
 	want := &decision.Decision{
 		Namespace: "ns", Name: "p", UID: "uid-p", Profile: "drover-scheduler", Ranked: b.now, Bound: b.now,
-		Params: placement.Defaults(), Peers: map[model.NodeID]float64{"n1": 1}, PeersBy: "annotation", PeersWhy: "app=db", ViewAge: 3 * time.Second, Cluster: 3,
+		Params: placement.Defaults(), Peers: map[model.NodeID]float64{"n1": 1}, PeersBy: "annotation", PeersWhy: "app=db", ViewAge: 3 * time.Second, Cluster: 3, Scored: 3,
 		Plugins: []string{Name, otherName}, Winner: "n2",
 		Nodes: []decision.Node{
 			{Score: near, Age: 3 * time.Second, Said: []int64{100, 0}, Total: 100},
@@ -88,6 +88,39 @@ func TestDecisionIsKeptWithItsParts(t *testing.T) {
 	event := "Normal RouteTime n2 got 0 of 100 points among 3 nodes: A 6.00, C 4.00 cores, M 8.00 GiB, T 1.000 ms; the best by A is n1 with 30.00, other plugins decided"
 	if diff := cmp.Diff([]string{event}, b.toldOf()); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// Of many nodes the decision tells those of which all plugins said the most, the one that was chosen, and the one
+// with the greatest A, of which another plugin said nothing.
+func TestADecisionTellsOfTheForemost(t *testing.T) {
+	const nodes = 2 * mostTold
+	b := large(nodes)
+	b.other = map[string]int64{}
+	for i := 1; i < nodes; i++ {
+		name := fmt.Sprint("n", i)
+		b.use(model.NodeID(name), model.Resources{CPU: 2, Memory: 4 * model.GiB})
+		b.other[name] = 100
+	}
+	b.start(t, "", pod("db", on("n1"), labelled("app", "db")))
+	for _, winner := range []string{fmt.Sprint("n", nodes-1), "n1"} { // the farthest, and the nearest
+		d := b.bind(t, pod("p-"+winner, annotated("drover.dev/peers", "app=db")), winner)
+		told := map[model.NodeID]int{}
+		for i, n := range d.Nodes {
+			told[n.Node] = i
+		}
+		want := mostTold + 1 // n0
+		if winner != "n1" {
+			want++
+		}
+		if d.Scored != nodes || len(told) != want || d.Chosen() == nil || d.Best() == nil || d.Best().Node != "n0" {
+			t.Errorf("%s chosen: %v; best %v; %d of %d nodes are told, want %d of %d", winner, d.Chosen(), d.Best(), len(told), d.Scored, want, nodes)
+		}
+		for i := range mostTold {
+			if n := model.NodeID(fmt.Sprint("n", i+1)); d.Nodes[told[n]].Node != n || told[n] != i+1 {
+				t.Errorf("%s chosen: %s, of those with the most points, is not told in its place", winner, n)
+			}
+		}
 	}
 }
 

@@ -232,9 +232,10 @@ type ranking struct {
 	near   []fwk.NodeInfo
 	order  []int
 
-	said  [][]framework.PluginScore // of each node, by all plugins
-	flat  []int64
-	nodes []decision.Node
+	said   [][]framework.PluginScore // of each node, by all plugins
+	totals []int64
+	flat   []int64
+	nodes  []decision.Node
 }
 
 // rankings are those that are not in use, few. (A sync.Pool keeps what one processor has put back from the others:

@@ -62,7 +62,7 @@ func (o *options) addTo(fs *pflag.FlagSet) {
 	fs.StringVar(&o.podName, "pod-name", o.podName, "Name by which the agents know this observer. Default: the environment's POD_NAME, or the host name.")
 	fs.StringVar(&o.metricsAddress, "drover-metrics-address", o.metricsAddress, "Address to serve Drover's own metrics on (HTTP, /metrics); empty for none.")
 	fs.StringVar(&o.statusAddress, "drover-status-address", o.statusAddress, "Loopback address to tell decisions (HTTP, /v1/decisions/NAMESPACE/POD) and the picture of the cluster (/v1/view) on; kubectl drover explain comes there by port-forward. Empty for none.")
-	fs.IntVar(&o.decisions, "drover-decisions", o.decisions, "How many decisions are kept in memory at most, with every node's score; 0 for none.")
+	fs.IntVar(&o.decisions, "drover-decisions", o.decisions, "How many decisions are kept in memory at most, with the scores of up to 66 nodes; 0 for none.")
 	fs.StringVar(&o.decisionMemory, "drover-decisions-memory", o.decisionMemory, "How much memory they take at most.")
 	fs.BoolVar(&o.events, "drover-decision-events", o.events, "Tell by one Event on each bound pod how its node was scored, of at most 5 pods a second.")
 	fs.IntVar(&o.nodeMetrics, "drover-node-metrics", o.nodeMetrics, "Of how many nodes at most to have gauges of A, C, M and T, four series each; 0 for none.")

@@ -73,7 +73,7 @@ func printPast(out io.Writer, d *decision.Decision, pod *corev1.Pod, now time.Ti
 		fmt.Fprintln(out, "nothing was scored: one node alone was feasible")
 		return
 	}
-	fmt.Fprintf(out, "the figures are those of then (--now: of now), from a picture that was %v old; %d of %d nodes were scored\n", d.ViewAge.Round(time.Millisecond), len(d.Nodes), d.Cluster)
+	fmt.Fprintf(out, "the figures are those of then (--now: of now), from a picture that was %v old; %d of %d nodes were scored%s\n", d.ViewAge.Round(time.Millisecond), max(d.Scored, len(d.Nodes)), d.Cluster, foremost(d))
 	fmt.Fprintf(out, "route times are %s\n%s%s\n\n", whence(d), peersOf(d), formula(d.Params))
 	nodes := slices.Clone(d.Nodes)
 	slices.SortStableFunc(nodes, func(a, b decision.Node) int {
@@ -82,6 +82,14 @@ func printPast(out io.Writer, d *decision.Decision, pod *corev1.Pod, now time.Ti
 	marks := map[model.NodeID]string{d.Winner: " (chosen)"}
 	printScores(out, nodes, marks, nil)
 	printSaid(out, d.Plugins, nodes, d.Winner)
+}
+
+// foremost says that some of the nodes are not told.
+func foremost(d *decision.Decision) string {
+	if d.Scored <= len(d.Nodes) { // a scheduler from before there was Scored tells of all
+		return ""
+	}
+	return fmt.Sprintf("; the %d foremost of them are known still", len(d.Nodes))
 }
 
 // whence says from where route times counted.

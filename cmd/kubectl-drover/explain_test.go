@@ -71,6 +71,12 @@ TOTAL       316   100   5    4
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
+	out.Reset()
+	d.Scored = 7
+	printPast(&out, &d, nil, t0)
+	if line := "7 of 9 nodes were scored; the 5 foremost of them are known still\n"; !strings.Contains(out.String(), line) {
+		t.Errorf("got\n%s\nwant %q", out.String(), line)
+	}
 }
 
 func TestExplainSaysWhichItIs(t *testing.T) {

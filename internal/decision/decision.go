@@ -37,14 +37,15 @@ type Decision struct {
 	PeersWhy string `json:"peersWhy,omitempty"`
 	// ViewAge is how old the picture of the cluster was.
 	ViewAge time.Duration `json:"viewAge"`
-	// Cluster is how many nodes the cluster had; those that are not in Nodes were not looked
-	// at, or were not feasible.
+	// Cluster is how many nodes the cluster had, and Scored how many of them were scored; the others were
+	// not looked at, or were not feasible.
 	Cluster int `json:"cluster"`
+	Scored  int `json:"scored"`
 	// Plugins names those whose points are in every node's Said; none where the scheduler's
 	// framework did not tell.
 	Plugins []string `json:"plugins,omitempty"`
-	// Nodes are those that were scored, in the scheduler's order. Kube-scheduler scores
-	// nothing when one node alone is feasible.
+	// Nodes are some that were scored, the foremost, in the scheduler's order; of few, all. Kube-scheduler
+	// scores nothing when one node alone is feasible.
 	Nodes  []Node       `json:"nodes"`
 	Winner model.NodeID `json:"winner,omitempty"`
 }

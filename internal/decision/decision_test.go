@@ -185,10 +185,10 @@ func TestPackedIsWhatItWas(t *testing.T) {
 		p := packed(d)
 		got := p.Unpack()
 		diff := cmp.Diff(d, got, cmpopts.EquateEmpty()) + cmp.Diff(d.Chosen(), p.Chosen, cmpopts.EquateEmpty()) + cmp.Diff(d.Best(), p.Best, cmpopts.EquateEmpty())
-		if diff != "" || p.Scored != len(nodes) {
-			t.Logf("%d nodes scored (-want +got):\n%s", p.Scored, diff)
+		if diff != "" {
+			t.Logf("%d nodes (-want +got):\n%s", len(nodes), diff)
 		}
-		return diff == "" && p.Scored == len(nodes)
+		return diff == ""
 	}
 	if err := quick.Check(same, nil); err != nil {
 		t.Error(err)

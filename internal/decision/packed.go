@@ -17,8 +17,6 @@ type Packed struct {
 	Decision
 	// Chosen and Best are as Decision's methods of those names give them.
 	Chosen, Best *Node
-	// Scored is how many nodes there are.
-	Scored int
 
 	columns
 	takes int // bytes, once it is kept
@@ -60,7 +58,7 @@ type label struct {
 
 // pack takes nothing over but the strings and the map of d. It uses the memory of spare, which may be empty.
 func pack(d *Decision, spare columns) *Packed {
-	p := &Packed{Decision: *d, Chosen: d.Chosen().clone(), Best: d.Best().clone(), Scored: len(d.Nodes)}
+	p := &Packed{Decision: *d, Chosen: d.Chosen().clone(), Best: d.Best().clone()}
 	p.Plugins, p.Nodes = slices.Clone(d.Plugins), nil
 	reasons, said := 0, 0
 	for i := range d.Nodes {
