@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -50,6 +52,28 @@ var loads = []load{
 	}},
 }
 
+func namesOf(loads []load) (names []string) {
+	for _, l := range loads {
+		names = append(names, l.name)
+	}
+	return names
+}
+
+// choose gives the loads of a comma-separated list of names; all, if it is empty.
+func choose(names string) (chosen []load, _ error) {
+	if names == "" {
+		return loads, nil
+	}
+	for _, name := range strings.Split(names, ",") {
+		i := slices.IndexFunc(loads, func(l load) bool { return l.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no load %q: want some of %s", name, strings.Join(namesOf(loads), ","))
+		}
+		chosen = append(chosen, loads[i])
+	}
+	return chosen, nil
+}
+
 // bench is two hosts, the programs, and the servers that run.
 type bench struct {
 	*software
@@ -61,7 +85,7 @@ type bench struct {
 func (b *bench) server() string { return b.pair.peer.address.String() }
 
 // measureCost compares programs with and without Drover's measuring beside them.
-func measureCost(ctx context.Context, reps int) ([]report.Metric, error) {
+func measureCost(ctx context.Context, loads []load, reps int) ([]report.Metric, error) {
 	b, err := setUp(ctx)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 func main() {
 	out := flag.String("out", "out/bench/measure.json", "`file` for the figures")
 	part := flag.String("parts", "routes,cost,rest,badinput,alarms,contention", "what is measured")
+	only := flag.String("loads", "", "what is run with and without Drover beside it for cost; empty: "+strings.Join(namesOf(loads), ","))
 	reps := flag.Int("runs", 3, "how often everything is measured; medians are told")
 	length := flag.Duration("length", 10*time.Second, "how long each prober works in one run")
 	scenarios := flag.Int("scenarios", 100, "how many seeded scenarios of contention are played")
@@ -27,7 +28,11 @@ func main() {
 		if *as != "" {
 			return play(*as, flag.Args())
 		}
-		return measureAll(*out, strings.Split(*part, ","), *reps, *length, *scenarios)
+		chosen, err := choose(*only)
+		if err != nil {
+			return err
+		}
+		return measureAll(*out, strings.Split(*part, ","), chosen, *reps, *length, *scenarios)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "measure:", err)
@@ -35,14 +40,14 @@ func main() {
 	}
 }
 
-func measureAll(out string, parts []string, reps int, length time.Duration, scenarios int) error {
+func measureAll(out string, parts []string, loads []load, reps int, length time.Duration, scenarios int) error {
 	var all []report.Metric
 	for _, p := range []struct {
 		name    string
 		measure func() ([]report.Metric, error)
 	}{
 		{"routes", func() ([]report.Metric, error) { return measureRoutes(reps, length) }},
-		{"cost", func() ([]report.Metric, error) { return measureCost(context.Background(), 3*reps) }},
+		{"cost", func() ([]report.Metric, error) { return measureCost(context.Background(), loads, 3*reps) }},
 		{"rest", func() ([]report.Metric, error) { return measureRest(context.Background(), reps, 3*length) }},
 		{"badinput", func() ([]report.Metric, error) { return measureHostile(context.Background(), 1_000_000/reps, reps) }},
 		{"alarms", func() ([]report.Metric, error) { return measureAlarms(7*reps, os.Stderr) }},
