@@ -22,10 +22,23 @@ type Config struct {
 	Name  string `json:"name,omitempty"`
 	Nodes []Node `json:"nodes,omitempty"`
 	Links []Link `json:"links,omitempty"`
+	// PodNetwork is how a node's pods are connected; "" is Bridge.
+	PodNetwork PodNetwork `json:"podNetwork,omitempty"`
 
 	// Report shows progress; nil shows nothing.
 	Report cache.Report `json:"-"`
 }
+
+// PodNetwork is the CNI plugin that connects a node's pods.
+type PodNetwork string
+
+const (
+	// Bridge has all pods of a node on one bridge.
+	Bridge PodNetwork = "bridge"
+	// PTP gives each pod a pair of devices of its own, and the node a route to it by that: pods reach
+	// each other by their node alone.
+	PTP PodNetwork = "ptp"
+)
 
 // Node is one worker of the cluster.
 type Node struct {
@@ -71,6 +84,9 @@ func (c Config) Default() Config {
 	if len(c.Nodes) == 0 {
 		c.Nodes = []Node{{Name: "n1"}, {Name: "n2"}, {Name: "n3"}}
 	}
+	if c.PodNetwork == "" {
+		c.PodNetwork = Bridge
+	}
 	if c.Report == nil {
 		c.Report = func(string, ...any) {}
 	}
@@ -92,6 +108,9 @@ func (c Config) Validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if err := checkName(c.Name); err != nil {
 		bad("name: %w", err)
+	}
+	if c.PodNetwork != Bridge && c.PodNetwork != PTP {
+		bad("podNetwork %q: want %q or %q", c.PodNetwork, Bridge, PTP)
 	}
 	if len(c.Nodes) > maxNodes {
 		bad("%d nodes: at most %d", len(c.Nodes), maxNodes)

@@ -30,6 +30,8 @@ func TestValidate(t *testing.T) {
 		want   string // "": valid
 	}{
 		{"as it is", func(*Config) {}, ""},
+		{"a pair of devices for each pod", func(c *Config) { c.PodNetwork = PTP }, ""},
+		{"another network of pods", func(c *Config) { c.PodNetwork = "calico" }, `podNetwork "calico": want "bridge" or "ptp"`},
 		{"cut link", func(c *Config) { c.Links = []Link{{"n1", "n2", delay(-1)}} }, ""},
 		{"link to the control plane", func(c *Config) { c.Links = []Link{{"n1", "cp", delay(time.Millisecond)}} }, ""},
 		{"name leads out of the state directory", func(c *Config) { c.Name = "../x" }, "name"},

@@ -37,7 +37,7 @@ func (m machine) spec(all []machine, layers []string, switchSocket string) *boot
 // and mounts into them.
 var realDirs = []string{"/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods"}
 
-func nodeSpec(m machine, all []machine, layers []string, switchSocket string) *boot.Spec {
+func nodeSpec(m machine, pods PodNetwork, all []machine, layers []string, switchSocket string) *boot.Spec {
 	s := m.spec(all, layers, switchSocket)
 	for _, d := range realDirs {
 		s.Binds[d] = filepath.Join(m.dir(), "disk", strings.ReplaceAll(d[1:], "/", "-"))
@@ -70,7 +70,7 @@ func nodeSpec(m machine, all []machine, layers []string, switchSocket string) *b
 			After: []boot.Condition{ready},
 		},
 	}
-	if _, err := os.Stat("/proc/sys/net/bridge"); err != nil {
+	if _, err := os.Stat("/proc/sys/net/bridge"); pods == Bridge && err != nil {
 		s.Services = append(s.Services, sameNodeServices(m))
 	}
 	return s
@@ -152,7 +152,7 @@ func apiserverArgs(m machine, conf func(string) string) []string {
 }
 
 // prepareNode writes a node's own files.
-func prepareNode(m machine, n Node, all []machine, c *credentials) error {
+func prepareNode(m machine, n Node, pods PodNetwork, all []machine, c *credentials) error {
 	if err := prepareMachine(m, all); err != nil {
 		return err
 	}
@@ -169,10 +169,10 @@ func prepareNode(m machine, n Node, all []machine, c *credentials) error {
 		"Node": m.name, "CgroupRoot": m.pods(), "Reserved": reserved(n.Speed, runtime.NumCPU()),
 	}
 	for name, path := range map[string]string{
-		"containerd.toml": "/etc/containerd/config.toml",
-		"cni.conflist":    "/etc/cni/net.d/10-lab.conflist",
-		"kubelet.yaml":    kubernetesDir + "/kubelet.yaml",
-		"kube-proxy.yaml": kubernetesDir + "/kube-proxy.yaml",
+		"containerd.toml":          "/etc/containerd/config.toml",
+		string(pods) + ".conflist": "/etc/cni/net.d/10-lab.conflist",
+		"kubelet.yaml":             kubernetesDir + "/kubelet.yaml",
+		"kube-proxy.yaml":          kubernetesDir + "/kube-proxy.yaml",
 	} {
 		b, err := render(name, data)
 		if err != nil {

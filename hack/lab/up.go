@@ -145,7 +145,7 @@ func (l *Lab) startMachines(c *credentials) error {
 	var g errgroup.Group
 	for i, n := range l.Config.Nodes {
 		g.Go(func() error {
-			if err := prepareNode(all[i+1], n, all, c); err != nil {
+			if err := prepareNode(all[i+1], n, l.Config.PodNetwork, all, c); err != nil {
 				return err
 			}
 			return l.startNode(all[i+1], n.Speed)
@@ -225,7 +225,7 @@ func (l *Lab) startNode(m machine, speed float64) error {
 	if err := l.tree.SetSpeed(m.pods(), speed); err != nil {
 		return err
 	}
-	spec := nodeSpec(m, machines(l.Config), l.layers, l.switchSocket())
+	spec := nodeSpec(m, l.Config.PodNetwork, machines(l.Config), l.layers, l.switchSocket())
 	p, err := boot.Start(spec, filepath.Join(m.dir(), "spec.json"))
 	if err != nil {
 		return err

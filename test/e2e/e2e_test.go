@@ -16,7 +16,10 @@ import (
 	"github.com/drover-project/drover/test/cluster"
 )
 
-var labName = flag.String("e2e.lab", "e2e", "name of the lab: by two names two parts of these tests run side by side")
+var (
+	labName    = flag.String("e2e.lab", "e2e", "name of the lab: by two names two parts of these tests run side by side")
+	podNetwork = flag.String("e2e.podnetwork", "", "the lab's podNetwork")
+)
 
 // shared is the one cluster of this package; each test has a namespace of its own.
 var shared *cluster.Cluster
@@ -29,7 +32,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	cfg := lab.Config{Name: *labName}.Default()
+	cfg := lab.Config{Name: *labName, PodNetwork: lab.PodNetwork(*podNetwork)}.Default()
 	for i := range cfg.Nodes {
 		cfg.Nodes[i].Speed = 0.6 // a busy node leaves the others alone on a machine of two cores
 	}
