@@ -8,13 +8,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/internal/cgroup"
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/internal/process"
+	"github.com/drover-project/drover/internal/thread"
 )
+
+// punctual is how late timers may be by the kernel's default (prctl(2), PR_SET_TIMERSLACK).
+const punctual = 50 * time.Microsecond
 
 // Main is the hidden verb: args are the control group's path; the command comes by descriptor 4.
 // It returns the process's exit code.
@@ -28,6 +33,9 @@ func Main(args []string) int {
 		fmt.Fprint(started, usage)
 		return 2
 	}
+	// The agent rests with timers that may be late, and who is started has them so: what runs while a pod
+	// stands still must not. Otherwise it is later, and that is all.
+	_ = thread.Slack(punctual)
 	// Namespaces are a thread's; the command is a child of this one.
 	runtime.LockOSThread()
 	err := enter(args[0])
