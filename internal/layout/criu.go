@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/drover-project/drover/internal/durable"
+	"github.com/drover-project/drover/internal/passthrough"
 )
 
 // FrozenFile, in a dump's directory, is made by the action script when the
@@ -101,16 +104,35 @@ func (l Layout) NotedConnections(id string) (Connections, error) {
 	return Keep, err
 }
 
-// EnsureHook makes sure that drover-runc can be called by the action script's name, and
-// returns that path: a link beside the program.
+// EnsureHook makes sure that drover-runc can be called by the name of Hook, a link beside the program, and
+// that CRIU's action script is there, which calls it so; it returns the script's path. CRIU runs it at every
+// stage, and waits, with a pod that stands still: at most of them there is nothing to do, which a shell finds
+// out sooner than the program begins.
 func EnsureHook(program string) (string, error) {
-	link := filepath.Join(filepath.Dir(program), Hook)
-	err := os.Symlink(filepath.Base(program), link)
+	dir := filepath.Dir(program)
+	err := os.Symlink(filepath.Base(program), filepath.Join(dir, Hook))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("install CRIU's action script: %w", err)
 	}
-	return link, nil
+	script := filepath.Join(dir, actionScript)
+	if is, err := os.ReadFile(script); err == nil && string(is) == stages {
+		return script, nil
+	}
+	if err := durable.WriteFile(script, []byte(stages), 0o755); err != nil {
+		return "", fmt.Errorf("install CRIU's action script: %w", err)
+	}
+	return script, nil
 }
+
+// actionScript is beside the program.
+const actionScript = "drover-criu-script"
+
+// stages calls the Hook at those stages that matter.
+var stages = fmt.Sprintf(`#!/bin/sh
+case "$CRTOOLS_SCRIPT_ACTION" in
+%s) exec "${0%%/*}/%s" ;;
+esac
+`, strings.Join(passthrough.Stages, " | "), Hook)
 
 // OwnImages tells whether dir, an absolute path without symbolic links, is where Drover keeps
 // images. CRIU also calls Drover's action script when somebody else checkpoints a container

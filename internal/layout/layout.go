@@ -29,8 +29,7 @@ type Layout struct {
 // Default is the layout of an installed node.
 var Default = Layout{Run: "/run/drover", State: "/var/lib/drover"}
 
-// Hook is how drover-runc is called as CRIU's action script: CRIU runs it through a shell,
-// without arguments of ours, so its name must tell.
+// Hook is how CRIU's action script calls drover-runc.
 const Hook = passthrough.Hook
 
 // Prepare makes the directories that drover-runc and the agent expect. Only root enters.

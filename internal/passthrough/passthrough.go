@@ -4,12 +4,13 @@
 // of their import paths as soon as what they import is there (Go 1.21 release notes), so
 // this one, which imports next to nothing, comes before gRPC and all that it drags in. A
 // call that is passed on so costs about a millisecond instead of several; kubelet makes
-// such calls all the time, and CRIU runs its action script while the pod is frozen. If the
-// order should change, calls get slower and nothing else: main does the same.
+// such calls all the time. If the order should change, calls get slower and nothing else: main
+// does the same.
 package passthrough
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -59,14 +60,11 @@ func Concerns(verb string) bool {
 	return strings.HasPrefix(verb, "drover-")
 }
 
+// Stages are those of CRIU's at which the Hook has anything to do.
+var Stages = []string{"pre-dump", "post-dump", "pre-resume"}
+
 // HookMatters tells whether CRIU's action script has anything to do at a stage.
-func HookMatters(stage string) bool {
-	switch stage {
-	case "pre-dump", "post-dump", "pre-resume":
-		return true
-	}
-	return false
-}
+func HookMatters(stage string) bool { return slices.Contains(Stages, stage) }
 
 // Verb returns the index of the command among a runtime's arguments, behind its global flags.
 func Verb(args []string) int {
