@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -313,6 +314,34 @@ func TestHoldOfNestedGroups(t *testing.T) {
 			}
 			if left, err := held.Procs(); err != nil || len(left) != 0 {
 				t.Errorf("killed: got %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// Rouse leaves a process in its groups.
+func TestRouse(t *testing.T) {
+	for name, v2 := range map[string]bool{"v1": false, "v2": true} {
+		t.Run(name, func(t *testing.T) {
+			g, _ := ticker(t, "drover-test-rouse-"+name, v2)
+			h, err := Own()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v2 {
+				h.all = slices.DeleteFunc(h.all, func(x hierarchy) bool { return x.name != "" })
+			}
+			var pids []int
+			for len(pids) == 0 { // the shell goes there by itself
+				if pids, err = g.Procs(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := h.Rouse(pids[0]); err != nil {
+				t.Fatal(err)
+			}
+			if after, err := g.Procs(); err != nil || !slices.Contains(after, pids[0]) {
+				t.Errorf("process %d is not in %s any more: %v, %v", pids[0], g, after, err)
 			}
 		})
 	}

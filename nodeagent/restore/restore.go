@@ -41,6 +41,7 @@ type Groups interface {
 	Container(pid int, cgroupsPath string) (cgroup.Group, error)
 	At(cgroupsPath string) (cgroup.Group, error)
 	Join(path string, pid int) error
+	Rouse(pid int) error
 }
 
 // Config is what Copies needs.

@@ -34,6 +34,7 @@ type one struct{ cgroup.Group }
 func (o one) Container(int, string) (cgroup.Group, error) { return o.Group, nil }
 func (o one) At(string) (cgroup.Group, error)             { return o.Group, nil }
 func (o one) Join(string, int) error                      { return nil }
+func (o one) Rouse(int) error                             { return nil }
 
 // bench is an agent that finds container c1 in some stage; the test itself plays the wrapper
 // and CRIU's script.

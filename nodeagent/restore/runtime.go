@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -112,6 +113,7 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	if err := layout.ValidContainerID(name); err != nil {
 		return fmt.Errorf("restore container %s: its name: %w", id, err)
 	}
+	go c.rouse()
 	if err := c.clear(ctx, m, id, name); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
@@ -143,7 +145,15 @@ func (c *Copies) Restore(ctx context.Context, m migrate.Move, id, dir string) er
 	if err := c.beginLoading(ctx, n, eager); err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
+	go c.rouse() // again, if that took long
 	return c.answer(m, id, runtimeapi.Answer{Restore: dir})
+}
+
+// rouse is for runc, which is about to move CRIU into the copy's group while a pod stands still.
+func (c *Copies) rouse() {
+	if err := c.cfg.Groups.Rouse(os.Getpid()); err != nil {
+		c.cfg.Log.Debug("runc may wait for the kernel when it moves CRIU into the copy's control group", "err", err)
+	}
 }
 
 // judge looks into the images of a container that is to be restored in a bundle. An error: they are not.
