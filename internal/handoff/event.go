@@ -67,7 +67,7 @@ const (
 	// since the restore was begun, whether this was asked for or not.
 	OpLoad Op = "load"
 	// OpDrop: kill the copies that still lack memory, for it is lost: they would wait for it for
-	// ever. Done when they are dead. Whole ones run on.
+	// ever. Done when they are dead. Whole ones run on, or stay held.
 	OpDrop Op = "drop"
 	// OpKill is for copies that never ran: take their mark away, then end the restore and kill
 	// every process of every copy, without a moment in which it can run, and refuse the create

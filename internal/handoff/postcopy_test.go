@@ -211,18 +211,36 @@ func TestLoading(t *testing.T) {
 	}
 }
 
-// A copy whose memory is lost before it ran is not let run.
+// A copy whose memory is lost before it ran is not let run, unless it lacks none any more.
 func TestForfeitedBeforeTheStart(t *testing.T) {
-	r := committedRecord()
-	r.PostCopy, r.Target.Starting, r.Source.Forfeited = true, false, true
-	t0 := time.Unix(0, 0)
-	m := NewTarget(DefaultConfig(), r, TargetFacts{BootID: "b", Copy: "c", Waiter: "c", Deadline: t0.Add(time.Hour), Images: true, Held: true, Alive: true, Frozen: true})
-	acts := m.Step(t0, Event{Kind: Seen, Record: r})
-	if got := ops(acts); got != "look ; " {
-		t.Fatalf("%q, want a look", got)
-	}
-	if got := ops(m.Step(t0, Event{Kind: Looked, Copies: []Copy{{ID: "c", Alive: true, Frozen: true}}})); got != "kill ; " {
-		t.Errorf("%q, want the copy killed", got)
+	for what, c := range map[string]struct {
+		starting bool
+		after    Copy // the look after OpDrop
+		want     []string
+	}{
+		"lacks some":             {after: Copy{ID: "c"}, want: []string{"drop ; ", "look ; ", "look ; ", "kill ; "}},
+		"is whole":               {after: Copy{ID: "c", Alive: true, Frozen: true}, want: []string{"drop ; ", "look ; ", "write start; "}},
+		"is whole, was starting": {starting: true, want: []string{"drop ; ", "resume ; "}}, // OpResume looks, too
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := committedRecord()
+			r.PostCopy, r.Target.Starting, r.Source.Forfeited = true, c.starting, true
+			t0 := time.Unix(0, 0)
+			m := NewTarget(DefaultConfig(), r, TargetFacts{BootID: "b", Copy: "c", Waiter: "c", Deadline: t0.Add(time.Hour), Images: true, Held: true, Alive: true, Frozen: true})
+			e := Event{Kind: Seen, Record: r}
+			for _, want := range c.want {
+				acts := m.Step(t0, e)
+				if got := ops(acts); got != want {
+					t.Fatalf("after %s %s: %q, want %q", e.Kind, e.Op, got, want)
+				}
+				switch acts[0].Op {
+				case OpDrop:
+					e = Event{Kind: Done, Op: OpDrop}
+				case OpLook:
+					e = Event{Kind: Looked, Copies: []Copy{c.after}}
+				}
+			}
+		})
 	}
 }
 

@@ -499,7 +499,10 @@ func (t *Target) own(now time.Time) []Action {
 		return t.reread()
 	case t.ran:
 		return t.write(Change{Verb: Resume})
-	case t.resumable() && !t.spent && now.Before(f.Deadline) && !forfeited:
+	case forfeited && t.attempt() && !t.dropped && !t.ending && !t.mutant.noDrop:
+		// A copy that has all of its memory already runs all the same.
+		return t.do(Action{Op: OpDrop})
+	case t.resumable() && !t.spent && now.Before(f.Deadline) && (!forfeited || t.dropped):
 		// Later kubelet would take the create, and the copy with it, for lost: a copy that
 		// never ran is better given back.
 		return t.start()

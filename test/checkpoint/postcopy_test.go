@@ -221,6 +221,49 @@ func TestPostCopyLossBeforeCommit(t *testing.T) {
 	at.mustBeCleared(t)
 }
 
+// TestPostCopyForfeitedWhileHeld: of copies that are held, one that has all of its memory outlives its loss.
+func TestPostCopyForfeitedWhileHeld(t *testing.T) {
+	drop := func(t *testing.T, at *attempt) {
+		t.Helper()
+		at.killProcesses(t)
+		if err := at.a.copies.Drop(within(t), at.m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("whole", func(t *testing.T) {
+		at, l := postCopied(t)
+		l.goOn(t)
+		if err := at.a.copies.Loaded(within(t), at.m); err != nil {
+			t.Fatal(err)
+		}
+		drop(t, at)
+		at.mustBeHeld(t)
+		at.goOn(t)
+		at.mustArrive(t)
+	})
+	t.Run("lacking", func(t *testing.T) {
+		postCopy(t)
+		at := begin(t)
+		came := at.some()
+		l := at.restoreStopped(t)
+		l.goOn(t)
+		<-came
+		drop(t, at)
+		at.a.expect("failed " + at.target.id)
+		if err := at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return nil }); err == nil {
+			t.Error("it was resumed")
+		}
+		if err := at.a.copies.Kill(within(t), at.m); err != nil {
+			t.Fatal(err)
+		}
+		at.mustBeGone(t)
+		if err := at.a.dumps.Release(within(t), at.m); err != nil {
+			t.Fatal(err)
+		}
+		at.mustBeCleared(t)
+	})
+}
+
 // TestPostCopyLossAfterCommit: a copy that runs and whose memory is lost is killed before it can read
 // anything else in its place.
 func TestPostCopyLossAfterCommit(t *testing.T) {
