@@ -346,3 +346,49 @@ func TestRouse(t *testing.T) {
 		})
 	}
 }
+
+// The group of Drover's own weighs more than others, wherever CPU is shared out.
+func TestJoin(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	h, err := Own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sleep := exec.Command("sleep", "600")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprintf("/drover-test-join-%d", os.Getpid())
+	t.Cleanup(func() {
+		_, _ = sleep.Process.Kill(), sleep.Wait()
+		for _, x := range h.all {
+			if g, err := group(x, x.name == "", path); err == nil {
+				if err := os.Remove(g.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	for range 2 {
+		if err := h.Join(path, sleep.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range h.all {
+		g, err := group(x, x.name == "", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pids, err := g.Procs(); err != nil || !slices.Equal(pids, []int{sleep.Process.Pid}) {
+			t.Errorf("%s has %v, %v; want %d", g, pids, err, sleep.Process.Pid)
+		}
+		for file, want := range map[string]string{"cpu.shares": "10240", "cpu.weight": "1000"} {
+			got, err := os.ReadFile(g.dir + "/" + file)
+			if err == nil && strings.TrimSpace(string(got)) != want || err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s of %s is %q, %v; want %s", file, g, got, err, want)
+			}
+		}
+	}
+}
