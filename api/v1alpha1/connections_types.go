@@ -4,6 +4,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // ConditionConnectionsKept: the pod takes its address and its open connections along. False:
@@ -58,6 +59,7 @@ const LeaseMargin = 10 * time.Second
 // +kubebuilder:validation:XValidation:rule="oldSelf.state == 'Probing' || self.state == oldSelf.state",message="what became of the connections cannot be changed"
 // +kubebuilder:validation:XValidation:rule="self.state != 'Kept' || (has(self.newAddress) && size(self.newAddress) > 0 && has(self.oldAddresses) && size(self.oldAddresses) > 0)",message="connections are kept only between known addresses"
 // +kubebuilder:validation:XValidation:rule="self.keepFor == oldSelf.keepFor && (has(self.required) && self.required) == (has(oldSelf.required) && oldSelf.required) && has(self.oldAddresses) == has(oldSelf.oldAddresses) && (!has(self.oldAddresses) || self.oldAddresses == oldSelf.oldAddresses)",message="what is asked for the connections cannot be changed"
+// +kubebuilder:validation:XValidation:rule="(has(self.earlier) ? self.earlier.map(e, e.uid) : []) == (has(oldSelf.earlier) ? oldSelf.earlier.map(e, e.uid) : [])",message="which addresses of before go along cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.newAddress) || size(oldSelf.newAddress) == 0 || (has(self.newAddress) && self.newAddress == oldSelf.newAddress)",message="the new address of the connections cannot be changed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.leaseEnded) || !oldSelf.leaseEnded || (has(self.leaseEnded) && self.leaseEnded)",message="that a lease has ended cannot be taken back"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.targetLeft) || !oldSelf.targetLeft || (has(self.targetLeft) && self.targetLeft)",message="that the target has left cannot be taken back"
@@ -95,6 +97,15 @@ type ConnectionsStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	NewAddress string `json:"newAddress,omitempty"`
 
+	// Earlier are the addresses that the pod had before it came to the source and that are leased to it still:
+	// they go along with its present one. Controller, when the move is accepted, but for what the target's
+	// agent says of each.
+	// +optional
+	// +listType=map
+	// +listMapKey=uid
+	// +kubebuilder:validation:MaxItems=3
+	Earlier []EarlierLease `json:"earlier,omitempty"`
+
 	// HolderImage is the image, by digest (NAME@sha256:…), that the source pod's containers are
 	// given when its processes have ended: a process that does nothing keeps the sandbox. The
 	// fence on the source's node lets it through, and nothing else. Controller, before the
@@ -121,6 +132,56 @@ type ConnectionsStatus struct {
 	// TargetLeft: nothing leaves from the old address by the target's sandbox any more, and nothing
 	// ever will. Target's agent, when it has closed that end, or found it gone. Until then the source
 	// pod stays, unless the target's node tells another boot ID, or the time is over.
+	// +optional
+	TargetLeft bool `json:"targetLeft,omitempty"`
+
+	// TurnedTo is the UID of the PodMigration to whose target what comes for the old address is sent on,
+	// since the pod has moved again. Source's agent.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
+	TurnedTo types.UID `json:"turnedTo,omitempty"`
+}
+
+// EarlierLease is the lease of an address that the pod had before the move that names it.
+//
+// +kubebuilder:validation:XValidation:rule="self.migration == oldSelf.migration && self.node == oldSelf.node && self.addresses == oldSelf.addresses && self.keepFor == oldSelf.keepFor",message="which addresses of before go along cannot be changed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.ended) || !oldSelf.ended || (has(self.ended) && self.ended)",message="that a lease has ended cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.targetLeft) || !oldSelf.targetLeft || (has(self.targetLeft) && self.targetLeft)",message="that the target has left cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(self.targetLeft) || !self.targetLeft || (has(self.ended) && self.ended)",message="the target leaves only when the lease has ended"
+type EarlierLease struct {
+	// UID and Migration are those of the PodMigration, in the same namespace, whose source pod holds the
+	// address.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=128
+	UID types.UID `json:"uid"`
+	// +kubebuilder:validation:MaxLength=253
+	Migration string `json:"migration"`
+	// Node is where it is held.
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node"`
+	// Addresses are those of the pod there, the primary one first.
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:MaxLength=64
+	Addresses []string `json:"addresses"`
+	// KeepFor is for how long after the acknowledgement of this move they are kept at most: what was left of
+	// their time when the move was accepted.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	KeepFor metav1.Duration `json:"keepFor"`
+	// Ended: this lease is to be closed, or is. Target's agent. Set only after target.resumed.
+	// +optional
+	Ended bool `json:"ended,omitempty"`
+	// EndReason and EndMessage say why, where it was found there.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	EndReason string `json:"endReason,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	EndMessage string `json:"endMessage,omitempty"`
+	// TargetLeft: nothing leaves from these addresses by the target's sandbox any more. Target's agent.
 	// +optional
 	TargetLeft bool `json:"targetLeft,omitempty"`
 }

@@ -168,7 +168,8 @@ func TestResolvingChangesNothingElse(t *testing.T) {
 		Target: v1alpha1.TargetStatus{Node: "n2", PodName: "q", PodUID: "v", Waiting: true, BootID: "b", Deadline: &at},
 		Budget: &v1alpha1.BudgetReservation{Name: "b", UID: "u", ReservedAt: now},
 		Connections: &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, Reason: "X", Message: "x", KeepFor: metav1.Duration{Duration: time.Minute},
-			OldAddresses: []string{"10.0.0.1"}, HolderImage: "x", Until: &at},
+			OldAddresses: []string{"10.0.0.1"}, HolderImage: "x", Until: &at, TurnedTo: "u9",
+			Earlier: []v1alpha1.EarlierLease{{UID: "u0", Migration: "m0", Node: "n3", Addresses: []string{"10.0.2.1"}, KeepFor: metav1.Duration{Duration: time.Minute}, EndReason: "X", EndMessage: "x"}}},
 		Timeline:   []v1alpha1.TimelineEntry{{Step: "Accepted", By: "controller", At: at}, {Step: "Frozen", By: "n1", At: at, Message: "x"}},
 		Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", Message: "x", LastTransitionTime: now, ObservedGeneration: 1}},
 	}

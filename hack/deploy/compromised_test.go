@@ -172,7 +172,8 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		s.Epoch = 2
 		s.Source = v1alpha1.SourceStatus{Node: "n1", PodName: "p", PodUID: "u1", Containers: []v1alpha1.MovingContainer{{Name: "c", ID: "c1"}}, Origin: "u1"}
 		s.Target = v1alpha1.TargetStatus{Node: "n2", PodName: "p-dm2", PodUID: "u2"}
-		s.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, OldAddresses: []string{"10.0.0.1"}, KeepFor: metav1.Duration{Duration: time.Minute}}
+		s.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, OldAddresses: []string{"10.0.0.1"}, KeepFor: metav1.Duration{Duration: time.Minute},
+			Earlier: []v1alpha1.EarlierLease{{UID: "u0", Migration: "m0", Node: "n3", Addresses: []string{"10.0.2.1"}}}}
 		s.Timeline = []v1alpha1.TimelineEntry{{Step: "Accepted", By: "controller", At: at}}
 	})(t.Context())
 	if err != nil {
@@ -191,6 +192,9 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 		{"the target tells what the source measured", write(agents["n2"], func(s *st) { s.Bytes = 1 }), "what the source measured"},
 		{"the target tells how far the source is", write(agents["n2"], func(s *st) { s.Transfer = &v1alpha1.TransferStatus{SentBytes: 1} }), "what the source measured"},
 		{"the source says that connections are kept", write(agents["n1"], func(s *st) { s.Connections.State, s.Connections.NewAddress = "Kept", "10.0.1.1" }), "that connections are kept"},
+		{"the source takes an earlier address along", write(agents["n1"], func(s *st) { s.Connections.Earlier[0].EndReason = "x" }), "that connections are kept"},
+		{"the target says where the old address leads", write(agents["n2"], func(s *st) { s.Connections.TurnedTo = "u3" }), "source's node says to where"},
+		{"who holds an earlier address says so here", write(agents["n3"], func(s *st) { s.Connections.TurnedTo = "u3" }), "its own node"},
 		{"the source says where they go", write(agents["n1"], func(s *st) { s.Connections.NewAddress = "10.0.1.1" }), "between which addresses"},
 		{"the target keeps it for longer", write(agents["n2"], func(s *st) { s.Connections.Until = &at }), "by drover-controller alone"},
 		{"the target has another image let through", write(agents["n2"], func(s *st) { s.Connections.HolderImage = "x" }), "by drover-controller alone"},
@@ -218,6 +222,12 @@ func TestCompromisedAgentByPolicy(t *testing.T) {
 	}
 	c.run([]attack{ // by the schema, which comes before the policies
 		{"the target takes another's address along", write(agents["n2"], func(s *st) { s.Connections.OldAddresses[0] = "10.0.0.9" }), "cannot be changed"},
+		{"the target takes along an earlier address of another", write(agents["n2"], func(s *st) { s.Connections.Earlier[0].Addresses[0] = "10.0.0.9" }), "cannot be changed"},
+		{"the target takes along one more", write(agents["n2"], func(s *st) {
+			s.Connections.Earlier = append(s.Connections.Earlier, v1alpha1.EarlierLease{UID: "u9", Migration: "m9", Node: "n3", Addresses: []string{"10.0.0.9"}})
+		}), "cannot be changed"},
+		{"the target leaves an earlier address behind", write(agents["n2"], func(s *st) { s.Connections.Earlier = nil }), "cannot be changed"},
+		{"the target ends the lease of one before it has it", write(agents["n2"], func(s *st) { s.Connections.Earlier[0].Ended = true }), "only after the pod has resumed"},
 		{"the target ends a lease that there is not", write(agents["n2"], func(s *st) { s.Connections.LeaseEnded = true }), "only after the pod has resumed"},
 	})
 	// And its own side's word goes through, once.

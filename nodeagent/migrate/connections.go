@@ -24,9 +24,20 @@ type Keep struct {
 	New netip.Addr
 	// For is how long after the move the old address is kept at most.
 	For time.Duration
+	// Earlier are addresses that the pod had before, and that go along, too.
+	Earlier []Earlier
 	// Until is when that is over, by the clock of drover-controller, which counts from when it saw that
 	// the target runs. Zero: it has not yet.
 	Until time.Time
+}
+
+// Earlier is an address that the pod has by the lease of an earlier move.
+type Earlier struct {
+	// UID is that of the PodMigration by which the pod left it, Node where it is held.
+	UID, Node string
+	// Old and For are as those of Keep.
+	Old []netip.Addr
+	For time.Duration
 }
 
 // Left is the move for whose Keep.For from now on the source may send on what comes for its old
@@ -43,10 +54,9 @@ func keepOf(c *v1alpha1.ConnectionsStatus) (k Keep) {
 	if c == nil {
 		return Keep{}
 	}
-	for _, text := range c.OldAddresses {
-		if a, err := netip.ParseAddr(text); err == nil {
-			k.Old = append(k.Old, a)
-		}
+	k.Old = addressesOf(c.OldAddresses)
+	for _, e := range c.Earlier {
+		k.Earlier = append(k.Earlier, Earlier{UID: string(e.UID), Node: e.Node, Old: addressesOf(e.Addresses), For: e.KeepFor.Duration})
 	}
 	k.New, _ = netip.ParseAddr(c.NewAddress)
 	k.For = c.KeepFor.Duration
@@ -54,6 +64,15 @@ func keepOf(c *v1alpha1.ConnectionsStatus) (k Keep) {
 		k.Until = c.Until.Add(-v1alpha1.LeaseMargin)
 	}
 	return k
+}
+
+func addressesOf(texts []string) (all []netip.Addr) {
+	for _, text := range texts {
+		if a, err := netip.ParseAddr(text); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // Addresses has old addresses go along. Every method but Answer and Probe returns soon, and may be
@@ -65,14 +84,15 @@ type Addresses interface {
 	// Answer answers the probes of m's target until ctx ends, then returns nil. An error: this node
 	// can have no part in it.
 	Answer(ctx context.Context, m Move) error
-	// Probe asks m's source until all that the network must carry has come back, or ctx ends: then
-	// the error says what has not.
+	// Probe asks m's source, and who holds earlier addresses, until all that the network must carry has come
+	// back, or ctx ends: then the error says what has not.
 	Probe(ctx context.Context, m Move) error
 	// Hold keeps everything from the source's sandbox, and all in it, from now on.
 	Hold(m Move) error
 	// Arrive gives the old addresses to the target's sandbox, held.
 	Arrive(m Move) error
-	// Open lets packets of the old addresses through at the target, for m.Keep.For from now on.
+	// Open lets packets of the old addresses through at the target, for m.Keep.For from now on; of earlier
+	// ones for as long as they have.
 	Open(m Move) error
 	// Forward sends what comes to the source's sandbox on to the target's, for m.Keep.For at most.
 	Forward(m Move) error
