@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/cgroup"
@@ -115,8 +116,11 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	group.Go(func() error { return a.keepForgetting(ctx) })
 	group.Go(func() error { return a.keepForgettingImages(ctx, images, dumps) })
 	group.Go(func() error { return a.keepEndingOrphans(ctx, dumps, copies) })
-	if err := a.follow(ctx, &v1alpha1.PodMigration{}, migrate.FollowMigrations(a.driver)); err != nil {
-		return err
+	changed := toolscache.ResourceEventHandlerFuncs{AddFunc: func(any) { leases.Changed() }, UpdateFunc: func(any, any) { leases.Changed() }}
+	for _, h := range []toolscache.ResourceEventHandler{migrate.FollowMigrations(a.driver), changed} {
+		if err := a.follow(ctx, &v1alpha1.PodMigration{}, h); err != nil {
+			return err
+		}
 	}
 	return a.follow(ctx, &corev1.Pod{}, migrate.FollowPods(a.driver))
 }

@@ -10,8 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mark begins the names of all filters and maps that are Drover's.
-const mark = "drover_"
+// mark begins the names of all maps that are Drover's. Those of filters say besides what of: of an end
+// that the pod has left, or of those where it is now.
+const (
+	mark    = "drover_"
+	left    = mark + "left_"
+	arrived = mark + "new_"
+)
+
+// Where a pod has come to and left again, what the first filters let pass meets the second.
+const (
+	priorityLeft = 1
+	priorityNew  = 2
+)
 
 // Side is where a filter sees packets.
 type Side uint32
@@ -23,33 +34,44 @@ const (
 )
 
 // AttachLeft makes the network namespace of h the end that the pod has left; rest are its devices
-// besides the tunnel's and the uplink. What leaves by the uplink is attached last.
+// besides the tunnel's and the uplink. What leaves by the uplink is attached last. Where it is such an
+// end already these programs take the place of those, device by device: there is no moment without.
 func (p *Programs) AttachLeft(h *netlink.Handle, uplink, tunnel netlink.Link, rest []netlink.Link) error {
 	o := &p.objects
-	all := []filter{{tunnel, In, o.DroverLeftBack, "drover_left_back"}}
+	all := []filter{{tunnel, In, o.DroverLeftBack, back, priorityLeft}}
 	for _, r := range rest {
-		all = append(all, filter{r, In, o.DroverLeftRest, "drover_left_rest"}, filter{r, Out, o.DroverLeftRest, "drover_left_rest"})
+		all = append(all, filter{r, In, o.DroverLeftRest, left + "rest", priorityLeft}, filter{r, Out, o.DroverLeftRest, left + "rest", priorityLeft})
 	}
-	all = append(all, filter{uplink, In, o.DroverLeftIn, "drover_left_in"}, filter{uplink, Out, o.DroverLeftOut, "drover_left_out"})
+	all = append(all, filter{uplink, In, o.DroverLeftIn, left + "in", priorityLeft}, filter{uplink, Out, o.DroverLeftOut, left + "out", priorityLeft})
 	return attach(h, all)
 }
 
-// AttachNew makes the network namespace of h the end that the pod is in now; outside are the devices
-// by which the pod is in networks.
-func (p *Programs) AttachNew(h *netlink.Handle, outside []netlink.Link, tunnel netlink.Link) error {
+// AttachNew makes the network namespace of h the end of all these tunnels that the pod is in now; outside
+// are the devices by which the pod is in networks.
+func (p *Programs) AttachNew(h *netlink.Handle, outside, tunnels []netlink.Link) error {
 	o := &p.objects
-	all := []filter{{tunnel, In, o.DroverNewFrom, "drover_new_from"}, {tunnel, Out, o.DroverNewTo, "drover_new_to"}}
+	var all []filter
+	for _, d := range tunnels {
+		all = append(all, filter{d, In, o.DroverNewFrom, from, priorityNew}, filter{d, Out, o.DroverNewTo, arrived + "to", priorityNew})
+	}
 	for _, d := range outside {
-		all = append(all, filter{d, In, o.DroverNewIn, "drover_new_in"}, filter{d, Out, o.DroverNewOut, "drover_new_out"})
+		all = append(all, filter{d, In, o.DroverNewIn, arrived + "in", priorityNew}, filter{d, Out, o.DroverNewOut, arrived + "out", priorityNew})
 	}
 	return attach(h, all)
 }
+
+// The filters of tunnels' devices by which their leases are found.
+const (
+	back = left + "back"
+	from = arrived + "from"
+)
 
 type filter struct {
-	link    netlink.Link
-	side    Side
-	program *ebpf.Program
-	name    string
+	link     netlink.Link
+	side     Side
+	program  *ebpf.Program
+	name     string
+	priority uint16
 }
 
 func attach(h *netlink.Handle, all []filter) error {
@@ -66,8 +88,8 @@ func (f filter) attach(h *netlink.Handle) error {
 	if err := h.QdiscAdd(clsact(index)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	return h.FilterAdd(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: uint32(f.side), Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
+	return h.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: uint32(f.side), Handle: 1, Protocol: unix.ETH_P_ALL, Priority: f.priority},
 		Fd:          f.program.FD(), Name: f.name, DirectAction: true,
 	})
 }
@@ -77,8 +99,14 @@ func clsact(index int) netlink.Qdisc {
 		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
 }
 
-// Detach takes Drover's filters off a device, and clsact if nothing else is left there.
-func Detach(h *netlink.Handle, link netlink.Link) error {
+// DetachLeft takes the filters of an end that the pod has left off a device, and clsact if nothing else is
+// left there.
+func DetachLeft(h *netlink.Handle, link netlink.Link) error { return detach(h, link, left) }
+
+// DetachNew is the same of ends that the pod is in now.
+func DetachNew(h *netlink.Handle, link netlink.Link) error { return detach(h, link, arrived) }
+
+func detach(h *netlink.Handle, link netlink.Link, begin string) error {
 	others, found := 0, 0
 	for _, side := range []Side{In, Out} {
 		filters, err := h.FilterList(link, uint32(side))
@@ -86,7 +114,7 @@ func Detach(h *netlink.Handle, link netlink.Link) error {
 			return fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
 		}
 		for _, f := range filters {
-			if !ours(f) {
+			if !named(f, begin) {
 				others++
 				continue
 			}
@@ -105,7 +133,7 @@ func Detach(h *netlink.Handle, link netlink.Link) error {
 	return nil
 }
 
-func ours(f netlink.Filter) bool {
+func named(f netlink.Filter, begin string) bool {
 	b, ok := f.(*netlink.BpfFilter)
-	return ok && strings.HasPrefix(b.Name, mark)
+	return ok && strings.HasPrefix(b.Name, begin)
 }

@@ -14,24 +14,35 @@ import (
 var ErrNone = errors.New("no end of a tunnel is here")
 
 // Lease is what an agent may change at one end of a tunnel while the programs run.
-type Lease struct{ state, peers *ebpf.Map }
+type Lease struct {
+	state, peers *ebpf.Map
+	end          uint32 // of the programs' ends
+}
 
-// Find finds the lease of the programs that are attached to a tunnel's device; ErrNone: there
-// are none.
-func Find(h *netlink.Handle, tunnel netlink.Link) (*Lease, error) {
+// FindLeft finds the lease of the end that the pod has left, by the tunnel's device; ErrNone: it is none.
+func FindLeft(h *netlink.Handle, tunnel netlink.Link) (*Lease, error) {
+	return find(h, tunnel, back, 0)
+}
+
+// FindNew finds that of one that the pod is in now; end is its place among the programs' ends.
+func FindNew(h *netlink.Handle, tunnel netlink.Link, end int) (*Lease, error) {
+	return find(h, tunnel, from, end)
+}
+
+func find(h *netlink.Handle, tunnel netlink.Link, filter string, end int) (*Lease, error) {
 	filters, err := h.FilterList(tunnel, uint32(In))
 	if err != nil {
 		return nil, fmt.Errorf("list the filters of %s: %w", tunnel.Attrs().Name, err)
 	}
 	for _, f := range filters {
-		if ours(f) {
-			return leaseOf(ebpf.ProgramID(f.(*netlink.BpfFilter).Id))
+		if named(f, filter) {
+			return leaseOf(ebpf.ProgramID(f.(*netlink.BpfFilter).Id), end)
 		}
 	}
 	return nil, ErrNone
 }
 
-func leaseOf(id ebpf.ProgramID) (*Lease, error) {
+func leaseOf(id ebpf.ProgramID, end int) (*Lease, error) {
 	p, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return nil, fmt.Errorf("find the program of a tunnel's end: %w", err)
@@ -42,7 +53,7 @@ func leaseOf(id ebpf.ProgramID) (*Lease, error) {
 		return nil, fmt.Errorf("look at the program of a tunnel's end: %w", err)
 	}
 	ids, _ := info.MapIDs()
-	l := new(Lease)
+	l := &Lease{end: uint32(end)}
 	for _, id := range ids {
 		if err := l.take(id); err != nil {
 			return nil, errors.Join(fmt.Errorf("find the maps of a tunnel's end: %w", err), l.Close())
@@ -130,17 +141,17 @@ func (l *Lease) Left() (time.Duration, error) {
 	return max(0, time.Duration(state.Until)-now), err
 }
 
-// Peers is how many have sent datagrams to an old address in the last so long.
+// Peers is how many have sent datagrams to the old address in the last so long.
 func (l *Lease) Peers(within time.Duration) (int, error) {
 	now, err := sinceBoot()
 	if err != nil {
 		return 0, err
 	}
 	var peer tunnelPeer
-	var at uint64
+	var asked tunnelAsked
 	n, all := 0, l.peers.Iterate()
-	for all.Next(&peer, &at) {
-		if now-time.Duration(at) <= within {
+	for all.Next(&peer, &asked) {
+		if asked.End == uint64(l.end) && now-time.Duration(asked.At) <= within {
 			n++
 		}
 	}
@@ -161,14 +172,14 @@ func sinceBoot() (time.Duration, error) {
 }
 
 func (l *Lease) read() (state tunnelLease, err error) {
-	if err = l.state.Lookup(uint32(0), &state); err != nil {
+	if err = l.state.Lookup(l.end, &state); err != nil {
 		err = fmt.Errorf("read until when an address is leased: %w", err)
 	}
 	return state, err
 }
 
 func (l *Lease) set(state tunnelLease) error {
-	if err := l.state.Put(uint32(0), state); err != nil {
+	if err := l.state.Put(l.end, state); err != nil {
 		return fmt.Errorf("change the lease of an address: %w", err)
 	}
 	return nil

@@ -10,6 +10,10 @@
 // the tunnel's own packets passes either end. What is from the old address never leaves the new
 // sandbox but through the tunnel, and that neither before the lease is opened nor after its end,
 // whether somebody is there to end it or not.
+//
+// A pod that has moved more than once has several old addresses, each in a sandbox of its own: the new
+// sandbox is the end of a tunnel to each. It is left like any other: then what it is to earlier
+// addresses stands behind what it is to its own.
 
 #include "../include/ipv4.h"
 
@@ -19,6 +23,8 @@ struct __sk_buff {
 	__u32 mark;
 	__u32 unread2;
 	__u32 protocol; // network byte order
+	__u32 unread3[5];
+	__u32 ifindex;
 };
 
 #include <bpf/bpf_endian.h>
@@ -33,6 +39,7 @@ enum {
 	BPF_F_MARK_MANGLED_0 = 1 << 5,
 
 	TC_ACT_UNSPEC = -1, // the next filter, or the stack
+	TC_ACT_OK = 0,      // no other filter
 	TC_ACT_SHOT = 2,
 
 	PACKET_OTHERHOST = 3,
@@ -66,11 +73,21 @@ struct address {
 	__be32 word[4];
 };
 
-// Set before the programs are loaded. old is the pod's address by family; here and there are
-// those of the tunnel's ends.
-const volatile struct address old4, old6, here, there;
+// How many old addresses a pod can have.
+enum { ENDS = 4 };
+
+// An old address, by family, and the end of its tunnel that is not here.
+struct end {
+	struct address old4, old6, there;
+	__u32 tunnel; // index of the tunnel's device; 0: there is no such address
+};
+
+// Set before the programs are loaded. here is the address of the ends in this sandbox; one that the pod
+// has left has the first alone.
+const volatile struct end ends[ENDS];
+const volatile struct address here;
 const volatile __be16 port;
-const volatile __u32 uplink, tunnel; // indices of devices
+const volatile __u32 uplink; // index of a device
 // Of the tunnel's devices, the destination first.
 const volatile __u8 frame[12];
 
@@ -90,24 +107,29 @@ struct lease {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, ENDS);
 	__type(key, __u32);
 	__type(value, struct lease);
 } drover_lease SEC(".maps");
 
-// A peer that has sent a datagram to the old address, and both ports.
+// A peer that has sent a datagram to an old address, and both ports.
 struct peer {
 	struct address address;
 	__be16 port;
 	__be16 own;
 };
 
-// When it did last, in ns of CLOCK_BOOTTIME.
+// When it did last, and to which.
+struct asked {
+	__u64 at;  // in ns of CLOCK_BOOTTIME
+	__u64 end; // index
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1 << 14);
 	__type(key, struct peer);
-	__type(value, __u64);
+	__type(value, struct asked);
 } drover_peers SEC(".maps");
 
 struct packet {
@@ -142,9 +164,26 @@ static __always_inline bool same(const struct address *a, const volatile struct 
 	       a->word[2] == b->word[2] && a->word[3] == b->word[3];
 }
 
+// The index of the old address in ends; ENDS: it is none.
+static __always_inline __u32 old(const struct address *a)
+{
+#pragma unroll
+	for (__u32 i = 0; i < ENDS; i++)
+		if (a->word[3] && (same(a, &ends[i].old4) || same(a, &ends[i].old6)))
+			return i;
+	return ENDS;
+}
+
 static __always_inline bool is_old(const struct address *a)
 {
-	return a->word[3] && (same(a, &old4) || same(a, &old6));
+	return old(a) < ENDS;
+}
+
+static __always_inline bool is_old4(__be32 a)
+{
+	struct address whole = {{0, 0, 0, a}};
+
+	return is_old(&whole);
 }
 
 static __always_inline void read_v4(struct __sk_buff *skb, struct packet *p)
@@ -232,7 +271,17 @@ static __always_inline bool is_tunnel(const struct packet *p, const volatile str
 	       same(&p->destination, to) && (p->later || p->ports[1] == port);
 }
 
-// To the new sandbox's stack all that comes to this port, at whichever address, is the tunnel's.
+// From the other end of a tunnel that ends in this new sandbox.
+static __always_inline bool is_from_end(const struct packet *p)
+{
+#pragma unroll
+	for (int i = 0; i < ENDS; i++)
+		if (ends[i].tunnel && is_tunnel(p, &ends[i].there, &here))
+			return true;
+	return false;
+}
+
+// To the new sandbox's stack all that comes to this port, at whichever address, is a tunnel's.
 static __always_inline bool is_for_port(const struct packet *p)
 {
 	return p->known && p->protocol == IPPROTO_UDP && !p->later && p->ports[1] == port;
@@ -246,25 +295,19 @@ static __always_inline bool is_neighbour(struct __sk_buff *skb, const struct pac
 	       !bpf_skb_load_bytes(skb, p->payload, &type, 1) && type >= ND_FIRST && type <= ND_LAST;
 }
 
-static __always_inline struct lease *lease(void)
+static __always_inline bool open(__u32 end)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&drover_lease, &zero);
-}
-
-static __always_inline bool open(void)
-{
-	struct lease *l = lease();
+	struct lease *l = bpf_map_lookup_elem(&drover_lease, &end);
 
 	return l && bpf_ktime_get_boot_ns() < l->until;
 }
 
 static __always_inline bool left_is(enum left least)
 {
-	struct lease *l = lease();
+	__u32 first = 0;
+	struct lease *l = bpf_map_lookup_elem(&drover_lease, &first);
 
-	return l && l->left >= least && open();
+	return l && l->left >= least && open(first);
 }
 
 // What comes to the old sandbox from outside.
@@ -276,8 +319,10 @@ int drover_left_in(struct __sk_buff *skb)
 
 	if (is_tagged(skb))
 		return TC_ACT_SHOT;
-	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &there, &here))
+	if (!is_ip(skb) || is_neighbour(skb, &p))
 		return TC_ACT_UNSPEC;
+	if (is_tunnel(&p, &ends[0].there, &here))
+		return TC_ACT_OK; // the filters for earlier addresses know nothing of it
 	// The new sandbox would take out of it what somebody has wrapped as the tunnel does.
 	if (!p.known || !is_old(&p.destination) || is_for_port(&p) || !left_is(LEFT_OPEN))
 		return TC_ACT_SHOT;
@@ -288,7 +333,7 @@ int drover_left_in(struct __sk_buff *skb)
 	// seems to come by a bridge.
 	if (bpf_skb_store_bytes(skb, 0, ether, sizeof(ether), 0) || bpf_skb_change_type(skb, PACKET_OTHERHOST))
 		return TC_ACT_SHOT;
-	return bpf_redirect(tunnel, 0);
+	return bpf_redirect(ends[0].tunnel, 0);
 }
 
 // What leaves the old sandbox: what the tunnel brought, and nothing of its own stack, which may have to
@@ -298,9 +343,10 @@ int drover_left_out(struct __sk_buff *skb)
 {
 	struct packet p = read(skb);
 
-	if (!is_ip(skb) || is_neighbour(skb, &p) || is_tunnel(&p, &here, &there) ||
-	    (skb->mark == MARK_BACK && left_is(LEFT_BACK)))
+	if (!is_ip(skb) || is_neighbour(skb, &p))
 		return TC_ACT_UNSPEC;
+	if (is_tunnel(&p, &here, &ends[0].there) || (skb->mark == MARK_BACK && left_is(LEFT_BACK)))
+		return TC_ACT_OK;
 	return TC_ACT_SHOT;
 }
 
@@ -324,7 +370,7 @@ int drover_left_back(struct __sk_buff *skb)
 	return bpf_redirect_neigh(uplink, 0, 0, 0);
 }
 
-// What comes to the new sandbox from outside: the old address is not to be had there.
+// What comes to the new sandbox from outside: an old address is not to be had there.
 SEC("tc")
 int drover_new_in(struct __sk_buff *skb)
 {
@@ -335,11 +381,11 @@ int drover_new_in(struct __sk_buff *skb)
 	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
 		if (bpf_skb_load_bytes(skb, ARP_TARGET, &target, sizeof(target)))
 			return TC_ACT_SHOT;
-		return target && target == old4.word[3] ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+		return is_old4(target) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 	}
 	if (is_tagged(skb))
 		return TC_ACT_SHOT;
-	if (!is_ip(skb) || is_tunnel(&p, &there, &here))
+	if (!is_ip(skb) || is_from_end(&p))
 		return TC_ACT_UNSPEC;
 	if (!p.known || is_old(&p.destination) || is_for_port(&p))
 		return TC_ACT_SHOT;
@@ -355,32 +401,32 @@ int drover_new_in(struct __sk_buff *skb)
 
 // By way of the tunnel's own route: what is learned of its width shall not make fragments, which
 // cannot be told, of what the pod says from its new address.
-static __always_inline int answer_v4(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int answer_v4(struct __sk_buff *skb, const struct packet *p, const volatile struct end *e)
 {
-	__be32 from = p->source.word[3], to = old4.word[3];
+	__be32 from = p->source.word[3], to = e->old4.word[3];
 
 	if (bpf_l4_csum_replace(skb, p->payload + UDP_CHECK, from, to,
 				BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0 | sizeof(to)) ||
 	    bpf_l3_csum_replace(skb, ETHER + __builtin_offsetof(struct ipv4, check), from, to, sizeof(to)) ||
 	    bpf_skb_store_bytes(skb, ETHER + __builtin_offsetof(struct ipv4, source), &to, sizeof(to), 0))
 		return TC_ACT_SHOT;
-	return bpf_redirect_neigh(tunnel, 0, 0, 0);
+	return bpf_redirect_neigh(e->tunnel, 0, 0, 0);
 }
 
-static __always_inline int answer_v6(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int answer_v6(struct __sk_buff *skb, const struct packet *p, const volatile struct end *e)
 {
 	struct address from = p->source, to;
 	__s64 difference;
 
 #pragma unroll
 	for (int i = 0; i < 4; i++)
-		to.word[i] = old6.word[i];
+		to.word[i] = e->old6.word[i];
 	difference = bpf_csum_diff(from.word, sizeof(from), to.word, sizeof(to), 0);
 	if (difference < 0 ||
 	    bpf_l4_csum_replace(skb, p->payload + UDP_CHECK, 0, difference, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) ||
 	    bpf_skb_store_bytes(skb, ETHER + __builtin_offsetof(struct ipv6, source), &to, sizeof(to), 0))
 		return TC_ACT_SHOT;
-	return bpf_redirect_neigh(tunnel, 0, 0, 0);
+	return bpf_redirect_neigh(e->tunnel, 0, 0, 0);
 }
 
 // What leaves the new sandbox outside of the tunnel. A socket that is bound to no address answers
@@ -390,53 +436,61 @@ int drover_new_out(struct __sk_buff *skb)
 {
 	struct packet p = read(skb);
 	struct peer peer = {};
+	struct asked *asked;
 	__be32 sender = 0;
+	__u32 end;
 
 	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
 		if (bpf_skb_load_bytes(skb, ARP_SENDER, &sender, sizeof(sender)))
 			return TC_ACT_SHOT;
-		return sender && sender == old4.word[3] ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+		return is_old4(sender) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 	}
 	if (!is_ip(skb))
 		return TC_ACT_UNSPEC;
 	if (!p.known || is_old(&p.source))
 		return TC_ACT_SHOT;
-	if (p.protocol != IPPROTO_UDP || p.fragment || !open())
+	if (p.protocol != IPPROTO_UDP || p.fragment)
 		return TC_ACT_UNSPEC;
 	peer.address = p.destination;
 	peer.port = p.ports[1];
 	peer.own = p.ports[0];
-	if (!bpf_map_lookup_elem(&drover_peers, &peer))
+	asked = bpf_map_lookup_elem(&drover_peers, &peer);
+	if (!asked)
 		return TC_ACT_UNSPEC;
-	return skb->protocol == bpf_htons(ETH_P_IP) ? answer_v4(skb, &p) : answer_v6(skb, &p);
+	end = asked->end;
+	if (end >= ENDS || !open(end))
+		return TC_ACT_UNSPEC;
+	return skb->protocol == bpf_htons(ETH_P_IP) ? answer_v4(skb, &p, &ends[end]) : answer_v6(skb, &p, &ends[end]);
 }
 
-// What the tunnel brings to the new sandbox.
+// What a tunnel brings to the new sandbox.
 SEC("tc")
 int drover_new_from(struct __sk_buff *skb)
 {
 	struct packet p = read(skb);
 	struct peer peer = {};
-	__u64 now = bpf_ktime_get_boot_ns();
+	struct asked asked = {bpf_ktime_get_boot_ns(), old(&p.destination)};
 
-	if (!p.known || !is_old(&p.destination) || is_old(&p.source) || is_for_port(&p) || !open())
+	if (!p.known || asked.end >= ENDS || ends[asked.end].tunnel != skb->ifindex || is_old(&p.source) ||
+	    is_for_port(&p) || !open(asked.end))
 		return TC_ACT_SHOT;
 	if (p.protocol == IPPROTO_UDP && !p.fragment) {
 		peer.address = p.source;
 		peer.port = p.ports[0];
 		peer.own = p.ports[1];
-		bpf_map_update_elem(&drover_peers, &peer, &now, 0);
+		bpf_map_update_elem(&drover_peers, &peer, &asked, 0);
 	}
 	return TC_ACT_UNSPEC;
 }
 
-// What the new sandbox gives into the tunnel.
+// What the new sandbox gives into a tunnel.
 SEC("tc")
 int drover_new_to(struct __sk_buff *skb)
 {
 	struct packet p = read(skb);
+	__u32 end = old(&p.source);
 
-	if (!p.known || !is_old(&p.source) || is_old(&p.destination) || !open())
+	if (!p.known || end >= ENDS || ends[end].tunnel != skb->ifindex || is_old(&p.destination) || !open(end))
 		return TC_ACT_SHOT;
 	return TC_ACT_UNSPEC;
 }

@@ -1,5 +1,6 @@
 // Package tunnel holds the kernel programs at both ends of the tunnel that carries the old
-// address of a pod that has moved, and what an agent may change while they run.
+// address of a pod that has moved, and what an agent may change while they run. A pod that has moved
+// more than once has a tunnel for each old address.
 //
 // They are filters of clsact with direct action. Such a filter is the kernel's: it works on when
 // nobody is there who attached it, and goes with its device. That needs cls_bpf and
@@ -22,39 +23,58 @@ import (
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror -mcpu=v3" -target bpfel tunnel tunnel.bpf.c
 
-// Config is what the programs of one end are loaded with.
+// Most is how many tunnels can end where a pod is.
+const Most = 4
+
+// Config is what the programs of one sandbox are loaded with.
 type Config struct {
+	// Ends are the tunnels that end there; where the pod has left, the first alone. The zero End: none.
+	Ends [Most]End
+	// Here is the sandbox's address as an end of them, Port the UDP port to which they send.
+	Here netip.Addr
+	Port uint16
+	// Uplink is the index of the sandbox's device; From and To are the hardware addresses of the
+	// tunnels' devices.
+	Uplink   int
+	From, To net.HardwareAddr
+}
+
+// End is of one tunnel.
+type End struct {
 	// Old is the pod's old address, at most one a family.
 	Old []netip.Addr
-	// Here and There are the tunnel's ends, Port the UDP port to which it sends.
-	Here, There netip.Addr
-	Port        uint16
-	// Uplink is the index of the sandbox's device, Tunnel that of the tunnel's; From and To are
-	// the hardware addresses of the tunnel's devices.
-	Uplink, Tunnel int
-	From, To       net.HardwareAddr
+	// There is the other end, Tunnel the index of the tunnel's device here.
+	There  netip.Addr
+	Tunnel int
 }
 
 // Programs are loaded and not attached to anything, or not only by this.
 type Programs struct{ objects tunnelObjects }
 
-// Load loads the programs. All that are attached from one Programs share one lease, which is held.
+// Load loads the programs. All that are attached from one Programs share the leases of its ends, which
+// are held.
 func Load(c Config) (*Programs, error) {
 	spec, err := loadTunnel()
 	if err != nil {
 		return nil, err
 	}
-	values := map[string]any{
-		"here": words(c.Here), "there": words(c.There), "port": bigEndian(c.Port),
-		"uplink": uint32(c.Uplink), "tunnel": uint32(c.Tunnel),
-		"frame": [12]byte(append(append([]byte{}, c.To...), c.From...)),
-	}
-	for _, a := range c.Old {
-		name := "old6"
-		if a.Is4() {
-			name = "old4"
+	var ends [Most]tunnelEnd
+	for i, e := range c.Ends {
+		if e.Tunnel == 0 {
+			continue
 		}
-		values[name] = words(a)
+		ends[i].There, ends[i].Tunnel = words(e.There), uint32(e.Tunnel)
+		for _, a := range e.Old {
+			if a.Is4() {
+				ends[i].Old4 = words(a)
+			} else {
+				ends[i].Old6 = words(a)
+			}
+		}
+	}
+	values := map[string]any{
+		"ends": ends, "here": words(c.Here), "port": bigEndian(c.Port), "uplink": uint32(c.Uplink),
+		"frame": [12]byte(append(append([]byte{}, c.To...), c.From...)),
 	}
 	for name, value := range values {
 		if err := spec.Variables[name].Set(value); err != nil {

@@ -18,6 +18,29 @@ type tunnelAddress struct {
 	Word [4]uint32
 }
 
+type tunnelAsked struct {
+	_   structs.HostLayout
+	At  uint64
+	End uint64
+}
+
+type tunnelEnd struct {
+	_    structs.HostLayout
+	Old4 struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	Old6 struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	There struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	Tunnel uint32
+}
+
 type tunnelLease struct {
 	_     structs.HostLayout
 	Until uint64
@@ -48,13 +71,10 @@ const (
 	tunnelProgDroverNewIn    = "drover_new_in"
 	tunnelProgDroverNewOut   = "drover_new_out"
 	tunnelProgDroverNewTo    = "drover_new_to"
+	tunnelVarEnds            = "ends"
 	tunnelVarFrame           = "frame"
 	tunnelVarHere            = "here"
-	tunnelVarOld4            = "old4"
-	tunnelVarOld6            = "old6"
 	tunnelVarPort            = "port"
-	tunnelVarThere           = "there"
-	tunnelVarTunnel          = "tunnel"
 	tunnelVarUplink          = "uplink"
 )
 
@@ -122,13 +142,10 @@ type tunnelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tunnelVariableSpecs struct {
+	Ends   *ebpf.VariableSpec `ebpf:"ends"`
 	Frame  *ebpf.VariableSpec `ebpf:"frame"`
 	Here   *ebpf.VariableSpec `ebpf:"here"`
-	Old4   *ebpf.VariableSpec `ebpf:"old4"`
-	Old6   *ebpf.VariableSpec `ebpf:"old6"`
 	Port   *ebpf.VariableSpec `ebpf:"port"`
-	There  *ebpf.VariableSpec `ebpf:"there"`
-	Tunnel *ebpf.VariableSpec `ebpf:"tunnel"`
 	Uplink *ebpf.VariableSpec `ebpf:"uplink"`
 }
 
@@ -167,13 +184,10 @@ func (m *tunnelMaps) Close() error {
 //
 // It can be passed to loadTunnelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tunnelVariables struct {
+	Ends   *ebpf.Variable `ebpf:"ends"`
 	Frame  *ebpf.Variable `ebpf:"frame"`
 	Here   *ebpf.Variable `ebpf:"here"`
-	Old4   *ebpf.Variable `ebpf:"old4"`
-	Old6   *ebpf.Variable `ebpf:"old6"`
 	Port   *ebpf.Variable `ebpf:"port"`
-	There  *ebpf.Variable `ebpf:"there"`
-	Tunnel *ebpf.Variable `ebpf:"tunnel"`
 	Uplink *ebpf.Variable `ebpf:"uplink"`
 }
 

@@ -20,7 +20,7 @@ func Able() error {
 	for _, end := range []struct {
 		has   netip.Addr
 		begin func(string, Lease) error
-	}{{example.Old[0], Hold}, {example.New, Arrive}} {
+	}{{example.Old[0], Hold}, {example.New, func(path string, l Lease) error { return Arrive(path, l) }}} {
 		if err := able(end.has, end.begin); err != nil {
 			return fmt.Errorf("this kernel cannot keep the address of a pod that moves (VXLAN, cls_bpf and Linux 5.10 are needed): %w", err)
 		}

@@ -4,6 +4,10 @@
 // these two network namespaces; what is there works on when no agent lives, and every call can be
 // made again, by another agent too. docs/decisions/0034 tells why, and in which order.
 //
+// A pod that moves on has several old addresses, each with its tunnel: the sandbox that holds one is
+// turned to the newest place. So a sandbox can be the new end of several tunnels, and become the old
+// end of one more; what it is to the several stays as it is then, so that the pod can go on there.
+//
 // Linux 5.10 or newer with VXLAN and cls_bpf is needed.
 package address
 
@@ -13,20 +17,20 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/drover-project/drover/bpf/tunnel"
 )
 
-// Port is the UDP port of the tunnel at both ends.
+// Port is the UDP port of all tunnels at both ends.
 const Port = 7473
 
-// device is the tunnel's in both sandboxes, bridge one in the old sandbox whose only port that is.
-const (
-	device = "drover0"
-	bridge = "drover1"
-)
+// Most is how many tunnels a sandbox can be the new end of.
+const Most = tunnel.Most
 
-// network is the tunnel's VXLAN network identifier.
-const network = 0x647276
+// mark begins the names of all devices that are Drover's.
+const mark = "drover"
 
 // The hardware addresses of the tunnel's devices are made up, and of local meaning.
 var (
@@ -41,7 +45,18 @@ type Lease struct {
 	Old []netip.Addr
 	// New is the address of the new pod, of the family of Old[0].
 	New netip.Addr
+	// Network is the tunnel's VXLAN network identifier, of 24 bits. In one sandbox each has its own, and
+	// those of several that it is the new end of differ in their remainders by Most.
+	Network uint32
 }
+
+// device is the name of the tunnel's in both sandboxes, bridge of one in the old sandbox whose only port
+// that is.
+func (l Lease) device() string { return fmt.Sprintf("%s%06x", mark, l.Network) }
+func (l Lease) bridge() string { return fmt.Sprintf("%sb%06x", mark, l.Network) }
+
+// place is that of the lease among those of a new sandbox.
+func (l Lease) place() int { return int(l.Network % Most) }
 
 // Valid tells what is wrong with a lease, which comes from another node.
 func (l Lease) Valid() error {
@@ -60,33 +75,62 @@ func (l Lease) Valid() error {
 		return fmt.Errorf("lease %v: the new address %v is of another family than %v", l, l.New, l.Old[0])
 	case slices.Contains(l.Old, l.New):
 		return fmt.Errorf("lease %v: the new address is the old one", l)
+	case l.Network >= 1<<24:
+		return fmt.Errorf("lease %v: the network %#x has more than 24 bits", l, l.Network)
 	}
 	return nil
 }
 
-// String is how the tunnel's device is marked: "drover OLD[,OLD] NEW".
+// valid tells what is wrong with leases of one pod.
+func valid(all []Lease) error {
+	if len(all) == 0 || len(all) > Most {
+		return fmt.Errorf("%d leases %v: want 1 to %d", len(all), all, Most)
+	}
+	for i, l := range all {
+		if err := l.Valid(); err != nil {
+			return err
+		}
+		for _, o := range all[:i] {
+			switch {
+			case l.New != o.New:
+				return fmt.Errorf("leases %v and %v lead to two places", l, o)
+			case l.place() == o.place():
+				return fmt.Errorf("leases %v and %v: their networks have one remainder by %d", l, o, Most)
+			case slices.ContainsFunc(l.Old, func(a netip.Addr) bool { return slices.Contains(o.Old, a) }):
+				return fmt.Errorf("leases %v and %v are of one address", l, o)
+			}
+		}
+	}
+	return nil
+}
+
+// String is how the tunnel's device is marked: "drover OLD[,OLD] NEW NETWORK".
 func (l Lease) String() string {
 	var old []string
 	for _, a := range l.Old {
 		old = append(old, a.String())
 	}
-	return fmt.Sprintf("drover %s %v", strings.Join(old, ","), l.New)
+	return fmt.Sprintf("%s %s %v %06x", mark, strings.Join(old, ","), l.New, l.Network)
 }
 
 // parse reads such a mark; ErrNoEnd: it is none, for the end is not complete.
-func parse(mark string) (l Lease, err error) {
-	words := strings.Split(mark, " ")
-	if len(words) != 3 || words[0] != "drover" {
+func parse(text string) (l Lease, err error) {
+	words := strings.Split(text, " ")
+	if len(words) != 4 || words[0] != mark {
 		return Lease{}, ErrNoEnd
 	}
 	for _, a := range strings.Split(words[1], ",") {
 		old, err := netip.ParseAddr(a)
 		if err != nil {
-			return Lease{}, fmt.Errorf("the mark %q of the tunnel: %w", mark, err)
+			return Lease{}, fmt.Errorf("the mark %q of the tunnel: %w", text, err)
 		}
 		l.Old = append(l.Old, old)
 	}
-	l.New, err = netip.ParseAddr(words[2])
+	network, err := strconv.ParseUint(words[3], 16, 32)
+	if err == nil {
+		l.Network = uint32(network)
+		l.New, err = netip.ParseAddr(words[2])
+	}
 	if err == nil {
 		err = l.Valid()
 	}

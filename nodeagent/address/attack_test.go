@@ -19,8 +19,8 @@ import (
 const padding = "\x00\x00\x01\x04\x00\x00\x00\x00"
 
 // wrapped is a datagram as the tunnel's packets bear it: VXLAN (RFC 7348, 5) and a frame.
-func wrapped(from, to netip.AddrPort, text string) string {
-	return string(binary.BigEndian.AppendUint32([]byte{8, 0, 0, 0}, network<<8)) + string(datagram(from, to, text))
+func (l Lease) wrapped(from, to netip.AddrPort, text string) string {
+	return string(binary.BigEndian.AppendUint32([]byte{8, 0, 0, 0}, l.Network<<8)) + string(datagram(from, to, text))
 }
 
 // attacker is a pod beside one end of the tunnel, and how it sends its datagrams.
@@ -67,7 +67,7 @@ func TestForgedTunnel(t *testing.T) {
 					receive(t, victim, near.LocalAddr().(*net.UDPAddr).AddrPort(), "true")
 				}
 				heard() // the tunnel stands
-				packet := wrapped(netip.AddrPortFrom(w.near.v4, ours), netip.AddrPortFrom(w.left.v4, port), how.text)
+				packet := w.lease.wrapped(netip.AddrPortFrom(w.near.v4, ours), netip.AddrPortFrom(w.left.v4, port), how.text)
 				// Twice wrapped it gets through the old end and is taken out a second time at the new one.
 				for i, at := range []netip.Addr{w.lease.Old[0], w.lease.New} {
 					x, c := w.attacker(t, i, how.options)
@@ -138,7 +138,7 @@ func TestTagged(t *testing.T) {
 	tagged(t, w.near, w.left, datagram(netip.AddrPortFrom(w.near.v4, ours), netip.AddrPortFrom(w.left.v4, port), "while held"))
 	send(t, near, netip.AddrPortFrom(w.left.v4, port), "after it")
 	seen(t, tap, bears("after it"))
-	must(t, Clear(w.left.path()))
+	must(t, ClearLeft(w.left.path()))
 	send(t, near, netip.AddrPortFrom(w.left.v4, port), "when it is not")
 	receive(t, held, netip.AddrPortFrom(w.near.v4, ours), "when it is not")
 }
@@ -249,7 +249,7 @@ func TestForgedByAnotherDevice(t *testing.T) {
 	w.move(t)
 	victim, own := w.new.udp(t, netip.AddrPortFrom(w.left.v4, port)), w.new.udp(t, netip.AddrPortFrom(ours.Addr(), 7070))
 	c := x.udp(t, netip.AddrPortFrom(x.v4, 7070))
-	send(t, c, netip.AddrPortFrom(ours.Addr(), Port), wrapped(netip.AddrPortFrom(w.near.v4, 9090), netip.AddrPortFrom(w.left.v4, port), "forged"))
+	send(t, c, netip.AddrPortFrom(ours.Addr(), Port), w.lease.wrapped(netip.AddrPortFrom(w.near.v4, 9090), netip.AddrPortFrom(w.left.v4, port), "forged"))
 	send(t, c, netip.AddrPortFrom(w.left.v4, port), "past the tunnel")
 	send(t, c, netip.AddrPortFrom(ours.Addr(), 7070), "after it")
 	receive(t, own, netip.AddrPortFrom(x.v4, 7070), "after it")

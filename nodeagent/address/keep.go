@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -116,38 +116,20 @@ func (k *Kept) take(frame []byte) {
 	}
 }
 
-// wanted tells whether a frame would be forwarded if the address was not held.
+// wanted tells whether a frame would be forwarded if the address was not held: not what is a tunnel's own,
+// nor neighbours'.
 func (k *Kept) wanted(frame []byte) bool {
-	const ether = 14
-	if len(frame) < ether || !bytes.Equal(frame[:6], k.mac) {
-		return false
-	}
-	packet := frame[ether:]
-	var from, to netip.Addr
-	var protocol byte
-	switch kind := binary.BigEndian.Uint16(frame[12:]); {
-	case kind == unix.ETH_P_IP && len(packet) >= 20:
-		from, to, protocol = netip.AddrFrom4([4]byte(packet[12:])), netip.AddrFrom4([4]byte(packet[16:])), packet[9]
-	case kind == unix.ETH_P_IPV6 && len(packet) >= 40:
-		from, to, protocol = netip.AddrFrom16([16]byte(packet[8:])), netip.AddrFrom16([16]byte(packet[24:])), packet[6]
-	}
-	if protocol == unix.IPPROTO_UDP && from == k.lease.New || protocol == unix.IPPROTO_ICMPV6 {
-		return false // the tunnel's own; neighbours
-	}
-	for _, a := range k.lease.Old {
-		if a == to {
-			return true
-		}
-	}
-	return false
+	p, is := packetOf(frame)
+	return is && bytes.Equal(frame[:6], k.mac) && slices.Contains(k.lease.Old, p.to) && p.protocol != unix.IPPROTO_ICMPV6 &&
+		!(p.protocol == unix.IPPROTO_UDP && p.from == k.lease.New) && !p.toPort(Port)
 }
 
-// send ends the keeping, and sends what was kept through the tunnel.
-func (k *Kept) send(s *sandbox) error {
+// send ends the keeping, and sends what was kept through the tunnel of that lease of the same addresses.
+func (k *Kept) send(s *sandbox, l Lease) error {
 	if err := k.stop(); err != nil {
 		return err
 	}
-	link, err := s.end(k.lease)
+	link, err := s.end(l)
 	if err != nil {
 		return err
 	}

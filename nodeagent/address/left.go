@@ -1,8 +1,10 @@
 package address
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -26,11 +28,17 @@ func Hold(path string, l Lease) error {
 }
 
 func (s *sandbox) hold(l Lease) error {
-	if lease, err := s.lease(l); err == nil {
+	if lease, err := s.leftLease(l); err == nil {
 		defer lease.Close()
 		return lease.SetLeft(tunnel.Held, 0)
 	}
-	if err := s.clear(); err != nil {
+	return s.part(l)
+}
+
+// part makes the sandbox an end of this lease's tunnel which the pod has left, held. Where it is that of
+// another tunnel there is no moment in which anything comes to the sandbox's own stack.
+func (s *sandbox) part(l Lease) error {
+	if err := s.remove(l.isOf); err != nil {
 		return err
 	}
 	uplink, err := s.holder(l.Old[0])
@@ -48,18 +56,20 @@ func (s *sandbox) hold(l Lease) error {
 	if err != nil {
 		return fmt.Errorf("list the devices: %w", err)
 	}
-	rest = slices.DeleteFunc(rest, func(other netlink.Link) bool { return other.Attrs().Index == uplink.Attrs().Index })
+	rest = slices.DeleteFunc(rest, func(other netlink.Link) bool {
+		return other.Attrs().Index == uplink.Attrs().Index || strings.HasPrefix(other.Attrs().Name, mark) && isLeft(other)
+	})
 	// Whole packets of the uplink come this far: VXLAN makes fragments of them or says to the sender
 	// that they are too large.
-	link, err := s.makeTunnel(l.Old[0], l.New, uplink.Attrs().MTU, leftMAC)
+	link, err := s.makeTunnel(l, l.Old[0], l.New, uplink.Attrs().MTU, leftMAC)
 	if err != nil {
 		return err
 	}
-	if err := s.bridge(link); err != nil {
+	if err := s.bridge(l, link); err != nil {
 		return err
 	}
-	programs, err := tunnel.Load(tunnel.Config{Old: l.Old, Here: l.Old[0], There: l.New, Port: Port,
-		Uplink: uplink.Attrs().Index, Tunnel: link.Attrs().Index, From: leftMAC, To: newMAC})
+	programs, err := tunnel.Load(tunnel.Config{Ends: [Most]tunnel.End{{Old: l.Old, There: l.New, Tunnel: link.Attrs().Index}},
+		Here: l.Old[0], Port: Port, Uplink: uplink.Attrs().Index, From: leftMAC, To: newMAC})
 	if err != nil {
 		return err
 	}
@@ -67,12 +77,21 @@ func (s *sandbox) hold(l Lease) error {
 	if err := programs.AttachLeft(s.Handle, uplink, link, rest); err != nil {
 		return err
 	}
-	return s.complete(link, l)
+	if err := s.complete(link, l); err != nil {
+		return err
+	}
+	return s.remove(func(d netlink.Link) bool { return isLeft(d) && !l.isOf(d) })
+}
+
+// isOf tells of a device of Drover's that it is of this lease's tunnel.
+func (l Lease) isOf(d netlink.Link) bool {
+	return d.Attrs().Name == l.device() || d.Attrs().Name == l.bridge()
 }
 
 // bridge makes the tunnel's device the port of a bridge that is down and does nothing: to what comes
 // from a bridge VXLAN answers when it is too large (net/ipv4/ip_tunnel_core.c, skb_tunnel_check_pmtu).
-func (s *sandbox) bridge(port netlink.Link) error {
+func (s *sandbox) bridge(l Lease, port netlink.Link) error {
+	bridge := l.bridge()
 	err := s.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, TxQLen: -1}})
 	if err != nil {
 		return fmt.Errorf("make the bridge %s: %w", bridge, err)
@@ -104,21 +123,58 @@ func Forward(path string, l Lease, kept *Kept, d time.Duration) error {
 	return nil
 }
 
+// Turn sends what is for the old addresses, in the sandbox at path that the pod has left, on to another
+// new sandbox than it was sent to so far, for the pod has moved on. Only when the new end is open may it
+// be called. Apart from that it is as Forward is. ErrNoEnd: the sandbox is no old end of these addresses.
+func Turn(path string, to Lease, kept *Kept, d time.Duration) error {
+	s, err := to.enter(path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.turn(to, kept, d); err != nil {
+		return fmt.Errorf("turn what is for %v in %s to %v: %w", to.Old, path, to.New, err)
+	}
+	return nil
+}
+
+func (s *sandbox) turn(to Lease, kept *Kept, d time.Duration) error {
+	if _, err := s.end(to); errors.Is(err, ErrNoEnd) {
+		all, err := s.ends(true)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(all, func(l Lease) bool { return slices.Equal(l.Old, to.Old) }) {
+			return fmt.Errorf("%w: it is that of %v", ErrNoEnd, all)
+		}
+		if err := s.part(to); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	return s.forward(to, kept, d)
+}
+
 func (s *sandbox) forward(l Lease, kept *Kept, d time.Duration) error {
-	lease, err := s.lease(l)
+	lease, err := s.leftLease(l)
 	if err != nil {
 		return err
 	}
 	defer lease.Close()
-	if does, err := lease.Forwards(); does || err != nil {
+	does, err := lease.Forwards()
+	if err != nil || does && kept == nil {
 		return err
+	}
+	if does {
+		return kept.Close()
 	}
 	if kept != nil {
 		// Its answers have to come back, and nothing newer may come before it.
 		if err := lease.SetLeft(tunnel.Back, d); err != nil {
 			return err
 		}
-		if err := kept.send(s); err != nil {
+		if err := kept.send(s, l); err != nil {
 			return err
 		}
 	}

@@ -214,8 +214,8 @@ func TestOnlyByTheTunnel(t *testing.T) {
 	// As if the other end were somebody else: it sends into the tunnel what it likes.
 	own, old := w.new.udp(t, netip.AddrPortFrom(w.new.v4, ours)), w.new.udp(t, netip.AddrPortFrom(w.left.v4, ours))
 	from := netip.AddrPortFrom(w.near.v4, ours)
-	w.left.inject(t, datagram(from, netip.AddrPortFrom(w.new.v4, ours), "into the tunnel"))
-	w.left.inject(t, datagram(from, netip.AddrPortFrom(w.left.v4, ours), "as it should be"))
+	w.left.inject(t, w.lease, datagram(from, netip.AddrPortFrom(w.new.v4, ours), "into the tunnel"))
+	w.left.inject(t, w.lease, datagram(from, netip.AddrPortFrom(w.left.v4, ours), "as it should be"))
 	receive(t, old, from, "as it should be")
 	send(t, w.far.udp(t, netip.AddrPortFrom(w.far.v4, 7070)), netip.AddrPortFrom(w.new.v4, ours), "after it")
 	receive(t, own, netip.AddrPortFrom(w.far.v4, 7070), "after it")
@@ -261,7 +261,7 @@ func TestStranger(t *testing.T) {
 					t.Errorf("the stranger got %q", p)
 				}
 			}
-			must(t, Clear(w.new.path()))
+			must(t, ClearNew(w.new.path()))
 			// The pod that had the address reaches the one that has it.
 			w.new.reaches(t, stranger, a)
 		})
@@ -347,10 +347,9 @@ func TestNothingIsLeft(t *testing.T) {
 			left, fresh := w.left.state(t), w.new.state(t)
 			half := map[string]func() error{
 				"nothing":  func() error { return nil },
-				"a device": func() error { return w.half(w.left, w.lease.Old[0], w.lease.New) },
+				"a device": func() error { return w.half(w.left, w.lease.Old[0], w.lease.New, leftMAC) },
 				"all of another lease": func() error {
-					other := Lease{Old: w.lease.Old, New: w.far.like(w.lease.New)}
-					return Hold(w.left.path(), other)
+					return Hold(w.left.path(), w.of(w.left, w.far, 8))
 				},
 				"all": func() error { return Hold(w.left.path(), w.lease) },
 			}
@@ -359,17 +358,17 @@ func TestNothingIsLeft(t *testing.T) {
 				must(t, Hold(w.left.path(), w.lease))
 				must(t, Forward(w.left.path(), w.lease, nil, time.Hour))
 				must(t, Hold(w.left.path(), w.lease))
-				must(t, Clear(w.left.path()))
-				must(t, Clear(w.left.path()))
+				must(t, ClearLeft(w.left.path()))
+				must(t, ClearLeft(w.left.path()))
 				if diff := cmp.Diff(left, w.left.state(t)); diff != "" {
 					t.Errorf("in the old sandbox, where %s was found: %s", found, diff)
 				}
 			}
 			for found, leave := range map[string]func() error{
 				"nothing":  func() error { return nil },
-				"a device": func() error { return w.half(w.new, w.lease.New, w.lease.Old[0]) },
+				"a device": func() error { return w.half(w.new, w.lease.New, w.lease.Old[0], newMAC) },
 				"all of another lease": func() error {
-					return Arrive(w.new.path(), Lease{Old: []netip.Addr{w.near.like(w.lease.New)}, New: w.lease.New})
+					return Arrive(w.new.path(), Lease{Old: []netip.Addr{w.near.like(w.lease.New)}, New: w.lease.New, Network: 8})
 				},
 				"all": func() error { return Arrive(w.new.path(), w.lease) },
 			} {
@@ -377,27 +376,28 @@ func TestNothingIsLeft(t *testing.T) {
 				must(t, Arrive(w.new.path(), w.lease))
 				must(t, Open(w.new.path(), w.lease, time.Hour))
 				must(t, Arrive(w.new.path(), w.lease))
-				must(t, Clear(w.new.path()))
-				must(t, Clear(w.new.path()))
+				must(t, ClearNew(w.new.path()))
+				must(t, ClearNew(w.new.path()))
 				if diff := cmp.Diff(fresh, w.new.state(t)); diff != "" {
 					t.Errorf("in the new sandbox, where %s was found: %s", found, diff)
 				}
 			}
 			w.near.reaches(t, w.left, w.left.v4)
 			w.far.reaches(t, w.new, w.new.v4)
-			must(t, Clear("/proc/self/fd/none"))
+			must(t, ClearLeft("/proc/self/fd/none"))
+			must(t, ClearNew("/proc/self/fd/none"))
 		})
 	}
 }
 
 // half is what an agent leaves that dies in the middle.
-func (w *world) half(p pod, here, there netip.Addr) error {
+func (w *world) half(p pod, here, there netip.Addr, mac net.HardwareAddr) error {
 	s, err := enter(p.path())
 	if err != nil {
 		return err
 	}
 	defer s.leave()
-	_, err = s.makeTunnel(here, there, 1400, leftMAC)
+	_, err = s.makeTunnel(w.lease, here, there, 1400, mac)
 	return err
 }
 
@@ -413,8 +413,8 @@ func TestRefused(t *testing.T) {
 		"opened before it has arrived":    Open(w.new.path(), w.lease, time.Hour),
 		"a lease that leads nowhere":      Hold(w.left.path(), Lease{Old: w.lease.Old}),
 		"a namespace that is not there":   Hold("/proc/self/fd/none", w.lease),
-		"cleared, the agent's own":        Clear("/proc/self/ns/net"),
-		"cleared, what is no namespace":   Clear("/proc/self/status"),
+		"cleared, the agent's own":        ClearLeft("/proc/self/ns/net"),
+		"cleared, what is no namespace":   ClearNew("/proc/self/status"),
 		"the new address is the client's": Arrive(w.new.path(), Lease{Old: w.lease.Old, New: w.far.v4}),
 	} {
 		if err == nil {

@@ -1,12 +1,16 @@
 package address
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -89,27 +93,76 @@ var errNobody = errors.New("no device has the address")
 
 // end finds the tunnel's device if it is complete and this lease's; ErrNoEnd: it is not.
 func (s *sandbox) end(l Lease) (netlink.Link, error) {
-	link, err := s.LinkByName(device)
+	link, err := s.LinkByName(l.device())
 	if errors.As(err, new(netlink.LinkNotFoundError)) || err == nil && link.Attrs().Alias != l.String() {
 		return nil, ErrNoEnd
 	}
 	return link, err
 }
 
-// lease finds what can be changed of this lease's end here.
-func (s *sandbox) lease(l Lease) (*tunnel.Lease, error) {
+// leftLease finds what can be changed of this lease's end here, which the pod has left.
+func (s *sandbox) leftLease(l Lease) (*tunnel.Lease, error) {
 	link, err := s.end(l)
 	if err != nil {
 		return nil, err
 	}
-	return tunnel.Find(s.Handle, link)
+	return tunnel.FindLeft(s.Handle, link)
+}
+
+// newLease is the same where the pod is now.
+func (s *sandbox) newLease(l Lease) (*tunnel.Lease, error) {
+	link, err := s.end(l)
+	if err != nil {
+		return nil, err
+	}
+	return tunnel.FindNew(s.Handle, link, l.place())
+}
+
+// ours are the devices that Drover has made here, the oldest first.
+func (s *sandbox) ours() ([]netlink.Link, error) {
+	all, err := s.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the devices in %s: %w", s.path, err)
+	}
+	all = slices.DeleteFunc(all, func(d netlink.Link) bool { return !strings.HasPrefix(d.Attrs().Name, mark) })
+	slices.SortFunc(all, func(a, b netlink.Link) int { return cmp.Compare(a.Attrs().Index, b.Attrs().Index) })
+	return all, nil
+}
+
+// isLeft tells of a device of Drover's that it is of an end that the pod has left; others are of ends
+// where it is now.
+func isLeft(d netlink.Link) bool {
+	return d.Type() == "bridge" || bytes.Equal(d.Attrs().HardwareAddr, leftMAC)
+}
+
+// ends are the leases of which the sandbox is a complete end, as one that the pod has left, or not.
+func (s *sandbox) ends(left bool) (all []Lease, _ error) {
+	ours, err := s.ours()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range ours {
+		if d.Type() == "bridge" || isLeft(d) != left {
+			continue
+		}
+		l, err := parse(d.Attrs().Alias)
+		if errors.Is(err, ErrNoEnd) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
 }
 
 // makeTunnel makes the tunnel's device and sets it up; it is not marked as complete.
-func (s *sandbox) makeTunnel(here, there netip.Addr, mtu int, mac net.HardwareAddr) (netlink.Link, error) {
+func (s *sandbox) makeTunnel(l Lease, here, there netip.Addr, mtu int, mac net.HardwareAddr) (netlink.Link, error) {
+	device := l.device()
 	err := s.LinkAdd(&netlink.Vxlan{
 		LinkAttrs: netlink.LinkAttrs{Name: device, MTU: mtu, HardwareAddr: mac, TxQLen: -1},
-		VxlanId:   network, SrcAddr: here.AsSlice(), Group: there.AsSlice(), Port: Port,
+		VxlanId:   int(l.Network), SrcAddr: here.AsSlice(), Group: there.AsSlice(), Port: Port,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make a VXLAN device from %v to %v, UDP port %d, in %s: %w", here, there, Port, s.path, err)
@@ -135,50 +188,70 @@ func (s *sandbox) makeTunnel(here, there netip.Addr, mtu int, mac net.HardwareAd
 // complete marks the tunnel's device: everything else is done.
 func (s *sandbox) complete(link netlink.Link, l Lease) error {
 	if err := s.LinkSetAlias(link, l.String()); err != nil {
-		return fmt.Errorf("mark %s as complete: %w", device, err)
+		return fmt.Errorf("mark %s as complete: %w", l.device(), err)
 	}
 	return nil
 }
 
-// clear takes away all that is Drover's, of whatever lease and however much of it is there. What
-// lets packets through goes last.
-func (s *sandbox) clear() error {
-	if err := s.remove(); err != nil {
+// remove takes away devices of Drover's, with the addresses that are on them.
+func (s *sandbox) remove(is func(netlink.Link) bool) error {
+	ours, err := s.ours()
+	if err != nil {
 		return err
 	}
+	for _, d := range ours {
+		if !is(d) {
+			continue
+		}
+		if err := s.LinkDel(d); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove %s: %w", d.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+// detach takes filters off every device.
+func (s *sandbox) detach(off func(*netlink.Handle, netlink.Link) error) error {
 	links, err := s.LinkList()
 	if err != nil {
 		return fmt.Errorf("list the devices in %s: %w", s.path, err)
 	}
 	for _, link := range links {
-		if err := tunnel.Detach(s.Handle, link); err != nil {
+		if err := off(s.Handle, link); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// remove takes away the tunnel, with the addresses that are on it, and the ways to it. What the
-// other devices let through stays as it is.
-func (s *sandbox) remove() error {
-	if err := s.clearRoutes(); err != nil {
+// clearLeft takes away all that makes the sandbox an end that the pod has left, of whatever lease and
+// however much of it is there. What lets packets through goes last.
+func (s *sandbox) clearLeft() error {
+	if err := s.remove(isLeft); err != nil {
 		return err
 	}
-	for _, name := range []string{device, bridge} {
-		link, err := s.LinkByName(name)
-		if err == nil {
-			err = s.LinkDel(link)
-		}
-		if err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("remove %s: %w", name, err)
-		}
-	}
-	return nil
+	return s.detach(tunnel.DetachLeft)
 }
 
-// Clear takes away all that is Drover's in the sandbox at path, which may be gone: it is no end of
-// a tunnel any more.
-func Clear(path string) error {
+// clearNew is the same of the ends where the pod is now.
+func (s *sandbox) clearNew() error {
+	if err := s.unlead(func(netip.Addr) bool { return true }); err != nil {
+		return err
+	}
+	if err := s.remove(func(d netlink.Link) bool { return !isLeft(d) }); err != nil {
+		return err
+	}
+	return s.detach(tunnel.DetachNew)
+}
+
+// ClearLeft takes away all that makes the sandbox at path, which may be gone, an end that the pod has left.
+// It is then as it was before, the new end of earlier addresses too.
+func ClearLeft(path string) error { return clearing(path, (*sandbox).clearLeft) }
+
+// ClearNew takes away all that makes it an end, of any lease, where the pod is now.
+func ClearNew(path string) error { return clearing(path, (*sandbox).clearNew) }
+
+func clearing(path string, clear func(*sandbox) error) error {
 	s, err := enter(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -187,7 +260,7 @@ func Clear(path string) error {
 		return err
 	}
 	defer s.leave()
-	if err := s.clear(); err != nil {
+	if err := clear(s); err != nil {
 		return fmt.Errorf("end the lease of an address in %s: %w", path, err)
 	}
 	return nil

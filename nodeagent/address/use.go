@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/drover-project/drover/bpf/tunnel"
 	"github.com/drover-project/drover/internal/thread"
 )
 
@@ -55,21 +56,28 @@ func Stands(path string, l Lease) error {
 	return err
 }
 
-// LeaseOf is the lease of which the sandbox at path is an end; ErrNoEnd: of none.
-func LeaseOf(path string) (Lease, error) {
-	s, err := enter(path)
+// Left is the lease of which the sandbox at path is an end that the pod has left; ErrNoEnd: of none.
+func Left(path string) (Lease, error) {
+	all, err := leases(path, true)
+	if err == nil && len(all) == 0 {
+		err = ErrNoEnd
+	}
 	if err != nil {
 		return Lease{}, err
 	}
-	defer s.leave()
-	link, err := s.LinkByName(device)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return Lease{}, ErrNoEnd
-	}
+	return all[len(all)-1], nil // one that was being turned has two: what comes goes to the later one
+}
+
+// Arrived are the leases of which the sandbox at path is the end where the pod is now.
+func Arrived(path string) ([]Lease, error) { return leases(path, false) }
+
+func leases(path string, left bool) ([]Lease, error) {
+	s, err := enter(path)
 	if err != nil {
-		return Lease{}, fmt.Errorf("look for %s in %s: %w", device, path, err)
+		return nil, err
 	}
-	return parse(link.Attrs().Alias)
+	defer s.leave()
+	return s.ends(left)
 }
 
 // Use is what there is of a lease in the new sandbox.
@@ -99,7 +107,7 @@ func Used(path string, l Lease, within time.Duration) (Use, error) {
 }
 
 func (s *sandbox) used(l Lease, within time.Duration) (u Use, err error) {
-	lease, err := s.lease(l)
+	lease, err := s.newLease(l)
 	if err != nil {
 		return Use{}, err
 	}
@@ -127,32 +135,38 @@ func Leave(path string, l Lease) error {
 		return err
 	}
 	defer s.leave()
-	if err := s.part(l); err != nil && !errors.Is(err, ErrNoEnd) {
+	if err := s.quit(l); err != nil && !errors.Is(err, ErrNoEnd) {
 		return fmt.Errorf("leave %v in %s: %w", l.Old, path, err)
 	}
 	return nil
 }
 
-func (s *sandbox) part(l Lease) error {
-	lease, err := s.lease(l)
+func (s *sandbox) quit(l Lease) error {
+	lease, err := s.newLease(l)
 	if err != nil {
 		return err
 	}
 	defer lease.Close()
 	// Asked of a kernel that cannot do this, or say what there is, this comes to nothing.
-	tcp, err := s.sockets(l, unix.IPPROTO_TCP)
-	if err == nil {
-		err = s.destroy(slices.DeleteFunc(tcp, func(c *netlink.Socket) bool { return c.State == netlink.TCP_LISTEN }))
+	if tcp, err := s.sockets(l, unix.IPPROTO_TCP); err == nil {
+		_ = s.destroy(slices.DeleteFunc(tcp, func(c *netlink.Socket) bool { return c.State == netlink.TCP_LISTEN }))
 	}
 	if err := lease.Open(0); err != nil {
 		return err
 	}
-	if err == nil && s.unbound(l) {
-		return s.clear()
+	if err := s.unlead(func(a netip.Addr) bool { return slices.Contains(l.Old, a) }); err != nil {
+		return err
 	}
-	// A socket that is left would send from an address which is not the pod's any more: what keeps
-	// that in stays at the other devices.
-	return s.remove()
+	if err := s.remove(l.isOf); err != nil {
+		return err
+	}
+	others, err := s.ends(false)
+	if err != nil || len(others) > 0 || !s.unbound() {
+		// The filters at the other devices are those of the others, too. And a socket that is left would
+		// send from an address which is not the pod's any more: they keep that in.
+		return err
+	}
+	return s.detach(tunnel.DetachNew)
 }
 
 // connections are the TCP sockets with an old address as their own that may still say something.
@@ -166,16 +180,33 @@ func (s *sandbox) connections(l Lease) ([]*netlink.Socket, error) {
 	}), nil
 }
 
-// unbound tells that no socket has an old address as its own.
-func (s *sandbox) unbound(l Lease) bool {
-	tcp, err := s.sockets(l, unix.IPPROTO_TCP)
-	udp, err2 := s.sockets(l, unix.IPPROTO_UDP)
-	return err == nil && err2 == nil && len(tcp)+len(udp) == 0
+// unbound tells that no socket has an address as its own that none of the sandbox's devices has.
+func (s *sandbox) unbound() bool {
+	all, err := s.AddrList(nil, netlink.FAMILY_ALL)
+	has := func(a netip.Addr) bool {
+		return !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() ||
+			slices.ContainsFunc(all, func(own netlink.Addr) bool { return addr(own.IPNet) == a })
+	}
+	for _, protocol := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		if err == nil {
+			var strays []*netlink.Socket
+			strays, err = s.socketsOf(protocol, func(a netip.Addr) bool { return !has(a) })
+			if len(strays) > 0 {
+				return false
+			}
+		}
+	}
+	return err == nil
 }
 
-// sockets lists those with an old address as their own. One of a socket for both families is IPv6's
-// to the kernel.
+// sockets lists those with an old address as their own.
 func (s *sandbox) sockets(l Lease, protocol int) ([]*netlink.Socket, error) {
+	return s.socketsOf(protocol, func(a netip.Addr) bool { return slices.Contains(l.Old, a) })
+}
+
+// socketsOf lists those with such an address as their own. One of a socket for both families is IPv6's to
+// the kernel.
+func (s *sandbox) socketsOf(protocol int, is func(netip.Addr) bool) ([]*netlink.Socket, error) {
 	var found []*netlink.Socket
 	err := s.inside(func() error {
 		list := netlink.SocketDiagTCP
@@ -189,7 +220,7 @@ func (s *sandbox) sockets(l Lease, protocol int) ([]*netlink.Socket, error) {
 			}
 			found = append(found, slices.DeleteFunc(all, func(c *netlink.Socket) bool {
 				a, _ := netip.AddrFromSlice(c.ID.Source)
-				return !slices.Contains(l.Old, a.Unmap())
+				return !is(a.Unmap())
 			})...)
 		}
 		return nil

@@ -173,11 +173,14 @@ func TestAddressesAndStands(t *testing.T) {
 	}
 	must(t, Hold(w.left.path(), w.lease))
 	must(t, Stands(w.left.path(), w.lease))
-	if l, err := LeaseOf(w.left.path()); err != nil || l.String() != w.lease.String() {
+	if l, err := Left(w.left.path()); err != nil || l.String() != w.lease.String() {
 		t.Errorf("it is an end of %v, %v; want of %v", l, err, w.lease)
 	}
-	if l, err := LeaseOf(w.new.path()); !errors.Is(err, ErrNoEnd) {
+	if l, err := Left(w.new.path()); !errors.Is(err, ErrNoEnd) {
 		t.Errorf("the other is an end of %v, %v", l, err)
+	}
+	if all, err := Arrived(w.left.path()); err != nil || len(all) != 0 {
+		t.Errorf("nobody has come to where the pod has left: %v, %v", all, err)
 	}
 	must(t, netspace.In(w.left.ns, func() error {
 		eth0, err := netlink.LinkByName("eth0")

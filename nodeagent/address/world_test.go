@@ -45,6 +45,7 @@ type world struct {
 	left, new pod
 	near, far pod
 	lease     Lease
+	first     string // family, of the tunnel
 }
 
 func newWorld(t *testing.T, first string) *world {
@@ -75,11 +76,17 @@ func newWorld(t *testing.T, first string) *world {
 		meet(t, p, w.left)
 		meet(t, w.far, p)
 	}
-	w.lease = Lease{Old: []netip.Addr{w.left.v4, w.left.v6}, New: w.new.v4}
-	if first == "IPv6" {
-		w.lease = Lease{Old: []netip.Addr{w.left.v6, w.left.v4}, New: w.new.v6}
-	}
+	w.first = first
+	w.lease = w.of(w.left, w.new, 4)
 	return w
+}
+
+// of is the lease of the one pod's addresses by the other.
+func (w *world) of(old, fresh pod, network uint32) Lease {
+	if w.first == "IPv6" {
+		return Lease{Old: []netip.Addr{old.v6, old.v4}, New: fresh.v6, Network: network}
+	}
+	return Lease{Old: []netip.Addr{old.v4, old.v6}, New: fresh.v4, Network: network}
 }
 
 // up gives a device its addresses, and a link-local one that is there at once.
@@ -374,9 +381,9 @@ func datagram(from, to netip.AddrPort, text string) []byte {
 }
 
 // inject sends a frame out by the sandbox's end of the tunnel.
-func (p pod) inject(t *testing.T, frame []byte) {
+func (p pod) inject(t *testing.T, l Lease, frame []byte) {
 	t.Helper()
-	p.sendFrame(t, device, frame)
+	p.sendFrame(t, l.device(), frame)
 }
 
 func (p pod) sendFrame(t *testing.T, by string, frame []byte) {

@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/drover-project/drover/internal/layout"
@@ -46,11 +45,26 @@ func New(l layout.Layout, host string, log *slog.Logger) *Ends {
 }
 
 // of is the lease of a move.
-func of(m migrate.Move) address.Lease { return address.Lease{Old: m.Keep.Old, New: m.Keep.New} }
+func of(m migrate.Move) address.Lease {
+	return address.Lease{Old: m.Keep.Old, New: m.Keep.New, Network: network(m.Epoch)}
+}
 
-// nonce ties the answers to probes to the move.
-func nonce(m migrate.Move) address.Nonce {
-	sum := sha256.Sum256([]byte(m.UID + "/" + strconv.FormatInt(m.Epoch, 10)))
+// network is that of a move's own address, and before those of the earlier ones: no other move of its pod has
+// it that a sandbox can have to do with.
+func network(epoch int64) uint32 { return uint32(epoch*address.Most) & (1<<24 - 1) }
+
+// leases are that of a move's own address, and those of the earlier ones that go along.
+func leases(m migrate.Move) []address.Lease {
+	all := []address.Lease{of(m)}
+	for i, e := range m.Keep.Earlier {
+		all = append(all, address.Lease{Old: e.Old, New: m.Keep.New, Network: network(m.Epoch) + uint32(i) + 1})
+	}
+	return all
+}
+
+// nonce ties the answers to probes to the move, and to a network that both ends know.
+func nonce(m migrate.Move, l address.Lease) address.Nonce {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%06x", m.UID, m.Epoch, l.Network))
 	return address.Nonce(sum[:16])
 }
 
@@ -67,7 +81,9 @@ func (e *Ends) Find(m migrate.Move) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Is4() == m.Keep.Old[0].Is4() && !slices.Contains(m.Keep.Old, a) })
+	i := slices.IndexFunc(all, func(a netip.Addr) bool {
+		return a.Is4() == m.Keep.Old[0].Is4() && !slices.ContainsFunc(leases(m), func(l address.Lease) bool { return slices.Contains(l.Old, a) })
+	})
 	if i < 0 {
 		return netip.Addr{}, fmt.Errorf("the sandbox of pod %s has the addresses %v: none of the family of %v", m.Target.Name, all, m.Keep.Old[0])
 	}
@@ -86,18 +102,28 @@ func (e *Ends) Answer(ctx context.Context, m migrate.Move) error {
 	if err := e.free(at, m); err != nil {
 		return err
 	}
-	return address.Answer(ctx, at, of(m), nonce(m))
+	return address.Answer(ctx, at, of(m), nonce(m, of(m)))
 }
 
-// free tells that the pod that leaves uses no old address of an earlier move any more: the sandbox
-// can be an end of one tunnel.
+// free tells that the pod that leaves uses no old address of an earlier move but those that go along: what
+// comes for another would be lost.
 func (e *Ends) free(at string, m migrate.Move) error {
-	l, err := address.LeaseOf(at)
+	all, err := address.Arrived(at)
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(l address.Lease) bool {
+		return slices.ContainsFunc(m.Keep.Earlier, func(e migrate.Earlier) bool { return slices.Equal(e.Old, l.Old) })
+	})
+	left, err := address.Left(at)
 	switch {
 	case errors.Is(err, address.ErrNoEnd):
-		return nil
-	case err == nil && l.String() != of(m).String():
-		return fmt.Errorf("pod %s still has connections by %v, its address before an earlier move", m.Source.Name, l.Old)
+		err = nil
+	case err == nil && left.String() != of(m).String():
+		all = append(all, left)
+	}
+	if err == nil && len(all) > 0 {
+		return fmt.Errorf("pod %s still has connections by %v, its address before an earlier move", m.Source.Name, all[0].Old)
 	}
 	return err
 }
@@ -108,7 +134,12 @@ func (e *Ends) Probe(ctx context.Context, m migrate.Move) error {
 	if err != nil {
 		return err
 	}
-	return address.Probe(ctx, at, of(m), nonce(m))
+	for _, l := range leases(m) {
+		if err := address.Probe(ctx, at, l, nonce(m, l)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Hold implements migrate.Addresses. What comes meanwhile is kept, if the agent may.
@@ -126,19 +157,33 @@ func (e *Ends) Hold(m migrate.Move) error {
 	if err := address.Hold(at, of(m)); err != nil {
 		return err
 	}
-	kept, err := address.Keep(at, of(m), room)
+	return e.keep(m.UID, at, of(m))
+}
+
+// keep begins to keep what comes for an address that the PodMigration of that UID has left.
+func (e *Ends) keep(uid, at string, l address.Lease) error {
+	kept, err := address.Keep(at, l, room)
 	if err != nil {
-		e.log.Warn("what comes for an address while it is held is lost, and sent again by who sent it", "addresses", m.Keep.Old, "err", err)
+		e.log.Warn("what comes for an address while it is held is lost, and sent again by who sent it", "addresses", l.Old, "err", err)
 		return nil
 	}
 	e.mu.Lock()
-	before := e.kept[m.UID]
-	e.kept[m.UID] = kept
+	before := e.kept[uid]
+	e.kept[uid] = kept
 	e.mu.Unlock()
 	if before != nil {
 		return before.Close()
 	}
 	return nil
+}
+
+// drop forgets what was kept, if anything was.
+func (e *Ends) drop(uid string) {
+	if kept := e.take(uid); kept != nil {
+		if err := kept.Close(); err != nil {
+			e.log.Warn("what was kept for an address is dropped", "err", err)
+		}
+	}
 }
 
 // take gives what was kept, once.
@@ -159,7 +204,7 @@ func (e *Ends) Arrive(m migrate.Move) error {
 	if err := e.begin(n); err != nil {
 		return err
 	}
-	return address.Arrive(at, of(m))
+	return address.Arrive(at, leases(m)...)
 }
 
 // Open implements migrate.Addresses.
@@ -168,7 +213,11 @@ func (e *Ends) Open(m migrate.Move) error {
 	if err != nil {
 		return err
 	}
-	return address.Open(at, of(m), m.Keep.For)
+	err = address.Open(at, of(m), m.Keep.For)
+	for i, l := range leases(m)[1:] {
+		err = errors.Join(err, address.Open(at, l, m.Keep.Earlier[i].For))
+	}
+	return err
 }
 
 // Forward implements migrate.Addresses.
@@ -187,11 +236,7 @@ func (e *Ends) Clear(m migrate.Move, role migrate.Role) error {
 
 func (e *Ends) clear(uid string, role migrate.Role) error {
 	if role == migrate.RoleSource {
-		if kept := e.take(uid); kept != nil {
-			if err := kept.Close(); err != nil {
-				e.log.Warn("what was kept for an address is dropped", "err", err)
-			}
-		}
+		e.drop(uid)
 	}
 	_, at, err := e.noted(uid, role)
 	if errors.Is(err, errGone) {
@@ -200,7 +245,11 @@ func (e *Ends) clear(uid string, role migrate.Role) error {
 	if err != nil {
 		return err
 	}
-	if err := address.Clear(at); err != nil {
+	clear := address.ClearNew
+	if role == migrate.RoleSource {
+		clear = address.ClearLeft
+	}
+	if err := clear(at); err != nil {
 		return err
 	}
 	return e.forget(uid, role)

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -13,7 +16,7 @@ import (
 )
 
 // sweep takes away what no move or lease names, of this life of the agent or of an earlier one.
-func (w *Watch) sweep(ctx context.Context, recorded map[string]*v1alpha1.PodMigration) error {
+func (w *Watch) sweep(ctx context.Context, p picture) error {
 	notes, err := w.cfg.Ends.notes()
 	if err != nil {
 		return err
@@ -22,22 +25,17 @@ func (w *Watch) sweep(ctx context.Context, recorded map[string]*v1alpha1.PodMigr
 	var errs []error
 	for _, n := range notes {
 		named[n.UID] = true
-		if err := w.sweepOne(ctx, n, recorded[n.UID]); err != nil {
+		if err := w.sweepOne(ctx, n, p.recorded[n.UID]); err != nil {
 			errs = append(errs, fmt.Errorf("what was made for an address in the sandbox of pod %s: %w", n.PodUID, err))
 		}
 	}
-	for _, known := range []map[string]bool{w.forwards, w.holds} {
-		for uid := range known {
-			if !named[uid] {
-				delete(known, uid)
-			}
-		}
-	}
-	for uid := range w.busy {
-		if !named[uid] {
-			delete(w.busy, uid)
-			delete(w.seen, uid)
-			delete(w.over, uid)
+	maps.DeleteFunc(w.forwards, func(uid, _ string) bool { return !named[uid] })
+	maps.DeleteFunc(w.holds, func(uid string, _ bool) bool { return !named[uid] })
+	for key := range w.busy {
+		if uid, _, _ := strings.Cut(key, "/"); !named[uid] {
+			delete(w.busy, key)
+			delete(w.seen, key)
+			delete(w.over, key)
 		}
 	}
 	return errors.Join(errs...)
@@ -68,20 +66,29 @@ func (w *Watch) sweepOne(ctx context.Context, n note, pm *v1alpha1.PodMigration)
 }
 
 // sweepTarget leaves a lease that is over and whose connections may still be there, and clears all
-// else.
+// else. Of a sandbox that the pod has left, or is about to, nothing is known until it is gone or the pod
+// stays.
 func (w *Watch) sweepTarget(n note, at string, pm *v1alpha1.PodMigration) error {
 	switch {
 	case pm != nil && pm.Status.Target.Resumed && pm.Status.Connections != nil && pm.Status.Connections.LeaseEnded:
+		if _, err := address.Left(at); !errors.Is(err, address.ErrNoEnd) {
+			return err
+		}
 		if err := address.Leave(at, of(migrate.MoveOf(pm))); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(pm.Status.Connections.Earlier, func(e v1alpha1.EarlierLease) bool { return !e.TargetLeft }) {
+			return nil
 		}
 		return w.cfg.Ends.forget(n.UID, n.Role)
 	case pm != nil && !pm.Status.Target.Cleaned && pm.Status.Connections != nil && pm.Status.Connections.State != v1alpha1.ConnectionsClosed:
 		return nil
 	}
-	if l, err := address.LeaseOf(at); err == nil {
-		if err := address.Leave(at, l); err != nil {
-			return err
+	if all, err := address.Arrived(at); err == nil {
+		for _, l := range all {
+			if err := address.Leave(at, l); err != nil {
+				return err
+			}
 		}
 	}
 	return w.cfg.Ends.clear(n.UID, n.Role)
@@ -98,7 +105,7 @@ func (w *Watch) sweepSource(n note, at string, pm *v1alpha1.PodMigration) error 
 			return w.cfg.Ends.clear(n.UID, n.Role)
 		case s.Source.Ended && s.Lost, s.Connections != nil && s.Connections.LeaseEnded:
 			// Until the source's worker has said so it may not have heard of the end, and send on.
-			return w.silence(n, at, of(migrate.MoveOf(pm)), s.Source.Ended)
+			return w.silence(n, at, migrate.MoveOf(pm), s.Source.Ended)
 		}
 		return nil
 	}
@@ -109,17 +116,20 @@ func (w *Watch) sweepSource(n note, at string, pm *v1alpha1.PodMigration) error 
 	if f == nil {
 		return w.cfg.Ends.clear(n.UID, n.Role)
 	}
-	l, err := address.LeaseOf(at)
-	if err != nil {
-		return err
-	}
-	return w.silence(n, at, l, true)
+	return w.silence(n, at, migrate.Move{}, true)
 }
 
 // silence holds the sandbox again, for as long as there is one; once, if nobody opens it any more.
-func (w *Watch) silence(n note, at string, l address.Lease, once bool) error {
+func (w *Watch) silence(n note, at string, m migrate.Move, once bool) error {
 	if w.holds[n.UID] {
 		return nil
+	}
+	l, err := address.Left(at)
+	if errors.Is(err, address.ErrNoEnd) && len(m.Keep.Old) > 0 {
+		l, err = of(m), nil
+	}
+	if err != nil {
+		return err
 	}
 	if err := address.Hold(at, l); err != nil {
 		return err

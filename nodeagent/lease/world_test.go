@@ -56,9 +56,12 @@ func (s sandbox) path() string { return fmt.Sprintf("/proc/self/fd/%d", int(s.ns
 type world struct {
 	*testing.T
 	ends                *Ends
+	router              netns.NsHandle
 	left, fresh, client sandbox
 	pm                  *v1alpha1.PodMigration
-	gone                bool // the record
+	more                []*v1alpha1.PodMigration // of later moves
+	places              []sandbox                // where the pod was, in order
+	gone                bool                     // the record
 	now                 time.Time
 	watch               *Watch
 }
@@ -77,7 +80,9 @@ func newWorld(t *testing.T) *world {
 		}
 		return netspace.Up("br")
 	}))
+	w.router = router
 	w.left, w.fresh, w.client = w.sandbox(router, 2), w.sandbox(router, 3), w.sandbox(router, 4)
+	w.places = []sandbox{w.left, w.fresh}
 	w.container(sourcePod, "c-source", w.left)
 	w.container(targetPod, "c-target", w.fresh)
 	w.pm = &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "move", UID: "uid-1", ResourceVersion: "1"}}
@@ -100,7 +105,7 @@ func (w *world) newAgent() {
 			if w.gone {
 				return nil, nil
 			}
-			return []v1alpha1.PodMigration{*w.pm}, nil
+			return w.list(), nil
 		}})
 }
 
@@ -186,16 +191,35 @@ func (w *world) moved(forwarded bool) {
 }
 
 // Get and UpdateStatus are Records.
-func (w *world) Get(context.Context, string, string) (*v1alpha1.PodMigration, error) {
+func (w *world) Get(_ context.Context, _, name string) (*v1alpha1.PodMigration, error) {
 	if w.gone {
 		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "podmigrations"}, "move")
+	}
+	for _, pm := range w.more {
+		if pm.Name == name {
+			return pm.DeepCopy(), nil
+		}
 	}
 	return w.pm.DeepCopy(), nil
 }
 
 func (w *world) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v1alpha1.PodMigration, handoff.Outcome, error) {
+	for i := range w.more {
+		if w.more[i].UID == pm.UID {
+			w.more[i] = pm.DeepCopy()
+			return pm, handoff.OK, nil
+		}
+	}
 	w.pm = pm.DeepCopy()
 	return pm, handoff.OK, nil
+}
+
+func (w *world) list() []v1alpha1.PodMigration {
+	all := []v1alpha1.PodMigration{*w.pm.DeepCopy()}
+	for _, pm := range w.more {
+		all = append(all, *pm.DeepCopy())
+	}
+	return all
 }
 
 func (w *world) look() {
@@ -206,26 +230,38 @@ func (w *world) look() {
 // connect is a client's connection to the old address, both ends of it.
 func (w *world) connect() (client, server *net.TCPConn) {
 	w.Helper()
+	return w.connectTo(w.left.addr, w.fresh)
+}
+
+// connectTo is one to an address of the pod, which is in that sandbox.
+func (w *world) connectTo(a netip.Addr, now sandbox) (client, server *net.TCPConn) {
+	w.Helper()
 	var l *net.TCPListener
-	must(w.T, netspace.In(w.fresh.ns, func() (err error) {
+	must(w.T, netspace.In(now.ns, func() (err error) {
 		l, err = net.ListenTCP("tcp", &net.TCPAddr{Port: port})
 		return err
 	}))
 	defer l.Close()
-	must(w.T, netspace.In(w.client.ns, func() error {
+	client, err := w.dial(a)
+	must(w.T, err)
+	must(w.T, l.SetDeadline(time.Now().Add(patience)))
+	server, err = l.AcceptTCP()
+	must(w.T, err)
+	w.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+func (w *world) dial(a netip.Addr) (client *net.TCPConn, err error) {
+	err = netspace.In(w.client.ns, func() error {
 		d := net.Dialer{Timeout: patience}
 		d.SetMultipathTCP(false)
-		c, err := d.Dial("tcp", netip.AddrPortFrom(w.left.addr, port).String())
+		c, err := d.Dial("tcp", netip.AddrPortFrom(a, port).String())
 		if err == nil {
 			client = c.(*net.TCPConn)
 		}
 		return err
-	}))
-	must(w.T, l.SetDeadline(time.Now().Add(patience)))
-	server, err := l.AcceptTCP()
-	must(w.T, err)
-	w.Cleanup(func() { client.Close(); server.Close() })
-	return client, server
+	})
+	return client, err
 }
 
 // is fails unless both sandboxes are ends of the tunnel, or not.
@@ -236,12 +272,15 @@ func (w *world) is(left, fresh bool) {
 		s    sandbox
 		want bool
 	}{{"source", w.left, left}, {"target", w.fresh, fresh}} {
-		_, err := address.LeaseOf(end.s.path())
-		if err != nil && !errors.Is(err, address.ErrNoEnd) {
+		all, err := address.Arrived(end.s.path())
+		must(w.T, err)
+		if left, err := address.Left(end.s.path()); err == nil {
+			all = append(all, left)
+		} else if !errors.Is(err, address.ErrNoEnd) {
 			w.Fatal(err)
 		}
-		if is := err == nil; is != end.want {
-			w.Errorf("the %s's sandbox is an end of the tunnel: %v, want %v", end.of, is, end.want)
+		if is := len(all) > 0; is != end.want {
+			w.Errorf("the %s's sandbox is an end of the tunnels %v, want one: %v", end.of, all, end.want)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func TestConnectionsGoAlong(t *testing.T) {
 	idle.Close()
 	for _, node := range []string{from, to} { // so that it is seen if one is left
 		now := must[[]string](t)(remains.Find(ctx, c.Lab, c.Client))
-		if !slices.ContainsFunc(now, func(l string) bool { return strings.Contains(l, "node "+node+": device drover0") }) {
+		if !slices.ContainsFunc(now, func(l string) bool { return strings.Contains(l, "node "+node+": device drover") }) {
 			t.Errorf("on node %s no end of the tunnel is found: %q", node, now)
 		}
 	}

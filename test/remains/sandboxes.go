@@ -40,12 +40,10 @@ func (n node) ends() ([]string, error) {
 const (
 	rulesBy  = 0xd7
 	filterBy = "drover_"
+	deviceBy = "drover"
 )
 
-var (
-	devices = []string{"drover0", "drover1"}
-	tables  = []int{7473, 7474}
-)
+var tables = []int{7473, 7474, 7475, 7476, 7477}
 
 func endsIn(path string) (left []string, _ error) {
 	ns, err := netns.GetFromPath(path)
@@ -64,7 +62,7 @@ func endsIn(path string) (left []string, _ error) {
 	}
 	for _, l := range links {
 		name := l.Attrs().Name
-		if slices.Contains(devices, name) {
+		if strings.HasPrefix(name, deviceBy) {
 			left = append(left, "device "+name)
 		}
 		for _, side := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
