@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -138,7 +139,11 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		}
 	case owned && source.DeletionTimestamp == nil:
 		// The set deletes it as soon as it has the other, and its address may be in use yet.
-		if left := leaseLeft(m, f); left > 0 {
+		left, err := r.needed(ctx, m, f)
+		if err != nil {
+			return false, ctrl.Result{}, err
+		}
+		if left = max(left, leaseLeft(m, f)); left > 0 {
 			result, err := r.awaitLeft(ctx, m, f, left)
 			return false, result, err
 		}
@@ -242,11 +247,9 @@ func (r *Reconciler) discard(ctx context.Context, m *v1alpha1.PodMigration, f Fa
 	if changed, err := r.letEnd(ctx, m, f, why.Message); changed || err != nil {
 		return ctrl.Result{RequeueAfter: again}, err
 	}
-	if leasing(m) {
-		return ctrl.Result{RequeueAfter: again}, r.endLease(ctx, m, f, *refuse(ReasonReplacementGone, "pod %s, which had the address, is to be deleted: %s", p.Name, why.Message))
-	}
-	if left := untilHeard(m, f); left > 0 {
-		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, nil
+	left, err := r.endHere(ctx, m, f, refuse(ReasonReplacementGone, "pod %s, which had the address, is to be deleted: %s", p.Name, why.Message))
+	if left > 0 || err != nil {
+		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, err
 	}
 	return r.remove(ctx, p)
 }
@@ -281,8 +284,13 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 	if why := r.unended(m, f); why != nil {
 		return r.await(ctx, m, f, why)
 	}
-	if left, err := r.endEarlier(ctx, m, f, source); left > 0 || err != nil {
-		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, err
+	for _, wait := range []func() (time.Duration, error){
+		func() (time.Duration, error) { return r.endEarlier(ctx, m, f, source) },
+		func() (time.Duration, error) { return r.needed(ctx, m, f) },
+	} {
+		if left, err := wait(); left > 0 || err != nil {
+			return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, err
+		}
 	}
 	if left := leaseLeft(m, f); left > 0 {
 		return r.awaitLeft(ctx, m, f, left)

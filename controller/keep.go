@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -78,11 +79,13 @@ func unleasable(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	case len(addresses(p)) == 0:
 		return refuse(ReasonNoAddress, "the status of pod %s tells no address", p.Name)
 	}
-	for i := range f.Others {
-		if o := &f.Others[i]; leasing(o) && o.Status.Target.PodUID == p.UID {
-			return refuse(ReasonLeaseHeld, "pod %s has the address of pod %s still, by PodMigration %s: it cannot take along both; that lease ends when the PodMigration is deleted",
-				p.Name, o.Status.Source.PodName, o.Name)
+	if all := earlier(f); len(all) > mostEarlier {
+		var by []string
+		for _, e := range all {
+			by = append(by, e.Migration)
 		}
+		return refuse(ReasonLeaseHeld, "pod %s still has %d addresses of earlier moves, by PodMigration %s: it can take along %d at most; such a lease ends when its PodMigration is deleted",
+			p.Name, len(all), strings.Join(by, ", "), mostEarlier)
 	}
 	if why := judgeForeign(f); why != nil {
 		return why
@@ -120,6 +123,7 @@ func (r *Reconciler) connections(ctx context.Context, m *v1alpha1.PodMigration, 
 		}
 	}
 	if no == nil {
+		c.Earlier = earlier(f)
 		return c, nil, nil
 	}
 	if c.Required {

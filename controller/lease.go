@@ -112,6 +112,13 @@ func (r *Reconciler) watchLease(ctx context.Context, m *v1alpha1.PodMigration, f
 	if !keepsAddress(m) {
 		return false, nil
 	}
+	by, as, now, err := r.whereNow(ctx, m, f)
+	if err != nil {
+		return false, err
+	}
+	if changed, err := r.learn(ctx, m, by, f); changed || err != nil {
+		return changed, err
+	}
 	is := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAddressLeased)
 	switch {
 	case is == nil:
@@ -130,7 +137,11 @@ func (r *Reconciler) watchLease(ctx context.Context, m *v1alpha1.PodMigration, f
 	case is.Status == metav1.ConditionTrue && c.LeaseEnded:
 		return true, r.endLease(ctx, m, f, Refusal{c.LeaseReason, c.LeaseMessage})
 	case is.Status == metav1.ConditionTrue:
-		if why := leaseOver(m, f); why != nil {
+		why := leaseOver(as, now)
+		if why == nil && by.DeletionTimestamp != nil {
+			why = refuse(ReasonDeleted, "PodMigration %s was deleted, by which pod %s has the address", by.Name, by.Status.Target.PodName)
+		}
+		if why != nil {
 			return true, r.endLease(ctx, m, f, *why)
 		}
 	}
@@ -159,21 +170,27 @@ func untilHeard(m *v1alpha1.PodMigration, f Facts) time.Duration {
 	return leaseMargin - since(m, f.Now, v1alpha1.ConditionAddressLeased)
 }
 
-// endEarlier ends the lease, if there is one, of the address that the source has from the move before
-// this one: nothing is to be sent on to a pod that is about to go. left: not all have heard of it yet.
+// endEarlier ends the leases, if there are some, of addresses that the source has from moves before
+// this one and that have not gone along: nothing is to be sent on to a pod that is about to go. left: not all
+// have heard of it yet.
 func (r *Reconciler) endEarlier(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (left time.Duration, _ error) {
-	var before v1alpha1.PodMigration
-	found, err := r.get(ctx, m.Namespace, source.Annotations[v1alpha1.AnnotationMigration], &before)
-	if err != nil || !found || before.Status.Target.PodUID != source.UID {
+	if source.Annotations[v1alpha1.AnnotationMigration] == "" {
+		return 0, nil // it has not come by a move
+	}
+	all, err := r.moves(ctx, m.Namespace)
+	if err != nil {
 		return 0, err
 	}
-	if leasing(&before) {
-		why := refuse(ReasonReplacementGone, "pod %s, which had the address, has moved on by PodMigration %s", source.Name, m.Name)
-		if err := r.endLease(ctx, &before, f, *why); err != nil {
-			return 0, err
+	for _, o := range heldFor(string(source.UID), all) {
+		if leasing(o) {
+			why := refuse(ReasonReplacementGone, "pod %s, which had the address, has moved on by PodMigration %s", source.Name, m.Name)
+			if err := r.endLease(ctx, o, f, *why); err != nil {
+				return 0, err
+			}
 		}
+		left = max(left, untilHeard(o, f))
 	}
-	return untilHeard(&before, f), nil
+	return left, nil
 }
 
 // leaseLeft is for how long yet the source has to stay when its lease has ended: nobody else may be
@@ -221,12 +238,16 @@ func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (do
 	if changed, err := r.watchLease(ctx, m, f); changed || err != nil {
 		return false, ctrl.Result{RequeueAfter: again}, err
 	}
+	_, as, now, err := r.whereNow(ctx, m, f)
+	if err != nil {
+		return false, ctrl.Result{}, err
+	}
 	source := f.source(m)
 	switch {
 	case source == nil:
 		return true, ctrl.Result{}, nil
 	case leasing(m):
-		if changed, err := r.guarded(ctx, m, f, source); changed || err != nil {
+		if changed, err := r.guarded(ctx, m, f, source, now.replacement(as)); changed || err != nil {
 			return false, ctrl.Result{RequeueAfter: again}, err
 		}
 		if changed, err := r.quiet(ctx, m, f, source); changed || err != nil {
@@ -234,7 +255,11 @@ func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (do
 		}
 		return false, ctrl.Result{RequeueAfter: min(leaseLook*r.Config.Poll, m.Status.Connections.Until.Sub(f.Now))}, nil
 	}
-	if left := leaseLeft(m, f); left > 0 {
+	left, err := r.needed(ctx, m, f)
+	if err != nil {
+		return false, ctrl.Result{}, err
+	}
+	if left = max(left, leaseLeft(as, now)); left > 0 {
 		return false, ctrl.Result{RequeueAfter: min(leaseLook*r.Config.Poll, left)}, nil
 	}
 	result, err := r.remove(ctx, source)

@@ -65,6 +65,8 @@ type players struct {
 	idle    int
 	// targetAway: the target's agent has not heard that the lease has ended.
 	targetAway bool
+	// holderAway: the agent that holds an address of before has not heard where the pod is now.
+	holderAway bool
 	// refusesImage is what is said to another image of the source.
 	refusesImage error
 	// mirrors: a webhook gives pods another image than they are given.
@@ -87,6 +89,9 @@ func (w *world) play() {
 	for _, m := range w.moves() {
 		w.schedule(&m)
 		w.agents(w.refresh(&m))
+	}
+	for _, m := range w.moves() {
+		w.carry(&m)
 	}
 	if w.when != nil && w.when(w.move()) || w.at != nil && w.at(w) {
 		w.when, w.at = nil, nil
@@ -170,12 +175,28 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 			return
 		}
 		s.Connections.LeaseEnded, s.Connections.TargetLeft, s.Connections.LeaseReason = true, true, v1alpha1.ReasonLastConnection
-	case keepsAddress(m) && !leasing(m) && !s.Connections.TargetLeft && !w.targetAway:
+	case keepsAddress(m) && !leasing(m) && !s.Connections.TargetLeft && !w.targetAway && newest(m, w.moves()).UID == m.UID:
 		s.Connections.TargetLeft = true
 	default:
 		return
 	}
 	w.must(w.api.Status().Update(context.Background(), m))
+}
+
+// carry is what agents do for an address of before that has gone along: who holds it turns it, and the newest
+// target leaves it when its lease has ended.
+func (w *world) carry(m *v1alpha1.PodMigration) {
+	by := newest(m, w.moves())
+	e := carried(by, m)
+	switch {
+	case by.UID == m.UID:
+	case leasing(m) && m.Status.Connections.TurnedTo != by.UID && !w.holderAway:
+		m.Status.Connections.TurnedTo = by.UID
+		w.must(w.api.Status().Update(context.Background(), m))
+	case (e.Ended || !leasing(m)) && !e.TargetLeft && !w.targetAway:
+		e.Ended, e.TargetLeft = true, true
+		w.must(w.api.Status().Update(context.Background(), by))
+	}
 }
 
 // endSource kills the source's processes; kubelet on n1 reports that.

@@ -148,8 +148,7 @@ func differ(holder, moved *corev1.Pod, f Facts) *Refusal {
 // guarded ends the lease if the holder counts for somebody: what let it go was altered, and whoever
 // did it has not lived to see that, or somebody came since; or if policies that came since do not hold
 // for the old address as they do for the pod. changed: it has ended.
-func (r *Reconciler) guarded(ctx context.Context, m *v1alpha1.PodMigration, f Facts, holder *corev1.Pod) (changed bool, _ error) {
-	p := f.replacement(m)
+func (r *Reconciler) guarded(ctx context.Context, m *v1alpha1.PodMigration, f Facts, holder, p *corev1.Pod) (changed bool, _ error) {
 	if p == nil || p.Labels[v1alpha1.LabelReplacement] != "" {
 		return false, nil // it has not its own labels yet
 	}

@@ -137,6 +137,9 @@ func (r *Reconciler) putAway(ctx context.Context, m *v1alpha1.PodMigration) (ctr
 	if done, result, err := r.seeLease(ctx, m); !done || err != nil {
 		return result, err
 	}
+	if is, err := r.carrying(ctx, m); is || err != nil {
+		return ctrl.Result{RequeueAfter: leaseLook * r.Config.Poll}, err
+	}
 	if awaited, err := r.sourceAwaited(ctx, m); err != nil || awaited {
 		return ctrl.Result{RequeueAfter: r.Config.Poll}, err
 	}

@@ -35,7 +35,9 @@ type leasing struct {
 	r      *controller.Reconciler
 	move   *v1alpha1.PodMigration
 	source *corev1.Pod
-	later  time.Duration // by how much the controller's clock is ahead
+	// from and to are the nodes.
+	from, to string
+	later    time.Duration // by how much the controller's clock is ahead
 }
 
 func newLeasing(t *testing.T) *leasing {
@@ -76,7 +78,7 @@ func newLeasing(t *testing.T) *leasing {
 	c.make(p)
 	c.runs(p)
 	as := c.program("drover-controller", "n1")
-	l := &leasing{cluster: c, source: p, move: c.wish("m", p.Name, "")}
+	l := &leasing{cluster: c, source: p, move: c.wish("m", p.Name, ""), from: "n1", to: "n2"}
 	kinds, err := discovery.NewDiscoveryClientForConfig(c.config)
 	if err != nil {
 		t.Fatal(err)
@@ -139,20 +141,20 @@ func (l *leasing) say(who client.Client, do func(*v1alpha1.PodMigrationStatus)) 
 // leased carries the move so far that its source is kept for its address alone.
 func (l *leasing) leased() (moved *corev1.Pod) {
 	l.Helper()
-	source, target := l.program("drover-agent", "n1"), l.program("drover-agent", "n2")
+	source, target := l.program("drover-agent", l.from), l.program("drover-agent", l.to)
 	l.steps("the replacement is not made", func(m *v1alpha1.PodMigration) bool { return m.Status.Target.PodUID != "" })
 	moved = &corev1.Pod{}
 	l.get(l.ns, l.move.Status.Target.PodName, moved)
-	if err := l.admin.SubResource("binding").Create(l.Context(), moved, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: "n2"}}); err != nil {
+	if err := l.admin.SubResource("binding").Create(l.Context(), moved, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: l.to}}); err != nil {
 		l.Fatal(err)
 	}
-	l.steps("the target is not named", func(m *v1alpha1.PodMigration) bool { return m.Status.Target.Node == "n2" })
+	l.steps("the target is not named", func(m *v1alpha1.PodMigration) bool { return m.Status.Target.Node == l.to })
 	type st = v1alpha1.PodMigrationStatus
 	at := metav1.NowMicro()
-	l.say(target, func(s *st) { s.Target.Waiting, s.Target.BootID = true, "boot-n2" })
+	l.say(target, func(s *st) { s.Target.Waiting, s.Target.BootID = true, "boot-"+l.to })
 	l.say(target, func(s *st) { s.Connections.State, s.Connections.NewAddress = v1alpha1.ConnectionsKept, "10.0.2.9" })
 	l.say(source, func(s *st) { s.Source.Offered = true })
-	l.say(target, func(s *st) { s.Decision, s.DecisionBy, s.DecidedAt = v1alpha1.Commit, "target n2", &at })
+	l.say(target, func(s *st) { s.Decision, s.DecisionBy, s.DecidedAt = v1alpha1.Commit, "target "+l.to, &at })
 	l.say(target, func(s *st) { s.Target.Starting = true })
 	l.say(target, func(s *st) { s.Target.Resumed = true })
 	l.say(source, func(s *st) { s.Source.Ended = true })
@@ -207,6 +209,38 @@ func TestControllerLeasesAddresses(t *testing.T) {
 	l.steps("the source is not deleted", func(m *v1alpha1.PodMigration) bool { return len(m.Finalizers) == 0 })
 	if err := l.admin.Get(t.Context(), client.ObjectKeyFromObject(l.source), &corev1.Pod{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the source: %v, want not found", err)
+	}
+}
+
+// A pod that moves again takes its first address along, here back to the node that holds it: each agent says of
+// it what its node does, in the record of its own move, and the controller ends the lease.
+func TestControllerTakesAddressesAlong(t *testing.T) {
+	first := newLeasing(t)
+	second := &leasing{cluster: first.cluster, r: first.r, source: first.leased(), from: "n2", to: "n1"}
+	second.move = first.wish("m2", second.source.Name, "")
+	first.make(second.move)
+	second.leased()
+	leased := func(m *v1alpha1.PodMigration) bool { return !m.Status.Connections.LeaseEnded }
+	if all := second.move.Status.Connections.Earlier; len(all) != 1 || all[0].UID != first.move.UID || all[0].Node != "n1" || !slices.Equal(all[0].Addresses, first.move.Status.Connections.OldAddresses) {
+		t.Fatalf("along goes %+v", all)
+	}
+	first.steps("the first lease has ended", leased)
+	agent := first.program("drover-agent", "n1") // holds the address, and is where the pod is now
+	first.say(agent, func(s *v1alpha1.PodMigrationStatus) { s.Connections.TurnedTo = second.move.UID })
+	second.say(agent, func(s *v1alpha1.PodMigrationStatus) {
+		e := &s.Connections.Earlier[0]
+		e.Ended, e.TargetLeft, e.EndReason = true, true, v1alpha1.ReasonLastConnection
+	})
+	first.steps("the end of the first lease is not told", func(m *v1alpha1.PodMigration) bool {
+		c := m.Status.Connections
+		return c.LeaseEnded && c.TargetLeft && c.LeaseReason == v1alpha1.ReasonLastConnection
+	})
+	first.later = time.Minute
+	first.steps("the first source is not deleted", func(m *v1alpha1.PodMigration) bool { return len(m.Finalizers) == 0 })
+	second.steps("the second lease has ended", leased)
+	first.get(first.ns, second.source.Name, second.source)
+	if second.source.DeletionTimestamp != nil {
+		t.Error("what holds the second address is being deleted")
 	}
 }
 

@@ -29,7 +29,8 @@ const lineClients = 4
 
 // Whoever exchanges lines with a pod goes on doing so over the same connections when the pod moves, from
 // wherever it is: a pod on the source's node, on the target's, on another by the Service, and a machine
-// that is no node. When all have ended their connections the lease ends, and nothing is left.
+// that is no node; so too when it moves on while its first address is leased, back to the node that holds that,
+// and once more. When all have ended their connections the leases end, and nothing is left.
 func TestConnectionsGoAlong(t *testing.T) {
 	ctx, c, ns := scene(t, "connections")
 	before := must[[]string](t)(remains.Find(ctx, c.Lab, c.Client))
@@ -54,23 +55,24 @@ func TestConnectionsGoAlong(t *testing.T) {
 	}
 	idle := must[*idler](t)(idleAt(ctx, c, direct))
 	phase(phaseBefore)
-	phase(phaseMoving)
-	move := must[*v1alpha1.PodMigration](t)(c.Order(ctx, server, to))
-	move = must[*v1alpha1.PodMigration](t)(c.Ended(ctx, move))
-	t.Logf("%s, frozen for %v; connections %+v", move.Status.Phase, move.Status.FrozenTime, move.Status.Connections)
-	if move.Status.Phase != v1alpha1.PhaseCompleted || !meta.IsStatusConditionTrue(move.Status.Conditions, v1alpha1.ConditionAddressLeased) {
-		t.Fatalf("the move: %s, conditions %+v", move.Status.Phase, move.Status.Conditions)
-	}
-	phase(phaseBetween)
+	move := keeping(ctx, t, c, server, to, phase)
 	holds(ctx, t, c, server, move.Status.Connections.HolderImage)
 	check(t, idle.says(2))
-	idle.Close()
 	for _, node := range []string{from, to} { // so that it is seen if one is left
 		now := must[[]string](t)(remains.Find(ctx, c.Lab, c.Client))
 		if !slices.ContainsFunc(now, func(l string) bool { return strings.Contains(l, "node "+node+": device drover") }) {
 			t.Errorf("on node %s no end of the tunnel is found: %q", node, now)
 		}
 	}
+	for i, next := range []string{from, to} {
+		server = must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, server.Labels["app"]))
+		again := keeping(ctx, t, c, server, next, phase)
+		if all := again.Status.Connections.Earlier; len(all) == 0 || all[0].UID != move.UID {
+			t.Errorf("with move %d to %s went the earlier addresses %+v, want that of the first among them", i+2, next, all)
+		}
+		check(t, idle.says(i+3))
+	}
+	idle.Close()
 	saw := map[string]clients.Report{"outside of the cluster": outside.end(t)}
 	for place, w := range inside {
 		saw[place] = must[clients.Report](t)(w.End())
@@ -85,6 +87,20 @@ func TestConnectionsGoAlong(t *testing.T) {
 		}
 	}
 	leftNothing(ctx, t, c, move, before)
+}
+
+// keeping moves a pod, and fails unless it keeps its connections.
+func keeping(ctx context.Context, t *testing.T, c *cluster.Cluster, pod *corev1.Pod, to string, phase func(string)) *v1alpha1.PodMigration {
+	t.Helper()
+	phase(phaseMoving)
+	move := must[*v1alpha1.PodMigration](t)(c.Order(ctx, pod, to))
+	move = must[*v1alpha1.PodMigration](t)(c.Ended(ctx, move))
+	t.Logf("%s, to %s, frozen for %v; connections %+v", move.Status.Phase, to, move.Status.FrozenTime, move.Status.Connections)
+	if move.Status.Phase != v1alpha1.PhaseCompleted || move.Status.Connections.State != v1alpha1.ConnectionsKept {
+		t.Fatalf("the move: %s, conditions %+v", move.Status.Phase, move.Status.Conditions)
+	}
+	phase(phaseBetween)
+	return move
 }
 
 // lineServer is a pod that echoes lines, on n2 or n3 and behind a Service, and asks to keep its connections.

@@ -1,0 +1,228 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/drover-project/drover/api/v1alpha1"
+)
+
+// turn has everybody act once, also for the later moves.
+func (w *world) turn() {
+	w.t.Helper()
+	for _, m := range w.moves() {
+		_, err := w.r.Reconcile(context.Background(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&m)})
+		if err != nil && !errors.Is(err, errLost) {
+			w.t.Fatal(err)
+		}
+	}
+	w.guarded()
+	w.play()
+	w.now = w.now.Add(time.Second)
+}
+
+// until turns until it is so.
+func (w *world) until(what string, is func() bool) {
+	w.t.Helper()
+	for range rounds {
+		if is() {
+			return
+		}
+		w.turn()
+	}
+	w.t.Fatalf("not within %d rounds: %s: %+v", rounds, what, w.moves())
+}
+
+// record is one; nil: it is gone.
+func (w *world) record(name string) *v1alpha1.PodMigration {
+	m := &v1alpha1.PodMigration{}
+	if err := client.IgnoreNotFound(w.api.Get(context.Background(), client.ObjectKey{Namespace: testNamespace, Name: name}, m)); err != nil {
+		w.t.Fatal(err)
+	}
+	if m.UID == "" {
+		return nil
+	}
+	return m
+}
+
+// says changes a record as an agent does.
+func (w *world) says(name string, do func(*v1alpha1.ConnectionsStatus)) {
+	w.t.Helper()
+	m := w.record(name)
+	do(m.Status.Connections)
+	w.must(w.api.Status().Update(context.Background(), m))
+}
+
+// movesOn is a pod that moves once more while it has the address of its first move.
+func movesOn(t *testing.T, story string, f fault) *world {
+	w := named(story).begin(t, fault{})
+	w.endless, w.r.Config.KeepFor = true, time.Hour
+	w.now = w.now.Add(time.Nanosecond) // of which records know nothing
+	w.lease()
+	w.fault = fault{at: w.calls + f.at, mode: f.mode}
+	if f.at == 0 {
+		w.fault = fault{}
+	}
+	second := wish()
+	second.Name, second.UID, second.Spec.PodName = "move-2", "uid-second", newName
+	w.must(w.api.Create(context.Background(), second))
+	w.later = 1
+	return w
+}
+
+// movesTwice lets it move, its second address be left soon after, and the first in the end.
+func (w *world) movesTwice() {
+	t := w.t
+	second := func() *v1alpha1.PodMigration { return w.record("move-2") }
+	w.until("the second move is complete", func() bool { return v1alpha1.Finished(second()) })
+	if s := second(); s.Status.Phase != v1alpha1.PhaseCompleted || !leasing(s) || len(s.Status.Connections.Earlier) != 1 ||
+		s.Status.Connections.Earlier[0].UID != "uid-move" || s.Status.Connections.Earlier[0].Node != "n1" {
+		t.Fatalf("the second move: %s, %+v, %+v", s.Status.Phase, s.Status.Conditions, s.Status.Connections)
+	}
+	if m := w.move(); !leasing(m) {
+		t.Fatalf("the first lease: %+v", m.Status.Connections)
+	}
+	w.says("move-2", func(c *v1alpha1.ConnectionsStatus) {
+		c.LeaseEnded, c.TargetLeft, c.LeaseReason = true, true, v1alpha1.ReasonLastConnection
+	})
+	w.until("what holds the second address is gone", func() bool { return w.pod(newName) == nil })
+	if m := w.move(); !leasing(m) || m.Status.Connections.TurnedTo != "uid-second" || w.pod(oldName) == nil {
+		t.Fatalf("the first lease: %+v", m.Status.Connections)
+	}
+	w.says("move-2", func(c *v1alpha1.ConnectionsStatus) {
+		e := &c.Earlier[0]
+		e.Ended, e.TargetLeft, e.EndReason = true, true, v1alpha1.ReasonLastConnection
+	})
+	w.until("what holds the first address is gone", func() bool {
+		if w.pod(oldName) != nil && len(second().Finalizers) == 0 {
+			t.Fatal("nothing keeps the second record while the first lease lives by it")
+		}
+		return w.pod(oldName) == nil
+	})
+	w.until("both records are let go", func() bool { return len(w.move().Finalizers)+len(second().Finalizers) == 0 })
+	if c := w.move().Status.Connections; c.LeaseReason != v1alpha1.ReasonLastConnection || !c.TargetLeft {
+		t.Errorf("the first lease: %+v", c)
+	}
+}
+
+// A pod that moves again takes its first address along: the holder of the second goes when nothing is sent to
+// it any more, that of the first when nobody has its address any more, whatever call of the controller's fails.
+func TestSecondMoveTakesAddressAlong(t *testing.T) {
+	for _, story := range []string{"lease", "lease of a bare pod"} {
+		w := movesOn(t, story, fault{})
+		before := w.calls
+		w.movesTwice()
+		for at := 1; at <= w.calls-before; at++ {
+			for _, mode := range []string{"before", "after", "conflict"} {
+				t.Run(fmt.Sprintf("%s/%s/%d", story, mode, at), func(t *testing.T) { movesOn(t, story, fault{at: at, mode: mode}).movesTwice() })
+			}
+		}
+	}
+}
+
+// Until who holds the first address says that it is sent to the newest place, where the pod was stays, for it has
+// the address to which it is sent.
+func TestWhereItWasStaysUntilTurned(t *testing.T) {
+	w := movesOn(t, "lease", fault{})
+	w.holderAway = true
+	w.until("the second move is complete", func() bool { return v1alpha1.Finished(w.record("move-2")) })
+	w.says("move-2", func(c *v1alpha1.ConnectionsStatus) {
+		c.LeaseEnded, c.TargetLeft, c.LeaseReason = true, true, v1alpha1.ReasonLastConnection
+	})
+	for range 20 {
+		w.turn()
+	}
+	if w.pod(newName) == nil {
+		t.Fatal("where the pod was is gone, and what comes for its first address is sent there")
+	}
+	w.holderAway = false
+	w.until("what holds the second address is gone", func() bool { return w.pod(newName) == nil })
+}
+
+// As long as a move is not decided it may ask who holds an address of before, whether the lease lives or not.
+func TestClaimed(t *testing.T) {
+	m, by := wish(), wish()
+	m.UID, by.UID = "uid-first", "uid-next"
+	by.Status.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, Earlier: []v1alpha1.EarlierLease{{UID: "uid-first"}}}
+	for decision, want := range map[v1alpha1.Decision]bool{v1alpha1.Undecided: true, v1alpha1.Commit: false, v1alpha1.Abort: false} {
+		by.Status.Decision = decision
+		if got := claimed(m, []v1alpha1.PodMigration{*m, *by}); got != want {
+			t.Errorf("by a move that is %q: %v, want %v", decision, got, want)
+		}
+	}
+	if claimed(by, []v1alpha1.PodMigration{*m, *by}) {
+		t.Error("a move claims its own address")
+	}
+}
+
+// The first address is kept for its own time, which does not run while the pod moves; that of the second
+// move is another.
+func TestTimeOfAnEarlierAddress(t *testing.T) {
+	w := movesOn(t, "lease", fault{})
+	w.until("the second move is complete", func() bool { return v1alpha1.Finished(w.record("move-2")) })
+	w.turn()
+	s := w.record("move-2").Status.Connections
+	left := s.Earlier[0].KeepFor.Duration
+	if left <= 0 || left >= s.KeepFor.Duration {
+		t.Errorf("of %v there are %v left", s.KeepFor.Duration, left)
+	}
+	if got, want := w.move().Status.Connections.Until.Time, s.Until.Add(left-s.KeepFor.Duration); !got.Equal(want) {
+		t.Errorf("the first address is kept until %v, want %v", got, want)
+	}
+	w.until("the first lease is over", func() bool { return !leasing(w.move()) })
+	if m := w.move(); m.Status.Connections.LeaseReason != v1alpha1.ReasonLeaseOver || !leasing(w.record("move-2")) {
+		t.Errorf("the first lease has ended for %s, the second lives: %v", m.Status.Connections.LeaseReason, leasing(w.record("move-2")))
+	}
+}
+
+// With the pod, and with the record by which it has its addresses, all their leases end.
+func TestAllLeasesEndWithThePod(t *testing.T) {
+	for name, c := range map[string]struct {
+		ends   func(*world)
+		reason string
+	}{
+		"the pod is deleted": {func(w *world) { deletes(w.record("move-2").Status.Target.PodName)(w) }, ReasonReplacementGone},
+		"the second record is deleted": {func(w *world) {
+			w.must(w.api.Delete(context.Background(), w.record("move-2")))
+		}, ReasonDeleted},
+	} {
+		w := movesOn(t, "lease", fault{})
+		w.until("the second move is complete", func() bool { return v1alpha1.Finished(w.record("move-2")) })
+		w.turn()
+		c.ends(w)
+		w.until(name+": the first lease has ended", func() bool { return !leasing(w.move()) })
+		if got := w.move().Status.Connections.LeaseReason; got != c.reason {
+			t.Errorf("%s: the first lease has ended for %s, want %s", name, got, c.reason)
+		}
+		w.until(name+": both holders are gone", func() bool { return w.pod(oldName) == nil && w.pod(newName) == nil })
+	}
+}
+
+// More addresses than a sandbox can be the end of are not taken along.
+func TestTooManyAddresses(t *testing.T) {
+	f := keeping()
+	for i := range mostEarlier + 1 {
+		m := wish()
+		m.UID, m.Name = types.UID(fmt.Sprintf("uid-%d", i)), fmt.Sprintf("move-%d", i)
+		m.Status.Epoch, m.Status.Source.Node, m.Status.Target.PodUID, m.Status.Target.Resumed = int64(i+1), "n9", f.Pod.UID, true
+		m.Status.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsKept, OldAddresses: []string{fmt.Sprintf("10.0.9.%d", i)}, KeepFor: metav1.Duration{Duration: time.Minute}}
+		if why := unleasable(wish(), f); why != nil {
+			t.Errorf("with %d: %+v", i, why)
+		}
+		if got := earlier(f); len(got) != i {
+			t.Errorf("of %d there go along %+v", i, got)
+		}
+		f.Others = append(f.Others, *m)
+	}
+	if why := unleasable(wish(), f); why == nil || why.Reason != ReasonLeaseHeld {
+		t.Errorf("with %d: %+v", len(f.Others), why)
+	}
+}
