@@ -38,6 +38,9 @@ type Config struct {
 	// PauseImage holds the old addresses of pods that keep their connections: an image by its
 	// digest, NAME@sha256:…, whose program does nothing. Empty: no address is held.
 	PauseImage string
+	// CarryEarlierAddresses: a pod that moves again takes along the addresses that it still has by earlier
+	// moves. Default false: such a move closes connections, or is refused if they are required.
+	CarryEarlierAddresses bool
 	// KeepFor is how long a finished PodMigration is kept. Default 1 h; negative: for ever.
 	KeepFor time.Duration
 	// Poll is how often an unfinished move is looked at when no event comes. Default 1 s.

@@ -44,6 +44,8 @@ type Facts struct {
 	// Foreign names a policy of a kind that is not known here; empty: none was found. Untold is why one
 	// may be there nevertheless: the API server does not tell. As above.
 	Foreign, Untold string
+	// CarryEarlier: addresses that the pod has by earlier moves may go along (Config.CarryEarlierAddresses).
+	CarryEarlier bool
 	// SourceNode is the pod's node.
 	SourceNode *corev1.Node
 	// TargetNode is the spec's before the replacement has a node, then the replacement's.

@@ -26,7 +26,7 @@ const (
 	ReasonNoHolderImage = "NoHolderImage"
 	// ReasonHolderRefused: the API server does not take that image for the pod, or makes it another.
 	ReasonHolderRefused = "HolderImageRefused"
-	// ReasonLeaseHeld: the pod holds the address of its last move still.
+	// ReasonLeaseHeld: the pod still has addresses of earlier moves, and cannot take them along, or not so many.
 	ReasonLeaseHeld = "LeaseHeld"
 	// ReasonPostCopy: the source holds the old address until the memory is loaded, so that the connections
 	// would stand still for as long.
@@ -79,13 +79,17 @@ func unleasable(m *v1alpha1.PodMigration, f Facts) *Refusal {
 	case len(addresses(p)) == 0:
 		return refuse(ReasonNoAddress, "the status of pod %s tells no address", p.Name)
 	}
-	if all := earlier(f); len(all) > mostEarlier {
-		var by []string
-		for _, e := range all {
-			by = append(by, e.Migration)
-		}
+	var by []string
+	for _, e := range earlier(f) {
+		by = append(by, e.Migration)
+	}
+	switch {
+	case len(by) > 0 && !f.CarryEarlier:
+		return refuse(ReasonLeaseHeld, "pod %s still has an address of an earlier move, by PodMigration %s: it cannot take along both unless drover-controller runs with --carry-earlier-addresses; such a lease ends when its PodMigration is deleted",
+			p.Name, strings.Join(by, ", "))
+	case len(by) > mostEarlier:
 		return refuse(ReasonLeaseHeld, "pod %s still has %d addresses of earlier moves, by PodMigration %s: it can take along %d at most; such a lease ends when its PodMigration is deleted",
-			p.Name, len(all), strings.Join(by, ", "), mostEarlier)
+			p.Name, len(by), strings.Join(by, ", "), mostEarlier)
 	}
 	if why := judgeForeign(f); why != nil {
 		return why

@@ -51,6 +51,9 @@ func TestWhoCannotKeepConnections(t *testing.T) {
 		}, "", ""},
 		{"has one still", func(_ *testing.T, _ *v1alpha1.PodMigration, f *Facts) {
 			f.Others = []v1alpha1.PodMigration{*leased}
+		}, ReasonLeaseHeld, "by PodMigration first: it cannot take along both unless drover-controller runs with --carry-earlier-addresses"},
+		{"has one still, which may go along", func(_ *testing.T, _ *v1alpha1.PodMigration, f *Facts) {
+			f.Others, f.CarryEarlier = []v1alpha1.PodMigration{*leased}, true
 		}, "", ""},
 		{"had one", func(_ *testing.T, _ *v1alpha1.PodMigration, f *Facts) {
 			f.Others = []v1alpha1.PodMigration{*ended}

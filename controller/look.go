@@ -31,7 +31,7 @@ func (r *Reconciler) get(ctx context.Context, namespace, name string, into clien
 
 // look reads everything that the next step depends on.
 func (r *Reconciler) look(ctx context.Context, m *v1alpha1.PodMigration) (Facts, error) {
-	f := Facts{Now: r.Now()}
+	f := Facts{Now: r.Now(), CarryEarlier: r.Config.CarryEarlierAddresses}
 	var pod corev1.Pod
 	found, err := r.get(ctx, m.Namespace, m.Spec.PodName, &pod)
 	if err != nil {

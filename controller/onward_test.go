@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -64,7 +65,7 @@ func (w *world) says(name string, do func(*v1alpha1.ConnectionsStatus)) {
 // movesOn is a pod that moves once more while it has the address of its first move.
 func movesOn(t *testing.T, story string, f fault) *world {
 	w := named(story).begin(t, fault{})
-	w.endless, w.r.Config.KeepFor = true, time.Hour
+	w.endless, w.r.Config.KeepFor, w.r.Config.CarryEarlierAddresses = true, time.Hour, true
 	w.now = w.now.Add(time.Nanosecond) // of which records know nothing
 	w.lease()
 	w.fault = fault{at: w.calls + f.at, mode: f.mode}
@@ -147,6 +148,47 @@ func TestWhereItWasStaysUntilTurned(t *testing.T) {
 	w.until("what holds the second address is gone", func() bool { return w.pod(newName) == nil })
 }
 
+// Without the switch a pod that has an old address still cannot take it along on its next move, which goes on
+// without, or not at all; and the first lease ends with it.
+func TestSecondMoveWithoutTheSwitch(t *testing.T) {
+	for _, c := range []struct {
+		story    string
+		required bool
+	}{{"lease", false}, {"lease of a bare pod", false}, {"lease", true}} {
+		w := movesOn(t, c.story, fault{})
+		w.r.Config.CarryEarlierAddresses = false
+		w.closes(c.required, ReasonLeaseHeld)
+	}
+}
+
+// closes lets a second move that was just ordered come to its end: it is to close the pod's connections for that
+// reason, or to be refused for it if they are required.
+func (w *world) closes(required bool, reason string) {
+	t := w.t
+	t.Helper()
+	if required {
+		p := w.pod(newName)
+		p.Annotations[v1alpha1.AnnotationKeepConnectionsRequired] = "true"
+		w.must(w.api.Update(context.Background(), p))
+	}
+	w.until("the second move has ended", func() bool { return v1alpha1.Finished(w.record("move-2")) })
+	second := w.record("move-2")
+	if required {
+		w.turn()
+		if c := meta.FindStatusCondition(second.Status.Conditions, v1alpha1.ConditionAccepted); second.Status.Phase != v1alpha1.PhaseRejected || c == nil || c.Reason != reason || !leasing(w.move()) {
+			t.Errorf("required: phase %s, conditions %+v, first lease %+v", second.Status.Phase, second.Status.Conditions, w.move().Status.Connections)
+		}
+		return
+	}
+	if c := second.Status.Connections; second.Status.Phase != v1alpha1.PhaseCompleted || c.State != v1alpha1.ConnectionsClosed || c.Reason != reason {
+		t.Errorf("phase %s, want connections closed for %s: %+v", second.Status.Phase, reason, c)
+	}
+	w.until("the pods of before are gone", func() bool { return w.pod(oldName) == nil && w.pod(newName) == nil })
+	if c := w.move().Status.Connections; c.LeaseReason != ReasonReplacementGone {
+		t.Errorf("the first lease: %+v", c)
+	}
+}
+
 // As long as a move is not decided it may ask who holds an address of before, whether the lease lives or not.
 func TestClaimed(t *testing.T) {
 	m, by := wish(), wish()
@@ -209,6 +251,7 @@ func TestAllLeasesEndWithThePod(t *testing.T) {
 // More addresses than a sandbox can be the end of are not taken along.
 func TestTooManyAddresses(t *testing.T) {
 	f := keeping()
+	f.CarryEarlier = true
 	for i := range mostEarlier + 1 {
 		m := wish()
 		m.UID, m.Name = types.UID(fmt.Sprintf("uid-%d", i)), fmt.Sprintf("move-%d", i)

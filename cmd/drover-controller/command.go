@@ -57,6 +57,7 @@ func (o *options) flags(c *cobra.Command) {
 	f.StringVar(&o.agentAccount, "agent-service-account", signer.AgentServiceAccount, "service account of the agents; their requests are signed")
 	f.StringVar(&o.agentSelector, "agent-selector", controller.DefaultAgentSelector, "labels of the agents' pods")
 	f.StringVar(&o.controller.PauseImage, "pause-image", "", "image by digest (NAME@sha256:…) that does nothing and holds the old address of a pod that has moved with its connections; without it connections are closed")
+	f.BoolVar(&o.controller.CarryEarlierAddresses, "carry-earlier-addresses", false, "let a pod that moves again take along the addresses that it still has by earlier moves; without it such a move closes connections")
 	f.StringVar(&o.metricsAddress, "metrics-address", ":7949", "address of /metrics; 0 for none")
 	f.StringVar(&o.healthAddress, "health-address", ":7951", "address of /healthz and /readyz; 0 for none")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every step")

@@ -15,6 +15,7 @@ func TestWrongFlags(t *testing.T) {
 		{"--agent-selector=a=b=c", "--agent-selector"},
 		{"--namespace=", "namespace is empty"},
 		{"--pause-image=registry.example/pause:3.10", "by its digest"},
+		{"--carry-earlier-addresses=perhaps", "carry-earlier-addresses"},
 		{"--bind-deadline=-1s", "bind-deadline is -1s"},
 		{"--bind-deadline=soon", "bind-deadline"},
 		{"extra", "extra"},

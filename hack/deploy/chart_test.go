@@ -59,6 +59,26 @@ func TestChartRouteXDP(t *testing.T) {
 	}
 }
 
+// That addresses of earlier moves go along is opt-in.
+func TestChartCarryEarlierAddresses(t *testing.T) {
+	for name, c := range map[string]struct {
+		values map[string]any
+		on     bool
+	}{
+		"by default": {nil, false},
+		"off":        {map[string]any{"controller": map[string]any{"carryEarlierAddresses": false}}, false},
+		"on":         {map[string]any{"controller": map[string]any{"carryEarlierAddresses": true}}, true},
+	} {
+		m, err := render(t, c.values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(m, "- --carry-earlier-addresses\n") != c.on {
+			t.Errorf("%s: the controller's arguments are not accordingly", name)
+		}
+	}
+}
+
 // The chart's thresholds are the program's, and what a user sets of them is passed on.
 func TestThresholdsOfContention(t *testing.T) {
 	set := map[string]any{"agent": map[string]any{"contention": map[string]any{"io": map[string]any{"severe": map[string]any{"trigger": .75}}}}}
@@ -87,6 +107,7 @@ func TestChartRefusesBadValues(t *testing.T) {
 		"mode":       {"mode": "sometimes"},
 		"tau":        {"scheduler": map[string]any{"routeTime": map[string]any{"tau": 0}}},
 		"pauseImage": {"controller": map[string]any{"pauseImage": "registry.example/pause:3.10"}},
+		"carryEarl":  {"controller": map[string]any{"carryEarlierAddresses": "perhaps"}},
 		"gamma":      {"scheduler": map[string]any{"routeTime": map[string]any{"gamma": 1}}},
 		"routeXDP":   {"agent": map[string]any{"routeXDP": "native"}},
 		"weight":     {"scheduler": map[string]any{"weight": 0}},

@@ -88,7 +88,7 @@ func newLeasing(t *testing.T) *leasing {
 		t.Fatal(err)
 	}
 	l.r = &controller.Reconciler{Reader: as, Kinds: kinds, Writer: as, Status: as, Events: &record.FakeRecorder{}, Now: func() time.Time { return time.Now().Add(l.later) },
-		Config: controller.Config{Namespace: Namespace, AgentSelector: agents, PauseImage: pause, KeepFor: -1}.WithDefaults()}
+		Config: controller.Config{Namespace: Namespace, AgentSelector: agents, PauseImage: pause, CarryEarlierAddresses: true, KeepFor: -1}.WithDefaults()}
 	c.make(l.move)
 	return l
 }

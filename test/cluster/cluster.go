@@ -126,7 +126,7 @@ func (c *Cluster) Upgrade(ctx context.Context, values map[string]any) error {
 		values = map[string]any{}
 	}
 	values["image"] = map[string]any{"tag": c.tag, "pullPolicy": "Never"}
-	values = chartutil.CoalesceTables(values, map[string]any{"controller": map[string]any{"pauseImage": c.pause}})
+	values = chartutil.CoalesceTables(values, map[string]any{"controller": map[string]any{"pauseImage": c.pause, "carryEarlierAddresses": true}})
 	return deploy.Install(ctx, c.root, c.Lab.Kubeconfig(), values)
 }
 
