@@ -107,7 +107,7 @@ func (r *Reconciler) learn(ctx context.Context, m, by *v1alpha1.PodMigration, f 
 		return false, nil
 	}
 	if n := by.Status.Connections; n.Until != nil {
-		until := n.Until.Add(e.KeepFor.Duration - n.KeepFor.Duration)
+		until := n.Until.Add(e.KeepFor.Duration - n.KeepFor.Duration).Truncate(time.Microsecond) // as records have it
 		if changed = c.Until != nil && !c.Until.Time.Equal(until); changed {
 			c.Until.Time = until
 		}

@@ -15,7 +15,7 @@ const MaxKeep = 24 * time.Hour
 
 // Keep is what a pod asks for its open connections.
 type Keep struct {
-	// For is how long its old address is kept at most; 0: the pod does not ask.
+	// For is how long its old address is kept at most, in whole milliseconds; 0: the pod does not ask.
 	For time.Duration
 	// Required: rather no move than one that closes them.
 	Required bool
@@ -39,5 +39,5 @@ func KeepOf(o metav1.Object) (Keep, error) {
 	if err != nil || d < time.Second || d > MaxKeep {
 		return Keep{}, fmt.Errorf("annotation %s is %q: want a duration from 1s to %v, as \"10m\"", v1alpha1.AnnotationKeepConnections, text, MaxKeep)
 	}
-	return Keep{For: d, Required: required == "true"}, nil
+	return Keep{For: d.Truncate(time.Millisecond), Required: required == "true"}, nil
 }

@@ -19,6 +19,7 @@ func TestKeepOf(t *testing.T) {
 		"ten minutes":           {map[string]string{keep: "10m"}, Keep{For: 10 * time.Minute}, ""},
 		"required":              {map[string]string{keep: "1h30m", required: "true"}, Keep{For: 90 * time.Minute, Required: true}, ""},
 		"said not to be":        {map[string]string{keep: "1s", required: "false"}, Keep{For: time.Second}, ""},
+		"less than a ms":        {map[string]string{keep: "600.0009999s"}, Keep{For: 10 * time.Minute}, ""},
 		"the longest":           {map[string]string{keep: "24h"}, Keep{For: 24 * time.Hour}, ""},
 		"longer":                {map[string]string{keep: "24h1s"}, Keep{}, `"24h1s": want a duration from 1s to 24h0m0s`},
 		"shorter":               {map[string]string{keep: "999ms"}, Keep{}, "want a duration"},
