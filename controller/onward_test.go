@@ -250,6 +250,42 @@ func TestAllLeasesEndWithThePod(t *testing.T) {
 	}
 }
 
+// What becomes of the pod, and what its agent says in its newest record, wakes all its leases: none waits until it
+// is looked at again by itself.
+func TestAllLeasesAreWoken(t *testing.T) {
+	ctx := context.Background()
+	for name, happens := range map[string]func(*world) []ctrl.Request{
+		"the pod is being deleted": func(w *world) []ctrl.Request {
+			p := w.pod(w.record("move-2").Status.Target.PodName)
+			p.Finalizers = append(p.Finalizers, grace)
+			w.must(w.api.Update(ctx, p))
+			w.must(w.api.Delete(ctx, p))
+			return involved(w.api)(ctx, w.pod(p.Name))
+		},
+		"its agent says that the first has ended": func(w *world) []ctrl.Request {
+			w.says("move-2", func(c *v1alpha1.ConnectionsStatus) { c.Earlier[0].Ended = true })
+			return alongWith(ctx, w.record("move-2"))
+		},
+	} {
+		w := movesOn(t, "lease", fault{})
+		w.until("the second move is complete", func() bool { return v1alpha1.Finished(w.record("move-2")) })
+		w.turn()
+		w.says("move-2", func(c *v1alpha1.ConnectionsStatus) { c.LeaseEnded, c.TargetLeft = true, true })
+		w.turn()
+		if !leasing(w.move()) {
+			t.Fatalf("%s: the first lease has ended before: %+v", name, w.move().Status.Connections)
+		}
+		for _, woken := range happens(w) {
+			if _, err := w.r.Reconcile(ctx, woken); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if leasing(w.move()) {
+			t.Errorf("%s: the first lease waits until it is looked at again", name)
+		}
+	}
+}
+
 // More addresses than a sandbox can be the end of are not taken along.
 func TestTooManyAddresses(t *testing.T) {
 	f := keeping()
