@@ -83,7 +83,8 @@ func (r *Reconciler) moves(ctx context.Context, namespace string) ([]v1alpha1.Po
 }
 
 // whereNow gives the newest move of the pod that has the old address of m, and m as if that was by which the
-// pod had come to its target, with what is seen of it. The copy is not to be written.
+// pod had come to its target, with what is seen of it: that nothing leaves from the address any more, its agent
+// alone can tell, and not that of where the pod was. The copy is not to be written.
 func (r *Reconciler) whereNow(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (by, as *v1alpha1.PodMigration, _ Facts, _ error) {
 	all, err := r.moves(ctx, m.Namespace)
 	if err != nil {
@@ -93,7 +94,7 @@ func (r *Reconciler) whereNow(ctx context.Context, m *v1alpha1.PodMigration, f F
 		return m, m, f, nil
 	}
 	as = m.DeepCopy()
-	as.Status.Target = by.Status.Target
+	as.Status.Target, as.Status.Connections.TargetLeft = by.Status.Target, carried(by, m).TargetLeft
 	f, err = r.look(ctx, as)
 	return by, as, f, err
 }

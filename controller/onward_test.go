@@ -189,6 +189,25 @@ func (w *world) closes(required bool, reason string) {
 	}
 }
 
+// Who has had the pod cannot tell that nothing leaves from its first address any more: only where the pod is now
+// can that be known.
+func TestWhoHadThePodHasNotLeft(t *testing.T) {
+	w := movesOn(t, "lease", fault{})
+	w.targetAway = true
+	w.until("the second move is complete", func() bool { return v1alpha1.Finished(w.record("move-2")) })
+	w.turn()
+	w.says("move", func(c *v1alpha1.ConnectionsStatus) {
+		c.LeaseEnded, c.TargetLeft, c.LeaseReason = true, true, v1alpha1.ReasonTargetGone
+	})
+	for w.turn(); w.now.Before(w.move().Status.Connections.Until.Time); w.turn() {
+		if w.pod(oldName) == nil {
+			t.Fatal("what holds the first address is gone, and the pod may send from it")
+		}
+	}
+	w.says("move-2", func(c *v1alpha1.ConnectionsStatus) { c.Earlier[0].Ended, c.Earlier[0].TargetLeft = true, true })
+	w.until("what holds the first address is gone", func() bool { return w.pod(oldName) == nil })
+}
+
 // As long as a move is not decided it may ask who holds an address of before, whether the lease lives or not.
 func TestClaimed(t *testing.T) {
 	m, by := wish(), wish()
