@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -138,8 +137,8 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 			return false, result, err
 		}
 	case owned && source.DeletionTimestamp == nil:
-		// The set deletes it as soon as it has the other, and its address may be in use yet.
-		left, err := r.needed(ctx, m, f)
+		// The set deletes it as soon as it has the other, and its address may be in use yet, or sent to.
+		left, err := r.wanted(ctx, m, f, source)
 		if err != nil {
 			return false, ctrl.Result{}, err
 		}
@@ -284,13 +283,8 @@ func (r *Reconciler) removeSource(ctx context.Context, m *v1alpha1.PodMigration,
 	if why := r.unended(m, f); why != nil {
 		return r.await(ctx, m, f, why)
 	}
-	for _, wait := range []func() (time.Duration, error){
-		func() (time.Duration, error) { return r.endEarlier(ctx, m, f, source) },
-		func() (time.Duration, error) { return r.needed(ctx, m, f) },
-	} {
-		if left, err := wait(); left > 0 || err != nil {
-			return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, err
-		}
+	if left, err := r.wanted(ctx, m, f, source); left > 0 || err != nil {
+		return ctrl.Result{RequeueAfter: min(left, r.Config.Poll)}, err
 	}
 	if left := leaseLeft(m, f); left > 0 {
 		return r.awaitLeft(ctx, m, f, left)

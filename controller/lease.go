@@ -193,6 +193,17 @@ func (r *Reconciler) endEarlier(ctx context.Context, m *v1alpha1.PodMigration, f
 	return left, nil
 }
 
+// wanted is for how long yet the source has to stay for the addresses that it has of moves before, whether they have
+// gone along or not: somebody may send on to it.
+func (r *Reconciler) wanted(ctx context.Context, m *v1alpha1.PodMigration, f Facts, source *corev1.Pod) (left time.Duration, _ error) {
+	before, err := r.endEarlier(ctx, m, f, source)
+	if err != nil {
+		return 0, err
+	}
+	left, err = r.needed(ctx, m, f)
+	return max(before, left), err
+}
+
 // leaseLeft is for how long yet the source has to stay when its lease has ended: nobody else may be
 // given the address while the pod on the target can send from it. That one has left, or its kernel has
 // closed that end at the time that it was told; and all have heard of the end.
@@ -218,9 +229,13 @@ func (r *Reconciler) awaitLeft(ctx context.Context, m *v1alpha1.PodMigration, f 
 	if err := r.unhold(ctx, m, name); err != nil {
 		return ctrl.Result{}, err
 	}
-	result, err := r.await(ctx, m, f, refuse("WaitingForTarget",
-		"pod %s holds the old address until the agent on node %s has said that nothing is sent from it any more, or that node has another boot ID, or until %s",
-		m.Status.Source.PodName, m.Status.Target.Node, m.Status.Connections.Until.Add(leaseMargin).UTC().Format(time.RFC3339)))
+	why := refuse("WaitingForHolder", "pod %s stays until no earlier address of its is sent on to it any more, or asked for: who holds one has not said so, or may not have heard yet that its lease is over", m.Status.Source.PodName)
+	if leaseLeft(m, f) > 0 {
+		why = refuse("WaitingForTarget",
+			"pod %s holds the old address until the agent on node %s has said that nothing is sent from it any more, or that node has another boot ID, or until %s",
+			m.Status.Source.PodName, m.Status.Target.Node, m.Status.Connections.Until.Add(leaseMargin).UTC().Format(time.RFC3339))
+	}
+	result, err := r.await(ctx, m, f, why)
 	result.RequeueAfter = min(left, result.RequeueAfter)
 	return result, err
 }

@@ -208,6 +208,19 @@ func TestWhoHadThePodHasNotLeft(t *testing.T) {
 	w.until("what holds the first address is gone", func() bool { return w.pod(oldName) == nil })
 }
 
+// A set deletes the source as soon as it has the other pod: it gets that when all have heard that nothing is to be
+// sent on to the source any more.
+func TestSetWaitsForHolders(t *testing.T) {
+	w := movesOn(t, "lease", fault{})
+	w.notCarried = true
+	w.until("the source of the second move is gone", func() bool { return w.pod(newName) == nil })
+	w.now = w.now.Add(-time.Second) // when it was
+	is := meta.FindStatusCondition(w.move().Status.Conditions, v1alpha1.ConditionAddressLeased)
+	if leasing(w.move()) || w.now.Before(is.LastTransitionTime.Add(leaseMargin)) {
+		t.Errorf("where the pod was is gone at %s, and may be sent to: %+v", w.now, is)
+	}
+}
+
 // As long as a move is not decided it may ask who holds an address of before, whether the lease lives or not.
 func TestClaimed(t *testing.T) {
 	m, by := wish(), wish()
