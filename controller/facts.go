@@ -46,6 +46,9 @@ type Facts struct {
 	Foreign, Untold string
 	// CarryEarlier: addresses that the pod has by earlier moves may go along (Config.CarryEarlierAddresses).
 	CarryEarlier bool
+	// UnderWay: a later move is committed that takes the old address of this one along, and has not come to its
+	// end. Set by whereNow alone.
+	UnderWay bool
 	// SourceNode is the pod's node.
 	SourceNode *corev1.Node
 	// TargetNode is the spec's before the replacement has a node, then the replacement's.

@@ -71,6 +71,10 @@ func leaseOver(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return refuse(ReasonSourceGone, "node %s, where the address was held, is gone", s.Source.Node)
 	case sourceBooted(m, f):
 		return refuse(ReasonSourceGone, "node %s, where the address was held, was booted", s.Source.Node)
+	case m.DeletionTimestamp != nil:
+		return refuse(ReasonDeleted, "the PodMigration was deleted")
+	case f.UnderWay:
+		return nil // where the pod was, and how much time was left then, tells nothing of where it comes to
 	case p == nil:
 		return refuse(ReasonReplacementGone, "pod %s, which had the address, is gone", s.Target.PodName)
 	case p.DeletionTimestamp != nil:
@@ -81,8 +85,6 @@ func leaseOver(m *v1alpha1.PodMigration, f Facts) *Refusal {
 		return refuse(ReasonReplacementGone, "node %s of pod %s, which had the address, is gone", s.Target.Node, p.Name)
 	case targetBooted(m, f):
 		return refuse(ReasonReplacementGone, "node %s of pod %s, which had the address, was booted", s.Target.Node, p.Name)
-	case m.DeletionTimestamp != nil:
-		return refuse(ReasonDeleted, "the PodMigration was deleted")
 	case c.Until != nil && !f.Now.Before(c.Until.Time):
 		return refuse(v1alpha1.ReasonLeaseOver, "the address was kept for %s, as annotation %s asks", c.KeepFor.Duration, v1alpha1.AnnotationKeepConnections)
 	}
@@ -268,7 +270,11 @@ func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (do
 		if changed, err := r.quiet(ctx, m, f, source); changed || err != nil {
 			return false, ctrl.Result{RequeueAfter: again}, err
 		}
-		return false, ctrl.Result{RequeueAfter: min(leaseLook*r.Config.Poll, m.Status.Connections.Until.Sub(f.Now))}, nil
+		left := m.Status.Connections.Until.Sub(f.Now)
+		if left <= 0 {
+			left = r.Config.Poll // it is under way
+		}
+		return false, ctrl.Result{RequeueAfter: min(leaseLook*r.Config.Poll, left)}, nil
 	}
 	left, err := r.needed(ctx, m, f)
 	if err != nil {

@@ -90,13 +90,28 @@ func (r *Reconciler) whereNow(ctx context.Context, m *v1alpha1.PodMigration, f F
 	if err != nil {
 		return nil, nil, f, err
 	}
+	f.UnderWay = slices.ContainsFunc(all, func(o v1alpha1.PodMigration) bool { return o.Status.Decision == v1alpha1.Commit && comes(&o, m) })
 	if by = newest(m, all); by.UID == m.UID {
 		return m, m, f, nil
 	}
 	as = m.DeepCopy()
 	as.Status.Target, as.Status.Connections.TargetLeft = by.Status.Target, carried(by, m).TargetLeft
-	f, err = r.look(ctx, as)
-	return by, as, f, err
+	now, err := r.look(ctx, as)
+	now.UnderWay = f.UnderWay
+	return by, as, now, err
+}
+
+// comes tells that by the move o the pod may yet come to where it has the old address of m, or that it is there
+// and not known yet for how long.
+func comes(o, m *v1alpha1.PodMigration) bool {
+	s := &o.Status
+	switch {
+	case carried(o, m) == nil, s.Connections.State == v1alpha1.ConnectionsClosed, s.Decision == v1alpha1.Abort, s.Returned, s.Lost:
+		return false
+	case s.Target.Resumed:
+		return s.Connections.Until == nil
+	}
+	return !v1alpha1.Finished(o)
 }
 
 // learn takes over into the record of m what its newest move says of its lease: the time that is left, which
@@ -174,12 +189,10 @@ func (r *Reconciler) needed(ctx context.Context, m *v1alpha1.PodMigration, f Fac
 	return left, nil
 }
 
-// claimed tells that a move which is not decided yet asks who holds the old address of m: however that lease
-// has ended since, without an answer no connection would be kept.
+// claimed tells that a move may ask who holds the old address of m, or open it where the pod comes to: however that
+// lease has ended since, without an answer no connection would be kept, and what is opened may be nobody else's.
 func claimed(m *v1alpha1.PodMigration, all []v1alpha1.PodMigration) bool {
-	return slices.ContainsFunc(all, func(o v1alpha1.PodMigration) bool {
-		return carried(&o, m) != nil && o.Status.Decision == v1alpha1.Undecided && !v1alpha1.Finished(&o)
-	})
+	return slices.ContainsFunc(all, func(o v1alpha1.PodMigration) bool { return comes(&o, m) })
 }
 
 // turned tells that what comes for the old address of o is sent to where the pod has come by m, or by a later

@@ -221,20 +221,95 @@ func TestSetWaitsForHolders(t *testing.T) {
 	}
 }
 
-// As long as a move is not decided it may ask who holds an address of before, whether the lease lives or not.
+// As long as a move has not come to its end it may ask who holds an address of before, or open it, whether the lease
+// lives or not.
 func TestClaimed(t *testing.T) {
-	m, by := wish(), wish()
-	m.UID, by.UID = "uid-first", "uid-next"
-	by.Status.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, Earlier: []v1alpha1.EarlierLease{{UID: "uid-first"}}}
-	for decision, want := range map[v1alpha1.Decision]bool{v1alpha1.Undecided: true, v1alpha1.Commit: false, v1alpha1.Abort: false} {
-		by.Status.Decision = decision
-		if got := claimed(m, []v1alpha1.PodMigration{*m, *by}); got != want {
-			t.Errorf("by a move that is %q: %v, want %v", decision, got, want)
+	m := wish()
+	m.UID = "uid-first"
+	until := metav1.NewMicroTime(start)
+	for name, c := range map[string]struct {
+		is   func(*v1alpha1.PodMigration)
+		want bool
+	}{
+		"undecided":                 {func(*v1alpha1.PodMigration) {}, true},
+		"undecided, but closed":     {func(by *v1alpha1.PodMigration) { by.Status.Connections.State = v1alpha1.ConnectionsClosed }, false},
+		"aborted":                   {func(by *v1alpha1.PodMigration) { by.Status.Decision = v1alpha1.Abort }, false},
+		"committed":                 {func(by *v1alpha1.PodMigration) { by.Status.Decision = v1alpha1.Commit }, true},
+		"returned":                  {func(by *v1alpha1.PodMigration) { by.Status.Decision, by.Status.Returned = v1alpha1.Commit, true }, false},
+		"lost":                      {func(by *v1alpha1.PodMigration) { by.Status.Decision, by.Status.Lost = v1alpha1.Commit, true }, false},
+		"resumed, its time unknown": {func(by *v1alpha1.PodMigration) { by.Status.Decision, by.Status.Target.Resumed = v1alpha1.Commit, true }, true},
+		"resumed": {func(by *v1alpha1.PodMigration) {
+			by.Status.Decision, by.Status.Target.Resumed, by.Status.Connections.Until = v1alpha1.Commit, true, &until
+		}, false},
+		"ended without": {func(by *v1alpha1.PodMigration) {
+			by.Status.Decision = v1alpha1.Commit
+			setCondition(by, start, v1alpha1.ConditionComplete, true, "BothGone", "")
+		}, false},
+	} {
+		by := wish()
+		by.UID = "uid-next"
+		by.Status.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsKept, Earlier: []v1alpha1.EarlierLease{{UID: "uid-first"}}}
+		c.is(by)
+		if got := claimed(m, []v1alpha1.PodMigration{*m, *by}); got != c.want {
+			t.Errorf("by a move that is %s: %v, want %v", name, got, c.want)
+		}
+		if claimed(by, []v1alpha1.PodMigration{*m, *by}) {
+			t.Errorf("a move that is %s claims its own address", name)
 		}
 	}
-	if claimed(by, []v1alpha1.PodMigration{*m, *by}) {
-		t.Error("a move claims its own address")
+}
+
+// Between the commit of a move that takes an address along and its end nobody tells by the time, or by where the pod
+// was, that the lease of that address is over; who holds it can.
+func TestLeaseWhileUnderWay(t *testing.T) {
+	for name, c := range map[string]struct {
+		happens func(*world)
+		over    bool
+	}{
+		"nothing but that its time is over": {func(*world) {}, false},
+		"where the pod was is booted":       {reboots("n2"), false},
+		"what holds it has ended":           {evictedByKubelet, true},
+		"what holds it is deleted":          {deletes(oldName), true},
+	} {
+		w := movesOn(t, "lease", fault{})
+		second := func() *v1alpha1.PodMigration { return w.record("move-2") }
+		w.slow = 60
+		w.until(name+": the second move is committed", func() bool { return committed(second()) })
+		until := w.move().Status.Connections.Until.Time
+		c.happens(w)
+		for w.turn(); !resumed(second()); w.turn() {
+			if result, err := w.r.Reconcile(context.Background(), w.request()); err != nil || leasing(w.move()) && result.RequeueAfter <= 0 {
+				t.Fatalf("%s: the lease is looked at after %v: %v", name, result.RequeueAfter, err)
+			}
+		}
+		if !w.now.After(until) {
+			t.Fatalf("%s: the pod was not under way for long enough: it is %s, of a lease until %s", name, w.now, until)
+		}
+		w.until(name+": the second move is complete", func() bool { return v1alpha1.Finished(second()) })
+		m := w.move()
+		if leasing(m) == c.over || !c.over && !m.Status.Connections.Until.After(w.now) {
+			t.Errorf("%s: the first lease is over: %v, %+v", name, !leasing(m), m.Status.Connections)
+		}
 	}
+}
+
+// What holds an address stays while a move may open it, though the lease has ended meanwhile, and then until the pod has
+// left it there.
+func TestHolderStaysWhileUnderWay(t *testing.T) {
+	w := movesOn(t, "lease", fault{})
+	second := func() *v1alpha1.PodMigration { return w.record("move-2") }
+	w.slow, w.targetAway = 60, true
+	w.until("the second move is committed", func() bool { return committed(second()) })
+	w.says("move", func(c *v1alpha1.ConnectionsStatus) {
+		c.LeaseEnded, c.TargetLeft, c.LeaseReason = true, true, v1alpha1.ReasonLastConnection
+	})
+	for w.turn(); !v1alpha1.Finished(second()); w.turn() {
+		if w.pod(oldName) == nil {
+			t.Fatalf("what holds the first address is gone, and the pod may have it: resumed %v", resumed(second()))
+		}
+	}
+	w.targetAway = false
+	w.until("what holds the first address is gone", func() bool { return w.pod(oldName) == nil })
 }
 
 // The first address is kept for its own time, which does not run while the pod moves; that of the second
