@@ -24,6 +24,9 @@ func (r *Reconciler) judge(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 	if why := Admit(m, f); why != nil {
 		return r.reject(ctx, m, f, why)
 	}
+	if wait, err := r.endShort(ctx, m, f); wait || err != nil {
+		return ctrl.Result{RequeueAfter: r.Config.Poll}, err
+	}
 	connections, why, err := r.connections(ctx, m, f)
 	if err != nil {
 		return ctrl.Result{}, err

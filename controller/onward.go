@@ -20,6 +20,10 @@ import (
 // mostEarlier is how many addresses of before a pod can take along, besides the one that it leaves.
 const mostEarlier = 3
 
+// shortest is how much time an address has to have left to go along: with less its connections would break in the
+// middle of the move, for what it takes to ask the network and to carry memory runs before the pod is frozen.
+const shortest = 5 * time.Second
+
 // carried is what the record of a later move says of the lease of m; nil: it was not to take it along.
 func carried(by, m *v1alpha1.PodMigration) *v1alpha1.EarlierLease {
 	c := by.Status.Connections
@@ -71,6 +75,28 @@ func earlier(f Facts) (all []v1alpha1.EarlierLease) {
 		all = append(all, e)
 	}
 	return all
+}
+
+// endShort ends, before the pod's next move is accepted, the leases that have too little time left to outlast that.
+// wait: an address whose lease is over may still be the pod's, and not all know that it is not to be.
+func (r *Reconciler) endShort(ctx context.Context, m *v1alpha1.PodMigration, f Facts) (wait bool, _ error) {
+	if !f.CarryEarlier {
+		return false, nil
+	}
+	for _, o := range heldFor(string(f.Pod.UID), f.Others) {
+		c := o.Status.Connections
+		switch {
+		case leasing(o) && c.Until != nil && c.Until.Sub(f.Now) < leaseMargin+shortest:
+			why := refuse(v1alpha1.ReasonLeaseOver, "pod %s is to move on by PodMigration %s, which the address would not outlast: less than %s of its time were left", f.Pod.Name, m.Name, shortest)
+			if err := r.endLease(ctx, o, f, *why); err != nil {
+				return false, err
+			}
+			wait = true
+		case !leasing(o) && !c.TargetLeft && untilHeard(o, f) > 0:
+			wait = true
+		}
+	}
+	return wait, nil
 }
 
 // moves are all of the namespace.

@@ -64,10 +64,18 @@ func (w *world) says(name string, do func(*v1alpha1.ConnectionsStatus)) {
 
 // movesOn is a pod that moves once more while it has the address of its first move.
 func movesOn(t *testing.T, story string, f fault) *world {
+	return movesOnWith(t, story, f, time.Hour)
+}
+
+// movesOnWith does so when no more than that is left of the address's time.
+func movesOnWith(t *testing.T, story string, f fault, left time.Duration) *world {
 	w := named(story).begin(t, fault{})
 	w.endless, w.r.Config.KeepFor, w.r.Config.CarryEarlierAddresses = true, time.Hour, true
 	w.now = w.now.Add(time.Nanosecond) // of which records know nothing
 	w.lease()
+	if at := w.move().Status.Connections.Until.Add(-leaseMargin - left); at.After(w.now) {
+		w.now = at
+	}
 	w.fault = fault{at: w.calls + f.at, mode: f.mode}
 	if f.at == 0 {
 		w.fault = fault{}
@@ -331,6 +339,21 @@ func TestTimeOfAnEarlierAddress(t *testing.T) {
 	w.until("the first lease is over", func() bool { return !leasing(w.move()) })
 	if m := w.move(); m.Status.Connections.LeaseReason != v1alpha1.ReasonLeaseOver || !leasing(w.record("move-2")) {
 		t.Errorf("the first lease has ended for %s, the second lives: %v", m.Status.Connections.LeaseReason, leasing(w.record("move-2")))
+	}
+}
+
+// An address that has too little time left ends before the move is accepted, and the move waits for who has it to
+// leave it.
+func TestAddressThatWouldNotOutlastItsMove(t *testing.T) {
+	for left, along := range map[time.Duration]int{shortest - time.Second: 0, shortest + time.Second: 1} {
+		w := movesOnWith(t, "lease", fault{}, left)
+		w.until("the second move is accepted", func() bool { return accepted(w.record("move-2")) })
+		if all := w.record("move-2").Status.Connections.Earlier; len(all) != along {
+			t.Errorf("with %s left: along go %+v", left, all)
+		}
+		if c := w.move().Status.Connections; c.LeaseEnded != (along == 0) || c.LeaseEnded && (!c.TargetLeft || c.LeaseReason != v1alpha1.ReasonLeaseOver) {
+			t.Errorf("with %s left: the first lease: %+v", left, c)
+		}
 	}
 }
 
