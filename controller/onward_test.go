@@ -263,6 +263,41 @@ func (w *world) closes(required bool, reason string) {
 	}
 }
 
+// A pod may move a third time before who holds its first address has heard of the second: until that says where it
+// sends to now, all places where the pod has been stay.
+func TestThirdMoveBeforeTheTurn(t *testing.T) {
+	w := movesOn(t, "lease", fault{})
+	w.says("move", func(c *v1alpha1.ConnectionsStatus) { c.Until.Time = c.Until.Add(time.Hour) })
+	w.holderAway, w.later = true, 2
+	w.until("the second move is complete", func() bool { return v1alpha1.Finished(w.record("move-2")) })
+	third := wish()
+	third.Name, third.UID, third.Spec.PodName = "move-3", "uid-third-move", w.record("move-2").Status.Target.PodName
+	w.must(w.api.Create(context.Background(), third))
+	w.until("the third move is complete", func() bool { return v1alpha1.Finished(w.record("move-3")) })
+	if c := w.record("move-3").Status.Connections; c.State != v1alpha1.ConnectionsKept || len(c.Earlier) != 2 {
+		t.Fatalf("by the third move go along %+v", c)
+	}
+	w.says("move-3", func(c *v1alpha1.ConnectionsStatus) {
+		c.LeaseEnded, c.TargetLeft, c.LeaseReason = true, true, v1alpha1.ReasonLastConnection
+		for i := range c.Earlier {
+			if e := &c.Earlier[i]; e.UID == "uid-second" {
+				e.Ended, e.TargetLeft, e.EndReason = true, true, v1alpha1.ReasonLastConnection
+			}
+		}
+	})
+	for range 20 {
+		w.turn()
+	}
+	if w.pod(newName) == nil || w.pod(third.Spec.PodName) == nil {
+		t.Fatalf("where the pod was is gone, and may be sent to: %v, %v", w.pod(newName) == nil, w.pod(third.Spec.PodName) == nil)
+	}
+	w.holderAway = false
+	w.until("where the pod was is gone", func() bool { return w.pod(newName) == nil && w.pod(third.Spec.PodName) == nil })
+	if m := w.move(); !leasing(m) || m.Status.Connections.TurnedTo != third.UID || w.pod(oldName) == nil {
+		t.Errorf("the first lease: %+v", m.Status.Connections)
+	}
+}
+
 // Who has had the pod cannot tell that nothing leaves from its first address any more: only where the pod is now
 // can that be known.
 func TestWhoHadThePodHasNotLeft(t *testing.T) {

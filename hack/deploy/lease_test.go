@@ -46,7 +46,7 @@ func newLeasing(t *testing.T) *leasing {
 	if err := c.admin.Create(ctx, &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.RuntimeClassName}, Handler: "drover"}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"n1", "n2"} {
+	for _, name := range []string{"n1", "n2", "n3"} {
 		n := &corev1.Node{}
 		c.get("", name, n)
 		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
@@ -212,11 +212,11 @@ func TestControllerLeasesAddresses(t *testing.T) {
 	}
 }
 
-// A pod that moves again takes its first address along, here back to the node that holds it: each agent says of
+// A pod that moves again, to a third node, takes its first address along: each agent says of
 // it what its node does, in the record of its own move, and the controller ends the lease.
 func TestControllerTakesAddressesAlong(t *testing.T) {
 	first := newLeasing(t)
-	second := &leasing{cluster: first.cluster, r: first.r, source: first.leased(), from: "n2", to: "n1"}
+	second := &leasing{cluster: first.cluster, r: first.r, source: first.leased(), from: "n2", to: "n3"}
 	second.move = first.wish("m2", second.source.Name, "")
 	first.make(second.move)
 	second.leased()
@@ -225,9 +225,8 @@ func TestControllerTakesAddressesAlong(t *testing.T) {
 		t.Fatalf("along goes %+v", all)
 	}
 	first.steps("the first lease has ended", leased)
-	agent := first.program("drover-agent", "n1") // holds the address, and is where the pod is now
-	first.say(agent, func(s *v1alpha1.PodMigrationStatus) { s.Connections.TurnedTo = second.move.UID })
-	second.say(agent, func(s *v1alpha1.PodMigrationStatus) {
+	first.say(first.program("drover-agent", "n1"), func(s *v1alpha1.PodMigrationStatus) { s.Connections.TurnedTo = second.move.UID })
+	second.say(first.program("drover-agent", "n3"), func(s *v1alpha1.PodMigrationStatus) {
 		e := &s.Connections.Earlier[0]
 		e.Ended, e.TargetLeft, e.EndReason = true, true, v1alpha1.ReasonLastConnection
 	})
