@@ -255,13 +255,13 @@ func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (do
 	if changed, err := r.watchLease(ctx, m, f); changed || err != nil {
 		return false, ctrl.Result{RequeueAfter: again}, err
 	}
-	_, as, now, err := r.whereNow(ctx, m, f)
+	by, as, now, err := r.whereNow(ctx, m, f)
 	if err != nil {
 		return false, ctrl.Result{}, err
 	}
 	source := f.source(m)
 	switch {
-	case source == nil:
+	case source == nil && by.UID == m.UID && !now.UnderWay:
 		return true, ctrl.Result{}, nil
 	case leasing(m):
 		if changed, err := r.guarded(ctx, m, f, source, now.replacement(as)); changed || err != nil {
@@ -282,6 +282,9 @@ func (r *Reconciler) seeLease(ctx context.Context, m *v1alpha1.PodMigration) (do
 	}
 	if left = max(left, leaseLeft(as, now)); left > 0 {
 		return false, ctrl.Result{RequeueAfter: min(leaseLook*r.Config.Poll, left)}, nil
+	}
+	if source == nil { // where the pod is now it was to be read here that the lease is over
+		return true, ctrl.Result{}, nil
 	}
 	result, err := r.remove(ctx, source)
 	return false, result, err

@@ -263,6 +263,23 @@ func (w *world) closes(required bool, reason string) {
 	}
 }
 
+// That the lease of an address is over which has gone along is read in its own record, so that stays until the pod has
+// left the address, though who held it is gone.
+func TestRecordOfAnAddressThatIsHeldNoMore(t *testing.T) {
+	w := movesOn(t, "lease", fault{})
+	w.targetAway = true
+	w.until("the second move is complete", func() bool { return v1alpha1.Finished(w.record("move-2")) })
+	deletes(oldName)(w)
+	w.until("the first lease is over", func() bool { return !leasing(w.move()) })
+	for range 5 {
+		if w.turn(); len(w.move().Finalizers) == 0 {
+			t.Fatal("nothing keeps the record of the first lease, and the pod may have its address")
+		}
+	}
+	w.targetAway = false
+	w.until("the record of the first lease is let go", func() bool { return len(w.move().Finalizers) == 0 })
+}
+
 // A pod may move a third time before who holds its first address has heard of the second: until that says where it
 // sends to now, all places where the pod has been stay.
 func TestThirdMoveBeforeTheTurn(t *testing.T) {
