@@ -119,6 +119,10 @@ func (l *Lease) Forwards() (bool, error) {
 // then; 0 closes it at once.
 func (l *Lease) Open(d time.Duration) error { return l.open(Held, d) }
 
+// Shut closes the end that the pod is in now for good: from its other end, whose address may be somebody
+// else's from now on, nothing is taken for a tunnel's any more.
+func (l *Lease) Shut() error { return l.set(tunnelLease{Over: 1}) }
+
 func (l *Lease) open(to Left, d time.Duration) error {
 	state := tunnelLease{Left: uint64(to)}
 	if d > 0 {

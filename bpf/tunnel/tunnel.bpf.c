@@ -66,6 +66,7 @@ enum {
 	ND_FIRST = 133, // router solicitation to redirect (RFC 4861)
 	ND_LAST = 137,
 	UDP_CHECK = 6,
+	VXLAN_NETWORK = 12, // in a datagram: after UDP's header and VXLAN's flags (RFC 7348)
 };
 
 // An IPv4 address has three words of 0 before it; with the fourth 0 there is none.
@@ -79,7 +80,8 @@ enum { ENDS = 4 };
 // An old address, by family, and the end of its tunnel that is not here.
 struct end {
 	struct address old4, old6, there;
-	__u32 tunnel; // index of the tunnel's device; 0: there is no such address
+	__u32 tunnel;   // index of the tunnel's device; 0: there is no such address
+	__be32 network; // as VXLAN has it, with 8 bits of 0 behind it
 };
 
 // Set before the programs are loaded. here is the address of the ends in this sandbox; one that the pod
@@ -103,6 +105,7 @@ struct lease {
 	// until is when this end closes, in ns of CLOCK_BOOTTIME. 0: held.
 	__u64 until;
 	__u64 left; // enum left
+	__u64 over; // this end, of a new sandbox's, has been left, and its address may be somebody else's
 };
 
 struct {
@@ -271,13 +274,32 @@ static __always_inline bool is_tunnel(const struct packet *p, const volatile str
 	       same(&p->destination, to) && (p->later || p->ports[1] == port);
 }
 
+// From the other end of this tunnel, and in no other tunnel's name: VXLAN looks at the network alone. Of a
+// first fragment that is too short to tell nothing becomes a packet.
+static __always_inline bool is_from(struct __sk_buff *skb, const struct packet *p, const volatile struct end *e)
+{
+	__be32 network;
+
+	if (!is_tunnel(p, &e->there, &here))
+		return false;
+	return p->later || (!bpf_skb_load_bytes(skb, p->payload + VXLAN_NETWORK, &network, sizeof(network)) &&
+			    network == e->network);
+}
+
+static __always_inline bool is_over(__u32 end)
+{
+	struct lease *l = bpf_map_lookup_elem(&drover_lease, &end);
+
+	return !l || l->over;
+}
+
 // From the other end of a tunnel that ends in this new sandbox.
-static __always_inline bool is_from_end(const struct packet *p)
+static __always_inline bool is_from_end(struct __sk_buff *skb, const struct packet *p)
 {
 #pragma unroll
-	for (int i = 0; i < ENDS; i++)
-		if (ends[i].tunnel && is_tunnel(p, &ends[i].there, &here))
-			return true;
+	for (__u32 i = 0; i < ENDS; i++)
+		if (ends[i].tunnel && is_from(skb, p, &ends[i]))
+			return !is_over(i);
 	return false;
 }
 
@@ -321,7 +343,7 @@ int drover_left_in(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	if (!is_ip(skb) || is_neighbour(skb, &p))
 		return TC_ACT_UNSPEC;
-	if (is_tunnel(&p, &ends[0].there, &here))
+	if (is_from(skb, &p, &ends[0]))
 		return TC_ACT_OK; // the filters for earlier addresses know nothing of it
 	// The new sandbox would take out of it what somebody has wrapped as the tunnel does.
 	if (!p.known || !is_old(&p.destination) || is_for_port(&p) || !left_is(LEFT_OPEN))
@@ -385,7 +407,7 @@ int drover_new_in(struct __sk_buff *skb)
 	}
 	if (is_tagged(skb))
 		return TC_ACT_SHOT;
-	if (!is_ip(skb) || is_from_end(&p))
+	if (!is_ip(skb) || is_from_end(skb, &p))
 		return TC_ACT_UNSPEC;
 	if (!p.known || is_old(&p.destination) || is_for_port(&p))
 		return TC_ACT_SHOT;

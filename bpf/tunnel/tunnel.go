@@ -46,6 +46,8 @@ type End struct {
 	// There is the other end, Tunnel the index of the tunnel's device here.
 	There  netip.Addr
 	Tunnel int
+	// Network is the tunnel's VXLAN network identifier: nothing of another's is taken from There.
+	Network uint32
 }
 
 // Programs are loaded and not attached to anything, or not only by this.
@@ -64,6 +66,7 @@ func Load(c Config) (*Programs, error) {
 			continue
 		}
 		ends[i].There, ends[i].Tunnel = words(e.There), uint32(e.Tunnel)
+		ends[i].Network = binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, e.Network<<8))
 		for _, a := range e.Old {
 			if a.Is4() {
 				ends[i].Old4 = words(a)

@@ -38,13 +38,15 @@ type tunnelEnd struct {
 		_    structs.HostLayout
 		Word [4]uint32
 	}
-	Tunnel uint32
+	Tunnel  uint32
+	Network uint32
 }
 
 type tunnelLease struct {
 	_     structs.HostLayout
 	Until uint64
 	Left  uint64
+	Over  uint64
 }
 
 type tunnelPeer struct {

@@ -68,7 +68,7 @@ func (s *sandbox) part(l Lease) error {
 	if err := s.bridge(l, link); err != nil {
 		return err
 	}
-	programs, err := tunnel.Load(tunnel.Config{Ends: [Most]tunnel.End{{Old: l.Old, There: l.New, Tunnel: link.Attrs().Index}},
+	programs, err := tunnel.Load(tunnel.Config{Ends: [Most]tunnel.End{{Old: l.Old, There: l.New, Tunnel: link.Attrs().Index, Network: l.Network}},
 		Here: l.Old[0], Port: Port, Uplink: uplink.Attrs().Index, From: leftMAC, To: newMAC})
 	if err != nil {
 		return err

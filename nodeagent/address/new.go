@@ -86,7 +86,7 @@ func (s *sandbox) arrive(all []Lease) error {
 			return err
 		}
 		tunnels = append(tunnels, link)
-		c.Ends[l.place()] = tunnel.End{Old: l.Old, There: l.Old[0], Tunnel: link.Attrs().Index}
+		c.Ends[l.place()] = tunnel.End{Old: l.Old, There: l.Old[0], Tunnel: link.Attrs().Index, Network: l.Network}
 	}
 	programs, err := tunnel.Load(c)
 	if err != nil {

@@ -413,13 +413,43 @@ func TestForgedMovedOn(t *testing.T) {
 				for _, at := range []netip.Addr{l.New, all[0].Old[0], all[1].Old[0]} {
 					send(t, c, netip.AddrPortFrom(at, Port), l.wrapped(from, to, "forged"))
 				}
-				// Of the other's tunnel.
-				o.holder(all[1-i]).inject(t, all[1-i], datagram(from, to, "forged"))
+				// Of the other's tunnel, and from where that ends in the name of this one.
+				other := all[1-i]
+				o.holder(other).inject(t, other, datagram(from, to, "forged"))
+				theirs := o.holder(other).udp(t, netip.AddrPortFrom(other.Old[0], 0))
+				for _, text := range []string{"forged", "forged" + strings.Repeat("x", 3000)} {
+					send(t, theirs, netip.AddrPortFrom(l.New, Port), l.wrapped(from, to, text))
+				}
 				send(t, x.udp(t, netip.AddrPortFrom(x.like(l.New), 7071)), netip.AddrPortFrom(l.New, 7070), "after it")
 				receive(t, own, netip.AddrPortFrom(x.like(l.New), 7071), "after it")
 				heard()
 				victim.Close()
 			}
+		})
+	}
+}
+
+// Who is given an address that was left puts nothing into the tunnels of those that are still leased.
+func TestForgedByNextOwner(t *testing.T) {
+	for _, first := range firsts {
+		t.Run(first, func(t *testing.T) {
+			o := movedOnce(t, first)
+			all := o.to(t, 1, 5)
+			o.move(t, all)
+			victim := o.now().udp(t, netip.AddrPortFrom(o.holder(all[0]).v4, port))
+			own := o.now().udp(t, netip.AddrPortFrom(o.now().like(all[0].New), 7070))
+			must(t, Leave(o.now().path(), all[1]))
+			must(t, ClearLeft(o.left.path())) // it is anybody's now
+			from, to := netip.AddrPortFrom(o.near.v4, ours), netip.AddrPortFrom(o.holder(all[0]).v4, port)
+			x := o.left.udp(t, netip.AddrPortFrom(all[1].Old[0], ours))
+			for _, text := range []string{"forged", "forged" + strings.Repeat("x", 3000)} {
+				send(t, x, netip.AddrPortFrom(all[0].New, Port), all[0].wrapped(from, to, text))
+			}
+			send(t, x, netip.AddrPortFrom(all[0].New, 7070), "after it")
+			receive(t, own, netip.AddrPortFrom(all[1].Old[0], ours), "after it")
+			near := o.near.udp(t, netip.AddrPortFrom(o.near.v4, 0))
+			send(t, near, to, "true")
+			receive(t, victim, near.LocalAddr().(*net.UDPAddr).AddrPort(), "true")
 		})
 	}
 }

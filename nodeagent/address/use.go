@@ -151,7 +151,7 @@ func (s *sandbox) quit(l Lease) error {
 	if tcp, err := s.sockets(l, unix.IPPROTO_TCP); err == nil {
 		_ = s.destroy(slices.DeleteFunc(tcp, func(c *netlink.Socket) bool { return c.State == netlink.TCP_LISTEN }))
 	}
-	if err := lease.Open(0); err != nil {
+	if err := lease.Shut(); err != nil {
 		return err
 	}
 	if err := s.unlead(func(a netip.Addr) bool { return slices.Contains(l.Old, a) }); err != nil {
