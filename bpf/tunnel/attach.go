@@ -3,6 +3,7 @@ package tunnel
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -131,6 +132,20 @@ func detach(h *netlink.Handle, link netlink.Link, begin string) error {
 		return fmt.Errorf("take clsact off %s: %w", link.Attrs().Name, err)
 	}
 	return nil
+}
+
+// Attached tells that filters of Drover's are on a device.
+func Attached(h *netlink.Handle, link netlink.Link) (bool, error) {
+	for _, side := range []Side{In, Out} {
+		filters, err := h.FilterList(link, uint32(side))
+		if err != nil {
+			return false, fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
+		}
+		if slices.ContainsFunc(filters, func(f netlink.Filter) bool { return named(f, mark) }) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func named(f netlink.Filter, begin string) bool {

@@ -135,14 +135,15 @@ func (l *Lease) open(to Left, d time.Duration) error {
 	return l.set(state)
 }
 
-// Left is for how long packets are let through at the end that the pod is in now; 0: they are not.
-func (l *Lease) Left() (time.Duration, error) {
+// Left is for how long packets are let through at the end that the pod is in now; 0: they are not. opened: it
+// is not held, or was closed by the kernel.
+func (l *Lease) Left() (d time.Duration, opened bool, _ error) {
 	state, err := l.read()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	now, err := sinceBoot()
-	return max(0, time.Duration(state.Until)-now), err
+	return max(0, time.Duration(state.Until)-now), state.Until != 0, err
 }
 
 // Peers is how many have sent datagrams to the old address in the last so long.

@@ -46,7 +46,8 @@ type Lease struct {
 	// New is the address of the new pod, of the family of Old[0].
 	New netip.Addr
 	// Network is the tunnel's VXLAN network identifier, of 24 bits. In one sandbox each has its own, and
-	// those of several that it is the new end of differ in their remainders by Most.
+	// those of several that it is the new end of differ in their remainders by Most. A later move's is larger,
+	// modulo 1<<24, by less than half of that.
 	Network uint32
 }
 
@@ -137,6 +138,9 @@ func parse(text string) (l Lease, err error) {
 	return l, err
 }
 
+// after tells that the lease is of a later move than another of the same pod.
+func (l Lease) after(o Lease) bool { return int32((l.Network-o.Network)<<8) > 0 }
+
 // overhead is what the tunnel adds to a packet: IP, UDP, VXLAN, Ethernet.
 func (l Lease) overhead() int {
 	if l.New.Is4() {
@@ -147,3 +151,6 @@ func (l Lease) overhead() int {
 
 // ErrNoEnd: the sandbox is no end of this lease's tunnel.
 var ErrNoEnd = errors.New("the tunnel of this lease does not end here")
+
+// ErrMovedOn: what comes for the address is sent on to where the pod has come by a later move.
+var ErrMovedOn = errors.New("the pod has moved on since")

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/bpf/tunnel"
 )
 
 // echo answers probes where the port is a tunnel's already, and the filters let nothing but that tunnel's
@@ -21,6 +23,24 @@ type echo struct {
 	// parts is the number of the probe whose first part came last, if any has.
 	parts uint32
 	any   bool
+}
+
+// taken tells that there are tunnels, or that filters were left which let no probe through.
+func (s *sandbox) taken() (bool, error) {
+	ours, err := s.ours()
+	if err != nil || len(ours) > 0 {
+		return true, err
+	}
+	links, err := s.LinkList()
+	if err != nil {
+		return false, fmt.Errorf("list the devices in %s: %w", s.path, err)
+	}
+	for _, link := range links {
+		if is, err := tunnel.Attached(s.Handle, link); is || err != nil {
+			return is, err
+		}
+	}
+	return false, nil
 }
 
 func (s *sandbox) echo(ctx context.Context, l Lease, nonce Nonce) error {

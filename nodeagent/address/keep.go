@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -28,6 +29,7 @@ type Kept struct {
 	frames [][]byte
 	size   int // of them
 	ended  chan error
+	stop   func() error // once
 }
 
 // virtio is the size of that header (linux/virtio_net.h).
@@ -49,6 +51,7 @@ func Keep(path string, l Lease, limit int) (*Kept, error) {
 	if k.socket, err = s.packets(uplink, unix.ETH_P_ALL); err != nil {
 		return nil, fmt.Errorf("keep what comes for %v: %w", l.Old, err)
 	}
+	k.stop = sync.OnceValue(k.halt)
 	go func() { k.ended <- k.collect() }()
 	return k, nil
 }
@@ -138,7 +141,8 @@ func (k *Kept) send(s *sandbox, l Lease) error {
 		return err
 	}
 	defer out.Close()
-	for _, f := range k.frames {
+	for ; len(k.frames) > 0; k.frames = k.frames[1:] {
+		f := k.frames[0]
 		copy(f[virtio:], newMAC)
 		copy(f[virtio+len(newMAC):], leftMAC)
 		// One that is not taken is sent again by who sent it.
@@ -147,10 +151,10 @@ func (k *Kept) send(s *sandbox, l Lease) error {
 	return nil
 }
 
-// Close drops what was kept.
+// Close drops what was kept. After Forward or Turn that had no error it does nothing.
 func (k *Kept) Close() error { return k.stop() }
 
-func (k *Kept) stop() error {
+func (k *Kept) halt() error {
 	if err := k.socket.SetReadDeadline(time.Unix(1, 0)); err != nil {
 		return err
 	}

@@ -80,6 +80,11 @@ func (s *sandbox) part(l Lease) error {
 	if err := s.complete(link, l); err != nil {
 		return err
 	}
+	return s.only(l)
+}
+
+// only removes the tunnels that the sandbox was turned from.
+func (s *sandbox) only(l Lease) error {
 	return s.remove(func(d netlink.Link) bool { return isLeft(d) && !l.isOf(d) })
 }
 
@@ -108,7 +113,8 @@ func (s *sandbox) bridge(l Lease, port netlink.Link) error {
 
 // Forward sends what is for the old addresses on to the new sandbox, and what comes back out into
 // the network. It is held until then. Only when the new end is open, and nothing of the pod is
-// left in the old sandbox, may it be called. What was kept until then, if anything, goes first.
+// left in the old sandbox, may it be called. What was kept until then, if anything, goes first, and is used
+// up; after an error it is not.
 // After d the kernel holds it again, for the new address may soon be somebody else's; called again,
 // it is not sent on for longer.
 func Forward(path string, l Lease, kept *Kept, d time.Duration) error {
@@ -125,7 +131,8 @@ func Forward(path string, l Lease, kept *Kept, d time.Duration) error {
 
 // Turn sends what is for the old addresses, in the sandbox at path that the pod has left, on to another
 // new sandbox than it was sent to so far, for the pod has moved on. Only when the new end is open may it
-// be called. Apart from that it is as Forward is. ErrNoEnd: the sandbox is no old end of these addresses.
+// be called. Apart from that it is as Forward is. ErrNoEnd: the sandbox is no old end of these addresses;
+// ErrMovedOn: it sends to where the pod has come later, and goes on to.
 func Turn(path string, to Lease, kept *Kept, d time.Duration) error {
 	s, err := to.enter(path)
 	if err != nil {
@@ -139,19 +146,27 @@ func Turn(path string, to Lease, kept *Kept, d time.Duration) error {
 }
 
 func (s *sandbox) turn(to Lease, kept *Kept, d time.Duration) error {
-	if _, err := s.end(to); errors.Is(err, ErrNoEnd) {
-		all, err := s.ends(true)
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(all, func(l Lease) bool { return slices.Equal(l.Old, to.Old) }) {
-			return fmt.Errorf("%w: it is that of %v", ErrNoEnd, all)
-		}
+	all, err := s.ends(true)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(all, func(l Lease) bool { return slices.Equal(l.Old, to.Old) }) {
+		return fmt.Errorf("%w: it is that of %v", ErrNoEnd, all)
+	}
+	if i := slices.IndexFunc(all, func(l Lease) bool { return l.after(to) }); i >= 0 {
+		return fmt.Errorf("%w, to %v", ErrMovedOn, all[i])
+	}
+	switch _, err := s.end(to); {
+	case errors.Is(err, ErrNoEnd):
 		if err := s.part(to); err != nil {
 			return err
 		}
-	} else if err != nil {
+	case err != nil:
 		return err
+	default: // one that died may not have come to that
+		if err := s.only(to); err != nil {
+			return err
+		}
 	}
 	return s.forward(to, kept, d)
 }

@@ -179,8 +179,8 @@ func TestMoveOnGivenUp(t *testing.T) {
 	}
 }
 
-// While what is for an address is turned from one place to another, and back, nothing of it comes to the
-// stack of the sandbox that holds it, and one that dies in the middle is made good by the next.
+// While what is for an address is turned from one place to another nothing of it comes to the stack of the
+// sandbox that holds it, one that dies in the middle is made good by the next, and none leads back.
 func TestTurnIsSilent(t *testing.T) {
 	o := movedOnce(t, "IPv4")
 	all := o.to(t, 1, 5)
@@ -200,23 +200,37 @@ func TestTurnIsSilent(t *testing.T) {
 		}
 	})
 	must(t, Arrive(o.now().path(), all...))
-	for i := range 10 {
-		if i == 5 { // as one that has died
+	places, last := []pod{o.now(), o.before()}, all[1]
+	for i := range 20 {
+		l := o.of(o.left, places[i%2], all[1].Network+uint32(i)*Most)
+		died := func(l Lease, completed bool) {
 			s, err := enter(o.left.path())
 			must(t, err)
-			_, err = s.makeTunnel(all[1], all[1].Old[0], all[1].New, 1400, leftMAC)
+			defer s.leave()
+			link, err := s.makeTunnel(l, l.Old[0], l.New, 1400, leftMAC)
 			must(t, err)
-			s.leave()
+			if completed {
+				must(t, s.complete(link, l))
+			}
 		}
-		must(t, Turn(o.left.path(), all[1], nil, time.Hour))
-		must(t, Turn(o.left.path(), all[1], nil, time.Hour))
-		must(t, Turn(o.left.path(), o.lease, nil, time.Hour))
+		if i == 10 {
+			died(l, false)
+		}
+		must(t, Turn(o.left.path(), l, nil, time.Hour))
+		if i == 11 { // before it has removed what was there
+			died(last, true)
+		}
+		must(t, Turn(o.left.path(), l, nil, time.Hour))
+		if err := Turn(o.left.path(), o.lease, nil, time.Hour); !errors.Is(err, ErrMovedOn) {
+			t.Errorf("turned back: %v", err)
+		}
+		if all, err := leases(o.left.path(), true); err != nil || len(all) != 1 || all[0].String() != l.String() {
+			t.Errorf("it is an end of %v, %v; want of %v alone", all, err, l)
+		}
+		last = l
 	}
 	close(stop)
 	sending.Wait()
-	if l, err := Left(o.left.path()); err != nil || l.String() != o.lease.String() {
-		t.Errorf("it is an end of %v, %v; want of %v", l, err, o.lease)
-	}
 	must(t, ClearLeft(o.left.path()))
 	send(t, c, netip.AddrPortFrom(a, port), "for the sandbox")
 	receive(t, victim, netip.AddrPortFrom(o.near.v4, ours), "for the sandbox")
@@ -261,6 +275,27 @@ func TestKeepAndTurn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where an address was left, and a socket has it still, a probe is answered by the filters' leave.
+func TestProbeWhereFiltersAre(t *testing.T) {
+	w := moved(t, "IPv4")
+	stray := w.new.udp(t, netip.AddrPortFrom(w.left.v4, ours))
+	must(t, Leave(w.new.path(), w.lease))
+	if _, err := stray.WriteToUDPAddrPort([]byte("stray"), netip.AddrPortFrom(w.far.v4, port)); err == nil {
+		t.Fatal("nothing keeps the stray socket silent: the filters are gone")
+	}
+	l, nonce := w.of(w.new, w.far, 8), Nonce{1}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	answers, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- Answer(answers, w.new.path(), l, nonce) }()
+	if err := Probe(ctx, w.far.path(), l, nonce); err != nil {
+		t.Error(err)
+	}
+	stop()
+	must(t, <-ended)
 }
 
 // Where the sandboxes are ends of tunnels already, a probe is answered as elsewhere, also where one is held.

@@ -23,17 +23,17 @@ const again = 100 * time.Millisecond
 type Nonce [16]byte
 
 // Answer answers, in the sandbox at path that the pod is about to leave, probes from the new one
-// that bear the nonce, until ctx ends. It is over before Hold. In one that is the end of a tunnel already,
-// since the pod has moved before, it takes CAP_NET_RAW.
+// that bear the nonce, until ctx ends. It is over before Hold. In one that is the end of a tunnel already, or
+// was, since the pod has moved before, it takes CAP_NET_RAW.
 func Answer(ctx context.Context, path string, l Lease, nonce Nonce) error {
 	s, err := l.enter(path)
 	if err != nil {
 		return err
 	}
 	defer s.leave()
-	if ours, err := s.ours(); err != nil {
+	if taken, err := s.taken(); err != nil {
 		return err
-	} else if len(ours) > 0 {
+	} else if taken {
 		return s.echo(ctx, l, nonce)
 	}
 	c, err := listen(path, l, l.Old[0])

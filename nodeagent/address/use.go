@@ -89,6 +89,8 @@ type Use struct {
 	Peers int
 	// Left is for how long the kernel lets packets through yet; 0: it does not.
 	Left time.Duration
+	// Held: it never did.
+	Held bool
 }
 
 // Used tells what still uses the old addresses in the new sandbox at path; a peer is one that has
@@ -112,9 +114,11 @@ func (s *sandbox) used(l Lease, within time.Duration) (u Use, err error) {
 		return Use{}, err
 	}
 	defer lease.Close()
-	if u.Left, err = lease.Left(); err != nil {
+	left, opened, err := lease.Left()
+	if err != nil {
 		return Use{}, err
 	}
+	u.Left, u.Held = left, !opened
 	if u.Peers, err = lease.Peers(within); err != nil {
 		return Use{}, err
 	}
