@@ -83,7 +83,7 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	metrics := transfer.NewMetrics()
 	a.registry.MustRegister(metrics, a.refusals)
 	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics, Log: a.log}
-	ends := lease.New(a.cfg.Layout, a.cfg.HostRoot, a.log)
+	ends := lease.New(a.cfg.Layout, a.cfg.HostRoot, kube, a.log)
 	ahead := early{Checkpointer: migrate.Holding{Checkpointer: dumps, Addresses: ends}, sender: a.sender, size: dumps.Memory, files: dumps.Files, processes: dumps.Processes, hint: dumps.HintFiles, images: dumps.Images, log: a.log}
 	if a.cfg.Precopy {
 		ahead.limits = defaultPrecopy

@@ -16,6 +16,9 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/internal/layout"
 	"github.com/drover-project/drover/nodeagent/address"
@@ -28,8 +31,9 @@ var _ migrate.Addresses = (*Ends)(nil)
 type Ends struct {
 	layout layout.Layout
 	// host is how the agent reaches the node's files ("/proc/1/root").
-	host string
-	log  *slog.Logger
+	host    string
+	records migrate.Records
+	log     *slog.Logger
 
 	mu sync.Mutex
 	// kept is what came for an address while it was held, by the PodMigration's UID.
@@ -39,9 +43,13 @@ type Ends struct {
 // room is how much of what comes while an address is held is kept, in bytes.
 const room = 8 << 20
 
-// New gives the ends of the node whose files are at host. It does no I/O.
-func New(l layout.Layout, host string, log *slog.Logger) *Ends {
-	return &Ends{layout: l, host: host, log: log, kept: map[string]*address.Kept{}}
+// soon is for how long a pod may wait, frozen, for word of its earlier addresses.
+const soon = time.Second
+
+// New gives the ends of the node whose files are at host; records are those of the API server itself. It does
+// no I/O.
+func New(l layout.Layout, host string, records migrate.Records, log *slog.Logger) *Ends {
+	return &Ends{layout: l, host: host, records: records, log: log, kept: map[string]*address.Kept{}}
 }
 
 // of is the lease of a move.
@@ -167,6 +175,11 @@ func (e *Ends) keep(uid, at string, l address.Lease) error {
 		e.log.Warn("what comes for an address while it is held is lost, and sent again by who sent it", "addresses", l.Old, "err", err)
 		return nil
 	}
+	return e.put(uid, kept)
+}
+
+// put takes the place of what was kept before.
+func (e *Ends) put(uid string, kept *address.Kept) error {
 	e.mu.Lock()
 	before := e.kept[uid]
 	e.kept[uid] = kept
@@ -175,6 +188,21 @@ func (e *Ends) keep(uid, at string, l address.Lease) error {
 		return before.Close()
 	}
 	return nil
+}
+
+// turn has what comes for an address sent on to where the pod is now, what was kept first.
+func (e *Ends) turn(uid, at string, l address.Lease, d time.Duration) error {
+	return e.sending(uid, func(kept *address.Kept) error { return address.Turn(at, l, kept, d) })
+}
+
+// sending gives what was kept to send, and keeps it for the next time if that fails.
+func (e *Ends) sending(uid string, send func(*address.Kept) error) error {
+	kept := e.take(uid)
+	err := send(kept)
+	if err != nil && kept != nil {
+		err = errors.Join(err, e.put(uid, kept))
+	}
+	return err
 }
 
 // drop forgets what was kept, if anything was.
@@ -208,16 +236,43 @@ func (e *Ends) Arrive(m migrate.Move) error {
 }
 
 // Open implements migrate.Addresses.
-func (e *Ends) Open(m migrate.Move) error {
+func (e *Ends) Open(ctx context.Context, m migrate.Move) error {
 	_, at, err := e.noted(m.UID, migrate.RoleTarget)
 	if err != nil {
 		return err
 	}
 	err = address.Open(at, of(m), m.Keep.For)
-	for i, l := range leases(m)[1:] {
-		err = errors.Join(err, address.Open(at, l, m.Keep.Earlier[i].For))
+	ctx, done := context.WithTimeout(ctx, soon)
+	defer done()
+	for i, x := range m.Keep.Earlier {
+		err = errors.Join(err, e.openEarlier(ctx, at, seat{m: m, i: i + 1}, x.For))
 	}
 	return err
+}
+
+// openEarlier opens an earlier address if its lease lives. Where that cannot be found out now it stays held,
+// and the Watch tries it later.
+func (e *Ends) openEarlier(ctx context.Context, at string, s seat, d time.Duration) error {
+	lives, err := e.lives(ctx, s)
+	if err != nil {
+		e.log.Warn("an earlier address of the pod stays held, for it is not known whether it is still its own", "addresses", s.lease().Old, "err", err)
+		return nil
+	}
+	if !lives {
+		return nil
+	}
+	return address.Open(at, s.lease(), d)
+}
+
+// lives tells, by what the API server has now, that the record by which the pod has left an earlier address
+// still leases it. What is heard of a record that is gone is too late: its holder goes with it.
+func (e *Ends) lives(ctx context.Context, s seat) (bool, error) {
+	x := s.m.Keep.Earlier[s.i-1]
+	pm, err := e.records.Get(ctx, s.m.Namespace, x.Migration)
+	if err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	return string(pm.UID) == x.UID && leased(pm), nil
 }
 
 // Forward implements migrate.Addresses.
@@ -226,7 +281,7 @@ func (e *Ends) Forward(m migrate.Move) error {
 	if err != nil {
 		return err
 	}
-	return address.Forward(at, of(m), e.take(m.UID), m.Keep.For)
+	return e.sending(m.UID, func(kept *address.Kept) error { return address.Forward(at, of(m), kept, m.Keep.For) })
 }
 
 // Clear implements migrate.Addresses.
@@ -235,9 +290,6 @@ func (e *Ends) Clear(m migrate.Move, role migrate.Role) error {
 }
 
 func (e *Ends) clear(uid string, role migrate.Role) error {
-	if role == migrate.RoleSource {
-		e.drop(uid)
-	}
 	_, at, err := e.noted(uid, role)
 	if errors.Is(err, errGone) {
 		return e.forget(uid, role)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/drover-project/drover/api/v1alpha1"
 	"github.com/drover-project/drover/internal/fence"
 	"github.com/drover-project/drover/nodeagent/address"
@@ -28,19 +30,23 @@ func (w *Watch) holder(ctx context.Context, all []v1alpha1.PodMigration, p pictu
 			if e.Node != w.cfg.Node {
 				continue
 			}
+			holder := p.recorded[e.UID]
+			lives := holder != nil && leased(holder)
 			switch s := (seat{pm, m, i + 1}); {
 			case probing(pm):
 				answers[s.key()] = true
 				w.answer(ctx, s)
-			case coming(pm):
+			case lives && coming(pm):
 				keeps[e.UID] = true
 				errs = append(errs, w.keep(s))
+			case lives && arrived(pm) && w.keeps[e.UID] == m.UID && w.forwards[e.UID] != s.lease().String():
+				keeps[e.UID] = true // until it is sent on
 			}
 		}
 	}
-	for key, stop := range w.answers {
+	for key, a := range w.answers {
 		if !answers[key] {
-			stop()
+			a.stop()
 			delete(w.answers, key)
 		}
 	}
@@ -63,16 +69,30 @@ func probing(pm *v1alpha1.PodMigration) bool {
 // yet.
 func coming(pm *v1alpha1.PodMigration) bool {
 	s := &pm.Status
-	return s.Connections.State == v1alpha1.ConnectionsKept && s.Source.Offered && s.Decision != v1alpha1.Abort && !s.Returned && !s.Lost && !s.Target.Resumed
+	return s.Connections.State == v1alpha1.ConnectionsKept && s.Source.Offered && !v1alpha1.Finished(pm) && s.Decision != v1alpha1.Abort && !s.Returned && !s.Lost && !s.Target.Resumed
 }
 
-// answer has the probes for an earlier address answered that is held here.
+// answering is what answers probes: until it is stopped, unless it fails.
+type answering struct {
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// answer has the probes for an earlier address answered that is held here. What has failed is tried again.
 func (w *Watch) answer(ctx context.Context, s seat) {
-	if w.answers[s.key()] != nil {
-		return
+	if a, is := w.answers[s.key()]; is {
+		select {
+		case <-a.ended:
+			a.stop()
+		default:
+			return
+		}
 	}
-	ctx, w.answers[s.key()] = context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	a := answering{stop, make(chan struct{})}
+	w.answers[s.key()] = a
 	w.answering.Go(func() {
+		defer close(a.ended)
 		_, at, err := w.cfg.Ends.noted(s.uid(), migrate.RoleSource)
 		if err == nil {
 			err = address.Answer(ctx, at, s.lease(), nonce(s.m, s.lease()))
@@ -125,8 +145,8 @@ func (w *Watch) source(ctx context.Context, pm *v1alpha1.PodMigration, p picture
 		return w.turn(ctx, pm, at, now)
 	}
 	m = m.Left(w.cfg.Now())
-	if w.forwards[m.UID] == of(m).String() || m.Keep.For == 0 {
-		return nil
+	if w.forwards[m.UID] == of(m).String() || m.Keep.For == 0 || w.keeps[m.UID] != "" {
+		return nil // what is kept now is for where the pod goes next
 	}
 	if err := w.cfg.Ends.Forward(m); err != nil {
 		return err
@@ -149,22 +169,66 @@ func stands(at string, m migrate.Move) error {
 }
 
 // turn has what comes for an address sent on to where the pod has come to by a later move, and says so in the
-// record of the one by which it left.
+// record of the one by which it left. When that lease is over, or the API server says so to who is about to turn
+// it, nothing is sent on any more: the new address may soon be somebody else's.
 func (w *Watch) turn(ctx context.Context, pm *v1alpha1.PodMigration, at string, now *v1alpha1.PodMigration) error {
 	m := migrate.MoveOf(now)
 	i := slices.IndexFunc(m.Keep.Earlier, func(e migrate.Earlier) bool { return e.UID == string(pm.UID) })
 	s := seat{now, m, i + 1}
-	if i < 0 || s.ended(now.Status.Connections) {
+	if i < 0 {
 		return nil
 	}
-	if w.forwards[string(pm.UID)] != s.lease().String() {
-		if err := address.Turn(at, s.lease(), w.cfg.Ends.take(string(pm.UID)), s.span()); err != nil {
+	if s.ended(now.Status.Connections) {
+		return w.hold(s.uid(), at)
+	}
+	if w.forwards[s.uid()] != s.lease().String() {
+		// What was heard of may be long past, and the pod's place with it.
+		lives, err := w.lives(ctx, s)
+		if err != nil {
 			return err
 		}
-		w.forwards[string(pm.UID)] = s.lease().String()
+		d := s.left(w.cfg.Now())
+		if !lives || d == 0 {
+			return w.hold(s.uid(), at)
+		}
+		if err := w.cfg.Ends.turn(s.uid(), at, s.lease(), d); err != nil {
+			return err
+		}
+		w.forwards[s.uid()] = s.lease().String()
+		delete(w.holds, s.uid())
 	}
 	if pm.Status.Connections.TurnedTo == now.UID {
 		return nil
 	}
 	return w.write(ctx, pm, leased, func(c *v1alpha1.ConnectionsStatus) { c.TurnedTo = now.UID })
+}
+
+// lives tells, by what the API server has now, that an earlier address is leased where the pod has come by the
+// seat's move.
+func (w *Watch) lives(ctx context.Context, s seat) (bool, error) {
+	now, err := w.cfg.Records.Get(ctx, s.pm.Namespace, s.pm.Name)
+	if err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	if now.UID != s.pm.UID || s.ended(now.Status.Connections) {
+		return false, nil
+	}
+	return w.cfg.Ends.lives(ctx, s)
+}
+
+// hold has nothing sent on any more from a sandbox that the pod has left.
+func (w *Watch) hold(uid, at string) error {
+	if w.holds[uid] {
+		return nil
+	}
+	l, err := address.Left(at)
+	if err != nil {
+		return err
+	}
+	if err := address.Hold(at, l); err != nil {
+		return err
+	}
+	w.holds[uid] = true
+	w.cfg.Ends.drop(uid)
+	return nil
 }

@@ -85,11 +85,11 @@ func TestTimeOver(t *testing.T) {
 	w.moved(false)
 	w.newAgent()
 	w.pm.Status.Connections.KeepFor.Duration = time.Hour // so that it is open long enough to connect
-	must(t, w.ends.Open(w.move()))
+	must(t, w.ends.Open(t.Context(), w.move()))
 	must(t, w.watch.follow(t.Context())) // the worker that should have forwarded is dead
 	client, server := w.connect()
 	w.pm.Status.Connections.KeepFor.Duration = early
-	must(t, w.ends.Open(w.move()))
+	must(t, w.ends.Open(t.Context(), w.move()))
 	w.look()
 	w.ended(v1alpha1.ReasonLeaseOver)
 	if !strings.Contains(w.pm.Status.Connections.LeaseMessage, "1 connections") {
@@ -265,7 +265,7 @@ func TestHolderBehindTheFence(t *testing.T) {
 // A pod is found by what the runtime made, and by nothing that has another's number.
 func TestSandboxOf(t *testing.T) {
 	w := newWorld(t)
-	w.container(targetPod, "a-before", sandbox{first: w.client.first}) // of a sandbox that was made anew
+	w.container("n", targetPod, "a-before", sandbox{first: w.client.first}) // of a sandbox that was made anew
 	w.client.end()
 	if a, err := w.ends.Find(w.move()); err != nil || a != w.fresh.addr {
 		t.Errorf("found %v, %v; want %v", a, err, w.fresh.addr)
@@ -342,7 +342,7 @@ func TestNodesPaths(t *testing.T) {
 	must(t, os.Symlink("/run", filepath.Join(host, "far")))
 	must(t, os.Symlink(w.fresh.path(), filepath.Join(host, "link"))) // of the agent's, not of the node's
 	must(t, os.WriteFile(filepath.Join(host, "run/netns/cni-1"), nil, 0o600))
-	w.ends = New(w.ends.layout, host, w.ends.log)
+	w.ends = New(w.ends.layout, host, w, w.ends.log)
 	for network, want := range map[string]struct{ is, gone bool }{
 		"/run/netns/cni-1":            {is: true},
 		"/var/run/netns/cni-1":        {is: true},

@@ -160,6 +160,9 @@ func (e *Ends) noted(uid string, role migrate.Role) (note, string, error) {
 }
 
 func (e *Ends) forget(uid string, role migrate.Role) error {
+	if role == migrate.RoleSource {
+		e.drop(uid)
+	}
 	path, err := e.file(uid, role)
 	if err != nil {
 		return err

@@ -25,26 +25,24 @@ func (w *world) onward() *v1alpha1.PodMigration {
 	n := len(w.more) + 2
 	place := w.sandbox(w.router, 3+n)
 	pod := fmt.Sprintf("5f0c0000-0000-0000-0000-00000000000%d", 1+n)
-	w.container(pod, fmt.Sprintf("c-%d", n), place)
-	before := w.pm
-	if len(w.more) > 0 {
-		before = w.more[len(w.more)-1]
-	}
+	node := fmt.Sprintf("n%d", 1+n)
+	w.container(node, pod, fmt.Sprintf("c-%d", n), place)
+	before := w.records()[n-2]
 	pm := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("move-%d", n), UID: types.UID(fmt.Sprintf("uid-%d", n)), ResourceVersion: "1"}}
 	s := &pm.Status
 	s.Epoch = before.Status.Epoch + 1
-	s.Source = v1alpha1.SourceStatus{Node: "n", PodName: before.Status.Target.PodName, PodUID: before.Status.Target.PodUID}
-	s.Target = v1alpha1.TargetStatus{Node: "n", PodName: pm.Name, PodUID: types.UID(pod)}
+	s.Source = v1alpha1.SourceStatus{Node: before.Status.Target.Node, PodName: before.Status.Target.PodName, PodUID: before.Status.Target.PodUID}
+	s.Target = v1alpha1.TargetStatus{Node: node, PodName: pm.Name, PodUID: types.UID(pod)}
 	s.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, KeepFor: metav1.Duration{Duration: time.Hour},
 		OldAddresses: []string{w.places[len(w.places)-1].addr.String()}}
-	for i, r := range append([]*v1alpha1.PodMigration{w.pm}, w.more...) {
+	for i, r := range w.records() {
 		if leased(r) {
-			s.Connections.Earlier = append(s.Connections.Earlier, v1alpha1.EarlierLease{UID: r.UID, Migration: r.Name, Node: "n",
+			s.Connections.Earlier = append(s.Connections.Earlier, v1alpha1.EarlierLease{UID: r.UID, Migration: r.Name, Node: r.Status.Source.Node,
 				Addresses: []string{w.places[i].addr.String()}, KeepFor: metav1.Duration{Duration: time.Hour}})
 		}
 	}
 	w.more, w.places = append(w.more, pm), append(w.places, place)
-	a, err := w.ends.Find(migrate.MoveOf(pm))
+	a, err := w.target(pm).Find(migrate.MoveOf(pm))
 	must(w.T, err)
 	if a != place.addr {
 		w.Errorf("the new address is %v, want %v", a, place.addr)
@@ -61,10 +59,10 @@ func (w *world) asks(pm *v1alpha1.PodMigration) {
 	defer done()
 	answers, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- w.ends.Answer(answers, m) }()
+	go func() { ended <- w.source(pm).Answer(answers, m) }()
 	w.look()
-	must(w.T, w.ends.Probe(ctx, m))
-	must(w.T, w.ends.Arrive(m))
+	must(w.T, w.target(pm).Probe(ctx, m))
+	must(w.T, w.target(pm).Arrive(m))
 	stop()
 	must(w.T, <-ended)
 	pm.Status.Connections.State = v1alpha1.ConnectionsKept
@@ -114,15 +112,16 @@ func (w *world) serve(s sandbox) {
 func (w *world) resumes(pm *v1alpha1.PodMigration, restart func()) {
 	w.Helper()
 	m := migrate.MoveOf(pm)
-	must(w.T, w.ends.Arrive(m))
-	must(w.T, w.ends.Open(m))
+	must(w.T, w.target(pm).Arrive(m))
+	must(w.T, w.target(pm).Open(w.Context(), m))
 	pm.Status.Decision, pm.Status.Target.Starting, pm.Status.Target.Resumed = v1alpha1.Commit, true, true
 	restart()
 	w.look()
 	w.more[len(w.more)-1].Status.Source.Ended = true
+	worker := w.source(pm)
 	restart()
-	if len(w.watch.forwards) > 0 { // with a new agent it is the watch that does it
-		must(w.T, w.ends.Forward(m))
+	if worker == w.source(pm) { // with a new agent it is the watch that does it
+		must(w.T, worker.Forward(m))
 	}
 	w.look()
 }
@@ -133,7 +132,7 @@ func (w *world) resumes(pm *v1alpha1.PodMigration, restart func()) {
 func TestMovesOn(t *testing.T) {
 	for name, restart := range map[string]func(*world){"the same agents": func(*world) {}, "new agents after each step": (*world).newAgent} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newWorldOf(t, "n1", "n2")
 			restart := func() { restart(w) }
 			w.moved(true)
 			w.look()
@@ -142,7 +141,7 @@ func TestMovesOn(t *testing.T) {
 				restart()
 				w.asks(pm)
 				restart()
-				must(t, w.ends.Hold(migrate.MoveOf(pm)))
+				must(t, w.source(pm).Hold(migrate.MoveOf(pm)))
 				pm.Status.Source.Offered = true
 				w.look()
 				var waiting []<-chan error
@@ -158,7 +157,7 @@ func TestMovesOn(t *testing.T) {
 					}
 				}
 				newest := w.more[len(w.more)-1]
-				for i, r := range append([]*v1alpha1.PodMigration{w.pm}, w.more...)[:len(w.more)] {
+				for i, r := range w.records()[:len(w.more)] {
 					if r.Status.Connections.TurnedTo != newest.UID || r.Status.Connections.LeaseEnded {
 						t.Errorf("move %d: of address %d the record says %+v", len(w.more)+1, i+1, r.Status.Connections)
 					}
@@ -175,12 +174,12 @@ func TestMovesOn(t *testing.T) {
 func TestMoveOnGivenUp(t *testing.T) {
 	for name, steps := range map[string]int{"when probed": 0, "when held": 1, "when what comes is kept": 2} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newWorldOf(t, "n1", "n2")
 			w.moved(true)
 			pm := w.onward()
 			w.asks(pm)
 			if steps > 0 {
-				must(t, w.ends.Hold(migrate.MoveOf(pm)))
+				must(t, w.source(pm).Hold(migrate.MoveOf(pm)))
 			}
 			if steps > 1 {
 				pm.Status.Source.Offered = true
@@ -190,8 +189,8 @@ func TestMoveOnGivenUp(t *testing.T) {
 				}
 			}
 			pm.Status.Decision = v1alpha1.Abort
-			must(t, w.ends.Clear(migrate.MoveOf(pm), migrate.RoleTarget))
-			must(t, w.ends.Clear(migrate.MoveOf(pm), migrate.RoleSource))
+			must(t, w.target(pm).Clear(migrate.MoveOf(pm), migrate.RoleTarget))
+			must(t, w.source(pm).Clear(migrate.MoveOf(pm), migrate.RoleSource))
 			pm.Status.Source.Released, pm.Status.Target.Cleaned = true, true
 			for range 2 {
 				w.look()
@@ -211,15 +210,21 @@ func TestMoveOnGivenUp(t *testing.T) {
 	}
 }
 
-// onTheThird is a pod that has moved twice, with a connection by its first address.
-func onTheThird(t *testing.T) (w *world, client, server *net.TCPConn) {
-	w = newWorld(t)
+// aboutToMoveOn is a pod that has moved once, and is held to move on.
+func aboutToMoveOn(t *testing.T) (*world, *v1alpha1.PodMigration) {
+	w := newWorldOf(t, "n1", "n2")
 	w.moved(true)
 	w.look()
 	pm := w.onward()
 	w.asks(pm)
-	must(t, w.ends.Hold(migrate.MoveOf(pm)))
+	must(t, w.source(pm).Hold(migrate.MoveOf(pm)))
 	pm.Status.Source.Offered = true
+	return w, pm
+}
+
+// onTheThird is a pod that has moved twice, with a connection by its first address.
+func onTheThird(t *testing.T) (_ *world, client, server *net.TCPConn) {
+	w, pm := aboutToMoveOn(t)
 	w.resumes(pm, func() {})
 	client, server = w.connectTo(w.left.addr, w.places[2])
 	w.look()

@@ -38,6 +38,15 @@ func (s seat) span() time.Duration {
 	return s.m.Keep.Earlier[s.i-1].For
 }
 
+// left is for how long from now on the address is kept yet: no longer than its time, whenever that began.
+func (s seat) left(now time.Time) time.Duration {
+	k := s.m.Keep
+	if k.Until.IsZero() {
+		return s.span()
+	}
+	return max(0, min(s.span(), k.Until.Add(s.span()-k.For).Sub(now)))
+}
+
 // quiet is for how long nothing may have used the address before its lease is left.
 func (s seat) quiet() time.Duration {
 	if len(s.m.Keep.Earlier) > 0 && s.pm.Status.HandedOver {
@@ -110,7 +119,8 @@ func (p picture) over(s seat) (ended, left bool) {
 	if e == nil {
 		return c.LeaseEnded, c.TargetLeft
 	}
-	// It may be ended where it was made, which the holder's agent and drover-controller write.
+	// It may be ended where it was made, which the holder's agent and drover-controller write. That record is
+	// the older one: if it is not there it is gone, and the holder with it.
 	holder := p.recorded[s.uid()]
-	return e.Ended || holder != nil && holder.Status.Connections != nil && holder.Status.Connections.LeaseEnded, e.TargetLeft
+	return e.Ended || holder == nil || !leased(holder), e.TargetLeft
 }

@@ -62,7 +62,7 @@ type Watch struct {
 	holds    map[string]bool
 	// answers are the probes for earlier addresses that are being answered, by the seat; keeps for which
 	// moves what comes for one is kept, by the UID of the PodMigration that has left it.
-	answers   map[string]context.CancelFunc
+	answers   map[string]answering
 	answering sync.WaitGroup
 	keeps     map[string]string
 }
@@ -82,7 +82,7 @@ func NewWatch(c Config) *Watch {
 		c.Now = time.Now
 	}
 	return &Watch{cfg: c, soon: make(chan struct{}, 1), busy: map[string]time.Time{}, seen: map[string][]uint64{}, over: map[string]end{},
-		forwards: map[string]string{}, holds: map[string]bool{}, answers: map[string]context.CancelFunc{}, keeps: map[string]string{}}
+		forwards: map[string]string{}, holds: map[string]bool{}, answers: map[string]answering{}, keeps: map[string]string{}}
 }
 
 // Changed tells that a PodMigration has changed: what waits for that is done at once. It returns at once.
@@ -203,6 +203,11 @@ func (w *Watch) judge(ctx context.Context, s seat, at string, err error) error {
 		return w.end(ctx, s, end{v1alpha1.ReasonTargetGone, fmt.Sprintf("the sandbox on node %s is no end of the tunnel any more: %v", w.cfg.Node, err), true})
 	case err != nil:
 		return err // the kernel closes it by itself
+	}
+	if u.Held && s.i > 0 {
+		if d := s.left(now); d > early {
+			return w.cfg.Ends.openEarlier(ctx, at, s, d)
+		}
 	}
 	// One that comes and goes between two looks is none that was taken along: kubelet's probes of the
 	// old pod are such, and would have the lease never end.

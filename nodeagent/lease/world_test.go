@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,27 +53,38 @@ type sandbox struct {
 
 func (s sandbox) path() string { return fmt.Sprintf("/proc/self/fd/%d", int(s.ns)) }
 
-// world is one node with both ends of a move on it, and a client beside them.
+// agent is that of one node.
+type agent struct {
+	node  string
+	ends  *Ends
+	watch *Watch
+}
+
+// world is where a pod moves, from one node to another or within one, and a client beside.
 type world struct {
 	*testing.T
-	ends                *Ends
+	agents              []*agent
+	ends                *Ends // of the first
 	router              netns.NsHandle
 	left, fresh, client sandbox
 	pm                  *v1alpha1.PodMigration
 	more                []*v1alpha1.PodMigration // of later moves
 	places              []sandbox                // where the pod was, in order
-	gone                bool                     // the record
+	gone                bool                     // the records
+	missing             string                   // the one of that name is gone
+	deaf                error                    // of who asks the API server
+	stale               []v1alpha1.PodMigration  // what all have heard of last, if that is long past
 	now                 time.Time
-	watch               *Watch
+	watch               *Watch // of the first
 }
 
-func newWorld(t *testing.T) *world {
+// newWorld has both ends of the move on one node.
+func newWorld(t *testing.T) *world { return newWorldOf(t, "n", "n") }
+
+func newWorldOf(t *testing.T, source, target string) *world {
 	t.Helper()
-	dir := t.TempDir()
-	l := layout.Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
-	must(t, l.Prepare())
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	w := &world{T: t, ends: New(l, "/", log), now: time.Now()}
+	w := &world{T: t, now: time.Now()}
+	w.on(source)
 	router := netspace.Make(t)
 	must(t, netspace.In(router, func() error {
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br"}}); err != nil {
@@ -83,31 +95,57 @@ func newWorld(t *testing.T) *world {
 	w.router = router
 	w.left, w.fresh, w.client = w.sandbox(router, 2), w.sandbox(router, 3), w.sandbox(router, 4)
 	w.places = []sandbox{w.left, w.fresh}
-	w.container(sourcePod, "c-source", w.left)
-	w.container(targetPod, "c-target", w.fresh)
+	w.container(source, sourcePod, "c-source", w.left)
+	w.container(target, targetPod, "c-target", w.fresh)
 	w.pm = &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "move", UID: "uid-1", ResourceVersion: "1"}}
 	s := &w.pm.Status
 	s.Epoch = 2
-	s.Source = v1alpha1.SourceStatus{Node: "n", PodName: "web", PodUID: sourcePod, Containers: []v1alpha1.MovingContainer{{Name: "web", ID: "c-source"}}}
-	s.Target = v1alpha1.TargetStatus{Node: "n", PodName: "web-dm2", PodUID: targetPod}
+	s.Source = v1alpha1.SourceStatus{Node: source, PodName: "web", PodUID: sourcePod, Containers: []v1alpha1.MovingContainer{{Name: "web", ID: "c-source"}}}
+	s.Target = v1alpha1.TargetStatus{Node: target, PodName: "web-dm2", PodUID: targetPod}
 	s.Connections = &v1alpha1.ConnectionsStatus{State: v1alpha1.ConnectionsProbing, OldAddresses: []string{w.left.addr.String()},
 		KeepFor: metav1.Duration{Duration: time.Hour}}
 	w.newAgent()
 	return w
 }
 
-// newAgent is one that knows nothing but what is on the node.
-func (w *world) newAgent() {
-	w.ends = New(w.ends.layout, "/", w.ends.log)
-	w.watch = NewWatch(Config{Node: "n", Ends: w.ends, Records: w, Fences: w.ends.layout.Fences(), Log: w.ends.log,
-		Now: func() time.Time { return w.now },
+// on is the agent of a node.
+func (w *world) on(node string) *agent {
+	w.Helper()
+	if i := slices.IndexFunc(w.agents, func(a *agent) bool { return a.node == node }); i >= 0 {
+		return w.agents[i]
+	}
+	dir := w.TempDir()
+	l := layout.Layout{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	must(w.T, l.Prepare())
+	w.agents = append(w.agents, w.agent(node, l))
+	w.ends, w.watch = w.agents[0].ends, w.agents[0].watch
+	return w.agents[len(w.agents)-1]
+}
+
+func (w *world) agent(node string, l layout.Layout) *agent {
+	log := slog.New(slog.NewTextHandler(w.Output(), nil)).With("node", node)
+	a := &agent{node: node, ends: New(l, "/", w, log)}
+	a.watch = NewWatch(Config{Node: node, Ends: a.ends, Records: w, Fences: l.Fences(), Log: log, Now: func() time.Time { return w.now },
 		List: func(context.Context) ([]v1alpha1.PodMigration, error) {
-			if w.gone {
-				return nil, nil
+			if w.stale != nil {
+				return w.stale, nil
 			}
 			return w.list(), nil
 		}})
+	return a
 }
+
+// newAgent has all agents be ones that know nothing but what is on their nodes.
+func (w *world) newAgent() {
+	for i, a := range w.agents {
+		w.agents[i] = w.agent(a.node, a.ends.layout)
+	}
+	w.ends, w.watch = w.agents[0].ends, w.agents[0].watch
+}
+
+// source and target are the ends of a move's agents.
+func (w *world) source(pm *v1alpha1.PodMigration) *Ends { return w.on(pm.Status.Source.Node).ends }
+func (w *world) target(pm *v1alpha1.PodMigration) *Ends { return w.on(pm.Status.Target.Node).ends }
 
 func (w *world) sandbox(router netns.NsHandle, number int) sandbox {
 	w.Helper()
@@ -145,12 +183,12 @@ func (s sandbox) end() {
 }
 
 // container is one of the pod, as drover-runc notes it at its create.
-func (w *world) container(pod, id string, s sandbox) {
+func (w *world) container(node, pod, id string, s sandbox) {
 	w.Helper()
 	bundle := w.TempDir()
 	config := fmt.Sprintf(`{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/proc/%d/ns/net"}]}}`, s.first.Process.Pid)
 	must(w.T, os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600))
-	must(w.T, w.ends.layout.WriteContainer(layout.Container{ID: id, PodUID: pod, Bundle: bundle}))
+	must(w.T, w.on(node).ends.layout.WriteContainer(layout.Container{ID: id, PodUID: pod, Bundle: bundle}))
 }
 
 func (w *world) move() migrate.Move { return migrate.MoveOf(w.pm) }
@@ -158,7 +196,7 @@ func (w *world) move() migrate.Move { return migrate.MoveOf(w.pm) }
 // probed is the move when it is known that its connections go along.
 func (w *world) probed() {
 	w.Helper()
-	a, err := w.ends.Find(w.move())
+	a, err := w.target(w.pm).Find(w.move())
 	must(w.T, err)
 	w.pm.Status.Connections.NewAddress = a.String()
 	ctx, done := context.WithTimeout(w.Context(), patience)
@@ -166,9 +204,9 @@ func (w *world) probed() {
 	answers, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- w.ends.Answer(answers, w.move()) }()
-	must(w.T, w.ends.Probe(ctx, w.move()))
-	must(w.T, w.ends.Arrive(w.move()))
+	go func() { ended <- w.source(w.pm).Answer(answers, w.move()) }()
+	must(w.T, w.target(w.pm).Probe(ctx, w.move()))
+	must(w.T, w.target(w.pm).Arrive(w.move()))
 	w.pm.Status.Connections.State = v1alpha1.ConnectionsKept
 	w.pm.Status.Target.Waiting = true
 	stop()
@@ -180,20 +218,23 @@ func (w *world) moved(forwarded bool) {
 	w.Helper()
 	w.probed()
 	m := w.move()
-	must(w.T, w.ends.Hold(m))
-	must(w.T, w.ends.Arrive(m))
-	must(w.T, w.ends.Open(m))
+	must(w.T, w.source(w.pm).Hold(m))
+	must(w.T, w.target(w.pm).Arrive(m))
+	must(w.T, w.target(w.pm).Open(w.Context(), m))
 	s := &w.pm.Status
 	s.Decision, s.Target.Starting, s.Target.Resumed, s.Source.Offered, s.Source.Ended = v1alpha1.Commit, true, true, true, true
 	if forwarded {
-		must(w.T, w.ends.Forward(m))
+		must(w.T, w.source(w.pm).Forward(m))
 	}
 }
 
 // Get and UpdateStatus are Records.
 func (w *world) Get(_ context.Context, _, name string) (*v1alpha1.PodMigration, error) {
-	if w.gone {
-		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "podmigrations"}, "move")
+	if w.deaf != nil {
+		return nil, w.deaf
+	}
+	if w.gone || name == w.missing {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "podmigrations"}, name)
 	}
 	for _, pm := range w.more {
 		if pm.Name == name {
@@ -215,16 +256,28 @@ func (w *world) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v1a
 }
 
 func (w *world) list() []v1alpha1.PodMigration {
-	all := []v1alpha1.PodMigration{*w.pm.DeepCopy()}
-	for _, pm := range w.more {
-		all = append(all, *pm.DeepCopy())
+	if w.gone {
+		return nil
+	}
+	var all []v1alpha1.PodMigration
+	for _, pm := range w.records() {
+		if pm.Name != w.missing {
+			all = append(all, *pm.DeepCopy())
+		}
 	}
 	return all
 }
 
+// records are those of all moves, in order.
+func (w *world) records() []*v1alpha1.PodMigration {
+	return append([]*v1alpha1.PodMigration{w.pm}, w.more...)
+}
+
 func (w *world) look() {
 	w.Helper()
-	must(w.T, w.watch.look(w.Context()))
+	for _, a := range w.agents {
+		must(w.T, a.watch.look(w.Context()))
+	}
 }
 
 // connect is a client's connection to the old address, both ends of it.
@@ -288,8 +341,12 @@ func (w *world) is(left, fresh bool) {
 // notes fails unless there are so many.
 func (w *world) notes(want int) {
 	w.Helper()
-	all, err := w.ends.notes()
-	must(w.T, err)
+	var all []note
+	for _, a := range w.agents {
+		n, err := a.ends.notes()
+		must(w.T, err)
+		all = append(all, n...)
+	}
 	if len(all) != want {
 		w.Errorf("notes %+v, want %d", all, want)
 	}

@@ -33,8 +33,8 @@ type Keep struct {
 
 // Earlier is an address that the pod has by the lease of an earlier move.
 type Earlier struct {
-	// UID is that of the PodMigration by which the pod left it, Node where it is held.
-	UID, Node string
+	// UID and Migration are those of the PodMigration by which the pod left it, Node where it is held.
+	UID, Migration, Node string
 	// Old and For are as those of Keep.
 	Old []netip.Addr
 	For time.Duration
@@ -56,7 +56,7 @@ func keepOf(c *v1alpha1.ConnectionsStatus) (k Keep) {
 	}
 	k.Old = addressesOf(c.OldAddresses)
 	for _, e := range c.Earlier {
-		k.Earlier = append(k.Earlier, Earlier{UID: string(e.UID), Node: e.Node, Old: addressesOf(e.Addresses), For: e.KeepFor.Duration})
+		k.Earlier = append(k.Earlier, Earlier{UID: string(e.UID), Migration: e.Migration, Node: e.Node, Old: addressesOf(e.Addresses), For: e.KeepFor.Duration})
 	}
 	k.New, _ = netip.ParseAddr(c.NewAddress)
 	k.For = c.KeepFor.Duration
@@ -92,8 +92,8 @@ type Addresses interface {
 	// Arrive gives the old addresses to the target's sandbox, held.
 	Arrive(m Move) error
 	// Open lets packets of the old addresses through at the target, for m.Keep.For from now on; of earlier
-	// ones for as long as they have.
-	Open(m Move) error
+	// ones for as long as they have, if their leases are found to live. Not found out soon: they follow.
+	Open(ctx context.Context, m Move) error
 	// Forward sends what comes to the source's sandbox on to the target's, for m.Keep.For at most.
 	Forward(m Move) error
 	// Clear takes away what there is in the sandbox of m's pod on that side. Nothing there, or no
@@ -128,7 +128,7 @@ func (stay) Answer(context.Context, Move) error { return errStay }
 func (stay) Probe(context.Context, Move) error  { return errStay }
 func (stay) Hold(Move) error                    { return errStay }
 func (stay) Arrive(Move) error                  { return errStay }
-func (stay) Open(Move) error                    { return errStay }
+func (stay) Open(context.Context, Move) error   { return errStay }
 func (stay) Forward(Move) error                 { return errStay }
 func (stay) Clear(Move, Role) error             { return nil }
 

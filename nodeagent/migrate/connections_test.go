@@ -80,7 +80,7 @@ func (x *addresses) Arrive(Move) error {
 	return x.arriveErr
 }
 
-func (x *addresses) Open(m Move) error {
+func (x *addresses) Open(_ context.Context, m Move) error {
 	x.c.called(x.name + " open")
 	if r := x.c.record(); !r.Target.Starting || r.Target.Resumed || m.Keep.For != time.Minute {
 		x.c.t.Errorf("opened for %v, and the record says starting: %v, resumed: %v", m.Keep.For, r.Target.Starting, r.Target.Resumed)

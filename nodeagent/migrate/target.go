@@ -173,7 +173,7 @@ func (w *worker) resume(ctx context.Context, id string) error {
 	mark := func() error {
 		// The source holds the address until it is ended: nothing passes by this alone.
 		if m.KeepsConnections {
-			if err := p.Addresses.Open(m); err != nil {
+			if err := p.Addresses.Open(ctx, m); err != nil {
 				return err
 			}
 		}
@@ -202,7 +202,7 @@ func (w *worker) resumeRest(ctx context.Context) error {
 	}
 	if m := w.moving(); m.KeepsConnections {
 		// The pod may have run, and comes first: without its connections rather than not at all.
-		if err := w.d.ports.Addresses.Open(m); err != nil {
+		if err := w.d.ports.Addresses.Open(ctx, m); err != nil {
 			w.log.Error("the pod goes on without its old address", "err", err)
 		}
 	}

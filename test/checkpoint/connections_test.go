@@ -22,7 +22,7 @@ func must(t *testing.T, err error) {
 
 // newEnds is what an agent has that knows nothing but what is on the node.
 func newEnds(t *testing.T) *lease.Ends {
-	return lease.New(layout.Default, "/", slog.New(slog.NewTextHandler(t.Output(), nil)))
+	return lease.New(layout.Default, "/", nil, slog.New(slog.NewTextHandler(t.Output(), nil)))
 }
 
 // talked is a container that counts and is talked to by all that there is, and is dumped with
