@@ -101,7 +101,7 @@ func unlocked(t *testing.T, all ...*container) {
 func TestConnectionsMove(t *testing.T) {
 	k := talkedTo(t)
 	at := k.arrived(t)
-	must(t, at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return k.ends.Open(at.m) }))
+	must(t, at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return k.ends.Open(t.Context(), at.m) }))
 	must(t, at.a.dumps.End(within(t), at.m))
 	must(t, k.ends.Forward(at.m))
 	must(t, <-at.created)
