@@ -142,12 +142,28 @@ func (e *Ends) Probe(ctx context.Context, m migrate.Move) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range leases(m) {
-		if err := address.Probe(ctx, at, l, nonce(m, l)); err != nil {
+	for i, l := range leases(m) {
+		s := seat{m: m, i: i}
+		if e.over(ctx, s) {
+			continue
+		}
+		if err := address.Probe(ctx, at, l, nonce(m, l)); err != nil && !e.over(ctx, s) {
 			return err
 		}
 	}
 	return nil
+}
+
+// over tells that the lease of an earlier address has ended since the move was accepted: who held it need not
+// answer any more, and the other addresses go along without it.
+func (e *Ends) over(ctx context.Context, s seat) bool {
+	if s.i == 0 {
+		return false
+	}
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), soon)
+	defer done()
+	lives, err := e.lives(ctx, s)
+	return err == nil && !lives
 }
 
 // Hold implements migrate.Addresses. What comes meanwhile is kept, if the agent may.

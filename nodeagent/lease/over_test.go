@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"os"
@@ -61,6 +62,42 @@ func TestOpenEarlier(t *testing.T) {
 			} else if all, err := address.Arrived(w.places[2].path()); err != nil || len(all) != 1 || all[0].Old[0] != w.fresh.addr {
 				t.Errorf("the newest sandbox has %v, %v; want the second address alone", all, err)
 			}
+		})
+	}
+}
+
+// For an address whose lease has ended the others do not stay behind.
+func TestProbeWhatLives(t *testing.T) {
+	for name, c := range map[string]struct {
+		then func(*world)
+		goes bool
+	}{
+		"its holder does not answer": {func(*world) {}, false},
+		"nobody can be asked":        {func(w *world) { w.deaf = errors.New("no route to the API server") }, false},
+		"its lease is over":          {func(w *world) { w.pm.Status.Connections.LeaseEnded = true }, true},
+		"its record is gone":         {func(w *world) { w.missing = w.pm.Name }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldOf(t, "n1", "n2")
+			w.moved(true)
+			w.look()
+			pm := w.onward()
+			m := migrate.MoveOf(pm)
+			c.then(w)
+			limit := time.Second
+			if c.goes {
+				limit = patience
+			}
+			ctx, done := context.WithTimeout(t.Context(), limit)
+			defer done()
+			answers, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- w.source(pm).Answer(answers, m) }()
+			if err := w.target(pm).Probe(ctx, m); (err == nil) != c.goes {
+				t.Errorf("%v; want that it goes on: %v", err, c.goes)
+			}
+			stop()
+			must(t, <-ended)
 		})
 	}
 }
