@@ -125,6 +125,9 @@ func moveOn(ctx context.Context, c *cluster.Cluster, pod *corev1.Pod) (*corev1.P
 	if end.Status.Phase != v1alpha1.PhaseCompleted || end.Status.FrozenTime == nil {
 		return pod, 0, fmt.Errorf("it ended as %s: %s: %s", end.Status.Phase, end.Status.DecisionReason, end.Status.DecisionMessage)
 	}
+	if kept := end.Status.Connections; kept == nil || kept.State != v1alpha1.ConnectionsKept {
+		return pod, 0, fmt.Errorf("it closed the pod's connections: %+v", kept)
+	}
 	pod, err = c.OnlyPod(ctx, pod.Namespace, pod.Labels["app"])
 	return pod, end.Status.FrozenTime.Duration, err
 }
