@@ -29,6 +29,15 @@ func (r *Reconciler) get(ctx context.Context, namespace, name string, into clien
 	return true, nil
 }
 
+// moves are all of the namespace.
+func (r *Reconciler) moves(ctx context.Context, namespace string) ([]v1alpha1.PodMigration, error) {
+	var all v1alpha1.PodMigrationList
+	if err := r.Reader.List(ctx, &all, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("list the PodMigrations in %s: %w", namespace, err)
+	}
+	return all.Items, nil
+}
+
 // look reads everything that the next step depends on.
 func (r *Reconciler) look(ctx context.Context, m *v1alpha1.PodMigration) (Facts, error) {
 	f := Facts{Now: r.Now(), CarryEarlier: r.Config.CarryEarlierAddresses}
@@ -167,10 +176,6 @@ func (r *Reconciler) lookSwitches(ctx context.Context, m *v1alpha1.PodMigration,
 	if found && string(holder.UID) == uid {
 		f.Holder = &holder
 	}
-	var all v1alpha1.PodMigrationList
-	if err := r.Reader.List(ctx, &all, client.InNamespace(m.Namespace)); err != nil {
-		return fmt.Errorf("list the PodMigrations in %s: %w", m.Namespace, err)
-	}
-	f.Others = all.Items
-	return nil
+	f.Others, err = r.moves(ctx, m.Namespace)
+	return err
 }

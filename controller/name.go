@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 )
@@ -212,12 +211,12 @@ func nameBackoff(tries int) time.Duration {
 
 // child is the newest second step of the move; nil: there is none.
 func (r *Reconciler) child(ctx context.Context, m *v1alpha1.PodMigration) (newest *v1alpha1.PodMigration, number int, _ error) {
-	var all v1alpha1.PodMigrationList
-	if err := r.Reader.List(ctx, &all, client.InNamespace(m.Namespace)); err != nil {
-		return nil, 0, fmt.Errorf("list the PodMigrations in %s: %w", m.Namespace, err)
+	all, err := r.moves(ctx, m.Namespace)
+	if err != nil {
+		return nil, 0, err
 	}
-	for i := range all.Items {
-		c := &all.Items[i]
+	for i := range all {
+		c := &all[i]
 		if !returnsName(c) || !metav1.IsControlledBy(c, m) {
 			continue
 		}

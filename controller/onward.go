@@ -3,11 +3,8 @@ package controller
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
-
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/drover-project/drover/api/v1alpha1"
 )
@@ -97,15 +94,6 @@ func (r *Reconciler) endShort(ctx context.Context, m *v1alpha1.PodMigration, f F
 		}
 	}
 	return wait, nil
-}
-
-// moves are all of the namespace.
-func (r *Reconciler) moves(ctx context.Context, namespace string) ([]v1alpha1.PodMigration, error) {
-	var all v1alpha1.PodMigrationList
-	if err := r.Reader.List(ctx, &all, client.InNamespace(namespace)); err != nil {
-		return nil, fmt.Errorf("list the PodMigrations in %s: %w", namespace, err)
-	}
-	return all.Items, nil
 }
 
 // whereNow gives the newest move of the pod that has the old address of m, and m as if that was by which the

@@ -89,8 +89,7 @@ func printNodes(out io.Writer, s view.Snapshot) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t-\t-\t-\t-\t-\tunknown\n", id, phase(n), since(n, s.At))
 			continue
 		}
-		l := n.State.Load
-		l.Used = n.Used(s.At)
+		l := n.Load(s.At)
 		takes := "yes"
 		if why := n.Closed(); why != "" {
 			takes = "no: " + why

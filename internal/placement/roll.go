@@ -73,8 +73,7 @@ func (v *Survey) loadAll() *loads {
 // load is that of one node.
 func (v *Survey) load(id model.NodeID) loaded {
 	n, ok := v.view.Nodes[id]
-	l := loaded{load: n.State.Load, heard: n.Received}
-	l.load.Used = n.Used(v.now)
+	l := loaded{load: n.Load(v.now), heard: n.Received}
 	age, heard := n.Age(v.now)
 	switch {
 	case !ok || !heard:

@@ -63,6 +63,13 @@ func (n Node) Used(now time.Time) model.Resources {
 	return n.State.Load.Used.Plus(n.Recent.Left(now))
 }
 
+// Load is what the node has told of its load, with what counts as in use at now.
+func (n Node) Load(now time.Time) model.Load {
+	l := n.State.Load
+	l.Used = n.Used(now)
+	return l
+}
+
 // RouteAge is how old the node's own measurement of the path to another node is at now.
 // It needs no common clock: the time from the measurement to the state's own stamp is
 // read on the measuring node's clock, the rest on the receiver's. A route that the node has

@@ -249,9 +249,7 @@ func (c *Cluster) Idle(ctx context.Context, node string, cores model.Cores) erro
 			return false, err.Error()
 		}
 		for by, s := range views {
-			n := s.Nodes[nodeID(node)]
-			l := n.State.Load
-			l.Used = n.Used(s.At)
+			l := s.Nodes[nodeID(node)].Load(s.At)
 			if idle := l.Idle().CPU; idle < cores {
 				return false, fmt.Sprintf("%s says %.2f", by, idle)
 			}
