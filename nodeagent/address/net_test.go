@@ -32,23 +32,29 @@ func TestForward(t *testing.T) {
 	for _, first := range firsts {
 		t.Run("tunnel over "+first, func(t *testing.T) {
 			w := moved(t, first)
-			for _, a := range w.lease.Old {
-				peers := w.new.echo(t, netip.AddrPortFrom(a, port))
-				for _, client := range []pod{w.near, w.far} {
-					c, err := client.dial(netip.AddrPortFrom(a, port))
-					if err == nil {
-						err = exchange(c)
-					}
-					if err != nil {
-						t.Errorf("from %v to %v: %v", client.like(a), a, err)
-						continue
-					}
-					if peer := <-peers; peer != client.like(a) {
-						t.Errorf("%v talked to %v, which took it for %v", client.like(a), a, peer)
-					}
-				}
-			}
+			w.reach(t, w.new, w.lease.Old...)
 		})
+	}
+}
+
+// reach fails unless both clients reach the pod where it is now by every address, and it knows them by theirs.
+func (w *world) reach(t *testing.T, now pod, addresses ...netip.Addr) {
+	t.Helper()
+	for _, a := range addresses {
+		peers := now.echo(t, netip.AddrPortFrom(a, port))
+		for _, client := range []pod{w.near, w.far} {
+			c, err := client.dial(netip.AddrPortFrom(a, port))
+			if err == nil {
+				err = exchange(c)
+			}
+			if err != nil {
+				t.Errorf("from %v to %v: %v", client.like(a), a, err)
+				continue
+			}
+			if peer := <-peers; peer != client.like(a) {
+				t.Errorf("%v talked to %v, which took it for %v", client.like(a), a, peer)
+			}
+		}
 	}
 }
 

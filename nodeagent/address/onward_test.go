@@ -75,22 +75,7 @@ func (o *onward) move(t *testing.T, all []Lease) {
 // talks fails unless both clients reach the pod by every address, and it knows them by theirs.
 func (o *onward) talks(t *testing.T, addresses ...netip.Addr) {
 	t.Helper()
-	for _, a := range addresses {
-		peers := o.now().echo(t, netip.AddrPortFrom(a, port))
-		for _, client := range []pod{o.near, o.far} {
-			c, err := client.dial(netip.AddrPortFrom(a, port))
-			if err == nil {
-				err = exchange(c)
-			}
-			if err != nil {
-				t.Errorf("from %v to %v: %v", client.like(a), a, err)
-				continue
-			}
-			if peer := <-peers; peer != client.like(a) {
-				t.Errorf("%v talked to %v, which took it for %v", client.like(a), a, peer)
-			}
-		}
-	}
+	o.reach(t, o.now(), addresses...)
 }
 
 // A pod that moves again and again is reached by every address that it ever had, also where it comes back

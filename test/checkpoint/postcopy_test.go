@@ -141,12 +141,7 @@ func TestPostCopyAbort(t *testing.T) {
 		at.mustBeAborted(t)
 	})
 	t.Run("some", func(t *testing.T) {
-		postCopy(t)
-		at := begin(t)
-		came := at.some()
-		l := at.restoreStopped(t)
-		l.goOn(t)
-		<-came
+		at := lacking(t)
 		if err := at.a.copies.Kill(within(t), at.m); err != nil {
 			t.Fatal(err)
 		}
@@ -170,6 +165,18 @@ func (at *attempt) mustBeAborted(t *testing.T) {
 	at.mustBeGone(t)
 	released(t, at.a, at.source, at.m, at.last)
 	at.mustBeCleared(t)
+}
+
+// lacking is an attempt whose copy is held and waits for more of its memory.
+func lacking(t *testing.T) *attempt {
+	t.Helper()
+	postCopy(t)
+	at := begin(t)
+	came := at.some()
+	l := at.restoreStopped(t)
+	l.goOn(t)
+	<-came
+	return at
 }
 
 // some lets two pieces of memory come, and no more; came is closed when there is a third one to wait for.
@@ -242,12 +249,7 @@ func TestPostCopyForfeitedWhileHeld(t *testing.T) {
 		at.mustArrive(t)
 	})
 	t.Run("lacking", func(t *testing.T) {
-		postCopy(t)
-		at := begin(t)
-		came := at.some()
-		l := at.restoreStopped(t)
-		l.goOn(t)
-		<-came
+		at := lacking(t)
 		drop(t, at)
 		at.a.expect("failed " + at.target.id)
 		if err := at.a.copies.Resume(within(t), at.m, at.target.id, func() error { return nil }); err == nil {
