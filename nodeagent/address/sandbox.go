@@ -233,22 +233,33 @@ func (s *sandbox) clearLeft() error {
 	return s.detach(tunnel.DetachLeft)
 }
 
-// clearNew is the same of the ends where the pod is now.
+// clearNew is the same of the ends where the pod is now, or would have been: a copy that was killed has left
+// connections that are its source's still.
 func (s *sandbox) clearNew() error {
+	all, err := s.ends(false)
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if err := s.quit(l); err != nil {
+			return err
+		}
+	}
 	if err := s.unlead(func(netip.Addr) bool { return true }); err != nil {
 		return err
 	}
 	if err := s.remove(func(d netlink.Link) bool { return !isLeft(d) }); err != nil {
 		return err
 	}
-	return s.detach(tunnel.DetachNew)
+	return s.unfilter()
 }
 
 // ClearLeft takes away all that makes the sandbox at path, which may be gone, an end that the pod has left.
 // It is then as it was before, the new end of earlier addresses too.
 func ClearLeft(path string) error { return clearing(path, (*sandbox).clearLeft) }
 
-// ClearNew takes away all that makes it an end, of any lease, where the pod is now.
+// ClearNew takes away all that makes it an end, of any lease, where the pod is now. Connections that are left are
+// ended as Leave does it, and nothing that their sockets still send gets out.
 func ClearNew(path string) error { return clearing(path, (*sandbox).clearNew) }
 
 func clearing(path string, clear func(*sandbox) error) error {

@@ -165,10 +165,17 @@ func (s *sandbox) quit(l Lease) error {
 		return err
 	}
 	others, err := s.ends(false)
-	if err != nil || len(others) > 0 || !s.unbound() {
-		// The filters at the other devices are those of the others, too. And a socket that is left would
-		// send from an address which is not the pod's any more: they keep that in.
-		return err
+	if err != nil || len(others) > 0 {
+		return err // the filters at the other devices are those of the others, too
+	}
+	return s.unfilter()
+}
+
+// unfilter takes the new ends' filters off. They stay where a socket is left: it would send from an address
+// which is not the pod's any more.
+func (s *sandbox) unfilter() error {
+	if !s.unbound() {
+		return nil
 	}
 	return s.detach(tunnel.DetachNew)
 }

@@ -195,3 +195,40 @@ func TestAddressesAndStands(t *testing.T) {
 }
 
 func TestAble(t *testing.T) { must(t, Able()) }
+
+// A copy that is killed before its lease is opened closes connections that are its source's still: the
+// kernel goes on sending FINs for it, and none may be there when nothing holds them any more.
+func TestClearedSocketIsSilent(t *testing.T) {
+	w := newWorld(t, "IPv4")
+	w.far.reaches(t, w.new, w.new.v6)
+	fresh := w.new.state(t)
+	w.move(t)
+	accepted := served(t, w.new)
+	for _, a := range w.lease.Old {
+		c, err := w.far.dial(netip.AddrPortFrom(a, port))
+		must(t, err)
+		defer c.Close()
+	}
+	must(t, Open(w.new.path(), w.lease, 0))
+	for range w.lease.Old {
+		(<-accepted).Close()
+	}
+	s, err := enter(w.new.path())
+	must(t, err)
+	defer s.leave()
+	unsaid := func() int {
+		all, err := s.connections(w.lease)
+		must(t, err)
+		return len(all)
+	}
+	if n := unsaid(); n != len(w.lease.Old) {
+		t.Fatalf("%d connections have something to say, want %d", n, len(w.lease.Old))
+	}
+	must(t, ClearNew(w.new.path()))
+	if n := unsaid(); n != 0 {
+		t.Errorf("%d connections go on speaking from an address that is somebody else's", n)
+	}
+	if diff := cmp.Diff(fresh, w.new.state(t)); diff != "" {
+		t.Error("something is left:", diff)
+	}
+}

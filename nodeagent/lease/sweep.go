@@ -84,13 +84,6 @@ func (w *Watch) sweepTarget(n note, at string, pm *v1alpha1.PodMigration) error 
 	case pm != nil && !pm.Status.Target.Cleaned && pm.Status.Connections != nil && pm.Status.Connections.State != v1alpha1.ConnectionsClosed:
 		return nil
 	}
-	if all, err := address.Arrived(at); err == nil {
-		for _, l := range all {
-			if err := address.Leave(at, l); err != nil {
-				return err
-			}
-		}
-	}
 	return w.cfg.Ends.clear(n.UID, n.Role)
 }
 
