@@ -36,8 +36,8 @@ var boots = []struct {
 const patience = 20 * time.Minute
 
 // readers are packages that read control groups and processes or speak to the kernel's firewall, beside
-// all of bpf.
-var readers = []string{"./internal/cgroup", "./internal/netlock", "./internal/process", "./nodeagent/measure"}
+// all of bpf. Package address has the tunnel that carries an address.
+var readers = []string{"./internal/cgroup", "./internal/netlock", "./internal/process", "./nodeagent/measure", "./nodeagent/address"}
 
 const (
 	source = "../.."
