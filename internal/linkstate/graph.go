@@ -2,6 +2,7 @@ package linkstate
 
 import (
 	"cmp"
+	"iter"
 	"math"
 	"slices"
 	"time"
@@ -31,8 +32,10 @@ type Route struct {
 //
 // A Graph is made by NewGraph and then only read.
 type Graph struct {
+	ids   []model.NodeID // by name
 	index map[model.NodeID]int32
 	links [][]link // of each node, by their other end
+	said  [][]link // what others say of each node, by who says it, both ends' agreement or not
 	heard []model.RouteTime
 	// access is how much of a way through each node is the way to it and back to where a
 	// way past it would lead.
@@ -50,13 +53,12 @@ type link struct {
 // length, nor what a node says of the way to itself.
 func NewGraph(s view.Snapshot, by model.Path, now time.Time, stale time.Duration) *Graph {
 	alive := s.Alive()
-	g := &Graph{index: make(map[model.NodeID]int32, len(alive)), links: make([][]link, len(alive))}
+	g := &Graph{ids: alive, index: make(map[model.NodeID]int32, len(alive)), links: make([][]link, len(alive)), said: make([][]link, len(alive))}
 	for i, id := range alive {
 		g.index[id] = int32(i)
 	}
-	// What the others say of each node. They are gone through in order, so every list comes
-	// to be in order, too.
-	said, total := make([][]link, len(alive)), 0
+	// The nodes are gone through in order, so every list comes to be in order, too.
+	said, total := g.said, 0
 	for i, id := range alive {
 		n := s.Nodes[id]
 		routes := len(n.State.RoutesBy(by))
@@ -98,6 +100,27 @@ func NewGraph(s view.Snapshot, by model.Path, now time.Time, stale time.Duration
 	}
 	g.measureAccess()
 	return g
+}
+
+// Has tells whether a node is in the graph.
+func (g *Graph) Has(id model.NodeID) bool {
+	_, known := g.index[id]
+	return known
+}
+
+// Of gives the nodes that say how long the way to this one is, whatever it says itself.
+func (g *Graph) Of(id model.NodeID) iter.Seq[model.NodeID] {
+	return func(yield func(model.NodeID) bool) {
+		i, known := g.index[id]
+		if !known {
+			return
+		}
+		for _, l := range g.said[i] {
+			if !yield(g.ids[l.to]) {
+				return
+			}
+		}
+	}
 }
 
 // accessQuantile is where among the triangles at a node its access lies, from the least.
@@ -229,7 +252,25 @@ func (r Routes) To(id model.NodeID) (Route, bool) {
 		return Route{}, false
 	}
 	i, known := r.graph.index[id]
-	if !known || r.steps[i].hops == 0 {
+	if !known {
+		return Route{}, false
+	}
+	return r.to(i)
+}
+
+// All gives the routes to all nodes to which there is one, by name.
+func (r Routes) All() iter.Seq2[model.NodeID, Route] {
+	return func(yield func(model.NodeID, Route) bool) {
+		for i := range r.steps {
+			if route, ok := r.to(int32(i)); ok && !yield(r.graph.ids[i], route) {
+				return
+			}
+		}
+	}
+}
+
+func (r Routes) to(i int32) (Route, bool) {
+	if r.steps[i].hops == 0 {
 		return Route{}, false
 	}
 	if direct, measured := find(r.graph.links[r.source], i); measured {

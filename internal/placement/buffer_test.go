@@ -137,18 +137,18 @@ func TestPeersAreBounded(t *testing.T) {
 func TestASurveyIsPreparedInThePlaceOfAnother(t *testing.T) {
 	from := Viewpoint{Source: nth(0)}
 	first := NewSurvey(chain(100), unit(), t0)
-	if first.Ageing(t0.Add(renewComputed)) {
+	if first.Ageing(t0.Add(renews(0))) {
 		t.Error("nothing is computed yet that could age")
 	}
 	first.Candidates(from, nth(3))
-	if first.Ageing(t0.Add(renewComputed-1)) || !first.Ageing(t0.Add(renewComputed)) {
-		t.Errorf("it must be time for another after %v", renewComputed)
+	if first.Ageing(t0.Add(renews(0)-1)) || !first.Ageing(t0.Add(renews(0))) {
+		t.Errorf("it must be time for another after %v", renews(0))
 	}
 	longer := chain(100)
 	for _, e := range [][2]int{{1, 2}, {2, 1}} {
 		longer.Nodes[nth(e[0])].State.Routes[nth(e[1])] = model.RouteTime{RTT: 9 * ms, At: t0}
 	}
-	now := t0.Add(renewComputed)
+	now := t0.Add(renews(0))
 	next := NewSurvey(longer, unit(), now).Like(first)
 	if len(next.node.computed.columns) != 1 {
 		t.Errorf("%d columns are prepared, want that of n0000", len(next.node.computed.columns))

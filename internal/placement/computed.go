@@ -14,10 +14,11 @@ import (
 const (
 	// keepComputed is for how long, among more nodes than can all probe each other, what was
 	// made from a picture's route times serves after it: they are taken over windows that are
-	// longer, and making a graph of thousands of nodes takes longer than ranking them.
-	keepComputed = 10 * time.Second
-	// renewComputed is the age at which it is time to make it anew.
-	renewComputed = 8 * time.Second
+	// longer, and making a graph of thousands of nodes takes longer than ranking them. Among many nodes it is
+	// keepEach for each of them, up to longestComputed, so that what it costs a second stays the same.
+	keepComputed    = 10 * time.Second
+	keepEach        = 4 * time.Millisecond
+	longestComputed = 20 * time.Second
 	// keepSources bounds from how many nodes the routes to all others are kept.
 	keepSources = 64
 	// sampleSize is to how many nodes the mean to all others is taken where not every
@@ -38,6 +39,14 @@ type computed struct {
 	columns map[model.NodeID]*column
 	means   *column
 }
+
+// keeps is for how long what was made from a picture of so many nodes serves.
+func keeps(alive int) time.Duration {
+	return max(keepComputed, min(longestComputed, keepEach*time.Duration(alive)))
+}
+
+// renews is the age at which it is time to make it anew.
+func renews(alive int) time.Duration { return keeps(alive) * 4 / 5 }
 
 // column is the routes of all nodes of a roll to one of them, or their means to all.
 type column struct {
@@ -102,7 +111,7 @@ func (w *routesBy) after(earlier *routesBy) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if age := w.v.now.Sub(c.of.v.now); c.graph == nil || age < 0 || age >= keepComputed {
+	if age := w.v.now.Sub(c.of.v.now); c.graph == nil || age < 0 || age >= keeps(w.v.alive) {
 		return
 	}
 	if c.roll == w.v.roll() {
@@ -123,7 +132,7 @@ func (w *routesBy) ageing(now time.Time) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.graph != nil && now.Sub(c.of.v.now) >= renewComputed
+	return c.graph != nil && now.Sub(c.of.v.now) >= renews(w.v.alive)
 }
 
 // Like computes what an earlier survey was asked for, so that it need not be waited for when v
@@ -166,20 +175,33 @@ func (c *computed) route(i, j model.NodeID) Route {
 }
 
 func (c *computed) routeLocked(i, j model.NodeID) Route {
+	// From j: many candidates are asked about, and few peers.
+	r, ok := c.fromLocked(j).To(i)
+	if !ok {
+		return Route{}
+	}
+	return c.routed(r)
+}
+
+func (c *computed) graphLocked() *linkstate.Graph {
 	if c.graph == nil {
 		c.graph = linkstate.NewGraph(c.of.v.view, c.of.path, c.of.v.now, c.of.v.params.StaleAfter)
 		c.from = map[model.NodeID]linkstate.Routes{}
 	}
-	// From j: many candidates are asked about, and few peers.
+	return c.graph
+}
+
+func (c *computed) fromLocked(j model.NodeID) linkstate.Routes {
+	g := c.graphLocked()
 	from, ok := c.from[j]
 	if !ok {
-		from = c.graph.From(j)
+		from = g.From(j)
 		keep(c.from, j, from)
 	}
-	r, ok := from.To(i)
-	if !ok {
-		return Route{}
-	}
+	return from
+}
+
+func (c *computed) routed(r linkstate.Route) Route {
 	return Route{Time: max(c.of.v.params.Floor, r.RTT), Spread: r.Spread, Known: true, Path: c.of.path, Hops: r.Hops}
 }
 
@@ -212,9 +234,11 @@ func (c *computed) columnLocked(r *roll, to model.NodeID) *column {
 	}
 	c.roll = r
 	found = newColumn(len(r.ids))
-	for i, id := range r.ids {
-		if found.routes[i] = c.of.direct(id, to); !found.routes[i].Known && c.sparse {
-			found.routes[i] = c.routeLocked(id, to)
+	if c.sparse && c.graphLocked().Has(to) {
+		c.fillLocked(r, found.routes, to)
+	} else {
+		for i, id := range r.ids {
+			found.routes[i] = c.of.direct(id, to)
 		}
 	}
 	if c.columns == nil {
@@ -222,6 +246,35 @@ func (c *computed) columnLocked(r *roll, to model.NodeID) *column {
 	}
 	keep(c.columns, to, found.done())
 	return found
+}
+
+// fillLocked gives all routes to a node of the graph. Most ways nobody has measured: those that somebody has are
+// looked for where they are, and not by asking for every pair.
+func (c *computed) fillLocked(r *roll, routes []Route, to model.NodeID) {
+	n := 0
+	for id, route := range c.fromLocked(to).All() { // by name, as the roll is
+		for n < len(r.ids) && r.ids[n] < id {
+			n++
+		}
+		if n < len(r.ids) && r.ids[n] == id {
+			routes[n] = c.routed(route)
+		}
+	}
+	direct := func(id model.NodeID) {
+		if i, listed := r.numbers[id]; listed {
+			if route := c.of.direct(id, to); route.Known {
+				routes[i] = route
+			}
+		}
+	}
+	own := c.of.v.view.Nodes[to].State
+	for id := range own.RoutesBy(c.of.path) {
+		direct(id)
+	}
+	for id := range c.graph.Of(to) {
+		direct(id)
+	}
+	direct(to)
 }
 
 // means is every node's mean route time to the others it has one to; where not every way is
@@ -245,10 +298,18 @@ func (c *computed) meansLocked(r *roll) *column {
 	if !c.sparse {
 		c.of.addAll(r, sums)
 	} else {
-		for _, to := range linkstate.Sample(c.of.v.view.Alive(), sampleSize) {
-			for i, route := range c.columnLocked(r, to).routes {
-				if id := r.ids[i]; id != to && route.Known && c.of.v.view.Nodes[id].Alive {
-					sums[i].add(&route, 1)
+		alive := c.of.v.view.Alive()
+		lives := make([]bool, len(r.ids))
+		for _, id := range alive {
+			if i, listed := r.numbers[id]; listed {
+				lives[i] = true
+			}
+		}
+		for _, to := range linkstate.Sample(alive, sampleSize) {
+			routes := c.columnLocked(r, to).routes
+			for i := range routes {
+				if lives[i] && routes[i].Known && r.ids[i] != to {
+					sums[i].add(&routes[i], 1)
 				}
 			}
 		}

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"math/rand"
 	"slices"
 	"testing"
 	"time"
@@ -95,6 +96,45 @@ func TestComputedRouteToOneOfSeveralPeers(t *testing.T) {
 	}
 }
 
+// The routes to a node from all others at once are those from each, whoever is dead, unheard, or alone in what it
+// says.
+func TestAllRoutesAtOnceAreThoseOfEach(t *testing.T) {
+	r := rand.New(rand.NewSource(3))
+	n := linkstate.FullMesh + 40
+	s := chain(n)
+	for range 20 * n {
+		i, j := nth(r.Intn(n)), nth(r.Intn(n))
+		route := model.RouteTime{RTT: time.Duration(r.Intn(30)-1) * ms, At: t0.Add(-time.Duration(r.Intn(40)) * time.Second)}
+		s.Nodes[i].State.Routes[j] = route
+		if r.Intn(2) == 0 {
+			s.Nodes[j].State.Routes[i] = route
+		}
+	}
+	s.Nodes[nth(1)].State.Routes["gone"] = model.RouteTime{RTT: ms, At: t0}
+	for _, i := range []int{5, 50} {
+		dead, unheard := s.Nodes[nth(i)], s.Nodes[nth(i+1)]
+		dead.Alive, unheard.Received = false, time.Time{}
+		s.Nodes[nth(i)], s.Nodes[nth(i+1)] = dead, unheard
+	}
+	v := NewSurvey(s, unit(), t0)
+	known := map[int]int{}
+	for j := range n {
+		all := v.node.column(nth(j))
+		for i := range n {
+			want := v.node.route(nth(i), nth(j))
+			if diff := cmp.Diff(want, all.routes[i]); diff != "" {
+				t.Fatalf("from %s to %s (-of each +at once):\n%s", nth(i), nth(j), diff)
+			}
+			if want.Known {
+				known[want.Hops]++
+			}
+		}
+	}
+	if known[0] == 0 || known[2] == 0 {
+		t.Errorf("routes by their hops: %v, want measured and computed ones", known)
+	}
+}
+
 // Among many nodes the mean is to the same few for all, over whatever links.
 func TestMeanToASample(t *testing.T) {
 	n := 200
@@ -159,6 +199,11 @@ func TestComputedRoutesAreUsedAgain(t *testing.T) {
 	}
 	if s := NewSurvey(chain(100), unit(), t0); s.After(nil) != s {
 		t.Error("without an earlier one there is nothing to use")
+	}
+	for alive, want := range map[int]time.Duration{100: 10 * time.Second, 4000: 16 * time.Second, 100_000: 20 * time.Second} {
+		if got := keeps(alive); got != want {
+			t.Errorf("of %d nodes they serve for %v, want %v", alive, got, want)
+		}
 	}
 }
 
