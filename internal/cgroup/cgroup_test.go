@@ -321,9 +321,9 @@ func TestHoldOfNestedGroups(t *testing.T) {
 
 // Rouse leaves a process in its groups.
 func TestRouse(t *testing.T) {
-	for name, v2 := range map[string]bool{"v1": false, "v2": true} {
-		t.Run(name, func(t *testing.T) {
-			g, _ := ticker(t, "drover-test-rouse-"+name, v2)
+	for _, v2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("v2=%v", v2), func(t *testing.T) {
+			g, _ := ticker(t, fmt.Sprintf("drover-test-rouse-%v", v2), v2)
 			h, err := Own()
 			if err != nil {
 				t.Fatal(err)

@@ -100,7 +100,7 @@ func runPlan(line io.Writer, self []byte) error {
 
 func runTests(line io.Writer, plan Plan, p string) error {
 	dir := filepath.Join("/plan/tests", p)
-	cmd := command(line, dir, "./test", "-test.v", "-test.timeout=5m", "-test.run="+plan.Tests)
+	cmd := command(line, dir, "./test", "-test.v", "-test.timeout=10m", "-test.run="+plan.Tests)
 	if n := plan.Node; n != nil && n.Package == p {
 		if out, err := exec.Command("cp", "-a", filepath.Join(dir, "root")+"/.", "/").CombinedOutput(); err != nil {
 			return fmt.Errorf("copy what %s needs: %w: %s", p, err, out)
