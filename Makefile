@@ -126,9 +126,12 @@ docs-dashboards: lab-build ## Run every query of the dashboards and rules in a l
 bench-badinput: ## 10^6 truncated, oversized, replayed and forged datagrams at a node: nothing changes, and what it costs (root)
 	$(GO) test -count=1 -timeout 30m -v ./test/bench/measure/badinput -badinput.datagrams=1000000
 
+# Pieces of it: make bench-measure MEASURE_ARGS='-parts cost -loads nginx,redis -runs 12'
+MEASURE_ARGS ?=
+
 .PHONY: bench-measure
 bench-measure: lab-build ## Route times against the kernel's truth, what measuring costs, who is named as aggressor: 40 min on a quiet machine; writes out/bench/measure.json
-	$(GO) run ./test/bench/measure -out $(CURDIR)/out/bench/measure.json
+	$(GO) run ./test/bench/measure -out $(CURDIR)/out/bench/measure.json $(MEASURE_ARGS)
 
 # Pieces of it: make bench-scheduler SCHEDULER_ARGS='-nodes 1000 -pods 300 -rounds 1'
 SCHEDULER_ARGS ?=
