@@ -35,16 +35,21 @@ const (
 )
 
 // AttachLeft makes the network namespace of h the end that the pod has left; rest are its devices
-// besides the tunnel's and the uplink. What leaves by the uplink is attached last. Where it is such an
-// end already these programs take the place of those, device by device: there is no moment without.
+// besides the tunnel's and the uplink, of which some may have gone since, with the leases that they were of.
+// What leaves by the uplink is attached last. Where it is such an end already these programs take the place of
+// those, device by device: there is no moment without.
 func (p *Programs) AttachLeft(h *netlink.Handle, uplink, tunnel netlink.Link, rest []netlink.Link) error {
 	o := &p.objects
-	all := []filter{{tunnel, In, o.DroverLeftBack, back, priorityLeft}}
-	for _, r := range rest {
-		all = append(all, filter{r, In, o.DroverLeftRest, left + "rest", priorityLeft}, filter{r, Out, o.DroverLeftRest, left + "rest", priorityLeft})
+	if err := attach(h, []filter{{tunnel, In, o.DroverLeftBack, back, priorityLeft}}); err != nil {
+		return err
 	}
-	all = append(all, filter{uplink, In, o.DroverLeftIn, left + "in", priorityLeft}, filter{uplink, Out, o.DroverLeftOut, left + "out", priorityLeft})
-	return attach(h, all)
+	for _, r := range rest {
+		err := attach(h, []filter{{r, In, o.DroverLeftRest, left + "rest", priorityLeft}, {r, Out, o.DroverLeftRest, left + "rest", priorityLeft}})
+		if err != nil && !gone(h, r) {
+			return err
+		}
+	}
+	return attach(h, []filter{{uplink, In, o.DroverLeftIn, left + "in", priorityLeft}, {uplink, Out, o.DroverLeftOut, left + "out", priorityLeft}})
 }
 
 // AttachNew makes the network namespace of h the end of all these tunnels that the pod is in now; outside
@@ -66,6 +71,12 @@ const (
 	back = left + "back"
 	from = arrived + "from"
 )
+
+// gone tells that there is no such device any more.
+func gone(h *netlink.Handle, link netlink.Link) bool {
+	_, err := h.LinkByIndex(link.Attrs().Index)
+	return errors.As(err, new(netlink.LinkNotFoundError))
+}
 
 type filter struct {
 	link     netlink.Link

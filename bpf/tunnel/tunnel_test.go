@@ -4,6 +4,11 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-project/drover/test/netspace"
 )
 
 // The kernel takes the programs, of one tunnel and of as many as there can be, and lets them share the leases.
@@ -27,5 +32,47 @@ func TestLoad(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A device that has gone since the sandbox was looked at needs no filters: the end of a lease takes its tunnel
+// away while the pod is about to be moved. What the pod is reached by must be there.
+func TestAttachLeftWhereADeviceHasGone(t *testing.T) {
+	ns := netspace.Make(t)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	device := func(name string) netlink.Link {
+		if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+		link, err := h.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	uplink, end, gone := device("eth0"), device("tunnel"), device("gone")
+	if err := h.LinkDel(gone); err != nil {
+		t.Fatal(err)
+	}
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	c := Config{Here: netip.MustParseAddr("10.0.0.1"), Port: 1, Uplink: uplink.Attrs().Index, From: mac, To: mac}
+	c.Ends[0] = End{Old: []netip.Addr{c.Here}, There: netip.MustParseAddr("10.0.1.1"), Tunnel: end.Attrs().Index}
+	p, err := Load(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.AttachLeft(h, uplink, end, []netlink.Link{gone}); err != nil {
+		t.Errorf("a device besides is gone: %v", err)
+	}
+	if filters, err := h.FilterList(uplink, uint32(Out)); err != nil || len(filters) != 1 {
+		t.Errorf("the uplink has the filters %v, %v; want one", filters, err)
+	}
+	if err := p.AttachLeft(h, gone, end, nil); err == nil {
+		t.Error("attached to an uplink that is gone")
 	}
 }
