@@ -112,8 +112,8 @@ func (s *sandbox) bridge(l Lease, port netlink.Link) error {
 }
 
 // Forward sends what is for the old addresses on to the new sandbox, and what comes back out into
-// the network. It is held until then. Only when the new end is open, and nothing of the pod is
-// left in the old sandbox, may it be called. What was kept until then, if anything, goes first, and is used
+// the network. It is held until then. Only when the new end is open, and nothing of the pod runs
+// in the old sandbox any more, may it be called. What was kept until then, if anything, goes first, and is used
 // up; after an error it is not.
 // After d the kernel holds it again, for the new address may soon be somebody else's; called again,
 // it is not sent on for longer.

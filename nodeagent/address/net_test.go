@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,6 +108,50 @@ func TestHeldIsNotRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Sockets that the pod has left behind hear nothing of what is sent on, and whoever closes them tells nobody.
+func TestLeftSocketsAreSilent(t *testing.T) {
+	for _, first := range firsts {
+		t.Run(first, func(t *testing.T) {
+			w := newWorld(t, first)
+			a := netip.AddrPortFrom(w.lease.Old[0], port)
+			var l *net.TCPListener
+			must(t, netspace.In(w.left.ns, func() (err error) {
+				l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
+				return err
+			}))
+			idle, err := w.near.dial(a)
+			must(t, err)
+			defer idle.Close()
+			left, err := l.Accept()
+			must(t, err)
+			w.move(t)
+			w.reach(t, w.new, a.Addr()) // what is new there, with the listener as it was
+			nothing(t, l, "the socket that was left has accepted one", func(fd int) error {
+				_, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+				return err
+			})
+			must(t, errors.Join(left.Close(), l.Close()))
+			w.reach(t, w.near, w.near.like(a.Addr())) // what comes later has come
+			nothing(t, idle, "the peer of a socket that was left was told of its end", func(fd int) error {
+				_, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_DONTWAIT)
+				return err
+			})
+		})
+	}
+}
+
+// nothing fails if there is anything for a socket that does not block.
+func nothing(t *testing.T, c syscall.Conn, otherwise string, take func(fd int) error) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) {
+		if err := take(int(fd)); !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("%s: %v", otherwise, err)
+		}
+	}))
 }
 
 // A peer gets its answer from the address that it has asked, also from a socket that is bound to

@@ -35,7 +35,9 @@ type Ends struct {
 	records migrate.Records
 	log     *slog.Logger
 
-	mu sync.Mutex
+	// sends: what was kept is sent once, and nothing newer before it.
+	sends sync.Mutex
+	mu    sync.Mutex
 	// kept is what came for an address while it was held, by the PodMigration's UID.
 	kept map[string]*address.Kept
 }
@@ -213,6 +215,8 @@ func (e *Ends) turn(uid, at string, l address.Lease, d time.Duration) error {
 
 // sending gives what was kept to send, and keeps it for the next time if that fails.
 func (e *Ends) sending(uid string, send func(*address.Kept) error) error {
+	e.sends.Lock()
+	defer e.sends.Unlock()
 	kept := e.take(uid)
 	err := send(kept)
 	if err != nil && kept != nil {
