@@ -132,14 +132,14 @@ func (w *world) entryBeforeAgents(m *v1alpha1.PodMigration) {
 	}
 }
 
-// guarded: a held source counts as disrupted, whatever happens.
+// guarded: a held source counts as disrupted, whatever happens, unless the replacement counts in its place.
 func (w *world) guarded() {
 	m, b := w.move(), w.pdb("web")
 	if m == nil || b == nil || m.Status.Budget == nil || v1alpha1.Finished(m) {
 		return
 	}
 	p := w.pod(oldName)
-	if s := &m.Status; !s.Target.Waiting || s.Source.Released || p == nil || p.DeletionTimestamp != nil {
+	if s := &m.Status; !s.Target.Waiting || s.Source.Released || p == nil || p.DeletionTimestamp != nil || released(m, p) {
 		return
 	}
 	if _, has := b.Status.DisruptedPods[oldName]; !has {

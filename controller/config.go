@@ -27,7 +27,8 @@ type Config struct {
 	// PrepareDeadline: a move undecided this long after it was accepted is aborted. Default 5 min.
 	PrepareDeadline time.Duration
 	// ReadyDeadline: a replacement that is not ready this long after the commit is handed
-	// over anyway, if its source is not ready either. Default 60 s.
+	// over anyway, if its source is not ready either; one that is kept for its address until
+	// then is ended. Default 60 s.
 	ReadyDeadline time.Duration
 	// EndDeadline: this long after the commit the source pod is deleted even though its
 	// agent has not said that the processes are gone. Default 30 s.

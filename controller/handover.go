@@ -124,7 +124,7 @@ func (r *Reconciler) adopt(ctx context.Context, m *v1alpha1.PodMigration, f Fact
 		return false, result, err
 	}
 	if why := notYet(m, f, r.Config, p, source); why != nil {
-		result, err := r.await(ctx, m, f, why)
+		result, err := r.awaitReady(ctx, m, f, why)
 		return false, result, err
 	}
 	switch {
@@ -272,6 +272,17 @@ func notYet(m *v1alpha1.PodMigration, f Facts, c Config, p, source *corev1.Pod) 
 		}
 	}
 	return refuse("WaitingForReady", "the pod runs on node %s; waiting for replacement %s to be ready", m.Status.Target.Node, p.Name)
+}
+
+// awaitReady waits for that. A source whose address is leased is what its Services have meanwhile, and leads
+// them to the replacement; but it has its memory still, so not for ever.
+func (r *Reconciler) awaitReady(ctx context.Context, m *v1alpha1.PodMigration, f Facts, why *Refusal) (ctrl.Result, error) {
+	if leasing(m) && sinceWhole(m, f.Now) > r.Config.ReadyDeadline {
+		if changed, err := r.letEnd(ctx, m, f, fmt.Sprintf("replacement %s is not ready within %s", m.Status.Target.PodName, r.Config.ReadyDeadline)); changed || err != nil {
+			return ctrl.Result{RequeueAfter: again}, err
+		}
+	}
+	return r.await(ctx, m, f, why)
 }
 
 // removeSource deletes the source pod. The target has acknowledged, so the source never

@@ -75,7 +75,7 @@ func releasedFromJob(source *corev1.Pod, saved HandOver) bool {
 		controllerOf(source) == nil && source.Labels[batchv1.ControllerUidLabel] == ""
 }
 
-// adoptByJob gives the Job the replacement for the source. Nothing of it waits for the
+// adoptByJob gives the Job the replacement for the source. Once it has begun nothing of it waits for the
 // replacement to be ready: the shorter the Job is a pod short, the less likely it makes one.
 func (r *Reconciler) adoptByJob(ctx context.Context, m *v1alpha1.PodMigration, f Facts, p, source *corev1.Pod, hand HandOver) (done bool, _ ctrl.Result, _ error) {
 	job, err := r.job(ctx, m.Namespace, ownerIn(hand).Name)
@@ -87,6 +87,13 @@ func (r *Reconciler) adoptByJob(ctx context.Context, m *v1alpha1.PodMigration, f
 	if why := judgeJob(owned, job); why != nil {
 		result, err := r.withoutJob(ctx, m, f, p, source, hand, job, why)
 		return false, result, err
+	}
+	if source != nil && ofJob(source) && leasing(m) && sinceWhole(m, f.Now) <= r.Config.ReadyDeadline {
+		// Its Services have it until then.
+		if why := notYet(m, f, r.Config, p, source); why != nil {
+			result, err := r.await(ctx, m, f, why)
+			return false, result, err
+		}
 	}
 	if held, result, err := r.onHold(ctx, m, f, p, hand); !held || err != nil {
 		return false, result, err
@@ -153,7 +160,7 @@ func without(all []string, one string) []string {
 // letEnd writes down that the source's processes may be ended, if the agent waits for that.
 // changed: it was written now.
 func (r *Reconciler) letEnd(ctx context.Context, m *v1alpha1.PodMigration, f Facts, says string) (changed bool, _ error) {
-	if !m.Status.Source.KeepUntilAdopted || m.Status.Adopted || m.Status.Lost {
+	if !v1alpha1.SourceKept(&m.Status) || m.Status.Adopted || m.Status.Lost {
 		return false, nil
 	}
 	if err := r.unhold(ctx, m, ""); err != nil {

@@ -446,6 +446,59 @@ func (w *world) lease() {
 	}
 }
 
+// served fails unless the Service has a pod.
+func (w *world) served() {
+	w.t.Helper()
+	var pods corev1.PodList
+	w.must(w.api.List(context.Background(), &pods, client.InNamespace(testNamespace), client.MatchingLabels(service().Spec.Selector)))
+	if !slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return podReady(&p) && p.DeletionTimestamp == nil }) {
+		w.t.Errorf("at %s the Service has no pod that is ready", w.now.Sub(start))
+	}
+}
+
+// Its Services have the source, whose address leads to the replacement, until they have that.
+func TestServedThroughout(t *testing.T) {
+	for _, name := range []string{"lease", "lease of a bare pod", "lease of a Job's pod"} {
+		t.Run(name, func(t *testing.T) {
+			w := named(name).begin(t, fault{})
+			w.endless, w.unready = true, 10
+			for !settled(w) {
+				if _, err := w.r.Reconcile(context.Background(), w.request()); err != nil {
+					t.Fatal(err)
+				}
+				w.served()
+				w.play()
+				w.served()
+				w.now = w.now.Add(time.Second)
+				if w.now.Sub(start) > time.Minute {
+					t.Fatalf("no lease: %+v", w.move().Status.Conditions)
+				}
+			}
+		})
+	}
+}
+
+// A source is kept for a replacement that is not ready for so long, and no longer.
+func TestEndsForNoReplacement(t *testing.T) {
+	s := named("lease")
+	s.keeps = "1h"
+	w := s.begin(t, fault{})
+	w.endless, w.unready = true, 1000
+	for !w.move().Status.Source.Ended {
+		if _, err := w.r.Reconcile(context.Background(), w.request()); err != nil {
+			t.Fatal(err)
+		}
+		w.play()
+		w.now = w.now.Add(time.Second)
+		if w.now.Sub(start) > 5*time.Minute {
+			t.Fatalf("the source is kept for ever: %+v", w.move().Status.Conditions)
+		}
+	}
+	if d, most := sinceDecided(w.move(), w.now), w.r.Config.ReadyDeadline; d < most || d > most+5*time.Second {
+		t.Errorf("the source was ended %s after the commit, want %s", d, most)
+	}
+}
+
 // The lease ends before the sandbox of the pod on the target can go: its own address may be another's
 // soon, and nothing is to be sent on to that.
 func TestLeaseEndsBeforeItsPod(t *testing.T) {

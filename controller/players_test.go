@@ -37,6 +37,8 @@ type players struct {
 	// endsSoon: the restored container has done its work as soon as it runs.
 	endsSoon bool
 	settling int
+	// unready: so many turns kubelet takes to say that the replacement runs, and is ready.
+	unready int
 	// slow: so many turns the target takes to resume.
 	slow int
 	// loading: so many turns the copy of a move with postCopy lacks memory.
@@ -167,7 +169,7 @@ func (w *world) agents(m *v1alpha1.PodMigration) {
 			return
 		}
 		dst.Loaded = true
-	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds && (!src.KeepUntilAdopted || s.Adopted || s.Lost):
+	case s.Decision == v1alpha1.Commit && !src.Ended && !w.neverEnds && (!v1alpha1.SourceKept(s) || s.Adopted || s.Lost):
 		w.endSource(m)
 		src.Ended, s.Bytes, s.FrozenTime = true, 1<<20, &metav1.Duration{Duration: 300 * time.Millisecond}
 	case leasing(m) && s.HandedOver && !w.endless:
@@ -239,6 +241,9 @@ func (w *world) kubelet(m *v1alpha1.PodMigration) {
 	}
 	p := w.pod(m.Status.Target.PodName)
 	if p == nil || p.UID != m.Status.Target.PodUID || p.Status.Phase == corev1.PodRunning || p.Status.Phase == corev1.PodSucceeded {
+		return
+	}
+	if w.unready--; w.unready >= 0 {
 		return
 	}
 	p.Status.Phase = corev1.PodRunning

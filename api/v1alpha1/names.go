@@ -92,6 +92,13 @@ func Finished(m *PodMigration) bool {
 	return meta.IsStatusConditionTrue(m.Status.Conditions, ConditionComplete)
 }
 
+// SourceKept tells that the source's processes may be ended only once the status says adopted: for its owner's
+// sake, or because its address is leased, so that its Services have the pod until they have the replacement.
+func SourceKept(s *PodMigrationStatus) bool {
+	c := s.Connections
+	return s.Source.KeepUntilAdopted || c != nil && c.State == ConnectionsKept && !c.LeaseEnded
+}
+
 // OriginOf is the UID of the first pod of the lineage that a pod belongs to: a replacement
 // and the pod that it takes over from are one.
 func OriginOf(pod metav1.Object) string {

@@ -208,7 +208,7 @@ type PodMigrationStatus struct {
 	Target TargetStatus `json:"target,omitempty"`
 
 	// Adopted: the owner does not count on the source pod any more: it has the replacement,
-	// or was seen not to want it. Controller.
+	// or was seen not to want it, or that is not ready in time. Controller.
 	// +optional
 	Adopted bool `json:"adopted,omitempty"`
 	// Budget is what is reserved of the source's PodDisruptionBudget. Controller.
@@ -324,6 +324,7 @@ type SourceStatus struct {
 	BootID string `json:"bootID,omitempty"`
 	// KeepUntilAdopted: the processes may be ended only once the status says adopted, for an
 	// owner (a Job) that would take the end of its pod for a failure. Controller, with podUID.
+	// While the old address is leased it is so for every owner.
 	// +optional
 	KeepUntilAdopted bool `json:"keepUntilAdopted,omitempty"`
 	// Offered: frozen, dumped, fenced on disk, and the target has confirmed complete,

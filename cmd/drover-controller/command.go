@@ -71,7 +71,7 @@ func (o *options) flags(c *cobra.Command) {
 		{&o.controller.BindDeadline, d.BindDeadline, "bind-deadline", "abort a move whose replacement has no node at this age"},
 		{&o.controller.BudgetDeadline, d.BudgetDeadline, "budget-deadline", "abort a move that has waited this long for its pod's PodDisruptionBudget"},
 		{&o.controller.PrepareDeadline, d.PrepareDeadline, "prepare-deadline", "abort a move that is undecided this long after it was accepted"},
-		{&o.controller.ReadyDeadline, d.ReadyDeadline, "ready-deadline", "hand an unready replacement over this long after the commit, if the source is not ready either"},
+		{&o.controller.ReadyDeadline, d.ReadyDeadline, "ready-deadline", "hand an unready replacement over this long after the commit, if the source is not ready either; a source that is kept for its address until then is ended"},
 		{&o.controller.EndDeadline, d.EndDeadline, "end-deadline", "delete the source pod this long after the commit even if its agent has not ended it"},
 		{&o.controller.SettleDeadline, d.SettleDeadline, "settle-deadline", "do not wait longer for the agents after an abort before which no create waited"},
 		{&o.controller.KeepFor, d.KeepFor, "keep-finished-for", "delete a finished PodMigration after this time; negative: never"},

@@ -16,6 +16,7 @@ func (w *world) step() {
 	}
 	w.pages()
 	w.meddle()
+	w.endLease()
 	if len(w.tasks) > 0 && w.rng.Float64() < 0.75 {
 		i := w.rng.Intn(len(w.tasks))
 		t := w.tasks[i]
@@ -48,6 +49,18 @@ func (w *world) meddle() {
 			return
 		}
 	}
+}
+
+// endLease ends a lease for whose sake the source is kept.
+func (w *world) endLease() {
+	m := w.last()
+	r := w.api.recs[m.id]
+	if !r.Source.Keep || !r.Target.Waiting || !w.lease || !w.slip(0.01) {
+		return
+	}
+	r.Source.Keep, r.Version = false, w.nextVersion()
+	w.logf("the lease of %s has ended", m.id)
+	w.watch(m)
 }
 
 func (w *world) actor() {

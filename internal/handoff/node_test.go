@@ -327,7 +327,7 @@ func (n *node) sourceDo(id string, a Action) {
 					if !m.copyRan && !m.marked && !booted {
 						w.fail("the source was ended before the copy ran")
 					}
-					if w.keep && !r.Adopted && !r.Lost {
+					if r.Source.Keep && !r.Adopted && !r.Lost {
 						w.fail("the source was ended while its owner counted on it")
 					}
 				}

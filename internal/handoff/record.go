@@ -50,7 +50,8 @@ type SourceRecord struct {
 	// BootID of the node's kernel when the move began; may be empty.
 	BootID string
 	// Keep: the processes may be ended only once the record says Adopted, for an owner that
-	// would take the end of its pod for a failure.
+	// would take the end of its pod for a failure, or for Services that have the pod until they have
+	// its replacement. It may be true when the pod is frozen, and become false later, but not true again.
 	Keep bool
 	// Offered: fenced, frozen, dumped, and the target has complete images.
 	Offered bool

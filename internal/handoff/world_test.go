@@ -25,8 +25,9 @@ type world struct {
 	moves  []*move
 	// crashed: something happened by which a container may lawfully lose its memory.
 	crashed bool
-	// keep: the pod's owner would take the end of its processes for a failure.
-	keep bool
+	// keep: the pod's owner would take the end of its processes for a failure, or its Services have it still.
+	// lease: it is for those, and may be over before.
+	keep, lease bool
 	// size is how many containers the pod has.
 	size int
 	// heard is the last tick that whoever had the memory of a container has sent.
@@ -166,7 +167,7 @@ func newWorld(seed int64, opt options) *world {
 		w.opt.epochStep = NextEpoch(0)
 	}
 	w.budget = w.rng.Intn(8)
-	w.keep = seed%2 == 0
+	w.keep, w.lease = seed%2 == 0, seed%4 == 0
 	for i := range w.nodes {
 		w.nodes[i] = &node{w: w, id: i, up: true, boot: 1, fences: map[string]int64{}, arrived: map[string]bool{}, begun: map[string]bool{}, images: map[string]bool{}, awaits: map[string]func(){}}
 		if w.faulty {

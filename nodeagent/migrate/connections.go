@@ -94,7 +94,8 @@ type Addresses interface {
 	// Open lets packets of the old addresses through at the target, for m.Keep.For from now on; of earlier
 	// ones for as long as they have, if their leases are found to live. Not found out soon: they follow.
 	Open(ctx context.Context, m Move) error
-	// Forward sends what comes to the source's sandbox on to the target's, for m.Keep.For at most.
+	// Forward sends what comes to the source's sandbox on to the target's, for m.Keep.For at most. The source's
+	// processes may be there still, frozen for good.
 	Forward(m Move) error
 	// Clear takes away what there is in the sandbox of m's pod on that side. Nothing there, or no
 	// sandbox: nil.
@@ -169,6 +170,8 @@ type connections struct {
 	address netip.Addr
 	verdict *verdict
 	writing bool
+	// forwarding: what comes for the source's address is about to be sent on; forwarded: it is.
+	forwarding, forwarded bool
 	// stop ends what is being asked or answered, and returns when that has ended; nil: nothing was.
 	stop func()
 }

@@ -3,7 +3,6 @@ package migrate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -98,8 +97,12 @@ func (x *addresses) Forward(m Move) error {
 	r := x.c.record()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.source.Alive || !r.Target.Resumed || r.Lost || x.net != "held" {
-		x.c.t.Errorf("forwarded from %q, with the source alive: %v, resumed: %v, lost: %v", x.net, x.source.Alive, r.Target.Resumed, r.Lost)
+	if runs := x.source.Alive && !x.source.Frozen; runs || !r.Target.Resumed || r.Lost || x.net != "held" && x.net != "forwards" {
+		x.c.t.Errorf("forwarded from %q, while the source runs: %v, resumed: %v, lost: %v", x.net, runs, r.Target.Resumed, r.Lost)
+	}
+	if x.forwardErrs > 0 {
+		x.forwardErrs--
+		return errors.New("bad luck")
 	}
 	x.net, x.sendsOn = "forwards", m.Keep.For
 	return nil
@@ -129,9 +132,29 @@ func (c *cluster) nets(t *testing.T, a, b string) {
 	}
 }
 
+// along is the record of a pod that has moved with its connections.
+func along() handoff.Record {
+	r := moved
+	r.Adopted = true
+	return r
+}
+
+// What comes for the old address is sent on once the copy runs, and the source is not ended before
+// drover-controller says so.
 func TestConnectionsKept(t *testing.T) {
-	run(t, keeping, nil, moved, func(t *testing.T, c *cluster) {
-		want := []string{"b find", "b probe", "b arrive", "a hold", "a dump", "b arrive", "b restore", "b open", "b thaw", "a end", "a forward"}
+	run(t, keeping, func(c *cluster) {
+		<-time.After(c.adopts - time.Second)
+		synctest.Wait()
+		c.nets(t, "forwards", "open")
+		a := c.nodes["a"]
+		if r := c.record(); !r.Target.Resumed || r.Source.Ended || !a.source.Alive || !a.source.Frozen {
+			t.Errorf("the record is %+v, the source %+v; want it kept, frozen", r, a.source)
+		}
+		if held := a.driver.held(); held != 0 {
+			t.Errorf("drover_held_containers: %v, and the pod runs", held)
+		}
+	}, along(), func(t *testing.T, c *cluster) {
+		want := []string{"b find", "b probe", "b arrive", "a hold", "a dump", "b arrive", "b restore", "b open", "b thaw", "a forward", "a end"}
 		if d := cmp.Diff(want, c.calls); d != "" {
 			t.Errorf("what was done (-want +got):\n%s", d)
 		}
@@ -144,6 +167,27 @@ func TestConnectionsKept(t *testing.T) {
 		}
 		c.nets(t, "forwards", "open")
 	})
+}
+
+// A lease that ends before the owner has the replacement has the source ended without drover-controller.
+func TestLeaseEndsEarly(t *testing.T) {
+	run(t, func(c *cluster) { keeping(c); c.adopts = 0 }, func(c *cluster) {
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if r := c.record(); !r.Target.Resumed || r.Source.Ended {
+			t.Errorf("the record is %+v, want a source that is kept", r)
+		}
+		c.change(func(s *v1alpha1.PodMigrationStatus) { s.Connections.LeaseEnded = true })
+	}, moved, nil)
+}
+
+// What is not sent on now is sent on later.
+func TestForwardAgain(t *testing.T) {
+	run(t, func(c *cluster) { keeping(c); c.nodes["a"].forwardErrs, c.adopts = 2, 30*time.Second }, func(c *cluster) {
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		c.nets(t, "forwards", "open")
+	}, along(), nil)
 }
 
 // Where they cannot be kept they are closed as ever, and the record says why; a pod that wants
@@ -284,7 +328,7 @@ func TestConnectionsLostAtResume(t *testing.T) {
 			}
 		}
 		b.createOf("proxy", "c2")
-	}, moved, func(t *testing.T, c *cluster) { c.nets(t, "forwards", "arrived") })
+	}, along(), func(t *testing.T, c *cluster) { c.nets(t, "forwards", "arrived") })
 }
 
 // A source that is given up with its target sends nothing on: the other end may be cut off, and no
@@ -364,8 +408,9 @@ func restartedAt(t *testing.T, v handoff.Verb, name string, nth int) {
 	})
 }
 
-// A source that ends late sends nothing on for a lease that is over, and for no longer than one lives.
-func TestSourceEndsLate(t *testing.T) {
+// A source whose agent hears late of the copy sends nothing on for a lease that is over, and for no longer than
+// one lives.
+func TestSendsOnLate(t *testing.T) {
 	for name, late := range map[string]struct {
 		lease func(*v1alpha1.ConnectionsStatus)
 		net   string
@@ -379,19 +424,21 @@ func TestSourceEndsLate(t *testing.T) {
 		"it has ended":     {func(c *v1alpha1.ConnectionsStatus) { c.LeaseEnded = true }, "held", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want := moved
-			want.Source.Keep, want.Adopted = true, true
-			run(t, func(c *cluster) { keeping(c); c.pm.Status.Source.KeepUntilAdopted = true }, func(c *cluster) {
+			run(t, func(c *cluster) {
+				keeping(c)
+				c.at = func(verb string) {
+					if verb == string(handoff.Resume) {
+						c.nodes["a"].cut()
+					}
+				}
+			}, func(c *cluster) {
 				time.Sleep(30 * time.Second)
 				synctest.Wait()
-				c.mu.Lock()
-				c.count++
-				c.pm = c.pm.DeepCopy()
-				c.pm.ResourceVersion, c.pm.Status.Adopted = fmt.Sprint(c.count), true
-				late.lease(c.pm.Status.Connections)
-				c.mu.Unlock()
-				c.show()
-			}, want, func(t *testing.T, c *cluster) {
+				c.change(func(s *v1alpha1.PodMigrationStatus) { late.lease(s.Connections) })
+				a := c.nodes["a"]
+				a.stop()
+				a.start()
+			}, along(), func(t *testing.T, c *cluster) {
 				c.nets(t, late.net, "open")
 				if got := c.nodes["a"].sendsOn; got != late.sends {
 					t.Errorf("sent on for %v, want %v", got, late.sends)

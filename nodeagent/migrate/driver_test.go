@@ -40,6 +40,7 @@ func run(t *testing.T, setUp func(*cluster), meanwhile func(*cluster), want hand
 			got.Source.Offered = want.Source.Offered // an abort may win or lose that race
 		}
 		got.Version, got.Target.Deadline, got.ID, got.Containers = "", time.Time{}, "", 0
+		got.Source.Keep = want.Source.Keep // the record's object says it
 		got.Source.Node, got.Source.PodUID, got.Target.Node, got.Target.PodUID, got.Target.BootID = "", "", "", "", ""
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("the record (-want +got):\n%s", d)

@@ -87,6 +87,8 @@ func (x *checkpointer) End(context.Context, Move) error {
 		x.c.t.Error("the source was ended before the acknowledgement")
 	} else if r.Needed() {
 		x.c.t.Error("the source was ended while the copy lacks memory")
+	} else if r.Source.Keep && !r.Adopted && !r.Lost {
+		x.c.t.Error("the source was ended while it was kept")
 	}
 	x.source.Alive, x.source.Frozen = false, false
 	return nil

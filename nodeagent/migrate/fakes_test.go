@@ -48,6 +48,8 @@ type cluster struct {
 	calls         []string // of what was done, in order
 	// at is called before a change is stored, without the lock.
 	at func(verb string)
+	// adopts is how long drover-controller takes to have a source ended that is kept until then; 0: it does not.
+	adopts time.Duration
 }
 
 // node is a container runtime with CRIU.
@@ -83,6 +85,7 @@ type node struct {
 	sendsOn                                                   time.Duration
 	kept                                                      bool
 	findErr, answerErr, probeErr, holdErr, arriveErr, openErr error
+	forwardErrs                                               int // so many times it fails
 	arrivals                                                  map[string]bool
 }
 
@@ -98,7 +101,7 @@ func newCluster(t *testing.T) *cluster {
 	pm.Status.Epoch = 2
 	pm.Status.Source = v1alpha1.SourceStatus{Node: "a", PodName: "web", PodUID: sourcePod, Containers: []v1alpha1.MovingContainer{{Name: "web", ID: "c-source"}}}
 	pm.Status.Target = v1alpha1.TargetStatus{Node: "b", PodName: "web-dm2", PodUID: targetPod}
-	c.pm, c.count = pm, 1
+	c.pm, c.count, c.adopts = pm, 1, 3*time.Second
 	for _, name := range []string{"a", "b"} {
 		c.nodes[name] = &node{c: c, name: name, boot: "boot-" + name, answers: map[string]string{},
 			fences: map[string]fence.Fence{}, arrivals: map[string]bool{}}
@@ -219,6 +222,9 @@ func (c *cluster) UpdateStatus(_ context.Context, pm *v1alpha1.PodMigration) (*v
 	if lost {
 		c.lose = ""
 	}
+	if verb == handoff.Resume && v1alpha1.SourceKept(&c.pm.Status) && c.adopts > 0 {
+		time.AfterFunc(c.adopts, func() { c.change(func(s *v1alpha1.PodMigrationStatus) { s.Adopted = true }) })
+	}
 	c.mu.Unlock()
 	c.show()
 	if lost {
@@ -255,11 +261,16 @@ func (c *cluster) record() handoff.Record {
 
 // abort is the controller's.
 func (c *cluster) abort() {
+	c.change(func(s *v1alpha1.PodMigrationStatus) { s.Decision = v1alpha1.Abort })
+}
+
+// change is the controller's, or another node's.
+func (c *cluster) change(f func(*v1alpha1.PodMigrationStatus)) {
 	c.mu.Lock()
 	c.count++
 	c.pm = c.pm.DeepCopy()
 	c.pm.ResourceVersion = fmt.Sprint(c.count)
-	c.pm.Status.Decision = v1alpha1.Abort
+	f(&c.pm.Status)
 	c.mu.Unlock()
 	c.show()
 }

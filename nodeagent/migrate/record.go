@@ -18,7 +18,7 @@ func RecordOf(pm *v1alpha1.PodMigration) handoff.Record {
 		PostCopy:   pm.Spec.PostCopy,
 		Containers: len(s.Source.Containers), Decision: handoff.Decision(s.Decision), HandedOver: s.HandedOver, Adopted: s.Adopted, Returned: s.Returned, Lost: s.Lost,
 		Source: handoff.SourceRecord{
-			Node: s.Source.Node, PodUID: string(s.Source.PodUID), BootID: s.Source.BootID, Keep: s.Source.KeepUntilAdopted,
+			Node: s.Source.Node, PodUID: string(s.Source.PodUID), BootID: s.Source.BootID, Keep: v1alpha1.SourceKept(s),
 			Offered: s.Source.Offered, Ended: s.Source.Ended, Released: s.Source.Released, Forfeited: s.Source.Forfeited,
 		},
 		Target: handoff.TargetRecord{

@@ -41,8 +41,8 @@ func (w *worker) doSource(ctx context.Context, a handoff.Action) {
 			return clear()
 		})
 	case handoff.OpEnd:
-		m := w.onward()
-		w.try(ctx, a.Op, func(ctx context.Context) error { return w.end(ctx, m) })
+		m := w.moving()
+		w.try(ctx, a.Op, func(ctx context.Context) error { return p.Checkpointer.End(ctx, m) })
 	}
 }
 
@@ -103,14 +103,25 @@ func (w *worker) onward() Move {
 	return m
 }
 
-// end ends the source. Only when nothing of it is left is what comes for its address sent on; that it
-// could not be is tried again by who looks after leases.
-func (w *worker) end(ctx context.Context, m Move) error {
-	if err := w.d.ports.Checkpointer.End(ctx, m); err != nil || !m.KeepsConnections || m.Keep.For == 0 {
-		return err
+// forward has what comes for the source's address sent on as soon as the copy runs. It does not wait for the
+// end of the source, which is frozen and hears and says nothing any more: until that end the source is an
+// endpoint of its Services.
+func (w *worker) forward(ctx context.Context) {
+	c := &w.connections
+	if w.role != RoleSource || c.forwarding || c.forwarded || w.machine.Done() {
+		return
 	}
-	if err := w.d.ports.Addresses.Forward(m); err != nil {
-		w.log.Error("what comes for the pod's old address is not sent on yet", "err", err)
+	m := w.onward()
+	if !m.KeepsConnections || m.Keep.For == 0 {
+		return
 	}
-	return nil
+	c.forwarding = true
+	w.start(ctx, func(ctx context.Context) letter {
+		err := w.d.ports.Addresses.Forward(m)
+		if err != nil {
+			w.log.Error("what comes for the pod's old address is not sent on yet; trying again", "err", err)
+			w.pause(ctx, w.d.cfg.Tick)
+		}
+		return letter{handoff.Event{Kind: handoff.Tick}, func() { c.forwarding, c.forwarded = false, err == nil }}
+	})
 }

@@ -225,18 +225,16 @@ func (w *worker) step(ctx context.Context, e handoff.Event) {
 		w.do(ctx, a)
 	}
 	w.weigh(ctx)
+	w.forward(ctx)
 	if w.machine.Done() && !w.counted && finished(w.machine.Record(), w.role) {
 		w.counted = true
 		w.report()
 	}
 }
 
-// stands tells that the pod stands still for what is held here. A source whose memory a copy still fetches
-// is held, too, but the pod runs.
-func (w *worker) stands() bool {
-	r := w.machine.Record()
-	return w.machine.Holding() && !(r.Target.Resumed && r.Needed())
-}
+// stands tells that the pod stands still for what is held here. A source that is not ended yet once the copy
+// runs is held, too, but the pod runs.
+func (w *worker) stands() bool { return w.machine.Holding() && !w.machine.Record().Target.Resumed }
 
 // silence is for how long a worker that holds something goes without seeing the record before
 // it asks for it: a watch may take a minute to come back after the API server has.
