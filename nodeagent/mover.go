@@ -53,9 +53,11 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find a control group for CRIU: %w", err)
 	}
+	kube := migrate.Kube{Client: a.cluster.direct}
+	ends := lease.New(a.cfg.Layout, a.cfg.HostRoot, kube, a.log)
 	dumps := checkpoint.New(checkpoint.Config{
 		Layout: a.cfg.Layout, Groups: groups, Cgroup: own,
-		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Runc: a.cfg.Runc, Root: checkpoint.DefaultRoot, Files: &a.files, LeaveFrom: a.leaveFrom, Log: a.log,
+		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Runc: a.cfg.Runc, Root: checkpoint.DefaultRoot, Files: &a.files, LeaveFrom: a.leaveFrom, Frozen: ends.Hold, Log: a.log,
 	})
 	fetcher := &pages.Client{Address: a.agentOn, TLS: a.keeper.ClientConfig}
 	copies := restore.New(restore.Config{Layout: a.cfg.Layout, Groups: groups, Cgroup: own, Log: a.log,
@@ -75,7 +77,6 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 		},
 		Wrapper: a.cfg.Program, HostRoot: a.cfg.HostRoot, Memory: a.memory, Pages: fetcher.Read, Lost: a.memoryLost})
 	a.marks = migrate.MarkDir(filepath.Join(a.cfg.Layout.Run, "begun"))
-	kube := migrate.Kube{Client: a.cluster.direct}
 	images := &transfer.Store{Dir: a.cfg.Layout.Images(), Room: a.vault.ForCopy, Join: chain.Join}
 	if err := images.Sweep(); err != nil {
 		return err
@@ -83,7 +84,6 @@ func (a *agent) move(group *errgroup.Group, ctx context.Context) error {
 	metrics := transfer.NewMetrics()
 	a.registry.MustRegister(metrics, a.refusals)
 	a.sender = &transfer.Sender{Address: a.agentOn, TLS: a.keeper.ClientConfig, Metrics: metrics, Log: a.log}
-	ends := lease.New(a.cfg.Layout, a.cfg.HostRoot, kube, a.log)
 	ahead := early{Checkpointer: migrate.Holding{Checkpointer: dumps, Addresses: ends}, sender: a.sender, size: dumps.Memory, files: dumps.Files, processes: dumps.Processes, hint: dumps.HintFiles, images: dumps.Images, log: a.log}
 	if a.cfg.Precopy {
 		ahead.limits = defaultPrecopy

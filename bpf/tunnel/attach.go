@@ -34,22 +34,25 @@ const (
 	Out Side = netlink.HANDLE_MIN_EGRESS
 )
 
-// AttachLeft makes the network namespace of h the end that the pod has left; rest are its devices
-// besides the tunnel's and the uplink, of which some may have gone since, with the leases that they were of.
-// What leaves by the uplink is attached last. Where it is such an end already these programs take the place of
-// those, device by device: there is no moment without.
-func (p *Programs) AttachLeft(h *netlink.Handle, uplink, tunnel netlink.Link, rest []netlink.Link) error {
+// AttachLeftIn makes the network namespace of h the end that the pod is about to leave, as far as what comes goes.
+// Where it is such an end already these programs take the place of those, device by device: there is no moment
+// without.
+func (p *Programs) AttachLeftIn(h *netlink.Handle, uplink, tunnel netlink.Link) error {
 	o := &p.objects
-	if err := attach(h, []filter{{tunnel, In, o.DroverLeftBack, back, priorityLeft}}); err != nil {
-		return err
-	}
+	return attach(h, []filter{{tunnel, In, o.DroverLeftBack, back, priorityLeft}, {uplink, In, o.DroverLeftIn, left + "in", priorityLeft}})
+}
+
+// AttachLeftOut makes it that end wholly. rest are its devices besides the tunnel's and the uplink, of which some
+// may have gone since, with the leases that they were of. What leaves by the uplink is attached last.
+func (p *Programs) AttachLeftOut(h *netlink.Handle, uplink netlink.Link, rest []netlink.Link) error {
+	o := &p.objects
 	for _, r := range rest {
 		err := attach(h, []filter{{r, In, o.DroverLeftRest, left + "rest", priorityLeft}, {r, Out, o.DroverLeftRest, left + "rest", priorityLeft}})
 		if err != nil && !gone(h, r) {
 			return err
 		}
 	}
-	return attach(h, []filter{{uplink, In, o.DroverLeftIn, left + "in", priorityLeft}, {uplink, Out, o.DroverLeftOut, left + "out", priorityLeft}})
+	return attach(h, []filter{{uplink, Out, o.DroverLeftOut, left + "out", priorityLeft}})
 }
 
 // AttachNew makes the network namespace of h the end of all these tunnels that the pod is in now; outside

@@ -37,7 +37,7 @@ func TestLoad(t *testing.T) {
 
 // A device that has gone since the sandbox was looked at needs no filters: the end of a lease takes its tunnel
 // away while the pod is about to be moved. What the pod is reached by must be there.
-func TestAttachLeftWhereADeviceHasGone(t *testing.T) {
+func TestAttachWhereADeviceHasGone(t *testing.T) {
 	ns := netspace.Make(t)
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -66,13 +66,16 @@ func TestAttachLeftWhereADeviceHasGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if err := p.AttachLeft(h, uplink, end, []netlink.Link{gone}); err != nil {
+	if err := p.AttachLeftIn(h, uplink, end); err != nil {
+		t.Error(err)
+	}
+	if err := p.AttachLeftOut(h, uplink, []netlink.Link{gone}); err != nil {
 		t.Errorf("a device besides is gone: %v", err)
 	}
 	if filters, err := h.FilterList(uplink, uint32(Out)); err != nil || len(filters) != 1 {
 		t.Errorf("the uplink has the filters %v, %v; want one", filters, err)
 	}
-	if err := p.AttachLeft(h, gone, end, nil); err == nil {
+	if p.AttachLeftIn(h, gone, end) == nil || p.AttachLeftOut(h, gone, nil) == nil {
 		t.Error("attached to an uplink that is gone")
 	}
 }

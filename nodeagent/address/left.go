@@ -38,49 +38,108 @@ func (s *sandbox) hold(l Lease) error {
 // part makes the sandbox an end of this lease's tunnel which the pod has left, held. Where it is that of
 // another tunnel there is no moment in which anything comes to the sandbox's own stack.
 func (s *sandbox) part(l Lease) error {
-	if err := s.remove(l.isOf); err != nil {
-		return err
-	}
-	uplink, err := s.holder(l.Old[0])
+	p, err := s.begin(l)
 	if err != nil {
 		return err
 	}
+	defer p.programs.Close()
+	return p.complete(s)
+}
+
+// Parting is a sandbox that the pod is about to leave: nothing comes in any more, and what the pod says
+// goes out.
+type Parting struct {
+	path     string
+	lease    Lease
+	uplink   netlink.Link
+	tunnel   netlink.Link
+	programs *tunnel.Programs
+}
+
+// Part keeps what comes from the sandbox at path until the pod is frozen, and the Parting held. A pod that runs
+// on meanwhile ends what it is at: were its last words kept in, what it closes after them would be in no dump, and
+// its peer never hear them.
+func Part(path string, l Lease) (*Parting, error) {
+	s, err := l.enter(path)
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	p, err := s.begin(l)
+	if err != nil {
+		return nil, fmt.Errorf("keep what is for %v from %s: %w", l.Old, path, err)
+	}
+	p.path = path
+	return p, nil
+}
+
+// Hold is as the Hold of a sandbox. Whether it fails or not, the Parting is used up.
+func (p *Parting) Hold() error {
+	defer p.programs.Close()
+	s, err := enter(p.path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := p.complete(s); err != nil {
+		return fmt.Errorf("hold what is for %v in %s: %w", p.lease.Old, p.path, err)
+	}
+	return nil
+}
+
+// Close lets go of it; what there is in the sandbox is ClearLeft's.
+func (p *Parting) Close() error { return p.programs.Close() }
+
+func (s *sandbox) begin(l Lease) (*Parting, error) {
+	if err := s.remove(l.isOf); err != nil {
+		return nil, err
+	}
+	uplink, err := s.holder(l.Old[0])
+	if err != nil {
+		return nil, err
+	}
 	for _, a := range l.Old {
 		if other, err := s.holder(a); err != nil {
-			return err
+			return nil, err
 		} else if other.Attrs().Index != uplink.Attrs().Index {
-			return fmt.Errorf("%v is of %s and %v of %s: one device must have both", l.Old[0], uplink.Attrs().Name, a, other.Attrs().Name)
+			return nil, fmt.Errorf("%v is of %s and %v of %s: one device must have both", l.Old[0], uplink.Attrs().Name, a, other.Attrs().Name)
 		}
 	}
+	// Whole packets of the uplink come this far: VXLAN makes fragments of them or says to the sender
+	// that they are too large.
+	link, err := s.makeTunnel(l, l.Old[0], l.New, uplink.Attrs().MTU, leftMAC)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.bridge(l, link); err != nil {
+		return nil, err
+	}
+	programs, err := tunnel.Load(tunnel.Config{Ends: [Most]tunnel.End{{Old: l.Old, There: l.New, Tunnel: link.Attrs().Index, Network: l.Network}},
+		Here: l.Old[0], Port: Port, Uplink: uplink.Attrs().Index, From: leftMAC, To: newMAC})
+	if err != nil {
+		return nil, err
+	}
+	if err := programs.AttachLeftIn(s.Handle, uplink, link); err != nil {
+		return nil, errors.Join(err, programs.Close())
+	}
+	return &Parting{lease: l, uplink: uplink, tunnel: link, programs: programs}, nil
+}
+
+func (p *Parting) complete(s *sandbox) error {
 	rest, err := s.LinkList()
 	if err != nil {
 		return fmt.Errorf("list the devices: %w", err)
 	}
 	rest = slices.DeleteFunc(rest, func(other netlink.Link) bool {
-		return other.Attrs().Index == uplink.Attrs().Index || strings.HasPrefix(other.Attrs().Name, mark) && isLeft(other)
+		return other.Attrs().Index == p.uplink.Attrs().Index || strings.HasPrefix(other.Attrs().Name, mark) && isLeft(other)
 	})
-	// Whole packets of the uplink come this far: VXLAN makes fragments of them or says to the sender
-	// that they are too large.
-	link, err := s.makeTunnel(l, l.Old[0], l.New, uplink.Attrs().MTU, leftMAC)
-	if err != nil {
+	if err := p.programs.AttachLeftOut(s.Handle, p.uplink, rest); err != nil {
 		return err
 	}
-	if err := s.bridge(l, link); err != nil {
+	if err := s.complete(p.tunnel, p.lease); err != nil {
 		return err
 	}
-	programs, err := tunnel.Load(tunnel.Config{Ends: [Most]tunnel.End{{Old: l.Old, There: l.New, Tunnel: link.Attrs().Index, Network: l.Network}},
-		Here: l.Old[0], Port: Port, Uplink: uplink.Attrs().Index, From: leftMAC, To: newMAC})
-	if err != nil {
-		return err
-	}
-	defer programs.Close()
-	if err := programs.AttachLeft(s.Handle, uplink, link, rest); err != nil {
-		return err
-	}
-	if err := s.complete(link, l); err != nil {
-		return err
-	}
-	return s.only(l)
+	return s.only(p.lease)
 }
 
 // only removes the tunnels that the sandbox was turned from.

@@ -142,6 +142,54 @@ func TestLeftSocketsAreSilent(t *testing.T) {
 	}
 }
 
+// A pod that is about to be frozen hears nothing any more, and says what it has to say yet; then it is held.
+func TestPart(t *testing.T) {
+	for _, first := range firsts {
+		t.Run(first, func(t *testing.T) {
+			w := newWorld(t, first)
+			a, b := netip.AddrPortFrom(w.lease.Old[0], port), netip.AddrPortFrom(w.near.like(w.lease.Old[0]), port)
+			pod, peer := w.left.udp(t, a), w.near.udp(t, b)
+			p, err := Part(w.left.path(), w.lease)
+			must(t, err)
+			send(t, peer, a, "too late")
+			send(t, pod, b, "last words")
+			receive(t, peer, a, "last words")
+			must(t, p.Hold())
+			send(t, pod, b, "after them")
+			must(t, ClearLeft(w.left.path()))
+			send(t, pod, b, "here again")
+			receive(t, peer, a, "here again")
+			send(t, peer, a, "welcome")
+			receive(t, pod, b, "welcome")
+		})
+	}
+}
+
+// A connection that waits to be accepted is waited for.
+func TestAccepted(t *testing.T) {
+	w := newWorld(t, "IPv4")
+	a := netip.AddrPortFrom(w.left.v4, port)
+	var l *net.TCPListener
+	must(t, netspace.In(w.left.ns, func() (err error) {
+		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
+		return err
+	}))
+	defer l.Close()
+	must(t, Accepted(w.left.path(), time.Hour))
+	c, err := w.near.dial(a)
+	must(t, err)
+	defer c.Close()
+	begun := time.Now()
+	must(t, Accepted(w.left.path(), 20*time.Millisecond))
+	if d := time.Since(begun); d < 20*time.Millisecond {
+		t.Errorf("it waited for %v", d)
+	}
+	got, err := l.Accept()
+	must(t, err)
+	defer got.Close()
+	must(t, Accepted(w.left.path(), time.Hour))
+}
+
 // nothing fails if there is anything for a socket that does not block.
 func nothing(t *testing.T, c syscall.Conn, otherwise string, take func(fd int) error) {
 	t.Helper()

@@ -191,6 +191,26 @@ func (s *sandbox) connections(l Lease) ([]*netlink.Socket, error) {
 	}), nil
 }
 
+// Accepted returns when no connection in the sandbox at path waits to be accepted, which a dump would lose, or
+// after so long.
+func Accepted(path string, patience time.Duration) error {
+	s, err := enter(path)
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(time.Millisecond) {
+		all, err := s.socketsOf(unix.IPPROTO_TCP, func(netip.Addr) bool { return true })
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(all, func(c *netlink.Socket) bool { return c.State == netlink.TCP_LISTEN && c.RQueue > 0 }) {
+			break
+		}
+	}
+	return nil
+}
+
 // unbound tells that no socket has an address as its own that none of the sandbox's devices has.
 func (s *sandbox) unbound() bool {
 	all, err := s.AddrList(nil, netlink.FAMILY_ALL)

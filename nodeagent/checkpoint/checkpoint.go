@@ -60,6 +60,9 @@ type Config struct {
 	Runc, Root string
 	// Files takes the containers' files along; nil: they stay behind.
 	Files *files.Node
+	// Frozen is called when all containers of a move that keeps its connections are frozen, before the first is
+	// dumped. May be nil.
+	Frozen func(m migrate.Move) error
 	// LeaveFrom gives from how much memory on a move with PostCopy leaves it in the held processes; 0: none
 	// does. May be nil, as for 0.
 	LeaveFrom func() model.Bytes
@@ -262,10 +265,15 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 		return migrate.Dumped{}, errors.Join(err, d.remove(dump))
 	}
 	for _, g := range groups {
-		if len(groups) == 1 {
+		if len(groups) == 1 && !m.KeepsConnections {
 			break // CRIU stops it, later than this would
 		}
 		if err := g.Freeze(ctx); err != nil {
+			return migrate.Dumped{}, err
+		}
+	}
+	if m.KeepsConnections && d.cfg.Frozen != nil {
+		if err := d.cfg.Frozen(m); err != nil {
 			return migrate.Dumped{}, err
 		}
 	}
@@ -297,7 +305,7 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 		return migrate.Dumped{}, err
 	}
 	dumped := migrate.Dumped{Dir: filepath.Join(dump, imageDir), FrozenAt: began}
-	if info, err := os.Stat(filepath.Join(dump, layout.FrozenFile)); err == nil && len(parts) == 1 {
+	if info, err := os.Stat(filepath.Join(dump, layout.FrozenFile)); err == nil && len(parts) == 1 && !m.KeepsConnections {
 		dumped.FrozenAt = info.ModTime()
 	}
 	return dumped, nil

@@ -40,10 +40,15 @@ type Ends struct {
 	mu    sync.Mutex
 	// kept is what came for an address while it was held, by the PodMigration's UID.
 	kept map[string]*address.Kept
+	// partings are of pods that are about to be frozen, likewise.
+	partings map[string]*address.Parting
 }
 
 // room is how much of what comes while an address is held is kept, in bytes.
 const room = 8 << 20
+
+// accepts is for how long a pod gets to accept the connections that wait for that, before it is frozen.
+const accepts = 50 * time.Millisecond
 
 // soon is for how long a pod may wait, frozen, for word of its earlier addresses.
 const soon = time.Second
@@ -51,7 +56,7 @@ const soon = time.Second
 // New gives the ends of the node whose files are at host; records are those of the API server itself. It does
 // no I/O.
 func New(l layout.Layout, host string, records migrate.Records, log *slog.Logger) *Ends {
-	return &Ends{layout: l, host: host, records: records, log: log, kept: map[string]*address.Kept{}}
+	return &Ends{layout: l, host: host, records: records, log: log, kept: map[string]*address.Kept{}, partings: map[string]*address.Parting{}}
 }
 
 // of is the lease of a move.
@@ -168,22 +173,59 @@ func (e *Ends) over(ctx context.Context, s seat) bool {
 	return err == nil && !lives
 }
 
-// Hold implements migrate.Addresses. What comes meanwhile is kept, if the agent may.
-func (e *Ends) Hold(m migrate.Move) error {
-	n, at, err := e.sandboxOf(m, migrate.RoleSource)
+// Part implements migrate.Addresses. What comes from now on is kept, if the agent may.
+func (e *Ends) Part(m migrate.Move) error {
+	at, err := e.leaving(m)
 	if err != nil {
 		return err
 	}
-	if err := e.free(at, m); err != nil {
+	p, err := address.Part(at, of(m))
+	if err != nil {
 		return err
 	}
-	if err := e.begin(n); err != nil {
+	e.mu.Lock()
+	e.partings[m.UID] = p
+	e.mu.Unlock()
+	if err := e.keep(m.UID, at, of(m)); err != nil {
+		return err
+	}
+	return address.Accepted(at, accepts)
+}
+
+// Hold implements migrate.Addresses.
+func (e *Ends) Hold(m migrate.Move) error {
+	if p := e.parting(m.UID); p != nil {
+		return p.Hold()
+	}
+	at, err := e.leaving(m)
+	if err != nil {
 		return err
 	}
 	if err := address.Hold(at, of(m)); err != nil {
 		return err
 	}
 	return e.keep(m.UID, at, of(m))
+}
+
+// leaving finds the sandbox that the pod is to leave, and notes it.
+func (e *Ends) leaving(m migrate.Move) (string, error) {
+	n, at, err := e.sandboxOf(m, migrate.RoleSource)
+	if err != nil {
+		return "", err
+	}
+	if err := e.free(at, m); err != nil {
+		return "", err
+	}
+	return at, e.begin(n)
+}
+
+// parting gives it, once; nil: there is none.
+func (e *Ends) parting(uid string) *address.Parting {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.partings[uid]
+	delete(e.partings, uid)
+	return p
 }
 
 // keep begins to keep what comes for an address that the PodMigration of that UID has left.
@@ -310,6 +352,13 @@ func (e *Ends) Clear(m migrate.Move, role migrate.Role) error {
 }
 
 func (e *Ends) clear(uid string, role migrate.Role) error {
+	if role == migrate.RoleSource {
+		if p := e.parting(uid); p != nil {
+			if err := p.Close(); err != nil {
+				return err
+			}
+		}
+	}
 	_, at, err := e.noted(uid, role)
 	if errors.Is(err, errGone) {
 		return e.forget(uid, role)

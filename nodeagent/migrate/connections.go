@@ -87,7 +87,10 @@ type Addresses interface {
 	// Probe asks m's source, and who holds earlier addresses, until all that the network must carry has come
 	// back, or ctx ends: then the error says what has not.
 	Probe(ctx context.Context, m Move) error
-	// Hold keeps everything from the source's sandbox, and all in it, from now on.
+	// Part keeps everything from the source's sandbox from now on, so that the pod, which runs, comes to the
+	// end of what it is at.
+	Part(m Move) error
+	// Hold keeps all in it, too, when the pod is frozen.
 	Hold(m Move) error
 	// Arrive gives the old addresses to the target's sandbox, held.
 	Arrive(m Move) error
@@ -102,16 +105,17 @@ type Addresses interface {
 	Clear(m Move, role Role) error
 }
 
-// Holding holds the address of a pod right before what it stands in front of freezes the pod.
+// Holding keeps what comes from a pod right before what it stands in front of freezes the pod, which then has to
+// hold its address (checkpoint.Config.Frozen).
 type Holding struct {
 	Checkpointer
 	Addresses Addresses
 }
 
-// Dump implements Checkpointer. When it fails the address may be held.
+// Dump implements Checkpointer. When it fails the address may be held, or half.
 func (h Holding) Dump(ctx context.Context, m Move) (Dumped, error) {
 	if m.KeepsConnections {
-		if err := h.Addresses.Hold(m); err != nil {
+		if err := h.Addresses.Part(m); err != nil {
 			return Dumped{}, fmt.Errorf("keep what is for %v from the pod: %w", m.Keep.Old, err)
 		}
 	}
@@ -127,6 +131,7 @@ type stay struct{}
 func (stay) Find(Move) (netip.Addr, error)      { return netip.Addr{}, errStay }
 func (stay) Answer(context.Context, Move) error { return errStay }
 func (stay) Probe(context.Context, Move) error  { return errStay }
+func (stay) Part(Move) error                    { return errStay }
 func (stay) Hold(Move) error                    { return errStay }
 func (stay) Arrive(Move) error                  { return errStay }
 func (stay) Open(context.Context, Move) error   { return errStay }

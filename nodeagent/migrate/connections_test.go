@@ -60,12 +60,22 @@ func (x *addresses) Probe(ctx context.Context, _ Move) error {
 	return errors.Join(context.Cause(ctx), x.probeErr)
 }
 
-func (x *addresses) Hold(Move) error {
+func (x *addresses) Part(Move) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.c.called(x.name + " hold")
+	x.c.called(x.name + " part")
 	if x.source.Frozen || x.answers["probe"] != "" {
-		x.c.t.Errorf("held when frozen: %v, when the probe's answer is still there: %q", x.source.Frozen, x.answers["probe"])
+		x.c.t.Errorf("kept from the pod when frozen: %v, when the probe's answer is still there: %q", x.source.Frozen, x.answers["probe"])
+	}
+	x.net = "parting"
+	return x.partErr
+}
+
+// Hold is called by the checkpointer.
+func (x *addresses) Hold(Move) error {
+	x.c.called(x.name + " hold")
+	if !x.source.Frozen || x.net != "parting" {
+		x.c.t.Errorf("held when frozen: %v, and the sandbox was %q", x.source.Frozen, x.net)
 	}
 	x.net = "held"
 	return x.holdErr
@@ -154,7 +164,7 @@ func TestConnectionsKept(t *testing.T) {
 			t.Errorf("drover_held_containers: %v, and the pod runs", held)
 		}
 	}, along(), func(t *testing.T, c *cluster) {
-		want := []string{"b find", "b probe", "b arrive", "a hold", "a dump", "b arrive", "b restore", "b open", "b thaw", "a forward", "a end"}
+		want := []string{"b find", "b probe", "b arrive", "a part", "a dump", "a hold", "b arrive", "b restore", "b open", "b thaw", "a forward", "a end"}
 		if d := cmp.Diff(want, c.calls); d != "" {
 			t.Errorf("what was done (-want +got):\n%s", d)
 		}
@@ -237,7 +247,7 @@ func TestConnectionsClosed(t *testing.T) {
 					if s.Connections.State != v1alpha1.ConnectionsClosed || s.Connections.Reason != c.reason || !strings.Contains(s.Connections.Message, c.says) {
 						t.Errorf("the record says %+v, want %s, %q", s.Connections, c.reason, c.says)
 					}
-					if slices.Contains(cl.calls, "a hold") || must && slices.Contains(cl.calls, "a dump") {
+					if slices.Contains(cl.calls, "a part") || must && slices.Contains(cl.calls, "a dump") {
 						t.Errorf("done: %v", cl.calls)
 					}
 					if must && (s.DecisionReason != ReasonConnectionsNotKept || !strings.Contains(s.DecisionMessage, c.says)) {
@@ -277,6 +287,7 @@ func TestConnectionsAborts(t *testing.T) {
 		want             handoff.Record
 		reason           string
 	}{
+		"what comes cannot be kept":      {setUp: func(c *cluster) { c.nodes["a"].partErr = bad }, want: abortedEarly, reason: "DumpFailed"},
 		"the hold fails":                 {setUp: func(c *cluster) { c.nodes["a"].holdErr = bad }, want: abortedEarly, reason: "DumpFailed"},
 		"the dump fails":                 {setUp: func(c *cluster) { c.nodes["a"].dumpErr = bad }, want: abortedEarly, reason: "DumpFailed"},
 		"the send fails":                 {setUp: func(c *cluster) { c.nodes["a"].sendErr = bad }, want: abortedEarly, reason: "SendFailed"},

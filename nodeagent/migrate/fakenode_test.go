@@ -43,11 +43,16 @@ func (x *checkpointer) Inspect(context.Context, Move) (handoff.SourceFacts, erro
 func (x *checkpointer) Dump(ctx context.Context, m Move) (Dumped, error) {
 	x.mu.Lock()
 	x.c.called("a dump")
-	if x.kept = m.KeepsConnections; x.kept != (x.net == "held") {
+	if x.kept = m.KeepsConnections; x.kept != (x.net == "parting") {
 		x.c.t.Errorf("dumped with connections kept: %v, and the sandbox is %q", x.kept, x.net)
 	}
 	block, err := x.blockDump, x.dumpErr
 	x.source.Frozen = true
+	if x.kept {
+		if held := (*addresses)(x).Hold(m); held != nil {
+			err = held
+		}
+	}
 	x.mu.Unlock()
 	if block {
 		<-ctx.Done()

@@ -79,14 +79,14 @@ type node struct {
 	answers map[string]string
 	fences  map[string]fence.Fence
 	begun   bool
-	// net is what the sandbox of the pod is: held, forwards, arrived, open; kept: it was dumped so.
+	// net is what the sandbox of the pod is: parting, held, forwards, arrived, open; kept: it was dumped so.
 	net string
 	// sendsOn is for how long what comes for the old address was to be sent on.
-	sendsOn                                                   time.Duration
-	kept                                                      bool
-	findErr, answerErr, probeErr, holdErr, arriveErr, openErr error
-	forwardErrs                                               int // so many times it fails
-	arrivals                                                  map[string]bool
+	sendsOn                                                            time.Duration
+	kept                                                               bool
+	findErr, answerErr, probeErr, partErr, holdErr, arriveErr, openErr error
+	forwardErrs                                                        int // so many times it fails
+	arrivals                                                           map[string]bool
 }
 
 const (

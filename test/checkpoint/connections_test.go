@@ -57,6 +57,7 @@ func talkedTo(t *testing.T) *talked {
 	k.m = move(k.source, nil)
 	k.m.KeepsConnections = true
 	k.m.Keep = migrate.Keep{Old: k.addresses(2), New: k.addresses(4)[0], For: time.Hour}
+	k.a.frozen = k.ends.Hold
 	var err error
 	if k.dump, err = (migrate.Holding{Checkpointer: k.a.dumps, Addresses: k.ends}).Dump(within(t), k.m); err != nil {
 		t.Fatal(err)

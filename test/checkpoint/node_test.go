@@ -57,7 +57,9 @@ type agent struct {
 	dumps  *checkpoint.Dumps
 	copies *restore.Copies
 	// pages is asked for memory that images lack.
-	pages  func(ctx context.Context, m migrate.Move, container string, r lazypages.Range, b []byte) error
+	pages func(ctx context.Context, m migrate.Move, container string, r lazypages.Range, b []byte) error
+	// frozen is called when what keeps its connections is.
+	frozen func(m migrate.Move) error
 	events chan string
 	stop   func()
 }
@@ -82,7 +84,8 @@ func startAgentOn(t *testing.T, root string) *agent {
 	a := &agent{t: t, events: make(chan string, 100)}
 	a.dumps = checkpoint.New(checkpoint.Config{Layout: layout.Default, Groups: groupsOf(groups), Cgroup: own,
 		Wrapper: wrapper, HostRoot: "/proc/1/root", Runc: "/usr/sbin/runc", Root: root, Log: log, LongestRound: longestRound,
-		Files: &files.Node{Host: "/proc/1/root", Limits: files.DefaultLimits}, LeaveFrom: func() model.Bytes { return lazyFrom }})
+		Files: &files.Node{Host: "/proc/1/root", Limits: files.DefaultLimits}, LeaveFrom: func() model.Bytes { return lazyFrom },
+		Frozen: func(m migrate.Move) error { return a.frozen(m) }})
 	a.pages = func(_ context.Context, m migrate.Move, container string, r lazypages.Range, b []byte) error {
 		return a.dumps.Pages(m, container, r, b)
 	}
