@@ -93,10 +93,12 @@ func Finished(m *PodMigration) bool {
 }
 
 // SourceKept tells that the source's processes may be ended only once the status says adopted: for its owner's
-// sake, or because its address is leased, so that its Services have the pod until they have the replacement.
+// sake, or because its address is leased, so that its Services have the pod until they have the replacement. They
+// have that at the latest when the move is handed over: a drover-controller that knows no source that is kept for
+// its address says that alone.
 func SourceKept(s *PodMigrationStatus) bool {
 	c := s.Connections
-	return s.Source.KeepUntilAdopted || c != nil && c.State == ConnectionsKept && !c.LeaseEnded
+	return s.Source.KeepUntilAdopted || c != nil && c.State == ConnectionsKept && !c.LeaseEnded && !s.HandedOver
 }
 
 // OriginOf is the UID of the first pod of the lineage that a pod belongs to: a replacement

@@ -189,7 +189,10 @@ func (e *Ends) Part(m migrate.Move) error {
 	if err := e.keep(m.UID, at, of(m)); err != nil {
 		return err
 	}
-	return address.Accepted(at, accepts)
+	if err := address.Accepted(at, accepts); err != nil {
+		e.log.Warn("connections that the pod has not accepted yet are lost, and made again by who made them", "addresses", m.Keep.Old, "err", err)
+	}
+	return nil
 }
 
 // Hold implements migrate.Addresses.
@@ -352,13 +355,6 @@ func (e *Ends) Clear(m migrate.Move, role migrate.Role) error {
 }
 
 func (e *Ends) clear(uid string, role migrate.Role) error {
-	if role == migrate.RoleSource {
-		if p := e.parting(uid); p != nil {
-			if err := p.Close(); err != nil {
-				return err
-			}
-		}
-	}
 	_, at, err := e.noted(uid, role)
 	if errors.Is(err, errGone) {
 		return e.forget(uid, role)

@@ -68,6 +68,26 @@ func TestLastConnection(t *testing.T) {
 	w.notes(0)
 }
 
+// Its Services have a source that is kept for its address until they have the replacement, which may be long in
+// getting ready: that no connection stays does not end the lease meanwhile.
+func TestQuietWhileTheSourceIsKept(t *testing.T) {
+	w := newWorld(t)
+	w.moved(true)
+	w.pm.Status.Source.Ended = false
+	for range 3 {
+		w.look()
+		w.now = w.now.Add(quiet)
+	}
+	w.ended("")
+	w.look()
+	w.pm.Status.Adopted = true
+	w.look()
+	w.ended("")
+	w.now = w.now.Add(quiet)
+	w.look()
+	w.ended(v1alpha1.ReasonLastConnection)
+}
+
 // until waits for what the kernel does in its own time.
 func (w *world) until(otherwise string, is func() bool) {
 	w.Helper()

@@ -162,6 +162,11 @@ func (e *Ends) noted(uid string, role migrate.Role) (note, string, error) {
 func (e *Ends) forget(uid string, role migrate.Role) error {
 	if role == migrate.RoleSource {
 		e.drop(uid)
+		if p := e.parting(uid); p != nil {
+			if err := p.Close(); err != nil {
+				return err
+			}
+		}
 	}
 	path, err := e.file(uid, role)
 	if err != nil {

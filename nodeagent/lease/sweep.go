@@ -97,8 +97,8 @@ func (w *Watch) sweepSource(n note, at string, pm *v1alpha1.PodMigration) error 
 		case s.Source.Released:
 			return w.cfg.Ends.clear(n.UID, n.Role)
 		case s.Source.Ended && s.Lost, s.Connections != nil && s.Connections.LeaseEnded:
-			// Until the source's worker has said so it may not have heard of the end, and send on.
-			return w.silence(n, at, migrate.MoveOf(pm), s.Source.Ended)
+			// The source's worker may not have heard of the end, and send on: it is held at each look.
+			return w.silence(n, at, migrate.MoveOf(pm), false)
 		}
 		return nil
 	}
