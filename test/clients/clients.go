@@ -4,12 +4,15 @@ package clients
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,6 +37,20 @@ type Config struct {
 	Clients  int
 	Every    time.Duration // between two requests of a client
 	Patience time.Duration // of a client with one request
+	// Answered counts the requests that were answered well; nil: nobody asks before the end.
+	Answered *atomic.Int64
+}
+
+// Dial connects; nil: as any program does.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+func (d Dial) to(address string, deadline time.Time) (net.Conn, error) {
+	if d == nil {
+		d = (&net.Dialer{}).DialContext
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	return d(ctx, "tcp", address)
 }
 
 // Report is what the clients saw.
@@ -157,6 +174,9 @@ func (w *crew) answered(i int, phase string, took time.Duration) {
 	defer w.mu.Unlock()
 	w.done[i]++
 	w.took[phase] = append(w.took[phase], took)
+	if w.Answered != nil {
+		w.Answered.Add(1)
+	}
 }
 
 // work is the life of client i.

@@ -17,9 +17,15 @@ import (
 
 var quick = Config{Clients: 3, Every: time.Millisecond, Patience: 10 * time.Second}
 
-// run has clients work until there were so many requests in all, each phase in turn.
+// run has clients work until there were so many requests in all, each phase in turn; requests counts them, or
+// else the clients do.
 func run(t *testing.T, s Service, requests *atomic.Int64, phases ...int64) Report {
 	t.Helper()
+	c := quick
+	if requests == nil {
+		c.Answered = &atomic.Int64{}
+		requests = c.Answered
+	}
 	input, names := io.Pipe()
 	go func() {
 		for i, n := range phases {
@@ -30,7 +36,7 @@ func run(t *testing.T, s Service, requests *atomic.Int64, phases ...int64) Repor
 		}
 		names.Close()
 	}()
-	r, err := Run(quick, s, input)
+	r, err := Run(c, s, input)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,8 +184,7 @@ func TestLines(t *testing.T) {
 		}
 		defer l.Close()
 		go echoes(l, c.answer)
-		s := &Lines{Address: l.Addr().String()}
-		r := run(t, s, &s.Heard, 100)
+		r := run(t, &Lines{Address: l.Addr().String()}, nil, 100)
 		if (r.Failed > 0) != (c.failed != "") || r.Failed > 0 && !strings.Contains(r.Failures[0], c.failed) {
 			t.Errorf("line 7 is answered by %q: %+v, want a failure %q", c.answer, r, c.failed)
 		}

@@ -11,7 +11,10 @@ import (
 
 // HTTP has every client ask for a page over one connection. It does without net/http's client,
 // which asks again by itself, unseen, when a kept connection turns out to be closed.
-type HTTP struct{ Address, Path string }
+type HTTP struct {
+	Address, Path string
+	Dial          Dial
+}
 
 // Connect connects.
 func (h *HTTP) Connect(_ int, deadline time.Time) (Conn, error) {
@@ -19,7 +22,7 @@ func (h *HTTP) Connect(_ int, deadline time.Time) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", h.Address)
+	c, err := h.Dial.to(h.Address, deadline)
 	if err != nil {
 		return nil, err
 	}

@@ -2,36 +2,25 @@ package clients
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"net"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
 // Lines has every client send numbered lines to one who echoes them (test/apps/ticker --lines).
 type Lines struct {
 	Address string
-	// Dial connects; nil: as any program does.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Heard is how many came back, of all clients.
-	Heard atomic.Int64
+	Dial    Dial
 }
 
 // Connect connects.
 func (l *Lines) Connect(_ int, deadline time.Time) (Conn, error) {
-	dial := l.Dial
-	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
-	}
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	c, err := dial(ctx, "tcp", l.Address)
+	c, err := l.Dial.to(l.Address, deadline)
 	if err != nil {
 		return nil, err
 	}
-	return &lineConn{Conn: c, in: bufio.NewReader(c), all: l}, nil
+	return &lineConn{Conn: c, in: bufio.NewReader(c)}, nil
 }
 
 // Lost is nothing: who echoes keeps nothing, and says when a line is another than is due.
@@ -39,9 +28,8 @@ func (l *Lines) Lost([]int, time.Duration) (int, string, error) { return 0, "", 
 
 type lineConn struct {
 	net.Conn
-	in  *bufio.Reader
-	all *Lines
-	n   int // lines on this connection
+	in *bufio.Reader
+	n  int // lines on this connection
 }
 
 // Do sends the next line, and hears it.
@@ -56,9 +44,6 @@ func (c *lineConn) Do(_ int, deadline time.Time) (bool, error) {
 	got, err := c.in.ReadString('\n')
 	if err == nil && strings.TrimSuffix(got, "\n") != fmt.Sprint(c.n) {
 		err = fmt.Errorf("line %d came back as %q", c.n, got)
-	}
-	if err == nil {
-		c.all.Heard.Add(1)
 	}
 	return false, err
 }

@@ -12,13 +12,16 @@ import (
 )
 
 // Redis has every client write values under keys of its own, each once.
-type Redis struct{ Address string }
+type Redis struct {
+	Address string
+	Dial    Dial
+}
 
 // Connect connects.
 func (r *Redis) Connect(i int, deadline time.Time) (Conn, error) { return r.connect(i, deadline) }
 
 func (r *Redis) connect(i int, deadline time.Time) (*redisConn, error) {
-	c, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", r.Address)
+	c, err := r.Dial.to(r.Address, deadline)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,7 +38,8 @@ func TestConnectionsGoAlong(t *testing.T) {
 	server := lineServer(ctx, t, c, ns)
 	from, to := server.Spec.NodeName, other(server.Spec.NodeName)
 	direct := net.JoinHostPort(server.Status.PodIP, "8081")
-	outside := outsideClients(c, direct)
+	outside := outsideClients(clients.Config{Clients: lineClients, Every: 5 * time.Millisecond, Patience: 10 * time.Second},
+		&clients.Lines{Address: direct, Dial: c.Lab.DialerOn(lab.ControlPlane)})
 	inside := map[string]*cluster.Clients{}
 	for node, address := range map[string]string{"n1": serviceAddr(ctx, t, c, server), from: direct, to: direct} {
 		name := "clients-" + node
@@ -188,20 +190,22 @@ func loaded(begin ...string) (names []string, _ error) {
 	}
 }
 
-// outsider are clients on the control plane's machine, which runs no pods and has no node's rules.
+// outsider are clients outside of all pods: on the control plane's machine, which runs no pods and has no node's
+// rules, or on a node.
 type outsider struct {
-	lines *clients.Lines
-	to    *io.PipeWriter
-	done  chan clients.Report
-	err   error
+	clients.Config
+	to   *io.PipeWriter
+	done chan clients.Report
+	err  error
 }
 
-func outsideClients(c *cluster.Cluster, address string) *outsider {
+func outsideClients(work clients.Config, s clients.Service) *outsider {
 	in, to := io.Pipe()
-	o := &outsider{lines: &clients.Lines{Address: address, Dial: c.Lab.DialerOn(lab.ControlPlane)}, to: to, done: make(chan clients.Report, 1)}
+	work.Answered = &atomic.Int64{}
+	o := &outsider{Config: work, to: to, done: make(chan clients.Report, 1)}
 	go func() {
 		var r clients.Report
-		r, o.err = clients.Run(clients.Config{Clients: lineClients, Every: 5 * time.Millisecond, Patience: 10 * time.Second}, o.lines, in)
+		r, o.err = clients.Run(work, s, in)
 		o.done <- r
 	}()
 	return o
@@ -239,11 +243,11 @@ func (i *idler) says(n int) error {
 
 func (o *outsider) phase(name string) { fmt.Fprintln(o.to, name) }
 
-// goOn waits until so many lines more have come back to each.
-func (o *outsider) goOn(ctx context.Context, lines int64) error {
-	due := o.lines.Heard.Load() + lines*lineClients
-	return cluster.Eventually(ctx, "lines come back from outside of the cluster", func(context.Context) (bool, string) {
-		now := o.lines.Heard.Load()
+// goOn waits until so many requests more for each were answered.
+func (o *outsider) goOn(ctx context.Context, requests int) error {
+	due := o.Answered.Load() + int64(requests*o.Clients)
+	return cluster.Eventually(ctx, "clients outside of all pods are answered", func(context.Context) (bool, string) {
+		now := o.Answered.Load()
 		return now >= due, fmt.Sprintf("%d of %d", now, due)
 	})
 }
