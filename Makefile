@@ -96,6 +96,10 @@ soak-redis: lab-build ## Move Redis MOVES (20) times in a lab while 50 connected
 soak-http: lab-build ## Move nginx MOVES (20) times in a lab under keep-alive load through its Service; writes out/soak/nginx.json
 	$(GO) test -count=1 -timeout 2h -v -run TestSoakHTTP ./test/e2e -soak.client-moves=$(MOVES)
 
+.PHONY: soak-nodekilled
+soak-nodekilled: lab-build ## Kill the node that holds the old addresses of Redis and nginx a minute after their moves, for as long as Kubernetes takes to evict what was there, some 10 min
+	$(GO) test -count=1 -timeout 30m -v -run TestSourceNodeKilled ./test/e2e -nodekilled.after=1m -nodekilled.evicted
+
 .PHONY: bench-linkstate
 bench-linkstate: ## Computed route times against Vivaldi's coordinates; writes out/bench/linkstate.json
 	cd test/bench/linkstate && $(GO) test . && $(GO) run . -out $(CURDIR)/out/bench/linkstate.json

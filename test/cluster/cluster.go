@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"helm.sh/helm/v3/pkg/chartutil"
@@ -46,6 +47,9 @@ type Cluster struct {
 	log       io.Writer
 	hear      net.PacketConn
 	witnessOn string
+
+	loading  sync.Mutex
+	software string // the image of Debian packages, once it is loaded
 }
 
 // Options say what to bring up.

@@ -23,6 +23,8 @@ type Software struct {
 	Files map[string]string
 	// Port, if there is one, gets a readiness probe and the Service NAME.
 	Port int32
+	// Node is where the first pod starts, past every scheduler; empty: anywhere.
+	Node string
 	// Keep is for how long it asks to keep its connections (annotation drover.dev/keep-connections); empty: it does not.
 	Keep string
 	// Seccomp puts it under the container runtime's default profile.
@@ -30,8 +32,13 @@ type Software struct {
 }
 
 // LoadSoftware builds the image of Debian packages, loads it into the nodes, and gives its
-// reference. The first time on a machine it fetches the packages.
+// reference. The first time on a machine it fetches the packages; of one cluster it does it once.
 func (c *Cluster) LoadSoftware(ctx context.Context) (string, error) {
+	c.loading.Lock()
+	defer c.loading.Unlock()
+	if c.software != "" {
+		return c.software, nil
+	}
 	step := c.step("building the image of Debian packages")
 	built, err := deploy.Build(ctx, c.root, c.log, deploy.Software)
 	if err != nil {
@@ -45,7 +52,8 @@ func (c *Cluster) LoadSoftware(ctx context.Context) (string, error) {
 		}
 	}
 	step()
-	return deploy.Software[0].Ref(built.Tag), nil
+	c.software = deploy.Software[0].Ref(built.Tag)
+	return c.software, nil
 }
 
 // Start creates the program's objects.
@@ -69,6 +77,7 @@ func (c *Cluster) Start(ctx context.Context, s Software) error {
 			Spec: corev1.PodSpec{
 				Containers:                    []corev1.Container{s.container()},
 				SchedulerName:                 v1alpha1.SchedulerName,
+				NodeName:                      s.Node,
 				RuntimeClassName:              ptr(v1alpha1.RuntimeClassName),
 				TerminationGracePeriodSeconds: ptr(int64(1)),
 				Volumes: []corev1.Volume{{Name: "files", VolumeSource: corev1.VolumeSource{

@@ -25,17 +25,25 @@ var (
 // 50 clients write throughout, and none of them sees an error; nothing that was acknowledged is
 // lost.
 func TestSoakRedis(t *testing.T) {
-	soakServer(t, cluster.Software{Name: "redis", Port: 6379, Command: []string{
+	soakServer(t, redisServer(), func(addr string) []string { return []string{"redis", addr} })
+}
+
+func redisServer() cluster.Software {
+	return cluster.Software{Name: "redis", Port: 6379, Command: []string{
 		"redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--io-threads", "2",
-	}}, func(addr string) []string { return []string{"redis", addr} })
+	}}
 }
 
 // No request over a kept-alive connection through a Service fails.
 func TestSoakHTTP(t *testing.T) {
+	soakServer(t, nginxServer(t), func(addr string) []string { return []string{"http", addr, "/mime.types"} })
+}
+
+func nginxServer(t *testing.T) cluster.Software {
 	conf := string(must[[]byte](t)(softwareFiles.ReadFile("software/nginx.conf")))
-	soakServer(t, cluster.Software{Name: "nginx", Port: 8080, Files: map[string]string{"nginx.conf": conf},
+	return cluster.Software{Name: "nginx", Port: 8080, Files: map[string]string{"nginx.conf": conf},
 		Command: []string{"nginx", "-e", "stderr", "-c", "/files/nginx.conf"},
-	}, func(addr string) []string { return []string{"http", addr, "/mime.types"} })
+	}
 }
 
 // clientsSaw is what is written of a soak. Times are in milliseconds.
