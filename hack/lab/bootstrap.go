@@ -66,7 +66,7 @@ func settleNode(ctx context.Context, client kubernetes.Interface, m machine, lab
 			return err
 		}
 		if !settled {
-			change := map[string]any{"spec": map[string]any{"podCIDR": m.podRange(), "podCIDRs": []string{m.podRange()}}}
+			change := map[string]any{"spec": map[string]any{"podCIDR": m.podRanges()[0], "podCIDRs": m.podRanges()}}
 			if len(labels) > 0 { // an empty value would take away all that kubelet has set
 				change["metadata"] = map[string]any{"labels": labels}
 			}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,7 +122,7 @@ func TestLayout(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, m := range machines(c) {
-		for _, s := range []string{m.ip(), m.mac(), m.podRange(), m.pods(), m.daemons(), m.dir()} {
+		for _, s := range slices.Concat(m.ips(), m.podRanges(), []string{m.mac(), m.pods(), m.daemons(), m.dir()}) {
 			if seen[s] {
 				t.Errorf("%s: %s is taken", m.name, s)
 			}

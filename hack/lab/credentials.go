@@ -114,7 +114,7 @@ func (c *credentials) forNode(m, controlPlane machine) error {
 	if err := m.write("ca.crt", c.ca.Cert); err != nil {
 		return err
 	}
-	if err := c.issue(m, "kubelet", pki.Request{CommonName: "system:node:" + m.name, Organization: []string{"system:nodes"}, Hosts: []string{m.name, m.ip()}}); err != nil {
+	if err := c.issue(m, "kubelet", pki.Request{CommonName: "system:node:" + m.name, Organization: []string{"system:nodes"}, Hosts: append(m.ips(), m.name)}); err != nil {
 		return err
 	}
 	if err := c.writeKubeconfig(m, serverOf(controlPlane), "kubelet.conf", "system:node:"+m.name, "system:nodes"); err != nil {

@@ -47,12 +47,18 @@ func (x *labTest) witness(t *testing.T, ctx context.Context) {
 		t.Errorf("the witness saw %s, the pod is %s", got, pod.Status.PodIP)
 	}
 	h := http.Client{Transport: &http.Transport{DialContext: x.DialContext, DisableKeepAlives: true}}
-	if got, err := get(ctx, &h, "http://"+pod.Status.PodIP+":8080/"); err != nil || got != "two\n" {
-		t.Errorf("test to pod: %q, %v", got, err)
+	if len(pod.Status.PodIPs) != 2 {
+		t.Errorf("the pod has the addresses %v, want one of each family", pod.Status.PodIPs)
 	}
-	// From pod to pod over two nodes.
-	if out, err := x.exec(ctx, "one", "/probe", pod.Status.PodIP+":8080"); err != nil || !strings.HasSuffix(out, "two\n") {
-		t.Errorf("pod to pod: %q, %v", out, err)
+	for _, ip := range pod.Status.PodIPs {
+		address := net.JoinHostPort(ip.IP, "8080")
+		if got, err := get(ctx, &h, "http://"+address); err != nil || got != "two\n" {
+			t.Errorf("test to pod at %s: %q, %v", address, got, err)
+		}
+		// From pod to pod over two nodes.
+		if out, err := x.exec(ctx, "one", "/probe", address); err != nil || !strings.HasSuffix(out, "two\n") {
+			t.Errorf("pod to pod at %s: %q, %v", address, out, err)
+		}
 	}
 }
 

@@ -14,12 +14,13 @@ func stateRoot() string {
 	return "/var/lib/drover-lab"
 }
 
+// Of every network there is one for each family.
 const (
-	podNetwork     = "10.244.0.0/16"
-	serviceNetwork = "10.96.0.0/16"
-	apiServiceIP   = "10.96.0.1"
-	apiPort        = "6443"
-	prometheusPort = "9090"
+	podNetworks     = "10.244.0.0/16,fd44::/48"
+	serviceNetworks = "10.96.0.0/16,fd96::/112"
+	apiServiceIP    = "10.96.0.1"
+	apiPort         = "6443"
+	prometheusPort  = "9090"
 	// groupPrefix begins the names of a lab's cgroups; the lab's name follows.
 	groupPrefix = "drover-lab-"
 )
@@ -32,17 +33,25 @@ type machine struct {
 	index int
 }
 
-func (m machine) ip() string {
-	if m.index == 0 {
-		return "10.77.0.2"
+func (m machine) ip() string { return m.ips()[0] }
+
+// ips are the machine's addresses: IPv4's, and IPv6's.
+func (m machine) ips() []string {
+	n := 2
+	if m.index > 0 {
+		n = 10 + m.index
 	}
-	return fmt.Sprintf("10.77.0.%d", 10+m.index)
+	return []string{fmt.Sprintf("10.77.0.%d", n), fmt.Sprintf("fd77::%d", n)}
 }
 
-func (m machine) mac() string      { return fmt.Sprintf("02:44:52:00:00:%02x", m.index) }
-func (m machine) podRange() string { return fmt.Sprintf("10.244.%d.0/24", m.index) }
-func (m machine) dir() string      { return filepath.Join(stateRoot(), m.lab, "machines", m.name) }
-func (m machine) logs() string     { return filepath.Join(m.dir(), "log") }
+// podRanges are those of the addresses of a node's pods, as ips are.
+func (m machine) podRanges() []string {
+	return []string{fmt.Sprintf("10.244.%d.0/24", m.index), fmt.Sprintf("fd44:0:0:%d::/64", m.index)}
+}
+
+func (m machine) mac() string  { return fmt.Sprintf("02:44:52:00:00:%02x", m.index) }
+func (m machine) dir() string  { return filepath.Join(stateRoot(), m.lab, "machines", m.name) }
+func (m machine) logs() string { return filepath.Join(m.dir(), "log") }
 func (m machine) upper(path string) string {
 	return filepath.Join(m.dir(), "upper", path)
 }

@@ -19,19 +19,25 @@ func (m machine) spec(all []machine, layers []string, switchSocket string) *boot
 	s := &boot.Spec{
 		Lab: m.lab, Node: m.name, Lower: layers, Dir: m.dir(), Logs: m.logs(),
 		Control: m.control(), Fabric: switchSocket,
-		MAC: m.mac(), Address: m.ip() + "/24",
+		MAC: m.mac(), Addresses: []string{m.ips()[0] + "/24", m.ips()[1] + "/64"},
 		Cgroup: m.daemons(),
 		// In cgroup v1 the daemons' memory stays accounted to whoever started the lab.
 		CgroupExcept: []string{"memory"},
 		Binds:        map[string]string{"/var/log/drover-lab": m.logs()},
 	}
 	for _, other := range all {
-		if other.index != 0 && other != m {
-			s.Routes = append(s.Routes, boot.Route{To: other.podRange(), Via: other.ip()})
+		if other.index == 0 || other == m {
+			continue
+		}
+		for i, pods := range other.podRanges() {
+			s.Routes = append(s.Routes, boot.Route{To: pods, Via: other.ips()[i]})
 		}
 	}
 	return s
 }
+
+// everywhere are all addresses, by family.
+var everywhere = []string{"0.0.0.0/0", "::/0"}
 
 // realDirs are those of a node that cannot lie on an overlay: containerd and kubelet put overlays
 // and mounts into them.
@@ -49,7 +55,9 @@ func nodeSpec(m machine, pods PodNetwork, all []machine, layers []string, switch
 	}}
 	// Only what has a route gets as far as kube-proxy's rules; the control plane then says of all
 	// that is not in the lab that it cannot be reached, at once.
-	s.Routes = append(s.Routes, boot.Route{To: "0.0.0.0/0", Via: all[0].ip()})
+	for i, to := range everywhere {
+		s.Routes = append(s.Routes, boot.Route{To: to, Via: all[0].ips()[i]})
+	}
 	s.Services = []boot.Service{
 		{Name: "containerd", Argv: []string{"containerd"}},
 		{
@@ -61,7 +69,7 @@ func nodeSpec(m machine, pods PodNetwork, all []machine, layers []string, switch
 		{
 			Name: "kubelet",
 			Argv: []string{"kubelet", "--config", conf("kubelet.yaml"), "--kubeconfig", conf("kubelet.conf"),
-				"--hostname-override", m.name, "--node-ip", m.ip()},
+				"--hostname-override", m.name, "--node-ip", strings.Join(m.ips(), ",")},
 			After: []boot.Condition{{Done: "pause-image"}, ready},
 		},
 		{
@@ -71,18 +79,22 @@ func nodeSpec(m machine, pods PodNetwork, all []machine, layers []string, switch
 		},
 	}
 	if _, err := os.Stat("/proc/sys/net/bridge"); pods == Bridge && err != nil {
-		s.Services = append(s.Services, sameNodeServices(m))
+		s.Services = append(s.Services, sameNodeServices(m)...)
 	}
 	return s
 }
 
 // sameNodeServices is for kernels without br_netfilter: there the answer of a pod to another on its
 // own node would pass the bridge only, not the rules that undo a Service's address.
-func sameNodeServices(m machine) boot.Service {
-	return boot.Service{Name: "same-node-services", Once: true, Argv: []string{
-		"iptables", "-w", "-t", "nat", "-A", "POSTROUTING", "-s", m.podRange(), "-d", m.podRange(),
-		"-m", "conntrack", "--ctstate", "DNAT", "-j", "MASQUERADE",
-	}}
+func sameNodeServices(m machine) (all []boot.Service) {
+	for i, iptables := range []string{"iptables", "ip6tables"} {
+		pods := m.podRanges()[i]
+		all = append(all, boot.Service{Name: "same-node-services-" + iptables, Once: true, Argv: []string{
+			iptables, "-w", "-t", "nat", "-A", "POSTROUTING", "-s", pods, "-d", pods,
+			"-m", "conntrack", "--ctstate", "DNAT", "-j", "MASQUERADE",
+		}})
+	}
+	return all
 }
 
 func controlPlaneSpec(m machine, all []machine, layers []string, switchSocket string) *boot.Spec {
@@ -134,7 +146,7 @@ func apiserverArgs(m machine, conf func(string) string) []string {
 	return []string{"kube-apiserver",
 		"--etcd-servers", "http://127.0.0.1:2379",
 		"--advertise-address", m.ip(), "--bind-address", m.ip(), "--secure-port", apiPort,
-		"--service-cluster-ip-range", serviceNetwork,
+		"--service-cluster-ip-range", serviceNetworks,
 		"--client-ca-file", conf("ca.crt"), "--tls-cert-file", conf("apiserver.crt"), "--tls-private-key-file", conf("apiserver.key"),
 		"--kubelet-certificate-authority", conf("ca.crt"),
 		"--kubelet-client-certificate", conf("kubelet-client.crt"), "--kubelet-client-key", conf("kubelet-client.key"),
@@ -164,8 +176,8 @@ func prepareNode(m machine, n Node, pods PodNetwork, all []machine, c *credentia
 			return fmt.Errorf("prepare node %s: %w", m.name, err)
 		}
 	}
-	data := map[string]string{
-		"PauseImage": cache.PauseImage, "PodRange": m.podRange(), "PodNetwork": podNetwork,
+	data := map[string]any{
+		"PauseImage": cache.PauseImage, "PodRanges": m.podRanges(), "PodNetworks": podNetworks, "Everywhere": everywhere,
 		"Node": m.name, "CgroupRoot": m.pods(), "Reserved": reserved(n.Speed, runtime.NumCPU()),
 	}
 	for name, path := range map[string]string{

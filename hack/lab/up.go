@@ -32,6 +32,9 @@ func Up(ctx context.Context, c Config) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a lab needs root: it makes namespaces and cgroups")
 	}
+	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
+		return nil, fmt.Errorf("a lab needs a kernel with IPv6 (is it off by ipv6.disable=1?): %w", err)
+	}
 	unlock, err := lockLab(ctx, c.Name)
 	if err != nil {
 		return nil, err

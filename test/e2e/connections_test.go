@@ -30,22 +30,27 @@ const lineClients = 4
 
 // Whoever exchanges lines with a pod goes on doing so over the same connections when the pod moves, from
 // wherever it is: a pod on the source's node, on the target's, on another by the Service, and a machine
-// that is no node; so too when it moves on while its first address is leased, back to the node that holds that,
+// that is no node, over IPv4 and over IPv6; so too when it moves on while its first address is leased, back to the node that holds that,
 // and once more. When all have ended their connections the leases end, and nothing is left.
 func TestConnectionsGoAlong(t *testing.T) {
 	ctx, c, ns := scene(t, "connections")
 	before := must[[]string](t)(remains.Find(ctx, c.Lab, c.Client))
 	server := lineServer(ctx, t, c, ns)
 	from, to := server.Spec.NodeName, other(server.Spec.NodeName)
-	direct := net.JoinHostPort(server.Status.PodIP, "8081")
+	if len(server.Status.PodIPs) != 2 {
+		t.Fatalf("the pod has the addresses %v, want one of each family", server.Status.PodIPs)
+	}
+	direct, direct6 := net.JoinHostPort(server.Status.PodIP, "8081"), net.JoinHostPort(server.Status.PodIPs[1].IP, "8081")
 	outside := outsideClients(clients.Config{Clients: lineClients, Every: 5 * time.Millisecond, Patience: 10 * time.Second},
 		&clients.Lines{Address: direct, Dial: c.Lab.DialerOn(lab.ControlPlane)})
 	inside := map[string]*cluster.Clients{}
-	for node, address := range map[string]string{"n1": serviceAddr(ctx, t, c, server), from: direct, to: direct} {
+	for node, addresses := range map[string][]string{"n1": serviceAddrs(ctx, t, c, server), from: {direct}, to: {direct, direct6}} {
 		name := "clients-" + node
 		check(t, c.Client.Create(ctx, c.Pod(cluster.Ticker{Namespace: ns, Name: name, Node: node, Silent: true})))
 		pod := must[*corev1.Pod](t)(c.Ready(ctx, ns, name))
-		inside["in a pod on "+node] = must[*cluster.Clients](t)(c.StartClients(ctx, pod, lineClients, "lines", address))
+		for _, address := range addresses {
+			inside["in a pod on "+node+", at "+address] = must[*cluster.Clients](t)(c.StartClients(ctx, pod, lineClients, "lines", address))
+		}
 	}
 	phase := func(name string) {
 		outside.phase(name)
@@ -120,7 +125,8 @@ func lineServer(ctx context.Context, t *testing.T, c *cluster.Cluster, ns string
 	check(t, c.Client.Create(ctx, d))
 	service := &corev1.Service{ObjectMeta: d.ObjectMeta}
 	service.ResourceVersion, service.UID = "", ""
-	service.Spec = corev1.ServiceSpec{Selector: map[string]string{"app": tick.Name}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8081)}}}
+	policy := corev1.IPFamilyPolicyRequireDualStack
+	service.Spec = corev1.ServiceSpec{IPFamilyPolicy: &policy, Selector: map[string]string{"app": tick.Name}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8081)}}}
 	check(t, c.Client.Create(ctx, service))
 	return must[*corev1.Pod](t)(c.OnlyPod(ctx, ns, tick.Name))
 }

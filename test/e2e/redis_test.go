@@ -57,9 +57,18 @@ func redisUnderLoad(ctx context.Context, t *testing.T, c *cluster.Cluster, pod *
 // serviceAddr is the address of the Service of a pod's app.
 func serviceAddr(ctx context.Context, t *testing.T, c *cluster.Cluster, pod *corev1.Pod) string {
 	t.Helper()
+	return serviceAddrs(ctx, t, c, pod)[0]
+}
+
+// serviceAddrs are all of that Service: one of each family that it has.
+func serviceAddrs(ctx context.Context, t *testing.T, c *cluster.Cluster, pod *corev1.Pod) (all []string) {
+	t.Helper()
 	s := &corev1.Service{}
 	check(t, c.Client.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: pod.Labels["app"]}, s))
-	return net.JoinHostPort(s.Spec.ClusterIP, strconv.Itoa(int(s.Spec.Ports[0].Port)))
+	for _, ip := range s.Spec.ClusterIPs {
+		all = append(all, net.JoinHostPort(ip, strconv.Itoa(int(s.Spec.Ports[0].Port))))
+	}
+	return all
 }
 
 // redisWriter writes the keys NAME:1, NAME:2, ... each until it is acknowledged.

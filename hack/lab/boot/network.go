@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/drover-project/drover/hack/lab/fabric"
 	"github.com/drover-project/drover/hack/lab/fabricd"
 )
 
 // connectNetwork makes eth0 in the node's network namespace, hands it to the switch, and gives it
-// its address and routes. The connection it returns stands for the plug in the switch's socket.
+// its addresses and routes. The connection it returns stands for the plug in the switch's socket.
 func connectNetwork(s *Spec) (net.Conn, error) {
 	mac, err := net.ParseMAC(s.MAC)
 	if err != nil {
@@ -45,17 +46,21 @@ func configure(s *Spec) error {
 		if err != nil {
 			return fmt.Errorf("find %s: %w", name, err)
 		}
-		if name == "eth0" {
-			address, err := netlink.ParseAddr(s.Address)
-			if err != nil {
-				return fmt.Errorf("address %q: %w", s.Address, err)
-			}
-			if err := netlink.AddrAdd(link, address); err != nil {
-				return fmt.Errorf("give eth0 the address %s: %w", s.Address, err)
-			}
-		}
 		if err := netlink.LinkSetUp(link); err != nil {
 			return fmt.Errorf("set %s up: %w", name, err)
+		}
+		if name != "eth0" {
+			continue
+		}
+		for _, a := range s.Addresses {
+			address, err := netlink.ParseAddr(a)
+			if err != nil {
+				return fmt.Errorf("address %q: %w", a, err)
+			}
+			address.Flags = unix.IFA_F_NODAD // the lab gives each once
+			if err := netlink.AddrAdd(link, address); err != nil {
+				return fmt.Errorf("give eth0 the address %s: %w", a, err)
+			}
 		}
 	}
 	for _, r := range s.Routes {
@@ -68,8 +73,10 @@ func configure(s *Spec) error {
 		}
 	}
 	// Of this network namespace: the machine's own forwarding is not touched.
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
-		return fmt.Errorf("let the node forward: %w", err)
+	for _, sysctl := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		if err := os.WriteFile("/proc/sys/net/"+sysctl, []byte("1"), 0o644); err != nil {
+			return fmt.Errorf("let the node forward: %w", err)
+		}
 	}
 	return nil
 }

@@ -24,11 +24,11 @@ type Spec struct {
 	Disks map[string]string // path in the node: host file that holds an ext4 file system
 	Logs  string            // host directory: <service>.log
 
-	Control string // host path of the unix socket made for Ask
-	Fabric  string // host path of the switch's unix socket
-	MAC     string
-	Address string // of eth0, with its prefix length
-	Routes  []Route
+	Control   string // host path of the unix socket made for Ask
+	Fabric    string // host path of the switch's unix socket
+	MAC       string
+	Addresses []string // of eth0, with their prefix lengths
+	Routes    []Route
 
 	Cgroup       string   // joined by process 1 and its services
 	CgroupExcept []string // v1 controllers whose hierarchies are not joined
