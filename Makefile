@@ -50,8 +50,8 @@ test-unit: lab-build ## Tests that need no cluster (some load eBPF programs or r
 	$(GO) test -timeout 15m $(UNIT)
 
 .PHONY: test-kernels
-test-kernels: prerequisites ## eBPF programs, readers of control groups, and dumps in rounds under Debian's kernels in QEMU, some 10 min (root)
-	$(GO) test -count=1 -timeout 30m -v ./test/kernels
+test-kernels: prerequisites ## eBPF programs, readers of control groups, and dumps in rounds under Debian's kernels in QEMU, some 25 min (root)
+	$(GO) test -count=1 -timeout 90m -v ./test/kernels
 
 .PHONY: test-e2e
 test-e2e: lab-build ## Tests on real kubelets in labs of their own (root)
