@@ -33,7 +33,7 @@ var boots = []struct {
 }
 
 // patience ends a machine that hangs; nothing is measured by it.
-const patience = 20 * time.Minute
+const patience = 40 * time.Minute
 
 // readers are packages that read control groups and processes or speak to the kernel's firewall, beside
 // all of bpf. Package address has the tunnel that carries an address.
