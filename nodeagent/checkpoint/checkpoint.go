@@ -264,12 +264,13 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 	if err := ctx.Err(); err != nil {
 		return migrate.Dumped{}, errors.Join(err, d.remove(dump))
 	}
-	for _, g := range groups {
-		if len(groups) == 1 && !m.KeepsConnections {
-			break // CRIU stops it, later than this would
-		}
-		if err := g.Freeze(ctx); err != nil {
-			return migrate.Dumped{}, err
+	// One container alone CRIU stops, later than this would.
+	early := len(groups) > 1 || m.KeepsConnections
+	if early {
+		for _, g := range groups {
+			if err := g.Freeze(ctx); err != nil {
+				return migrate.Dumped{}, err
+			}
 		}
 	}
 	if m.KeepsConnections && d.cfg.Frozen != nil {
@@ -305,7 +306,7 @@ func (d *Dumps) Dump(ctx context.Context, m migrate.Move) (migrate.Dumped, error
 		return migrate.Dumped{}, err
 	}
 	dumped := migrate.Dumped{Dir: filepath.Join(dump, imageDir), FrozenAt: began}
-	if info, err := os.Stat(filepath.Join(dump, layout.FrozenFile)); err == nil && len(parts) == 1 && !m.KeepsConnections {
+	if info, err := os.Stat(filepath.Join(dump, layout.FrozenFile)); err == nil && !early {
 		dumped.FrozenAt = info.ModTime()
 	}
 	return dumped, nil

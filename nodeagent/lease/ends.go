@@ -223,13 +223,7 @@ func (e *Ends) leaving(m migrate.Move) (string, error) {
 }
 
 // parting gives it, once; nil: there is none.
-func (e *Ends) parting(uid string) *address.Parting {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	p := e.partings[uid]
-	delete(e.partings, uid)
-	return p
-}
+func (e *Ends) parting(uid string) *address.Parting { return taken(e, e.partings, uid) }
 
 // keep begins to keep what comes for an address that the PodMigration of that UID has left.
 func (e *Ends) keep(uid, at string, l address.Lease) error {
@@ -280,12 +274,15 @@ func (e *Ends) drop(uid string) {
 }
 
 // take gives what was kept, once.
-func (e *Ends) take(uid string) *address.Kept {
+func (e *Ends) take(uid string) *address.Kept { return taken(e, e.kept, uid) }
+
+// taken takes out of one of the maps of e what is of the PodMigration of that UID.
+func taken[T any](e *Ends, from map[string]T, uid string) T {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	kept := e.kept[uid]
-	delete(e.kept, uid)
-	return kept
+	one := from[uid]
+	delete(from, uid)
+	return one
 }
 
 // Arrive implements migrate.Addresses.

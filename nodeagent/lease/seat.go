@@ -55,6 +55,13 @@ func (s seat) quiet() time.Duration {
 	return quiet
 }
 
+// serves tells that the address is that of a source which is kept: what comes for it is new each time, and its
+// Services have nobody else.
+func (s seat) serves() bool {
+	is := &s.pm.Status
+	return s.i == 0 && v1alpha1.SourceKept(is) && !is.Source.Ended && !is.Adopted
+}
+
 // earlier is what the record says of an earlier address; nil: it is not one.
 func (s seat) earlier(c *v1alpha1.ConnectionsStatus) *v1alpha1.EarlierLease {
 	if s.i == 0 || s.i > len(c.Earlier) {

@@ -213,8 +213,7 @@ func (w *Watch) judge(ctx context.Context, s seat, at string, err error) error {
 	// old pod are such, and would have the lease never end.
 	lasts := slices.ContainsFunc(u.Connections, func(c uint64) bool { return slices.Contains(w.seen[key], c) })
 	w.seen[key] = u.Connections
-	// What comes for a source that is kept is new each time, and its Services have nobody else.
-	if serves := s.i == 0 && !s.pm.Status.Source.Ended && v1alpha1.SourceKept(&s.pm.Status) && !s.pm.Status.Adopted; serves || lasts || u.Peers > 0 || w.busy[key].IsZero() {
+	if s.serves() || lasts || u.Peers > 0 || w.busy[key].IsZero() {
 		w.busy[key] = now
 	}
 	var why end
